@@ -1,0 +1,197 @@
+"""The schema of a pretraining run: frozen dataclasses, one field a setting, its meaning under it.
+
+`layers.py` fills them from recipes, profiles and flags. No torch here: the launchers read a recipe in milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from vidmae.layers import ConfigError, nearest, unsigned
+from vidmae.schedule import Phase
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def _check(ok: bool, key: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ConfigError(f"{key} is {value!r}, allowed: {allowed} (change it with --set {key}=...)")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network and its objective."""
+
+    name: str = "mae_vit_huge_patch14"
+    """`mae_vit_{size}_patch{px}`; size is nano, tiny, small, base, large or huge."""
+    img_size: int = 224
+    """Side of the square input in px; a multiple of the patch size."""
+    num_frames: int = 16
+    """Frames per clip; a multiple of t_patch_size."""
+    t_patch_size: int = 2
+    """Frames per token."""
+    mask_ratio: float = 0.9
+    """Share of the tokens that is hidden from the encoder."""
+    decoder_embed_dim: int = 512
+    """Width of the decoder."""
+    decoder_depth: int = 4
+    """Blocks of the decoder."""
+    decoder_num_heads: int = 16
+    """Attention heads of the decoder."""
+    norm_pix_loss: bool = False
+    """Normalise each target patch by its own mean and variance."""
+    pred_t_dim: int = 16
+    """Frames of a clip that are predicted, evenly spread; num_frames predicts all."""
+    attention: Literal["auto", "sdpa", "naive"] = unsigned("auto")
+    """Attention kernel; auto takes the one that was measured to be faster for the device and the precision."""
+    activation_checkpointing: bool = unsigned(False)
+    """Recompute each block in the backward pass: less memory, about a fifth slower."""
+
+    def __post_init__(self) -> None:
+        _check(self.img_size > 0, "model.img_size", self.img_size, "a positive number of px")
+        _check(self.t_patch_size > 0 and self.num_frames > 0 and self.num_frames % self.t_patch_size == 0,
+               "model.num_frames", self.num_frames, f"a positive multiple of model.t_patch_size {self.t_patch_size}")
+        _check(0 < self.mask_ratio < 1, "model.mask_ratio", self.mask_ratio, "between 0 and 1, both excluded")
+        _check(1 <= self.pred_t_dim <= self.num_frames, "model.pred_t_dim", self.pred_t_dim,
+               f"1 to model.num_frames {self.num_frames}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The recordings and how clips are cut from them."""
+
+    name: str = "s"
+    """Name of the data set in the catalogue (s, say, kinetics, kinetics-200h, ssv2 ...)."""
+    manifest: str = unsigned("")
+    """The manifest that the name stands for; filled in by the launcher. Its content, not its path, is signed."""
+    sampling_rate: int = 8
+    """Frame stride at target_fps."""
+    target_fps: float = 30.0
+    """Frame rate that sampling_rate is counted in; 8 of 30 fps is 3.75 fps whatever the file's own rate."""
+    crop_area: tuple[float, float] = (0.5, 1.0)
+    """Share of the frame's area that the random resized crop keeps, lowest and highest."""
+    crop_aspect: tuple[float, float] = (0.75, 1.333)
+    """Aspect ratio (width / height) of the crop, lowest and highest."""
+    flip_prob: float = 0.5
+    """Probability of a horizontal flip, one draw per clip."""
+    repeat_aug: int = 16
+    """Clips cut from each opened video."""
+    repeat_window: Literal["own", "shared"] = "own"
+    """own: each repeat has its own time window (the paper's text); shared: one window for all (released code)."""
+    decoder: Literal["decord", "pyav"] = "decord"
+    """Video reader. It stands in the signature, since readers may disagree on frames of odd files."""
+    workers: int = unsigned(8)
+    """Loader processes per rank; 0 reads in the training process itself."""
+
+    def __post_init__(self) -> None:
+        _check(self.sampling_rate >= 1, "data.sampling_rate", self.sampling_rate, "1 or more frames")
+        _check(self.target_fps > 0, "data.target_fps", self.target_fps, "more than 0 fps")
+        low, high = self.crop_area
+        _check(0 < low <= high <= 1, "data.crop_area", list(self.crop_area), "0 < lowest <= highest <= 1")
+        low, high = self.crop_aspect
+        _check(0 < low <= high, "data.crop_aspect", list(self.crop_aspect), "0 < lowest <= highest")
+        _check(0 <= self.flip_prob <= 1, "data.flip_prob", self.flip_prob, "0 to 1")
+        _check(self.repeat_aug >= 1, "data.repeat_aug", self.repeat_aug, "1 or more clips per video")
+        _check(self.workers >= 0, "data.workers", self.workers, "0 or more processes")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation."""
+
+    phases: tuple[Phase, ...] = (Phase(),)
+    """What is trained in which order; each phase has a duration, a learning rate and a schedule."""
+    global_batch: int = 256
+    """Clips per optimizer step, over all ranks; kept whatever the number of GPUs."""
+    micro_batch: int = unsigned(64)
+    """Clips per rank and forward pass, at most; grad_accum follows from it."""
+    weight_decay: float = 0.05
+    """AdamW weight decay; 1-D parameters and biases have none."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's averaging factors."""
+    clip_grad: float = 0.1
+    """Largest global gradient norm; 0 does not clip."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Arithmetic of forward and backward; master weights and the loss are float32. fp16 needs a GPU."""
+    zero_stage: Literal[0, 1, 2, 3] = unsigned(2)
+    """DeepSpeed ZeRO: 0 nothing sharded, 1 optimizer state, 2 and gradients, 3 and parameters."""
+    init: str = ""
+    """Weights (.safetensors or released .pth) to start from; empty starts from scratch."""
+    device: Literal["auto", "cuda", "cpu"] = unsigned("auto")
+    """auto takes the GPU that the job was given, and the CPU where it was given none."""
+    threads: int = unsigned(0)
+    """CPU threads per rank for torch; 0 leaves OMP_NUM_THREADS in charge."""
+
+    def __post_init__(self) -> None:
+        _check(len(self.phases) >= 1, "train.phases", list(self.phases), "at least one phase")
+        _check(self.global_batch >= 1, "train.global_batch", self.global_batch, "1 or more clips")
+        _check(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "1 or more clips")
+        _check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        _check(all(0 <= b < 1 for b in self.betas), "train.betas", list(self.betas), "two numbers in [0, 1)")
+        _check(self.clip_grad >= 0, "train.clip_grad", self.clip_grad, "0 (off) or more")
+        _check(self.threads >= 0, "train.threads", self.threads, "0 (leave it) or more")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the state of a run is saved."""
+
+    every_steps: int = 1000
+    """Optimizer steps between checkpoints; the last step is always saved."""
+    keep_last: int = 2
+    """Newest complete checkpoints that are kept."""
+
+    def __post_init__(self) -> None:
+        _check(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "1 or more steps")
+        _check(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "1 or more checkpoints")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What a run writes while it works."""
+
+    every_s: float = 10.0
+    """Seconds between two lines in the log; metrics.jsonl has every step."""
+    tensorboard: bool = True
+    """Write TensorBoard event files to tensorboard/ in the run folder."""
+    picture: bool = False
+    """Write a picture of masked input, reconstruction and original at the end. Off: footage may be private."""
+
+    def __post_init__(self) -> None:
+        _check(self.every_s > 0, "log.every_s", self.every_s, "more than 0 s")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining experiment: everything that decides what is learned, and nothing of where it runs."""
+
+    name: str = "pretrain"
+    """First part of the run folder's name."""
+    seed: int = 0
+    """Every random number of a run is a function of the seed and of the clip's position in the data order."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata={"signature": False})
+    log: LogConfig = field(default_factory=LogConfig, metadata={"signature": False})
+
+    def __post_init__(self) -> None:
+        ok = bool(self.name) and all(c.isalnum() or c in "._-" for c in self.name) and self.name[0] not in ".-"
+        _check(ok, "name", self.name, "letters, digits, dot, dash and underscore, not led by a dot or a dash")
+        _check(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by name (`demo`) or by path (`my/recipe.yaml`).
+
+    Raises:
+        ConfigError: There is none; the message lists those that come with the suite.
+    """
+    is_path = name.endswith((".yaml", ".yml")) or "/" in name
+    path = Path(name).expanduser() if is_path else RECIPES / f"{name}.yaml"
+    if path.is_file():
+        return path
+    known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+    raise ConfigError(f"no recipe {name!r}{nearest(name, known)}; there are: {', '.join(known)} (or a path to a .yaml)")

@@ -1,0 +1,321 @@
+"""From YAML layers to a dataclass, with the origin of every value.
+
+Layers are merged in this order, later ones win, and every leaf remembers where it came from:
+
+    default  <  recipe  <  cluster profile  <  --set a.b=value  <  named flag
+
+An unknown key is an error that names the file, the line and the nearest valid keys.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from vidmae.schedule import Duration
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """What a user wrote in a recipe, a profile or a flag cannot be used; the message says where and what would do."""
+
+
+def unsigned(default: Any) -> Any:
+    """A field that may change without making it another experiment: it stays out of the run's signature."""
+    return field(default=default, metadata={"signature": False})
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of values.
+
+    Attributes:
+        origin: What is shown beside the value, such as `recipe demo.yaml` or `--set`.
+        values: Nested mapping as YAML gives it.
+        lines: Dotted key to line number, where the source is a file.
+    """
+
+    origin: str
+    values: Mapping[str, Any]
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def where(self, key: str) -> str:
+        """The origin, with the line of `key` where it is known."""
+        return f"{self.origin}:{self.lines[key]}" if key in self.lines else self.origin
+
+
+def read_yaml(path: Path, origin: str | None = None) -> Layer:
+    """Read a YAML file as a layer, keeping line numbers.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, holds no mapping or names a key twice.
+    """
+    origin = origin or str(path)
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{origin} is not valid YAML: {error}") from error
+    if node is None:
+        return Layer(origin, {})
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{origin} must hold `key: value` lines, not {type(node).__name__}")
+    lines: dict[str, int] = {}
+    _collect_lines(node, "", origin, lines)
+    return Layer(origin, loader.construct_document(node), lines)
+
+
+def _collect_lines(node: yaml.Node, prefix: str, origin: str, lines: dict[str, int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            dotted = f"{prefix}{key.value}"
+            if dotted in lines:
+                raise ConfigError(f"{origin}:{key.start_mark.line + 1}: {dotted} stands twice, first in line "
+                                  f"{lines[dotted]}")
+            lines[dotted] = key.start_mark.line + 1
+            _collect_lines(value, f"{dotted}.", origin, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            lines[f"{prefix}{i}"] = value.start_mark.line + 1
+            _collect_lines(value, f"{prefix}{i}.", origin, lines)
+
+
+def parse_set(items: Sequence[str], origin: str = "--set") -> list[Layer]:
+    """Turn `a.b=value` items into one layer each; values are read as YAML.
+
+    Raises:
+        ConfigError: An item has no `=` or its value is not YAML.
+    """
+    layers = []
+    for item in items:
+        key, eq, text = item.partition("=")
+        if not eq or not key.strip():
+            raise ConfigError(f"{origin} {item!r} is not of the form section.key=value")
+        try:
+            value: Any = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{origin} {item!r}: the value is not valid YAML: {error}") from error
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        layers.append(Layer(origin, value))
+    return layers
+
+
+def build(cls: type[T], layers: Sequence[Layer]) -> tuple[T, dict[str, str]]:
+    """Merge layers over the defaults of a dataclass.
+
+    Args:
+        cls: The schema.
+        layers: From the weakest to the strongest.
+    Returns:
+        The instance, and for every leaf (dotted key) the origin of its value.
+    Raises:
+        ConfigError: An unknown key, a value of the wrong type or out of range.
+    """
+    tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        _merge(tree, layer.values, "", layer, origins)
+    config = _construct(cls, tree, "", origins)
+    provenance = {key: origins.get(key, "default") for key in flatten(config)}
+    return config, provenance
+
+
+def _merge(tree: Any, values: Mapping[str, Any], prefix: str, layer: Layer, origins: dict[str, str]) -> None:
+    for raw_key, value in values.items():
+        key = str(raw_key)
+        dotted = f"{prefix}{key}"
+        slot: Any = key
+        if isinstance(tree, list):
+            if not key.isdigit() or int(key) >= len(tree):
+                raise ConfigError(f"{layer.where(dotted)}: {dotted}: {key!r} is no index of a list of {len(tree)}")
+            slot = int(key)
+        present = tree[slot] if isinstance(tree, list) or slot in tree else None
+        if isinstance(value, Mapping):
+            if not isinstance(present, (dict, list)):
+                tree[slot] = present = {}
+            _merge(present, value, f"{dotted}.", layer, origins)
+        else:
+            tree[slot] = copy.deepcopy(value)
+            for stale in [k for k in origins if k.startswith(f"{dotted}.")]:
+                del origins[stale]
+        _stamp(value, dotted, layer, origins)
+
+
+def _stamp(value: Any, dotted: str, layer: Layer, origins: dict[str, str]) -> None:
+    """Note where `value` came from: every leaf, and a section where it is first named."""
+    if isinstance(value, Mapping):
+        origins.setdefault(dotted, layer.where(dotted))
+        for key, inner in value.items():
+            _stamp(inner, f"{dotted}.{key}", layer, origins)
+        return
+    origins[dotted] = layer.where(dotted)
+    if isinstance(value, list):
+        for i, inner in enumerate(value):
+            _stamp(inner, f"{dotted}.{i}", layer, origins)
+
+
+def _origin_of(key: str, origins: Mapping[str, str]) -> str:
+    """The origin of a key or of the nearest section around it."""
+    while key:
+        if key in origins:
+            return origins[key]
+        key = key.rpartition(".")[0]
+    return "default"
+
+
+def _construct(cls: type[T], tree: Any, prefix: str, origins: Mapping[str, str]) -> T:
+    where = origins.get(prefix.rstrip("."), "")
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{where}: {prefix.rstrip('.') or 'the file'} must hold `key: value` lines, not {tree!r}")
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    kwargs = {}
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if key not in names:
+            raise ConfigError(f"{_origin_of(dotted, origins)}: unknown key {dotted!r}{nearest(key, names, prefix)}; "
+                              f"valid here: {', '.join(names)}")
+        kwargs[key] = _convert(value, hints[key], dotted, origins)
+    try:
+        return cls(**kwargs)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_blame(str(error), origins)}") from error
+    except ValueError as error:
+        raise ConfigError(f"{where + ': ' if where else ''}{prefix.rstrip('.')}: {error}") from error
+
+
+def _blame(message: str, origins: Mapping[str, str]) -> str:
+    key = message.split(" ", 1)[0]
+    return f" [from {origins[key]}]" if key in origins and "[from" not in message else ""
+
+
+def _convert(value: Any, hint: Any, key: str, origins: Mapping[str, str]) -> Any:
+    """`value` as the annotated type, or a ConfigError that says what is allowed."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+
+    def refuse(allowed: str) -> ConfigError:
+        return ConfigError(f"{_origin_of(key, origins)}: {key} is {value!r}, allowed: {allowed}")
+
+    if dataclasses.is_dataclass(hint) and hint is not Duration:
+        return _construct(hint, value if value is not None else {}, f"{key}.", origins)  # type: ignore[arg-type]
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _convert(value, next(a for a in args if a is not type(None)), key, origins)
+    if origin is Literal:
+        if any(value == a and type(value) is type(a) for a in args):
+            return value
+        raise refuse(", ".join(map(str, args)))
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise refuse("a list")
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_convert(v, args[0], f"{key}.{i}", origins) for i, v in enumerate(value))
+        if len(value) != len(args):
+            raise refuse(f"a list of {len(args)}")
+        return tuple(_convert(v, a, f"{key}.{i}", origins) for i, (v, a) in enumerate(zip(value, args, strict=True)))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise refuse("`key: value` lines")
+        return {str(k): _convert(v, args[1], f"{key}.{k}", origins) for k, v in value.items()}
+    if hint is Duration:
+        try:
+            return Duration.parse(str(value))
+        except ValueError as error:
+            raise ConfigError(f"{_origin_of(key, origins)}: {key}: {error}") from error
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        raise refuse("true or false")
+    if hint in (int, float):
+        number = _number(value)
+        if number is None or (hint is int and number != int(number)):
+            raise refuse("a whole number" if hint is int else "a number")
+        return hint(number)
+    if hint is str:
+        if isinstance(value, (Mapping, list)) or value is None:
+            raise refuse("text")
+        return str(value)
+    raise AssertionError(f"no rule for {hint} of {key}")
+
+
+def _number(value: Any) -> float | int | None:
+    """`value` as a finite number; YAML 1.1 reads 1e-4 as text, so text that is a number counts."""
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return (value if isinstance(value, int) else number) if abs(number) < float("inf") else None
+
+
+def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """`, did you mean ...?` for a misspelt name, or nothing."""
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    return f", did you mean {' or '.join(prefix + c for c in close)}?" if close else ""
+
+
+def to_dict(config: Any, *, signed_only: bool = False) -> dict[str, Any]:
+    """A configuration as plain nested values, in the order of the schema.
+
+    Args:
+        config: A configuration dataclass.
+        signed_only: Leave out the fields that do not make it another experiment.
+    """
+    out: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        if not signed_only or f.metadata.get("signature", True):
+            out[f.name] = _plain(getattr(config, f.name), signed_only)
+    return out
+
+
+def _plain(value: Any, signed_only: bool) -> Any:
+    if isinstance(value, Duration):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        return to_dict(value, signed_only=signed_only)
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, signed_only) for v in value]
+    return value
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Dotted key to leaf value; lists of plain values are leaves, lists of sections are indexed."""
+    out: dict[str, Any] = {}
+
+    def walk(value: Any, prefix: str) -> None:
+        if isinstance(value, dict):
+            for k, v in value.items():
+                walk(v, f"{prefix}.{k}" if prefix else str(k))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for i, v in enumerate(value):
+                walk(v, f"{prefix}.{i}")
+        else:
+            out[prefix] = value
+
+    walk(to_dict(config), "")
+    return out
+
+
+def to_yaml(config: Any) -> str:
+    """A configuration as YAML that `load` reads back to an equal one."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def load(cls: type[T], path: Path) -> T:
+    """Read a resolved configuration, such as a run folder's config.yaml."""
+    return build(cls, [read_yaml(path)])[0]

@@ -1,0 +1,246 @@
+"""The run folder as a contract: its paths, its small JSON records, atomic writes and the one-writer lock. Stdlib only.
+
+    runs/<name>-<signature8>/
+      config.yaml      resolved configuration            run.json        identity, code state, submissions
+      code/            the snapshot that was submitted   submit/<jobid>/ batch script and logs of each job
+      metrics.jsonl    one JSON object per step          tensorboard/    the same as curves
+      heartbeat.json   last sign of life                 failure.json    why the last attempt failed
+      checkpoints/step_00012000/{..., COMPLETE}          lock.json       the job that writes here now
+      weights.safetensors                                result.json     exists <=> the run is done
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+STALE_LOCK_S = 600.0
+TAKEOVER_SETTLE_S = 1.0
+
+
+class RunLockedError(RuntimeError):
+    """Another live job writes to the run folder."""
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write a file so that readers see the old or the new content, never a part, also after a power cut."""
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(fd, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        tmp.replace(path)
+    finally:
+        tmp.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write one JSON object atomically. NaN and infinity are refused: they are not JSON."""
+    write_atomic(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """One JSON object, or None where there is no such file.
+
+    Raises:
+        ValueError: The file holds something else; the message names it.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is damaged: it holds {type(record).__name__}, not an object")
+    return record
+
+
+def make_private_folder(path: Path) -> Path:
+    """Create a folder (and its parents) that only its owner can enter: footage and what comes of it is private."""
+    if not path.is_dir():
+        if path.parent != path:
+            make_private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def signature(kind: str, signed: Mapping[str, Any], data_sha256: str) -> str:
+    """Eight hex digits that name an experiment: equal exactly where kind, signed settings and data are equal.
+
+    Args:
+        kind: What is run, such as `pretrain`.
+        signed: The configuration without what does not change the experiment (`layers.to_dict(signed_only=True)`).
+        data_sha256: Hash of the manifest's content.
+    """
+    text = json.dumps([kind, signed, data_sha256], sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths inside one run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        """Identity of the run and its submissions."""
+        return self.path / "run.json"
+
+    @property
+    def code(self) -> Path:
+        """Snapshot of the code that runs."""
+        return self.path / "code"
+
+    @property
+    def submit(self) -> Path:
+        """One folder per job: batch script, pickled call, logs."""
+        return self.path / "submit"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per optimizer step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def heartbeat(self) -> Path:
+        """Where the run stood at its last sign of life."""
+        return self.path / "heartbeat.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why the last attempt failed; removed when a new attempt starts."""
+        return self.path / "failure.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def lock(self) -> Path:
+        """The job that writes here now."""
+        return self.path / "lock.json"
+
+    @property
+    def weights(self) -> Path:
+        """Consolidated float32 weights under the released key names."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def picture(self) -> Path:
+        """Masked input, reconstruction and original of a few clips, where the recipe asks for it."""
+        return self.path / "reconstruction.png"
+
+    @property
+    def result(self) -> Path:
+        """Exists exactly when the run is done."""
+        return self.path / "result.json"
+
+
+def job_id() -> str:
+    """Id of the job that this process belongs to: Slurm's, else the one the launcher gave, else this process."""
+    return os.environ.get("SLURM_JOB_ID") or os.environ.get("VIDMAE_JOB_ID") or f"pid{os.getpid()}"
+
+
+def touch_heartbeat(run: RunFolder, **progress: Any) -> None:
+    """Leave a sign of life with the progress made so far."""
+    write_json(run.heartbeat, {"schema": SCHEMA, "job_id": job_id(), "host": socket.gethostname(),
+                               "time": time.time(), **progress})
+
+
+@contextmanager
+def locked(run: RunFolder) -> Iterator[None]:
+    """Hold the run folder's lock: one job writes at a time.
+
+    The lock appears whole or not at all (a hard link of a finished file). A lock of the same job (requeued by Slurm),
+    of a dead process of this host, or with no sign of life (lock or heartbeat) for 10 minutes is taken over.
+
+    Raises:
+        RunLockedError: Another job holds it; the message names the job, its host and its last sign of life.
+    """
+    mine = {"schema": SCHEMA, "job_id": job_id(), "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+    draft = run.lock.with_name(f".lock.{socket.gethostname()}.{os.getpid()}.json")
+    write_json(draft, mine)
+    try:
+        try:
+            os.link(draft, run.lock)
+        except FileExistsError:
+            _refuse_if_alive(run)
+            draft.replace(run.lock)
+            time.sleep(TAKEOVER_SETTLE_S)  # of several that take over at once, the last one's lock stays
+        if read_json(run.lock) != mine:
+            _refuse_if_alive(run)
+    finally:
+        draft.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        if read_json(run.lock) == mine:
+            run.lock.unlink()
+
+
+def _refuse_if_alive(run: RunFolder) -> None:
+    holder = read_json(run.lock)
+    if holder is not None and _alive(run, holder):
+        age_s = time.time() - max(float(holder["time"]), _mtime(run.heartbeat))
+        raise RunLockedError(
+            f"{run.path} is being written by job {holder['job_id']} (host {holder['host']}, pid {holder['pid']}, last "
+            f"sign of life {age_s:.0f} s ago); wait for it, or stop it: python jobs/cancel.py {run.path}")
+
+
+def _alive(run: RunFolder, holder: Mapping[str, Any]) -> bool:
+    if holder["job_id"] == job_id() and holder["pid"] != os.getpid():
+        return False  # our own earlier attempt: Slurm starts a requeued job only after the last one has ended
+    if holder["host"] == socket.gethostname() and not _process_exists(int(holder["pid"])):
+        return False
+    return time.time() - max(float(holder["time"]), _mtime(run.heartbeat)) < STALE_LOCK_S
+
+
+def _process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
