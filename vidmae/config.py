@@ -131,6 +131,8 @@ class TrainConfig:
         _check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
         _check(all(0 <= b < 1 for b in self.betas), "train.betas", list(self.betas), "two numbers in [0, 1)")
         _check(self.clip_grad >= 0, "train.clip_grad", self.clip_grad, "0 (off) or more")
+        _check(self.precision != "fp16" or self.zero_stage > 0, "train.precision", self.precision,
+               "bf16 or fp32 with train.zero_stage 0 (the loss scaler of fp16 comes with stages 1 to 3)")
         _check(self.threads >= 0, "train.threads", self.threads, "0 (leave it) or more")
 
 

@@ -203,6 +203,7 @@ def locked(run: RunFolder) -> Iterator[None]:
             time.sleep(TAKEOVER_SETTLE_S)  # of several that take over at once, the last one's lock stays
         if read_json(run.lock) != mine:
             _refuse_if_alive(run)
+            raise RunLockedError(f"{run.lock} was taken by another job at the same moment; start again in a minute")
     finally:
         draft.unlink(missing_ok=True)
     try:

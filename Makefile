@@ -1,0 +1,28 @@
+# make demo   set up, then pretrain a tiny model on real clips on this machine (about 3 minutes after the set-up)
+# make test   set up (Slurm too, where this is Debian or Ubuntu and you are root), then run all tests
+# make lint   ruff and mypy
+# make bench  measure speed and memory against their targets, about 10 minutes
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench
+
+$(VENV)/.ready: requirements.txt tests/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/python jobs/demo.py
+
+test: $(VENV)/.ready
+	bash tests/slurm/install.sh
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready
+	$(BIN)/python tests/bench/run.py

@@ -1,0 +1,79 @@
+"""Trains a small network through vidmae.engine and prints what happened as JSON; started by test_engine.py."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vidmae import dist
+from vidmae.config import TrainConfig
+from vidmae.engine import Engine, NonFiniteError
+
+
+class Net(nn.Module):
+    """Two layers with a squared loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 17), nn.Linear(17, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        out = self.b(torch.tanh(self.a(x.to(self.a.weight.dtype)))).float()
+        return ((out - y) ** 2).mean()
+
+
+def build() -> tuple[Net, list[dict]]:
+    torch.manual_seed(5)
+    net = Net()
+    return net, [{"params": [net.a.weight, net.b.weight], "weight_decay": 0.1},
+                 {"params": [net.a.bias, net.b.bias], "weight_decay": 0.0}]
+
+
+def batch(step: int, global_batch: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(100 + step)
+    return torch.randn(global_batch, 6, generator=g), torch.randn(global_batch, 3, generator=g)
+
+
+def lr_at(step: int) -> float:
+    return 0.01 * (step + 1)
+
+
+def main(stage: int, precision: str, micro: int, folder: str, mode: str) -> None:
+    ranks = dist.init("cpu")
+    net, groups = build()
+    train = TrainConfig(zero_stage=stage, precision=precision, clip_grad=0.5)  # type: ignore[arg-type]
+    accum = 8 // ranks.world_size // micro
+    engine = Engine(net, groups, train, ranks, micro_batch=micro, grad_accum=accum)
+    losses, norms, error, path = [], [], "", Path(folder)
+    start, stop = {"resume": (3, 6)}.get(mode, (0, 6))
+    if mode == "resume":
+        engine.load(path)
+    for step in range(start, stop):
+        engine.set_lr(lr_at(step))
+        if mode == "save" and step == 3:
+            engine.save(path)
+        if mode == "reset" and step == 3:
+            engine.reset_optimizer()
+        x, y = batch(step)
+        if mode == "nan" and step == 2 and ranks.rank == ranks.world_size - 1:
+            y = y * float("nan")
+        for j in range(accum):
+            at = (ranks.rank * accum + j) * micro
+            engine.backward(x[at:at + micro], y[at:at + micro])
+        try:
+            loss, norm, extra = engine.update(extra=[float(ranks.rank)])
+        except NonFiniteError as e:
+            error = str(e)
+            break
+        assert abs(extra[0] - (ranks.world_size - 1) / 2) < 1e-12
+        losses.append(loss)
+        norms.append(norm)
+    weights = {k: v.tolist() for k, v in engine.full_parameters()}
+    print(json.dumps({"losses": losses, "norms": norms, "weights": weights, "error": error}))
+    dist.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5])

@@ -1,0 +1,39 @@
+"""Start a test program as several ranks on this machine, the way torchrun does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def run_ranks(module: str, *args: str, world_size: int, timeout_s: float = 300) -> list[Any]:
+    """Run `python -m module args` on every rank; the JSON of each rank's last line of output, in rank order.
+
+    Raises:
+        AssertionError: A rank exits with another code than 0; shows its stderr.
+    """
+    env = {**os.environ, "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+           "OMP_NUM_THREADS": "1"}
+    env = {k: v for k, v in env.items() if not k.startswith("SLURM_")}
+    ranks = [subprocess.Popen([sys.executable, "-m", module, *args], text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)})
+             for r in range(world_size)]
+    try:
+        outputs = [process.communicate(timeout=timeout_s) for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    failed = [f"rank {r} exit {p.returncode}\n{err[-3000:]}"
+              for r, (p, (_, err)) in enumerate(zip(ranks, outputs, strict=True)) if p.returncode]
+    assert not failed, "\n".join(failed)
+    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]

@@ -1,0 +1,112 @@
+"""Recipes, layers and their errors."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from vidmae.config import RECIPES, PretrainConfig, find_recipe
+from vidmae.layers import ConfigError, Layer, build, flatten, load, parse_set, read_yaml, to_dict, to_yaml
+from vidmae.schedule import Duration, Phase
+
+RECIPE_NAMES = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+
+
+def recipe(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", RECIPE_NAMES)
+def test_every_recipe_loads_and_survives_a_round_trip(name, tmp_path):
+    config, _ = build(PretrainConfig, [read_yaml(find_recipe(name))])
+    assert load(PretrainConfig, recipe(tmp_path, to_yaml(config))) == config
+
+
+@pytest.mark.parametrize("name", RECIPE_NAMES)
+def test_every_recipe_opens_with_command_cost_expected_and_source(name):
+    head = "".join(line for line in find_recipe(name).read_text().splitlines(True) if line.startswith("#"))
+    assert [m for m in ("Command:", "Cost:", "Expected:", "Source:") if m not in head] == []
+    assert re.search(r"python jobs/pretrain.py|make demo", head)
+
+
+def test_published_recipe_numbers():
+    """Field facts of arXiv 2402.00300 v3: epochs per phase, rates, clips per step, repeats."""
+    facts = {"pretrain_s_vith14": (339, 15, 16), "pretrain_say_vith14": (122, 15, 16),
+             "pretrain_kinetics_vith14": (151, 11, 1), "pretrain_kinetics-200h_vith14": (222, 15, 1)}
+    for name, (first, second, repeats) in facts.items():
+        config, _ = build(PretrainConfig, [read_yaml(find_recipe(name))])
+        phases = config.train.phases
+        assert [(p.duration, p.lr, p.schedule) for p in phases] == [
+            (Duration(first, "epochs"), 1e-4, "constant"), (Duration(second, "epochs"), 1e-5, "constant")]
+        assert (config.train.global_batch, config.data.repeat_aug) == (256, repeats)
+        assert (config.train.betas, config.train.weight_decay, config.train.clip_grad) == ((0.9, 0.95), 0.05, 0.1)
+        assert (config.model.name, config.model.mask_ratio, config.model.norm_pix_loss) == (
+            "mae_vit_huge_patch14", 0.9, False)
+
+
+def test_later_layers_win_and_every_leaf_knows_its_origin(tmp_path):
+    path = recipe(tmp_path, "seed: 1\ntrain:\n  global_batch: 64\n  phases:\n    - {duration: 2 epochs, lr: 1e-4}\n")
+    profile = Layer("cluster.yaml", {"train": {"micro_batch": 8, "global_batch": 128}})
+    config, origin = build(PretrainConfig, [read_yaml(path), profile, *parse_set(["train.phases.0.lr=3e-5", "seed=7"])])
+    assert (config.seed, config.train.global_batch, config.train.micro_batch) == (7, 128, 8)
+    assert config.train.phases == (Phase(Duration(2, "epochs"), 3e-5),)
+    assert set(origin) == set(flatten(config))
+    assert origin["seed"] == "--set" and origin["train.phases.0.lr"] == "--set"
+    assert origin["train.global_batch"] == "cluster.yaml" and origin["model.name"] == "default"
+    assert origin["train.phases.0.duration"] == f"{path}:5" and origin["train.phases.0.schedule"] == "default"
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("train:\n  glbal_batch: 3\n", r"r\.yaml:2: unknown key 'train\.glbal_batch', did you mean train\.global_batch"),
+    ("seed: 1\nseed: 2\n", r"r\.yaml:2: seed stands twice, first in line 1"),
+    ("train: 3\n", r"r\.yaml:1: train must hold `key: value` lines, not 3"),
+    ("- 1\n", "must hold `key: value` lines"),
+    ("a: [\n", "not valid YAML"),
+    ("train:\n  zero_stage: 4\n", r"r\.yaml:2: train\.zero_stage is 4, allowed: 0, 1, 2, 3"),
+    ("train:\n  zero_stage: true\n", "zero_stage is True"),
+    ("train:\n  global_batch: 0\n", r"train\.global_batch is 0, allowed: 1 or more clips .*r\.yaml:2"),
+    ("train:\n  global_batch: 2.5\n", "a whole number"),
+    ("train:\n  phases: []\n", "at least one phase"),
+    ("train:\n  phases:\n    - {duration: soon}\n", "'soon' is no duration; write for example 1000 steps"),
+    ("train:\n  phases:\n    - {lr: 1e-4, blr: 1e-3}\n", "set exactly one"),
+    ("train: {precision: fp16, zero_stage: 0}\n", "loss scaler"),
+    ("model:\n  norm_pix_loss: 1\n", "true or false"),
+    ("model:\n  mask_ratio: 1\n", r"model\.mask_ratio is 1\.0, allowed: between 0 and 1"),
+    ("model:\n  num_frames: 15\n", r"a positive multiple of model\.t_patch_size 2"),
+    ("data:\n  crop_area: [0.5]\n", "a list of 2"),
+    ("data:\n  crop_area: [0.9, 0.5]\n", "0 < lowest <= highest <= 1"),
+    ("seed: .nan\n", "a whole number"),
+    ("name: ../x\n", "letters, digits"),
+])
+def test_bad_recipes_are_refused_with_place_and_range(tmp_path, text, expected):
+    with pytest.raises(ConfigError, match=expected):
+        build(PretrainConfig, [read_yaml(recipe(tmp_path, text))])
+
+
+@pytest.mark.parametrize(("item", "expected"), [
+    ("seed", "is not of the form"), ("=3", "is not of the form"), ("train.phases.5.lr=1", "'5' is no index of a list"),
+    ("nme=3", "did you mean name"), ("seed=[", "not valid YAML")])
+def test_bad_set_flags_are_refused(item, expected):
+    base = Layer("recipe", {"train": {"phases": [{"lr": 1e-4}]}})
+    with pytest.raises(ConfigError, match=expected):
+        build(PretrainConfig, [base, *parse_set([item])])
+
+
+def test_unknown_recipe_lists_those_there_are():
+    with pytest.raises(ConfigError, match=r"did you mean pretrain_s_vith14.*demo"):
+        find_recipe("pretrain_s_vit14")
+
+
+def test_only_what_changes_the_experiment_is_signed():
+    base = PretrainConfig()
+    same = dataclasses.replace(
+        base, log=dataclasses.replace(base.log, every_s=1.0),
+        data=dataclasses.replace(base.data, workers=1, manifest="x"),
+        train=dataclasses.replace(base.train, micro_batch=8, zero_stage=3),
+        checkpoint=dataclasses.replace(base.checkpoint, every_steps=7))
+    other = dataclasses.replace(base, train=dataclasses.replace(base.train, weight_decay=0.1))
+    assert to_dict(same, signed_only=True) == to_dict(base, signed_only=True)
+    assert to_dict(other, signed_only=True) != to_dict(base, signed_only=True)

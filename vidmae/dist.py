@@ -1,0 +1,168 @@
+"""Who am I among the ranks, and how the ranks agree.
+
+Three ways to be started are known: under torchrun or the suite's launcher (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
+MASTER_PORT), under a bare `srun` (SLURM_PROCID ...), and as one process. Half an environment is an error: a job that
+was meant to have 64 ranks must not train as 64 jobs of one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class RankError(RuntimeError):
+    """The environment or the device does not fit what the job was asked to be."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all.
+
+    Attributes:
+        rank: 0 to world_size - 1.
+        world_size: Processes of the job.
+        local_rank: Index on this node.
+        device: Where this rank computes.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True on rank 0, the one that writes records."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        torch_dist.barrier()
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Sum each value over all ranks, in float64; the same on every rank."""
+        tensor = torch.tensor(list(values), dtype=torch.float64, device=self.device)
+        torch_dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def from_main(self, value: Any) -> Any:
+        """Rank 0's value on every rank."""
+        box = [value]
+        torch_dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value on every rank, in rank order."""
+        box: list[Any] = [None] * self.world_size
+        torch_dist.all_gather_object(box, value)
+        return box
+
+
+def rank_env(env: Mapping[str, str]) -> dict[str, str]:
+    """The five rendezvous variables of this process, from however it was started.
+
+    Args:
+        env: The process environment.
+    Returns:
+        RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+    Raises:
+        RankError: Only some of them are set, or Slurm's task variables are incomplete; the message names them.
+    """
+    have = [name for name in _NAMES if name in env]
+    if len(have) == len(_NAMES):
+        return {name: env[name] for name in _NAMES}
+    if have and have != ["MASTER_ADDR"]:
+        missing = [name for name in _NAMES if name not in env]
+        raise RankError(f"{', '.join(have)} set but {', '.join(missing)} missing: start every rank with the launcher, "
+                        "torchrun or srun, or unset them to train in one process")
+    tasks = env.get("SLURM_NTASKS")
+    if "SLURM_STEP_ID" in env and env.get("SLURM_STEP_NUM_TASKS"):
+        tasks = env["SLURM_STEP_NUM_TASKS"]
+    if tasks is None or int(tasks) == 1:
+        return {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    missing = [n for n in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID") if n not in env]
+    if missing:
+        raise RankError(f"Slurm says {tasks} tasks but {', '.join(missing)} missing: start the ranks with srun")
+    return {
+        "RANK": env["SLURM_PROCID"], "WORLD_SIZE": tasks, "LOCAL_RANK": env["SLURM_LOCALID"],
+        "MASTER_ADDR": first_host(env["SLURM_STEP_NODELIST"]), "MASTER_PORT": str(port_of_job(env["SLURM_JOB_ID"])),
+    }
+
+
+def first_host(nodelist: str) -> str:
+    """First host of a Slurm node list: `gpu[003-007,9],login1` -> `gpu003`."""
+    match = re.match(r"([^,\[]+)(?:\[([^,\]-]+))?", nodelist)
+    if match is None:
+        raise RankError(f"{nodelist!r} is not a Slurm node list")
+    return match[1] + (match[2] or "")
+
+
+def port_of_job(job_id: str) -> int:
+    """A rendezvous port derived from the job id, so that two jobs on a node do not meet: 20000 to 52767."""
+    digits = re.sub(r"\D", "", job_id) or "0"
+    return 20000 + int(digits) % 32768
+
+
+def choose_device(wanted: str, env: Mapping[str, str], local_rank: int) -> torch.device:
+    """The device of this rank.
+
+    Args:
+        wanted: auto, cuda or cpu.
+        env: The process environment; says whether the job was given GPUs.
+        local_rank: Index of the rank on its node.
+    Raises:
+        RankError: A GPU was asked for or granted and torch sees none: never the CPU in silence.
+    """
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    granted = env.get("SLURM_GPUS_ON_NODE") or env.get("SLURM_JOB_GPUS")
+    if wanted == "cpu" or (wanted == "auto" and not visible and not granted):
+        return torch.device("cpu")
+    if not visible:
+        why = f"Slurm granted GPUs ({granted})" if granted else "train.device is cuda"
+        raise RankError(f"{why} but torch {torch.__version__} sees none: a CPU build of torch, or a driver that "
+                        "does not fit (nvidia-smi); --set train.device=cpu trains on the CPU all the same")
+    if visible == 1:  # Slurm bound one GPU to each task, whose index is 0 for all of them
+        return torch.device("cuda", 0)
+    if local_rank >= visible:
+        raise RankError(f"local rank {local_rank} has no GPU: torch sees {visible}; start at most {visible} tasks per "
+                        "node (--gpus-per-node)")
+    return torch.device("cuda", local_rank)
+
+
+def init(device: str = "auto") -> Ranks:
+    """Join the other ranks.
+
+    Args:
+        device: auto, cuda or cpu (train.device).
+    Raises:
+        RankError: See `rank_env` and `choose_device`.
+    """
+    found = rank_env(os.environ)
+    rank, world_size, local_rank = int(found["RANK"]), int(found["WORLD_SIZE"]), int(found["LOCAL_RANK"])
+    chosen = choose_device(device, os.environ, local_rank)
+    os.environ.update(found)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        os.environ["LOCAL_RANK"] = str(chosen.index)  # deepspeed calls set_device(LOCAL_RANK)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    store = torch_dist.HashStore() if world_size == 1 else None
+    torch_dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT,
+                                  init_method=None if store else "env://")
+    return Ranks(rank, world_size, local_rank, chosen)
+
+
+def close() -> None:
+    """Leave the process group."""
+    if torch_dist.is_initialized():
+        torch_dist.destroy_process_group()

@@ -1,0 +1,124 @@
+"""What a run measures while it trains: metrics.jsonl, TensorBoard, the log and the heartbeat.
+
+metrics.jsonl holds one JSON object per optimizer step:
+
+    step          updates done, from 1          epoch        passes over the data done, fractional
+    loss          mean over the step's clips    lr           learning rate of the update
+    grad_norm     before clipping               phase        index of the recipe's phase
+    step_s        whole step, seconds           save_s       checkpoint saved just before, seconds
+    data_wait     share of the step spent       clips_per_s  over all ranks
+                  waiting for clips, 0 to 1     mfu          model FLOPs / peak FLOPs, 0 to 1; null: peak unknown
+    peak_gib      device memory (CPU: process)  skipped      updates skipped so far by fp16's loss scaler
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from typing import Any
+
+import torch
+
+from vidmae.record import RunFolder, touch_heartbeat, write_atomic
+
+HEARTBEAT_S = 5.0
+SCALARS = ("loss", "lr", "grad_norm", "step_s", "data_wait", "clips_per_s", "mfu", "peak_gib")
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory used so far: of the GPU, or of this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def measure_gemm_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, repeats: int = 5) -> float:
+    """Multiply-add rate of a square matrix product on this machine, in FLOP/s: what MFU is a share of on a CPU."""
+    a = torch.randn(size, size).to(device, dtype)
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        torch.mm(a, a)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
+    """All whole lines of metrics.jsonl; a last line that was cut off is left out."""
+    records = []
+    if run.metrics.exists():
+        with run.metrics.open(encoding="utf-8") as f:
+            for line in f:
+                try:
+                    records.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+    return records
+
+
+class MetricsWriter:
+    """Writes the metrics of rank 0.
+
+    Args:
+        run: The run folder.
+        start_step: Updates done at the start; later lines of an earlier attempt are dropped, for they come again.
+        total_steps: Updates of the whole run.
+        log_every_s: Seconds between two lines in the log.
+        tensorboard: Also write event files.
+    """
+
+    def __init__(self, run: RunFolder, *, start_step: int, total_steps: int, log_every_s: float,
+                 tensorboard: bool) -> None:
+        self._run, self._total, self._log_every_s = run, total_steps, log_every_s
+        kept = [r for r in read_metrics(run) if r["step"] <= start_step]
+        write_atomic(run.metrics, "".join(json.dumps(r) + "\n" for r in kept).encode())
+        self._file = run.metrics.open("a", encoding="utf-8")
+        self._last_log = self._last_beat = -float("inf")
+        self._done_here = 0
+        self._started = time.monotonic()
+        self._board = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(run.tensorboard), purge_step=start_step + 1)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add one step."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        self._done_here += 1
+        step, now = record["step"], time.monotonic()
+        left = self._total - step
+        eta_s = (now - self._started) / self._done_here * left
+        if self._board is not None:
+            for key in SCALARS:
+                if record[key] is not None:
+                    self._board.add_scalar(key, record[key], step)
+        if now - self._last_beat >= HEARTBEAT_S or not left:
+            self._last_beat = now
+            touch_heartbeat(self._run, state="training", step=step, total_steps=self._total, loss=record["loss"],
+                            clips_per_s=record["clips_per_s"], eta_s=eta_s)
+        if now - self._last_log >= self._log_every_s or not left:
+            self._last_log = now
+            print(line_of(record, self._total, eta_s), flush=True)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def line_of(record: dict[str, Any], total_steps: int, eta_s: float) -> str:
+    """One step as a line for people."""
+    mfu = "" if record["mfu"] is None else f"  MFU {100 * record['mfu']:.0f} %"
+    return (f"step {record['step']}/{total_steps}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  "
+            f"lr {record['lr']:.3g}  grad {record['grad_norm']:.3g}  {record['clips_per_s']:.1f} clips/s  "
+            f"waiting {100 * record['data_wait']:.0f} %{mfu}  {record['peak_gib']:.1f} GiB  left {clock(eta_s)}")
+
+
+def clock(seconds: float) -> str:
+    """Seconds as H:MM:SS."""
+    s = round(seconds)
+    return f"{s // 3600}:{s // 60 % 60:02d}:{s % 60:02d}"
