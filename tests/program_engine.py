@@ -40,25 +40,27 @@ def lr_at(step: int) -> float:
     return 0.01 * (step + 1)
 
 
-def main(stage: int, precision: str, micro: int, folder: str, mode: str) -> None:
-    ranks = dist.init("cpu")
+def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path) -> dict:
+    """Six steps of eight clips; `mode` adds a save, a resume, a reset of the optimizer, a NaN loss or an infinite gradient."""
     net, groups = build()
-    train = TrainConfig(zero_stage=stage, precision=precision, clip_grad=0.5)  # type: ignore[arg-type]
+    config = TrainConfig(zero_stage=stage, precision=precision, clip_grad=0.5)  # type: ignore[arg-type]
+    micro = 2
     accum = 8 // ranks.world_size // micro
-    engine = Engine(net, groups, train, ranks, micro_batch=micro, grad_accum=accum)
-    losses, norms, error, path = [], [], "", Path(folder)
-    start, stop = {"resume": (3, 6)}.get(mode, (0, 6))
+    engine = Engine(net, groups, config, ranks, micro_batch=micro, grad_accum=accum)
+    losses, norms, error = [], [], ""
     if mode == "resume":
-        engine.load(path)
-    for step in range(start, stop):
+        engine.load(folder)
+    for step in range(3 if mode == "resume" else 0, 6):
         engine.set_lr(lr_at(step))
         if mode == "save" and step == 3:
-            engine.save(path)
+            engine.save(folder)
         if mode == "reset" and step == 3:
             engine.reset_optimizer()
         x, y = batch(step)
         if mode == "nan" and step == 2 and ranks.rank == ranks.world_size - 1:
             y = y * float("nan")
+        if mode == "inf" and step == 2 and ranks.rank == ranks.world_size - 1:
+            net.a.weight.register_hook(lambda g: g * float("inf"))
         for j in range(accum):
             at = (ranks.rank * accum + j) * micro
             engine.backward(x[at:at + micro], y[at:at + micro])
@@ -71,9 +73,18 @@ def main(stage: int, precision: str, micro: int, folder: str, mode: str) -> None
         losses.append(loss)
         norms.append(norm)
     weights = {k: v.tolist() for k, v in engine.full_parameters()}
-    print(json.dumps({"losses": losses, "norms": norms, "weights": weights, "error": error}))
+    return {"losses": losses, "norms": norms, "weights": weights, "error": error}
+
+
+def main(folder: str, *cases: str) -> None:
+    """Run cases such as `2,fp32,save` one after the other in one process group (deepspeed is slow to import)."""
+    ranks, results = dist.init("cpu"), {}
+    for case in cases:
+        stage, precision, mode = case.split(",")
+        results[case] = train(ranks, int(stage), precision, mode, Path(folder) / f"stage{stage}")
+    print(json.dumps(results))
     dist.close()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5])
+    main(*sys.argv[1:])

@@ -12,21 +12,24 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vidmae import checkpoint, cost, dist
+from vidmae import checkpoint, dist
+from vidmae.build import build_model, clip_loader, flops_per_clip, peak_flops
 from vidmae.config import PretrainConfig
 from vidmae.engine import Engine
 from vidmae.layers import load, to_dict
-from vidmae.loader import Batch, ClipSpec, make_loader
+from vidmae.loader import Batch
 from vidmae.manifest import Manifest
 from vidmae.masking import mask_from_noise
-from vidmae.metrics import MetricsWriter, measure_gemm_flops, peak_memory_gib, read_metrics
-from vidmae.model import MaskedAutoencoder, build_mae, param_groups
-from vidmae.pictures import write_reconstruction
+from vidmae.metrics import MetricsWriter, peak_memory_gib, read_metrics
+from vidmae.model import param_groups
+from vidmae.pictures import reconstruction, save_png
 from vidmae.plan import Plan, make_plan
 from vidmae.record import (
     SCHEMA,
@@ -111,7 +114,8 @@ def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks) -> None:
                + (f", peak {peak / 1e9:.0f} GFLOP/s per rank" if peak else ""))
     writer = MetricsWriter(run, start_step=start, total_steps=total_steps, log_every_s=config.log.every_s,
                            tensorboard=config.log.tensorboard) if ranks.is_main else None
-    loader = iter(clip_loader(config, manifest, plan, ranks, start))
+    loader = iter(clip_loader(config, manifest, plan, rank=ranks.rank, start=start, stop=total_steps,
+                              workers=config.data.workers, pin_memory=ranks.device.type == "cuda"))
     started, save_s = time.monotonic(), 0.0
     for step in range(start, total_steps):
         record = train_step(step, loader, engine, config, plan, ranks, peak)
@@ -126,7 +130,7 @@ def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks) -> None:
     export(engine, run, config, ranks, total_steps)
     if ranks.is_main:
         if config.log.picture:
-            write_reconstruction(run, config, manifest)
+            draw(run, config, manifest)
         write_result(run, config, plan, wall_s=time.monotonic() - started)
         touch_heartbeat(run, state="done", step=total_steps, total_steps=total_steps)
     ranks.barrier()
@@ -161,41 +165,24 @@ def train_step(step: int, loader: Iterator[Batch], engine: Engine, config: Pretr
     }
 
 
-def build_model(config: PretrainConfig) -> MaskedAutoencoder:
-    """The model of a configuration, its weights drawn from the seed."""
-    torch.manual_seed(config.seed)
-    m = config.model
-    return build_mae(
-        m.name, img_size=m.img_size, num_frames=m.num_frames, t_patch_size=m.t_patch_size,
-        decoder_embed_dim=m.decoder_embed_dim, decoder_depth=m.decoder_depth, decoder_num_heads=m.decoder_num_heads,
-        mask_ratio=m.mask_ratio, norm_pix_loss=m.norm_pix_loss, pred_t_dim=m.pred_t_dim, attention=m.attention,
-        activation_checkpointing=m.activation_checkpointing)
-
-
-def clip_spec(config: PretrainConfig) -> ClipSpec:
-    """What a clip of this configuration is."""
-    m, d = config.model, config.data
-    return ClipSpec(
-        num_frames=m.num_frames, sampling_rate=d.sampling_rate, target_fps=d.target_fps, img_size=m.img_size,
-        crop_area=d.crop_area, crop_aspect=d.crop_aspect, flip_prob=d.flip_prob, repeat_aug=d.repeat_aug,
-        repeat_window=d.repeat_window, backend=d.decoder, num_tokens=num_tokens(config))
-
-
-def clip_loader(config: PretrainConfig, manifest: Manifest, plan: Plan, ranks: dist.Ranks, start: int) -> Any:
-    """This rank's micro-batches from step `start` to the end."""
-    return make_loader(
-        manifest, clip_spec(config), seed=config.seed, global_batch=config.train.global_batch,
-        micro_batch=plan.micro_batch, grad_accum=plan.grad_accum, rank=ranks.rank, world_size=ranks.world_size,
-        start_step=start, stop_step=plan.schedule.total_steps, workers=config.data.workers,
-        pin_memory=ranks.device.type == "cuda")
-
-
 def export(engine: Engine, run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, step: int) -> None:
     """Write the float32 weights under the released key names. Collective."""
     state = {name: tensor for name, tensor in engine.full_parameters() if ranks.is_main}
     if ranks.is_main:
         save_safetensors(state, run.weights, {"model": config.model.name, "step": str(step),
                                               "config": json.dumps(to_dict(config)["model"])})
+
+
+def draw(run: RunFolder, config: PretrainConfig, manifest: Manifest, *, videos: int = 3) -> None:
+    """Write the reconstruction picture: one clip of each of the first videos that the run would show next."""
+    model = build_model(config).eval()
+    load_weights(model, run.weights)
+    alone = replace(config, train=replace(config.train, global_batch=config.data.repeat_aug, micro_batch=10**9))
+    plan = make_plan(alone, videos=len(manifest), world_size=1)
+    batches = islice(clip_loader(alone, manifest, plan, rank=0, start=0, stop=videos, workers=0), videos)
+    first = [(b.clips[:1], b.noise[:1]) for b in batches]
+    clips, noise = (torch.cat(parts) for parts in zip(*first, strict=True))
+    save_png(reconstruction(model, clips, mask_from_noise(noise, config.model.mask_ratio)), run.picture)
 
 
 def write_result(run: RunFolder, config: PretrainConfig, plan: Plan, *, wall_s: float) -> None:
@@ -213,24 +200,6 @@ def write_result(run: RunFolder, config: PretrainConfig, plan: Plan, *, wall_s: 
         "weights": run.weights.name, "commit": identity.get("commit"), "dirty": identity.get("dirty"),
         "job_id": job_id(), "finished": time.time(),
     })
-
-
-def num_tokens(config: PretrainConfig) -> int:
-    """L, tokens per clip."""
-    return cost.shape_of(config.model).num_tokens
-
-
-def flops_per_clip(config: PretrainConfig) -> float:
-    """Matrix-product FLOPs of forward and backward for one clip, without recomputation."""
-    return cost.train_flops_per_clip(cost.shape_of(config.model))
-
-
-def peak_flops(config: PretrainConfig, ranks: dist.Ranks) -> float | None:
-    """Peak FLOP/s of a rank's device: the data sheet's for a GPU, measured for a CPU, None where unknown."""
-    if ranks.device.type == "cuda":
-        tflops = cost.gpu_peak_tflops(torch.cuda.get_device_name(ranks.device))
-        return tflops * 1e12 if tflops else None
-    return measure_gemm_flops(ranks.device, torch.bfloat16 if config.train.precision == "bf16" else torch.float32)
 
 
 def device_name(device: torch.device) -> str:

@@ -12,14 +12,19 @@ from vidmae.engine import engine_config
 CPU = torch.device("cpu")
 
 
+STAGES = [0, 1, 2, 3]
+CASES = ([f"{s},{p},plain" for s in STAGES for p in ("fp32", "bf16")] + [f"{s},fp32,{m}" for s in STAGES for m in
+         ("save", "resume", "reset", "nan", "inf")])
+
+
 def plain_torch(*, reset_at: int | None = None, steps: int = 6) -> dict:
     """The same training written out with torch alone."""
     net, groups = build()
-    make = lambda: torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))  # noqa: E731
-    optimizer, losses, norms = make(), [], []
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))
+    losses, norms = [], []
     for step in range(steps):
         if step == reset_at:
-            optimizer = make()
+            optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))
         for group in optimizer.param_groups:
             group["lr"] = lr_at(step)
         optimizer.zero_grad()
@@ -27,14 +32,23 @@ def plain_torch(*, reset_at: int | None = None, steps: int = 6) -> dict:
         loss.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(net.parameters(), 0.5)))
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return {"losses": losses, "norms": norms, "weights": {k: v.tolist() for k, v in net.named_parameters()}}
 
 
-def train(tmp_path, stage, world, *, precision="fp32", micro=2, mode="plain") -> dict:
-    ranks = run_ranks("tests.program_engine", str(stage), precision, str(micro), str(tmp_path), mode, world_size=world)
-    assert all(r == ranks[0] for r in ranks), "every rank must see the same losses and weights"
-    return ranks[0]
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory) -> dict:
+    """Every case on two ranks; all ranks must have seen the same."""
+    first, second = run_ranks("tests.program_engine", str(tmp_path_factory.mktemp("two")), *CASES, world_size=2)
+    assert {c: r for c, r in first.items() if "nan" not in c} == {c: r for c, r in second.items() if "nan" not in c}
+    assert [first[c]["error"] for c in CASES] == [second[c]["error"] for c in CASES]
+    return first
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory) -> dict:
+    cases = [f"{s},fp32,plain" for s in STAGES]
+    return run_ranks("tests.program_engine", str(tmp_path_factory.mktemp("one")), *cases, world_size=1)[0]
 
 
 def assert_close(ours: dict, theirs: dict, rtol: float) -> None:
@@ -44,39 +58,39 @@ def assert_close(ours: dict, theirs: dict, rtol: float) -> None:
         np.testing.assert_allclose(ours["weights"][name], value, rtol=rtol, atol=10 * rtol, err_msg=name)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("world", [1, 2])
-def test_every_stage_equals_plain_torch(tmp_path, stage, world):
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_equals_plain_torch(one_rank, two_ranks, stage):
     """With accumulation (2 x 2 clips on 2 ranks, 4 x 2 on one), clipping and weight decay."""
-    assert_close(train(tmp_path, stage, world), plain_torch(), rtol=2e-5)
+    assert_close(one_rank[f"{stage},fp32,plain"], plain_torch(), rtol=2e-5)
+    assert_close(two_ranks[f"{stage},fp32,plain"], plain_torch(), rtol=2e-5)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_bf16_follows_float32_from_the_first_update(tmp_path, stage):
+@pytest.mark.parametrize("stage", STAGES)
+def test_bf16_follows_float32_from_the_first_update(two_ranks, stage):
     """A wrong first update (0.735 of the rate) would move the second loss by more than this."""
-    ours, theirs = train(tmp_path, stage, 2, precision="bf16"), plain_torch()
+    ours, theirs = two_ranks[f"{stage},bf16,plain"], plain_torch()
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-2)
     for name, value in theirs["weights"].items():
         np.testing.assert_allclose(ours["weights"][name], value, atol=2e-2, err_msg=name)
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_save_and_load_continue_exactly(tmp_path, stage):
-    whole = train(tmp_path, stage, 2, mode="save")
-    rest = train(tmp_path, stage, 2, mode="resume")
+@pytest.mark.parametrize("stage", STAGES)
+def test_save_and_load_continue_exactly(two_ranks, stage):
+    whole, rest = two_ranks[f"{stage},fp32,save"], two_ranks[f"{stage},fp32,resume"]
     assert rest["losses"] == whole["losses"][3:] and rest["norms"] == whole["norms"][3:]
     assert rest["weights"] == whole["weights"]
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_reset_equals_a_new_optimizer(tmp_path, stage):
-    assert_close(train(tmp_path, stage, 2, mode="reset"), plain_torch(reset_at=3), rtol=2e-5)
+@pytest.mark.parametrize("stage", STAGES)
+def test_reset_equals_a_new_optimizer(two_ranks, stage):
+    assert_close(two_ranks[f"{stage},fp32,reset"], plain_torch(reset_at=3), rtol=2e-5)
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_a_nan_on_one_rank_stops_all_before_the_update(tmp_path, stage):
-    ours, theirs = train(tmp_path, stage, 2, mode="nan"), plain_torch(steps=2)
-    assert ours["error"] == "the loss is nan" and len(ours["losses"]) == 2
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("fault", "said"), [("nan", "the loss is nan"), ("inf", "the gradient norm is")])
+def test_a_non_finite_number_on_one_rank_stops_all_before_the_update(two_ranks, stage, fault, said):
+    ours, theirs = two_ranks[f"{stage},fp32,{fault}"], plain_torch(steps=2)
+    assert ours["error"].startswith(said) and len(ours["losses"]) == 2
     for name, value in theirs["weights"].items():
         np.testing.assert_allclose(ours["weights"][name], value, rtol=2e-5, atol=2e-4, err_msg=name)
 

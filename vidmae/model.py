@@ -1,0 +1,250 @@
+"""The spatiotemporal masked autoencoder: encoder on the visible patches, small decoder on all, loss on the removed.
+
+Letters: B clips, L tokens, K kept, D encoder width, d decoder width, T H W frames and px, C channels, P pixel values.
+Parameter names and shapes are those of the released checkpoints, so files load without a mapping.
+
+The decoder works in shuffled order [cls, kept, removed]: attention does not care, position tables are gathered to
+match, and the output head and the loss read the removed tail only. Left out because they measured no gain: a fused qkv
+matrix, and queries of the last decoder block for removed tokens only.
+Source: Feichtenhofer et al. 2022 (arXiv 2205.09113); Orhan et al. 2024 (arXiv 2402.00300).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vidmae.blocks import NORM_EPS, AttentionKernel, Block, PatchEmbed, linear
+from vidmae.masking import Mask
+from vidmae.patches import (
+    as_frames,
+    nearest_predicted,
+    normalise,
+    patch_stats,
+    patchify,
+    predicted_frames,
+    take_tokens,
+    unpatchify,
+)
+from vidmae.sizes import ModelShape, model_shape
+
+
+class MaskedAutoencoder(nn.Module):
+    """Video MAE with separable position tables and a class token. Build one with `build_mae`.
+
+    Clips are uint8 [B, T, H, W, C] as decoded (normalised inside, after the patches are gathered), or floating
+    [B, C, T, H, W] that the caller has normalised.
+
+    Attributes:
+        shape: Sizes and token arithmetic.
+        norm_pix_loss: Each target patch is normalised by its own mean and deviation.
+        activation_checkpointing: Blocks are recomputed in the backward pass.
+        mean, std: Pixel normalisation, for pixels in 0..1.
+    """
+
+    def __init__(
+        self, shape: ModelShape, *, norm_pix_loss: bool = False, attention: AttentionKernel = "auto",
+        activation_checkpointing: bool = False, mean: float = 0.45, std: float = 0.225,
+    ) -> None:
+        super().__init__()
+        self.shape, self.norm_pix_loss, self.mean, self.std = shape, norm_pix_loss, mean, std
+        self.activation_checkpointing = activation_checkpointing
+        (t, h, w), dim, ddim = shape.grid, shape.embed_dim, shape.decoder_embed_dim
+
+        self.cls_token = _table(1, dim)
+        self.pos_embed_spatial = _table(h * w, dim)
+        self.pos_embed_temporal = _table(t, dim)
+        self.pos_embed_class = _table(1, dim)
+        self.patch_embed = PatchEmbed(dim, shape.t_patch_size, shape.patch_size)
+        self.blocks = nn.ModuleList(Block(dim, shape.num_heads, attention) for _ in range(shape.depth))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+
+        self.decoder_embed = linear(dim, ddim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, ddim).normal_(std=0.02))
+        self.decoder_cls_token = _table(1, ddim)
+        self.decoder_pos_embed_spatial = _table(h * w, ddim)
+        self.decoder_pos_embed_temporal = _table(t, ddim)
+        self.decoder_pos_embed_class = _table(1, ddim)
+        self.decoder_blocks = nn.ModuleList(
+            Block(ddim, shape.decoder_num_heads, attention) for _ in range(shape.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(ddim, eps=NORM_EPS)
+        self.decoder_pred = linear(ddim, shape.pred_dim)
+
+    def forward(self, clips: Tensor, mask: Mask) -> Tensor:
+        """The training loss.
+
+        Args:
+            clips: uint8 [B, T, H, W, C] or normalised floating [B, C, T, H, W].
+            mask: Which tokens the encoder sees; moved to the device of `clips` where it is elsewhere.
+        Returns:
+            float32 scalar, mean squared error over the pixels of removed patches.
+        Raises:
+            ValueError: Clips or mask do not fit the model.
+        """
+        mask, frames = self._checked(clips, mask)
+        predicted = self._decode(self._encode(frames, mask.ids_keep), mask)
+        target = self._target(frames, mask.ids_removed)
+        if self.norm_pix_loss:
+            mean, std = patch_stats(target)
+            target = (target - mean) / std
+        return F.mse_loss(predicted.float(), target)
+
+    def encode(self, clips: Tensor, mask: Mask | None = None) -> Tensor:
+        """Encoder output after the last norm.
+
+        Args:
+            clips: As in `forward`.
+            mask: Which tokens are seen; None sees all.
+        Returns:
+            [B, 1 + K, D], class token first, then the kept tokens in the mask's order (all L in grid order for None).
+        """
+        if mask is None:
+            ids = torch.arange(self.shape.num_tokens, device=clips.device).expand(clips.shape[0], -1)
+            return self._encode(as_frames(clips, self.shape), ids)
+        mask, frames = self._checked(clips, mask)
+        return self._encode(frames, mask.ids_keep)
+
+    @torch.no_grad()
+    def reconstruct(self, clips: Tensor, mask: Mask) -> Tensor:
+        """Fill in the removed patches, for pictures.
+
+        With pred_t_dim below num_frames, a frame that is not predicted shows the nearest predicted frame of its token.
+        With norm_pix_loss the model does not predict a patch's mean and deviation: they are taken from the true patch,
+        as is the field's habit for such pictures.
+
+        Returns:
+            float32 [B, T, H, W, C] in 0..1; visible patches are the input's.
+        """
+        s = self.shape
+        mask, frames = self._checked(clips, mask)
+        patches = self._decode(self._encode(frames, mask.ids_keep), mask).float()
+        if self.norm_pix_loss:
+            mean, std = patch_stats(self._target(frames, mask.ids_removed))
+            patches = patches * std + mean
+        full = patches.new_zeros(len(patches), s.num_tokens, s.pred_dim)
+        full = full.scatter(1, mask.ids_removed[..., None].expand_as(patches), patches)
+        predicted = unpatchify(full, s.pred_t_patch_size, s.patch_size, s.grid)
+        predicted = predicted[:, nearest_predicted(s.num_frames, s.pred_t_dim, s.t_patch_size)]
+        clip = torch.where(self.removed_pixels(mask), predicted, normalise(frames, self.mean, self.std))
+        return (clip * self.std + self.mean).clamp(0, 1)
+
+    def removed_pixels(self, mask: Mask) -> Tensor:
+        """bool [B, T, H, W, 1], True where a pixel belongs to a removed patch."""
+        _, h, w = self.shape.grid
+        grid = mask.mask.reshape(len(mask.mask), -1, h, w, 1)
+        for axis, repeat in ((1, self.shape.t_patch_size), (2, self.shape.patch_size), (3, self.shape.patch_size)):
+            grid = grid.repeat_interleave(repeat, dim=axis)
+        return grid
+
+    def _encode(self, frames: Tensor, ids: Tensor) -> Tensor:
+        """Tokens `ids` [B, K] of frames [B, T, H, W, C] to [B, 1 + K, D]."""
+        patches = take_tokens(patchify(frames, self.shape.t_patch_size, self.shape.patch_size), ids)
+        x = self.patch_embed(normalise(patches, self.mean, self.std))
+        x = x + _positions(ids, self.pos_embed_spatial, self.pos_embed_temporal)
+        cls = (self.cls_token + self.pos_embed_class).expand(len(x), -1, -1)
+        return self.norm(self._run(self.blocks, torch.cat([cls, x], dim=1)))
+
+    def _decode(self, encoded: Tensor, mask: Mask) -> Tensor:
+        """Encoder output [B, 1 + K, D] to the prediction for the removed tokens [B, L - K, P]."""
+        tables = self.decoder_pos_embed_spatial, self.decoder_pos_embed_temporal
+        cls = (self.decoder_cls_token + self.decoder_pos_embed_class).expand(len(encoded), -1, -1)
+        kept = self.decoder_embed(encoded[:, 1:]) + _positions(mask.ids_keep, *tables)
+        removed = self.mask_token + _positions(mask.ids_removed, *tables)
+        x = self._run(self.decoder_blocks, torch.cat([cls, kept, removed], dim=1))
+        return self.decoder_pred(self.decoder_norm(x[:, encoded.shape[1]:]))
+
+    def _target(self, frames: Tensor, ids: Tensor) -> Tensor:
+        """True pixels of tokens `ids`, normalised as the input is: float32 [B, N, P]."""
+        s = self.shape
+        if s.pred_t_dim != s.num_frames:
+            frames = frames[:, predicted_frames(s.num_frames, s.pred_t_dim)]
+        patches = patchify(frames, s.pred_t_patch_size, s.patch_size)
+        return normalise(take_tokens(patches, ids), self.mean, self.std)
+
+    def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
+        for block in blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x
+
+    def _checked(self, clips: Tensor, mask: Mask) -> tuple[Mask, Tensor]:
+        frames = as_frames(clips, self.shape)
+        expected = (len(clips), self.shape.num_tokens)
+        if tuple(mask.mask.shape) != expected:
+            raise ValueError(f"the mask is for {mask.mask.shape[0]} clips of {mask.mask.shape[1]} tokens, the clips need "
+                             f"{expected[0]} of {expected[1]} ({self.shape.name}, grid {self.shape.grid})")
+        return mask.to(clips.device), frames
+
+
+def build_mae(
+    name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2, decoder_embed_dim: int = 512,
+    decoder_depth: int = 4, decoder_num_heads: int = 16, mask_ratio: float = 0.9, norm_pix_loss: bool = False,
+    pred_t_dim: int = 16, attention: AttentionKernel = "auto", activation_checkpointing: bool = False,
+    mean: float = 0.45, std: float = 0.225,
+) -> MaskedAutoencoder:
+    """Build a video MAE by name, weights drawn from torch's global generator.
+
+    Args:
+        name: `mae_vit_{nano,tiny,small,base,large,huge}_patch{px}`.
+        img_size: Side of the square frame in px; a multiple of the patch size.
+        num_frames: Frames per clip; a multiple of t_patch_size.
+        t_patch_size: Frames per token.
+        decoder_embed_dim: Decoder width; a multiple of decoder_num_heads.
+        decoder_depth: Decoder blocks.
+        decoder_num_heads: Decoder attention heads.
+        mask_ratio: Fraction of the tokens removed in training. The model itself takes whatever mask it is given.
+        norm_pix_loss: Normalise each target patch by its own mean and deviation.
+        pred_t_dim: Frames predicted, evenly spread; a multiple of num_frames / t_patch_size.
+        attention: `sdpa`, `naive`, or `auto`: sdpa but for 16-bit numbers on a CPU (see `blocks.use_sdpa`).
+        activation_checkpointing: Recompute blocks in the backward pass: less memory, about a fifth slower.
+        mean: Pixel mean, for pixels in 0..1.
+        std: Pixel deviation, for pixels in 0..1.
+    Returns:
+        The model, float32, on torch's default device.
+    Raises:
+        ValueError: Unknown name or sizes that do not divide; the message says what would do.
+    """
+    shape = model_shape(
+        name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size, decoder_embed_dim=decoder_embed_dim,
+        decoder_depth=decoder_depth, decoder_num_heads=decoder_num_heads, mask_ratio=mask_ratio, pred_t_dim=pred_t_dim)
+    if attention not in ("auto", "sdpa", "naive"):
+        raise ValueError(f"attention {attention!r} is unknown; valid: auto, sdpa, naive (model.attention)")
+    return MaskedAutoencoder(shape, norm_pix_loss=norm_pix_loss, attention=attention, mean=mean, std=std,
+                             activation_checkpointing=activation_checkpointing)
+
+
+def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split parameters for the optimizer: biases and 1-D tensors are exempt from weight decay, all others decay.
+
+    Position tables, class tokens and the mask token decay too, as in the released training runs.
+
+    Returns:
+        Two groups, decayed first.
+    """
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for name, param in model.named_parameters():
+        if param.requires_grad:
+            groups[no_weight_decay(name, param)].append(param)
+    return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
+
+
+def no_weight_decay(name: str, param: Tensor) -> bool:
+    """Whether a parameter is exempt: a bias or 1-D. Under ZeRO-3 `param` may be a shard; its full shape counts."""
+    return name.endswith(".bias") or len(getattr(param, "ds_shape", param.shape)) <= 1
+
+
+def _table(rows: int, dim: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, rows, dim), std=0.02))
+
+
+def _positions(ids: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
+    """Position vectors [B, N, D] of tokens `ids`; token t * H * W + s has spatial[s] + temporal[t].
+
+    F.embedding and not indexing: its backward adds up rows in parallel and in a fixed order.
+    """
+    cells = spatial.shape[1]
+    return F.embedding(ids % cells, spatial[0]) + F.embedding(ids // cells, temporal[0])

@@ -1,0 +1,152 @@
+"""Names, sizes and token arithmetic of the models. Stdlib only: the launcher reads it without torch.
+
+Letters: L tokens per clip, K kept tokens, T H W token grid, P pixel values per patch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+CHANNELS = 3
+MLP_RATIO = 4  # hidden width of a block's MLP, in widths
+
+ENCODER_SIZES = {  # width, blocks, attention heads
+    "nano": (96, 3, 3),  # a toy for tests and the demo; the field has no model of this name
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+    "huge": (1280, 32, 16),
+}
+
+
+def num_kept(num_tokens: int, mask_ratio: float) -> int:
+    """K, the tokens that stay visible.
+
+    The product is truncated in floating point, as in the released training code: 1000 tokens at 0.9 keep 99, not 100.
+
+    Args:
+        num_tokens: L, tokens per clip.
+        mask_ratio: Fraction removed, between 0 and 1, both excluded.
+    Returns:
+        int(L * (1 - mask_ratio)), at least 1 and less than L.
+    Raises:
+        ValueError: No token or every token would be kept; the message gives the ratios that work.
+    """
+    kept = int(num_tokens * (1 - mask_ratio))
+    if not 0 < mask_ratio < 1 or not 0 < kept < num_tokens:
+        raise ValueError(
+            f"mask_ratio {mask_ratio} keeps {kept} of {num_tokens} tokens; a model needs at least one kept and one "
+            f"removed: use a ratio above 0 and at most {max(0.0, 1 - 1 / num_tokens):.4g} (model.mask_ratio)")
+    return kept
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What fixes every tensor of a video MAE, its cost and its token arithmetic. Build one with `model_shape`.
+
+    Attributes:
+        name: `mae_vit_{size}_patch{px}`.
+        img_size: Side of the square frame in px.
+        num_frames: Frames per clip.
+        t_patch_size: Frames per token.
+        patch_size: Side of a token in px.
+        embed_dim: Encoder width.
+        depth: Encoder blocks.
+        num_heads: Encoder attention heads.
+        decoder_embed_dim: Decoder width.
+        decoder_depth: Decoder blocks.
+        decoder_num_heads: Decoder attention heads.
+        mask_ratio: Fraction of the tokens removed in training.
+        pred_t_dim: Frames of a clip that are predicted.
+    """
+
+    name: str
+    img_size: int
+    num_frames: int
+    t_patch_size: int
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    decoder_embed_dim: int
+    decoder_depth: int
+    decoder_num_heads: int
+    mask_ratio: float
+    pred_t_dim: int
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """T, H, W of the token grid; token (t, h, w) has index (t * H + h) * W + w."""
+        side = self.img_size // self.patch_size
+        return self.num_frames // self.t_patch_size, side, side
+
+    @property
+    def num_tokens(self) -> int:
+        """L."""
+        t, h, w = self.grid
+        return t * h * w
+
+    @property
+    def num_kept(self) -> int:
+        """K at `mask_ratio`."""
+        return num_kept(self.num_tokens, self.mask_ratio)
+
+    @property
+    def patch_dim(self) -> int:
+        """P, pixel values of one input patch."""
+        return self.t_patch_size * self.patch_size**2 * CHANNELS
+
+    @property
+    def pred_t_patch_size(self) -> int:
+        """Predicted frames per token."""
+        return self.pred_t_dim // self.grid[0]
+
+    @property
+    def pred_dim(self) -> int:
+        """Pixel values predicted per token."""
+        return self.pred_t_patch_size * self.patch_size**2 * CHANNELS
+
+
+def model_shape(
+    name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2, decoder_embed_dim: int = 512,
+    decoder_depth: int = 4, decoder_num_heads: int = 16, mask_ratio: float = 0.9, pred_t_dim: int = 16,
+) -> ModelShape:
+    """Work out the shape of a named model.
+
+    Args:
+        name: `mae_vit_{size}_patch{px}`, size one of ENCODER_SIZES; see ModelShape for the rest.
+    Returns:
+        A checked shape.
+    Raises:
+        ValueError: The name is unknown, or sizes do not divide; the message says what would do.
+    """
+    size, patch_size = _parse(name)
+    embed_dim, depth, num_heads = ENCODER_SIZES[size]
+    _divides("img_size", img_size, "the patch size", patch_size)
+    _divides("num_frames", num_frames, "t_patch_size", t_patch_size)
+    _divides("pred_t_dim", pred_t_dim, f"the clip's {num_frames // t_patch_size} time slots", num_frames // t_patch_size)
+    _divides("decoder_embed_dim", decoder_embed_dim, "decoder_num_heads", decoder_num_heads)
+    if pred_t_dim > num_frames:
+        raise ValueError(f"pred_t_dim {pred_t_dim} is more than num_frames {num_frames}; predict at most every frame "
+                         f"(model.pred_t_dim)")
+    shape = ModelShape(name, img_size, num_frames, t_patch_size, patch_size, embed_dim, depth, num_heads,
+                       decoder_embed_dim, decoder_depth, decoder_num_heads, mask_ratio, pred_t_dim)
+    num_kept(shape.num_tokens, mask_ratio)
+    return shape
+
+
+def _parse(name: str) -> tuple[str, int]:
+    match = re.fullmatch(rf"mae_vit_({'|'.join(ENCODER_SIZES)})_patch([1-9]\d*)", name)
+    if not match:
+        raise ValueError(f"unknown model {name!r}; valid: mae_vit_{{{','.join(ENCODER_SIZES)}}}_patch{{px}}, such as "
+                         f"mae_vit_huge_patch14 or mae_vit_base_patch16 (model.name)")
+    return match[1], int(match[2])
+
+
+def _divides(what: str, value: int, unit_name: str, unit: int) -> None:
+    if unit < 1 or value < 1 or value % unit:
+        near = f"; nearest: {', '.join(str(n) for n in (value // unit * unit, (value // unit + 1) * unit) if n > 0)}" \
+            if unit > 0 else ""
+        raise ValueError(f"{what} {value} must be a positive multiple of {unit_name} ({unit}){near} (model.{what})")
