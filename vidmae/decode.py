@@ -122,9 +122,13 @@ class _DecordReader(VideoReader):
 
         decord.logging.set_level(decord.logging.QUIET)
         self._path = path
+        # decord writes the name of a file that it cannot open to stderr: it gets one that says nothing
+        self._file = path.open("rb")
+        nameless = Path(f"/proc/self/fd/{self._file.fileno()}")
         with self._failure_as_decode_error(decord):
             # one thread: with its default of all cores decord fails on every real SSV2 webm that was tried
-            self._reader: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+            self._reader: Any = decord.VideoReader(str(nameless if nameless.exists() else path), ctx=decord.cpu(0),
+                                                   num_threads=1)
             self.num_frames = len(self._reader)
             self.fps = float(self._reader.get_avg_fps())
         if self.num_frames < 1:
@@ -143,6 +147,7 @@ class _DecordReader(VideoReader):
 
     def close(self) -> None:
         self._reader = None
+        self._file.close()
 
 
 class _PyAvReader(VideoReader):

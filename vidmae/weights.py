@@ -1,11 +1,12 @@
-"""Weights in and out of files: released checkpoints, our exports, and a strict report of what fits.
+"""Weights in and out: released checkpoints, safetensors exports.
+
+A released file opens in one call:
 
     model = build_mae("mae_vit_huge_patch14")
-    load_weights(model, Path("say_none.pth"))          # a released file: {"model": ..., "args": Namespace, ...}
-    load_weights(model, Path("runs/x/weights.safetensors"))
+    print(load_weights(model, "say.pth"))     # 595 tensors loaded
 
-Our parameters carry the released names, so nothing is mapped; a tensor that is missing, left over or of another shape is
-an error that lists them by group.
+Parameter names of the model are those of the files, so nothing is mapped. What does not fit is an error that names the
+groups; nothing is skipped in silence.
 """
 
 from __future__ import annotations
@@ -13,124 +14,231 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vidmae.record import fsync_folder
+State = dict[str, Tensor]
 
-WRAPPERS = ("module.", "_orig_mod.")  # left in the names by DistributedDataParallel and torch.compile
-SPATIAL_TABLES = ("pos_embed_spatial", "decoder_pos_embed_spatial")
-
-
-class WeightsError(ValueError):
-    """A file does not hold the weights of the model; the message lists what does not fit, by group."""
+PAYLOAD_KEYS = ("model", "model_state")  # the released files; files in the style of PySlowFast
+WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # left by DistributedDataParallel and torch.compile
 
 
-def load_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a .safetensors or of a released .pth file, without running code from it.
+@dataclass(frozen=True)
+class LoadReport:
+    """What went into a model.
 
-    Raises:
-        WeightsError: It is a folder, damaged, or holds no named tensors.
+    Attributes:
+        loaded: Tensors copied.
+        resized: Position tables interpolated to another image size, as `name 256 -> 1024`.
+        missing: Allowed names that the file lacks; the model keeps its own values.
+        ignored: Allowed names that the model has no place for.
     """
-    if path.is_dir():
-        raise WeightsError(f"{path} is a folder; give the weights.safetensors that a finished run writes, or a .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = safetensors.torch.load_file(path)
-        else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"there is no file {path}") from error
-    except Exception as error:  # each format has its own errors for a damaged file
-        raise WeightsError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
-    for key in ("model", "model_state"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{path} holds no named tensors, neither at its top nor under model or model_state")
-    return {_plain_name(name): tensor for name, tensor in state.items()}
+
+    loaded: int
+    resized: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{self.loaded} tensors loaded"]
+        lines += [f"{name} (bicubic)" for name in self.resized]
+        lines += [f"{line} missing, left as they were" for line in by_group(self.missing)]
+        lines += [f"{line} ignored" for line in by_group(self.ignored)]
+        return "; ".join(lines)
 
 
-def _plain_name(name: str) -> str:
-    while name.startswith(WRAPPERS):
-        name = name[len(next(w for w in WRAPPERS if name.startswith(w))):]
-    return name.replace("head.projection.", "head.")  # files of facebookresearch/mae_st
-
-
-def load_weights(model: nn.Module, path: Path, *, resize_positions: bool = False) -> list[str]:
-    """Load a file into a model, strictly.
+def load_weights(
+    model: nn.Module, path: str | Path, *, allow_missing: Sequence[str] = (), allow_unexpected: Sequence[str] = (),
+    resize_positions: bool = False,
+) -> LoadReport:
+    """Load a released checkpoint or an export into a model, in one call.
 
     Args:
-        model: Takes the weights; its dtype and device stay.
-        path: .safetensors, or .pth as released with the paper.
-        resize_positions: Resize the spatial position tables (bicubic) where the file is of another image size.
+        model: For example `build_mae("mae_vit_huge_patch14")`; not sharded (load before the engine wraps it).
+        path: `.pth`/`.pt` or `.safetensors`, see `load_state`.
+        allow_missing, allow_unexpected, resize_positions: See `load_into`.
     Returns:
-        What was done beyond copying, one line each; empty where every tensor fitted as it was.
+        What was loaded; print it.
     Raises:
-        WeightsError: Anything is missing, left over or of another shape.
+        ValueError: The file cannot be used or does not fit.
+    Example:
+        `load_weights(build_mae("mae_vit_huge_patch14", img_size=448), "say.pth", resize_positions=True)`
     """
-    state, done = load_state(path), []
-    own = model.state_dict()
-    for name in SPATIAL_TABLES:
-        if name in state and name in own and state[name].shape[1] != own[name].shape[1] and resize_positions:
-            done.append(f"{name}: resized from {state[name].shape[1]} to {own[name].shape[1]} cells")
-            state[name] = resize_table(state[name], own[name].shape[1])
-    report = mismatch(state, own)
-    if report:
-        raise WeightsError(f"{path} does not fit the model:\n  " + "\n  ".join(report))
-    model.load_state_dict(state)
-    return done
-
-
-def mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """What keeps `state` from being loaded into `own`, a line per group of tensors; empty where nothing does."""
-    both = state.keys() & own.keys()
-    shapes = sorted(name for name in both if state[name].shape != own[name].shape)
-    lines = [f"missing in the file: {group}" for group in _groups(own.keys() - state.keys())]
-    lines += [f"not in the model: {group}" for group in _groups(state.keys() - own.keys())]
-    lines += [f"other shape: {name} is {list(state[name].shape)}, the model has {list(own[name].shape)}"
-              for name in shapes[:8]]
-    if len(shapes) > 8:
-        lines.append(f"other shape: {len(shapes) - 8} more")
-    if any(name.rpartition(".")[2] in SPATIAL_TABLES for name in shapes):
-        lines.append("the file is of another image size: match model.img_size, or load it with resize_positions=True")
-    return lines
-
-
-def _groups(names: Iterable[str]) -> list[str]:
-    """Names with their block numbers folded: `blocks.*.attn.q.weight (32)`."""
-    counts = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
-    return [f"{name} ({n})" if n > 1 else name for name, n in sorted(counts.items())]
-
-
-def resize_table(table: Tensor, cells: int) -> Tensor:
-    """Resize a square spatial position table [1, H*W, D] to [1, cells, D], bicubic as in the released code."""
-    old, new = round(table.shape[1] ** 0.5), round(cells ** 0.5)
-    if old**2 != table.shape[1] or new**2 != cells:
-        raise WeightsError(f"a position table of {table.shape[1]} cells cannot be resized to {cells}: not both are squares")
-    grid = table.float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    return grid.permute(0, 2, 3, 1).reshape(1, cells, -1).to(table.dtype)
-
-
-def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write float32 tensors atomically, readable by their owner alone."""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    state = load_state(path)
     try:
-        tensors = {name: t.detach().float().cpu().contiguous() for name, t in state.items()}
-        safetensors.torch.save_file(tensors, tmp, metadata={"format": "pt", **metadata})
-        tmp.chmod(0o600)
-        with tmp.open("rb") as f:
-            os.fsync(f.fileno())
-        tmp.replace(path)
+        return load_into(model, state, allow_missing=allow_missing, allow_unexpected=allow_unexpected,
+                         resize_positions=resize_positions)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+load_pretrained = load_weights
+
+
+def load_state(path: str | Path) -> State:
+    """Read the tensors of a checkpoint under clean names.
+
+    Pickled files are opened without running code from them (weights_only); the argparse.Namespace that released files
+    carry is the one class allowed. Names lose `module.` and `_orig_mod.`; `head.projection.*` becomes `head.*`.
+
+    Args:
+        path: A `.safetensors` file, or a pickled one that holds the state dict itself or under `model`/`model_state`.
+    Returns:
+        Names and CPU tensors, memory-mapped where the format allows.
+    Raises:
+        ValueError: No such file, a DeepSpeed checkpoint folder or one of its shards, or no state dict inside.
+    """
+    path = Path(path)
+    if path.is_dir() or re.search(r"(mp_rank_\d+_model|_optim)_states\.pt$", path.name):
+        raise ValueError(f"{path} belongs to a DeepSpeed checkpoint, whose weights are spread over shards; give the "
+                         f"run's exported .safetensors file, which vidmae.checkpoint writes, or a released .pth file")
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give a .pth or .safetensors file")
+    state = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
+    clean = {re.sub(r"^head\.projection\.", "head.", WRAPPERS.sub("", name)): t for name, t in state.items()}
+    if len(clean) != len(state):
+        raise ValueError(f"{path} holds the same tensor under several names once prefixes are stripped")
+    return clean
+
+
+def load_into(
+    model: nn.Module, state: Mapping[str, Tensor], *, allow_missing: Sequence[str] = (),
+    allow_unexpected: Sequence[str] = (), resize_positions: bool = False,
+) -> LoadReport:
+    """Copy a state dict into a model, all of it or with a named exception.
+
+    Args:
+        model: Not sharded, not on the meta device.
+        state: Names and tensors; cast to the model's dtype.
+        allow_missing: Beginnings of names that the state may lack, such as `head.`.
+        allow_unexpected: Beginnings of names that the model may lack, such as `decoder_`.
+        resize_positions: Interpolate spatial position tables (bicubic) where the image size differs.
+    Returns:
+        What was loaded.
+    Raises:
+        ValueError: Missing or unexpected names or shapes that differ, by group; the model is untouched then.
+    """
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    chosen, resized, misfits = _fit(own, state, resize_positions)
+    problems = [f"{line} missing" for line in by_group([n for n in missing if not n.startswith(tuple(allow_missing))])]
+    problems += [f"{line} unexpected"
+                 for line in by_group([n for n in unexpected if not n.startswith(tuple(allow_unexpected))])]
+    if problems or misfits:
+        raise ValueError(f"the weights do not fit {_name_of(model)}: {'; '.join(problems + misfits)}")
+    model.load_state_dict(chosen, strict=False)
+    return LoadReport(len(chosen), tuple(resized), tuple(missing), tuple(unexpected))
+
+
+def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Write weights as float32, at once or not at all.
+
+    The file appears by rename after it has reached the disk, readable by its owner alone; a folder made for it too.
+
+    Args:
+        state: Names and tensors of any float dtype and device.
+        path: `NAME.safetensors`.
+        metadata: Strings for the file's header, such as the model's name and options.
+    """
+    path = Path(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tensors = {name: t.detach().to("cpu", torch.float32).contiguous() for name, t in state.items()}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata=dict(metadata))
+        Path(temporary).chmod(0o600)
+        _fsync(Path(temporary))
+        Path(temporary).replace(path)
+        _fsync(path.parent)
     finally:
-        tmp.unlink(missing_ok=True)
-    fsync_folder(path.parent)
+        Path(temporary).unlink(missing_ok=True)
+
+
+def by_group(names: Sequence[str]) -> list[str]:
+    """Sum up parameter names, one line a group: `blocks.0-31.attn: 256 tensors`."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for name in names:
+        match = re.match(r"(\w*blocks)\.(\d+)\.(\w+)", name)
+        key, index = ((match[1], "." + match[3]), int(match[2])) if match else ((name.split(".")[0], ""), -1)
+        groups.setdefault(key, []).append(index)
+    return [f"{stem}{_ranges(indices)}{part}: {len(indices)} tensor{'s' * (len(indices) > 1)}"
+            for (stem, part), indices in groups.items()]
+
+
+def _fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], resize: bool) -> tuple[State, list[str], list[str]]:
+    """Tensors that fit the model, position tables that were resized, shapes that do not fit."""
+    chosen, resized, misfits = {}, [], []
+    for name in own.keys() & state.keys():
+        have, want = tuple(state[name].shape), tuple(own[name].shape)
+        table = name.endswith("pos_embed_spatial") and have[2:] == want[2:] and _side(have) and _side(want)
+        if have == want:
+            chosen[name] = state[name]
+        elif table and resize:
+            chosen[name] = _resize_table(state[name], _side(have), _side(want))
+            resized.append(f"{name} {have[1]} -> {want[1]}")
+        else:
+            hint = " (another image size: pass resize_positions=True)" if table else \
+                " (another pred_t_dim)" if name.startswith("decoder_pred.") and have[1:] == want[1:] else ""
+            misfits.append(f"{name} is {have}, the model has {want}{hint}")
+    return chosen, sorted(resized), sorted(misfits)
+
+
+def _resize_table(table: Tensor, side: int, new_side: int) -> Tensor:
+    """[1, side^2, D] to [1, new_side^2, D]."""
+    image = table.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    image = F.interpolate(image, size=(new_side, new_side), mode="bicubic", align_corners=False)
+    return image.flatten(2).transpose(1, 2)
+
+
+def _side(shape: tuple[int, ...]) -> int:
+    """Side of a square table [1, side^2, D], 0 where it is not square."""
+    side = round(shape[1] ** 0.5)
+    return side if side * side == shape[1] else 0
+
+
+def _load_pickled(path: Path) -> State:
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected a dict of tensors")
+    state = next((content[key] for key in PAYLOAD_KEYS if isinstance(content.get(key), dict)), content)
+    if not state or not all(isinstance(t, Tensor) for t in state.values()):
+        raise ValueError(f"{path} has no state dict: its keys are {sorted(map(str, content))[:8]}, expected tensors, or "
+                         f"them under one of {', '.join(PAYLOAD_KEYS)}")
+    return dict(state)
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """0 0 1 2 5 as `.0-2,5`; -1 as nothing."""
+    spans: list[list[int]] = []
+    for i in sorted(set(indices) - {-1}):
+        if spans and spans[-1][1] == i - 1:
+            spans[-1][1] = i
+        else:
+            spans.append([i, i])
+    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+    return "." + text if text else ""
+
+
+def _name_of(model: nn.Module) -> str:
+    return str(getattr(getattr(model, "shape", None), "name", type(model).__name__))
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
