@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
                       help="the decoder that training will use, data.decoder (default: %(default)s)")
     what.add_argument("--no-verify", action="store_true", help="read one frame of each file instead of all")
     control = p.add_argument_group("run control")
-    control.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all %(default)s cores)")
+    control.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
     control.add_argument("--time-limit-s", type=float, default=600.0,
                          help="seconds for one file before its decoder is killed (default: %(default)g)")
     out = p.add_argument_group("output")
@@ -74,7 +74,8 @@ def manifest(args: argparse.Namespace) -> int:
                   + (f" ({reused} unchanged since the last call)" if reused else ""), highlight=False)
     if summary.unreadable:
         _say_unreadable(console, path, args.show_names)
-    console.print(f"manifest: {path}\nnext: python jobs/pretrain.py --data {path} --dry-run", highlight=False, soft_wrap=True)
+    console.print(f"manifest: {path}\nnext: python jobs/pretrain.py --data {path} --dry-run", highlight=False,
+                  soft_wrap=True)
     print(path)
     return 0 if summary.videos else 3
 

@@ -41,7 +41,7 @@ def lr_at(step: int) -> float:
 
 
 def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path) -> dict:
-    """Six steps of eight clips; `mode` adds a save, a resume, a reset of the optimizer, a NaN loss or an infinite gradient."""
+    """Six steps of eight clips; `mode` adds a save, a resume, an optimizer reset, a NaN loss or an infinite gradient."""
     net, groups = build()
     config = TrainConfig(zero_stage=stage, precision=precision, clip_grad=0.5)  # type: ignore[arg-type]
     micro = 2

@@ -28,7 +28,7 @@ def make_manifest(folder: Path) -> Path:
     need("clips")
     out = folder / "clips.csv"
     build_manifest([Source(str(p), "") for p in demo_clips()], out, Check("decord", False), workers=1, time_limit_s=120,
-                   progress=lambda done, total: None)
+                   progress=lambda *_: None)
     return out
 
 

@@ -1,0 +1,84 @@
+"""Stop the jobs of runs. Checkpoints stay; `python jobs/pretrain.py ... --retry` continues from the newest.
+
+    python jobs/cancel.py s-vith14
+    python jobs/cancel.py 81233 say-vith14-0a1b2c3d
+
+Exit codes: 0 ok (also where nothing was active), 2 no such run, 4 Slurm refused or unreachable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import time
+
+from jobs import slurm
+from jobs.options import Parser, add_runs_dir
+from jobs.runs import EXIT_RECORD, INTERRUPTED, State, find_run, process_birth, state_of, submissions
+from vidmae.layers import ConfigError
+from vidmae.record import SCHEMA, write_json
+
+GRACE_S = 5.0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(__doc__)
+    parser.add_argument_group("what").add_argument("runs", nargs="+", metavar="RUN",
+                                                   help="run id, start of one, path or Slurm job id")
+    add_runs_dir(parser.add_argument_group("output"))
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        found = [find_run(given, args.runs_dir) for given in args.runs]
+        for run in found:
+            print(f"{run.path.name}: {cancel(state_of(run))}", file=sys.stderr)
+        return 0
+    except slurm.SlurmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 4
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def cancel(state: State) -> str:
+    """Stop the run's newest job, if it is active; what was done, in words."""
+    if not state.active:
+        return f"nothing to cancel, {f'job {state.job_id} is ' if state.job_id else ''}{state.state}"
+    if state.cluster == "slurm":
+        slurm.cancel(state.job_id)
+        return f"cancelled Slurm job {state.job_id} (scancel), which was {state.state}"
+    submission = submissions(state.run)[-1]
+    if submission["host"] != socket.gethostname():
+        raise ConfigError(f"job {state.job_id} runs on {submission['host']}: cancel it there")
+    return _end_group(state, int(state.job_id), submission["process_birth"])
+
+
+def _end_group(state: State, pid: int, birth: int) -> str:
+    """Interrupt the process group of a local job, and kill it where that is not enough."""
+    os.killpg(pid, signal.SIGINT)
+    deadline = time.monotonic() + GRACE_S
+    while process_birth(pid) == birth and time.monotonic() < deadline:
+        time.sleep(0.1)
+    how = "interrupted"
+    try:
+        os.killpg(pid, signal.SIGKILL)  # what is left of the group: ranks and loader workers
+        how = "interrupted and killed"
+    except ProcessLookupError:
+        pass
+    ended = state.run.submit / state.job_id / EXIT_RECORD
+    if not ended.exists():
+        write_json(ended, {"schema": SCHEMA, "exit_code": INTERRUPTED[0], "time": time.time()})
+    return f"{how} local job {pid} and its ranks"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The table of derived numbers that a launcher shows before it submits: ranks, batch, steps, memory, cost."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+from jobs import slurm
+from jobs.experiment import Experiment, shape_of
+from jobs.launch import MALLOC
+from vidmae import cost
+from vidmae.schedule import Schedule
+
+MFU = 0.4
+ASSUMED_GPU = "H100"
+
+
+Row = tuple[str, str]
+
+
+def table(e: Experiment) -> list[Row]:
+    """Rows of (what, value); the experiment must have no problems."""
+    return [*_work_rows(e), *_model_rows(e), *_cost_rows(e), *_ask_rows(e)]
+
+
+def _work_rows(e: Experiment) -> list[Row]:
+    assert e.plan is not None
+    r, plan, schedule = e.resources, e.plan, e.plan.schedule
+    unit = "GPUs" if r.gpus_per_node else "tasks"
+    data = f"{e.data.name}: {e.summary.videos:,} videos, {e.summary.seconds / 3600:,.1f} h ({_short(e.data.manifest)})"
+    batch = f"{r.world_size} ranks x {plan.micro_batch} (micro_batch) x {plan.grad_accum} (grad_accum)"
+    seen = f"{plan.total_clips / plan.clips_per_epoch:,.1f} epochs, {plan.total_clips:,} clips"
+    return [
+        ("run", _short(e.run.path)),
+        ("data", data),
+        ("ranks", f"{r.nodes} nodes x {r.tasks_per_node} {unit} = {r.world_size}"),
+        ("batch", f"{e.config.train.global_batch} clips = {batch}"),
+        *((f"phase {i}", _phase(schedule, i)) for i in range(len(schedule.phases))),
+        ("steps", f"{schedule.total_steps:,} in all, {plan.steps_per_epoch:,.2f} per epoch: {seen}"),
+    ]
+
+
+def _phase(schedule: Schedule, i: int) -> str:
+    phase, steps = schedule.phases[i], schedule.ends[i] - schedule.start_of(i)
+    length = f"{steps:,} steps" if phase.duration.unit == "steps" else f"{phase.duration} = {steps:,} steps"
+    parts = [f"{length}, lr {schedule.peaks[i]:.3g} {phase.schedule}"]
+    parts += [f"warm-up {schedule.warmups[i]:,} steps"] if schedule.warmups[i] else []
+    parts += ["fresh optimizer"] if phase.reset_optimizer else []
+    return ", ".join(parts)
+
+
+def _model_rows(e: Experiment) -> list[Row]:
+    assert e.plan is not None
+    shape, train = shape_of(e.config), e.config.train
+    activations = cost.activation_gib(shape, micro_batch=e.plan.micro_batch, precision=train.precision,
+                                      checkpointing=e.config.model.activation_checkpointing)
+    states = [cost.state_gib(shape, zero_stage=stage, precision=train.precision, world_size=e.resources.world_size)
+              for stage in range(4)]
+    listed = "  ".join(f"ZeRO {stage}: {gib:.2f}" for stage, gib in enumerate(states))
+    total = states[train.zero_stage] + activations
+    tokens = f"{shape.num_tokens:,} tokens, {shape.num_kept:,} kept"
+    return [
+        ("model", f"{shape.name}: {cost.parameters(shape) / 1e6:,.1f} M parameters, {tokens}"),
+        ("memory", f"GiB of states per {'rank' if e.on_cpu else 'GPU'}: {listed}"),
+        ("", f"ZeRO {train.zero_stage} with activations of about {activations:.1f} GiB: about {total:.1f} GiB (estimated)"),
+    ]
+
+
+def _cost_rows(e: Experiment) -> list[Row]:
+    assert e.plan is not None
+    shape, r = shape_of(e.config), e.resources
+    flops = e.plan.total_clips * cost.train_flops_per_clip(shape)
+    if e.on_cpu:
+        return [("cost", f"{flops / 1e15:,.3g} PFLOP on CPUs; the log shows the time left once it runs")]
+    name = r.gpu_type if cost.gpu_peak_tflops(r.gpu_type) else ASSUMED_GPU
+    peak = cost.gpu_peak_tflops(name) or 0.0
+    hours = cost.gpu_hours(shape, clips=e.plan.total_clips, peak_tflops=peak, mfu=MFU)
+    wall_min = max(1, round(hours / r.world_size * 60))
+    guess = "" if name == r.gpu_type else f" (the kind of GPU is not known, {name} is assumed)"
+    rows = [("cost", f"about {hours:,.1f} GPU-hours, {slurm.format_time(wall_min)} of wall time, loading and saving aside"),
+            ("", f"assuming {MFU:.0%} MFU of {peak:g} TFLOP/s, {name}{guess}")]
+    if r.time_min and wall_min > r.time_min:
+        jobs = math.ceil(wall_min / r.time_min)
+        rows.append(("", f"longer than the limit: {jobs} jobs of {slurm.format_time(r.time_min)}, continued with --retry"))
+    return rows
+
+
+def _ask_rows(e: Experiment) -> list[Row]:
+    r = e.resources
+    mem = f"{r.mem_mib / 1024:.1f} GiB" if r.mem_mib else "all memory"
+    limit = slurm.format_time(r.time_min) if r.time_min else "no limit"
+    where = f"partition {r.partition}, {mem} per node" if e.place.cluster == "slurm" else "this machine"
+    rows = [("job", f"{where}, {r.cpus_per_task} CPUs per task, {limit}")]
+    if e.on_cpu:
+        names = " and ".join(MALLOC)
+        rows.append(("allocator", f"{names} are set for the ranks: glibc then keeps freed activations mapped"))
+    return rows
+
+
+def show(rows: list[Row]) -> None:
+    """The table on stderr: rich on a terminal, plain otherwise."""
+    if not sys.stderr.isatty():
+        for what, value in rows:
+            print(f"  {what:<13} {value}", file=sys.stderr)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    for what, value in rows:
+        grid.add_row(Text(what), Text(value))
+    Console(stderr=True).print(grid)
+
+
+def _short(path: Path) -> str:
+    """A path from the current folder on, where it lies in it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,246 @@
+"""What a pretraining command means: where it runs, the resolved configuration, its data, its resources, its problems.
+
+Nothing is written here. `resolve` raises on the first thing that makes the rest meaningless; `problems` lists all the
+others at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import slurm
+from jobs.catalogue import DataSource, environment_catalogue, find_data
+from jobs.options import resource_flags
+from jobs.profiles import ClusterProfile, Site, environment_layer, find_site, flag_layers
+from jobs.resources import Resources, choose_partition, complete, local_resources
+from vidmae.config import PretrainConfig, find_recipe
+from vidmae.layers import ConfigError, Layer, build, parse_set, read_yaml, to_dict
+from vidmae.manifest import ManifestError, Summary, read_summary
+from vidmae.plan import Plan, make_plan
+from vidmae.record import RunFolder, signature
+from vidmae.sizes import ModelShape, model_shape
+
+KIND = "pretrain"
+NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm", "/run")
+SLURM_ONLY = ("partition", "account", "qos", "constraint", "exclude", "nodelist", "dependency")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs run: `slurm` or `local`, why, and why Slurm cannot be asked (only a dry run goes on then)."""
+
+    cluster: str
+    why: str
+    unasked: str | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A command, resolved.
+
+    Attributes:
+        place: Where it runs.
+        config: The experiment.
+        origins: Of every value of it.
+        profile: Profile and flags.
+        profile_origins: Of every value of it.
+        site: The profile's other sections.
+        partition: What Slurm says of it; None on this machine.
+        resources: What the job gets.
+        said: A line for each number that nobody gave.
+        data: The manifest.
+        summary: Its totals.
+        run: The run folder (which may not exist).
+        plan: Derived numbers; None where the configuration and the resources do not fit together.
+    """
+
+    place: Place
+    config: PretrainConfig
+    origins: dict[str, str]
+    profile: ClusterProfile
+    profile_origins: dict[str, str]
+    site: Site
+    partition: slurm.Partition | None
+    resources: Resources
+    said: list[str]
+    data: DataSource
+    summary: Summary
+    run: RunFolder
+    plan: Plan | None
+
+    @property
+    def on_cpu(self) -> bool:
+        """True where the ranks compute on the CPU."""
+        return self.config.train.device == "cpu" or self.resources.gpus_per_node == 0
+
+    @property
+    def signature(self) -> str:
+        """Eight hex digits of what is trained on what."""
+        return self.run.path.name[-8:]
+
+
+def choose_place(args: argparse.Namespace) -> Place:
+    """`--cluster`, else Slurm where its controller answers, else this machine.
+
+    Raises:
+        SlurmError: Slurm is asked for, by name or by a flag that only Slurm knows, and is not there.
+    """
+    if args.cluster == "local":
+        return Place("local", "--cluster local")
+    problem = slurm.absent()
+    if problem is None:
+        return Place("slurm", "--cluster slurm" if args.cluster else "sbatch is installed and the controller answers")
+    if args.cluster == "slurm" and args.dry_run:
+        return Place("slurm", "--cluster slurm", problem)
+    asked = ["--cluster slurm"] if args.cluster else [f"--{f}" for f in SLURM_ONLY if getattr(args, f) is not None]
+    asked += ["--sbatch"] if args.sbatch else []
+    asked += ["--nodes"] if args.nodes is not None and args.nodes > 1 else []
+    if asked:
+        raise slurm.SlurmError(f"{asked[0]} needs Slurm, which cannot be used from here: {problem}")
+    return Place("local", f"no Slurm here: {problem}")
+
+
+def resolve(args: argparse.Namespace, place: Place) -> Experiment:
+    """Read recipe, profile, flags and data, ask Slurm what the partition has, and work out the rest.
+
+    Raises:
+        ConfigError: Something cannot be used; the message says what would do.
+        SlurmError: Slurm does not answer.
+    """
+    asks = place.cluster == "slurm" and not place.unasked
+    site = find_site(args.profile, slurm.cluster_name() if asks else None)
+    layers = [*([environment_layer()] if place.cluster == "slurm" else []), *site.layers,
+              *flag_layers(resource_flags(args), args.sbatch)]
+    profile, profile_origins = build(ClusterProfile, layers)
+    recipe = find_recipe(args.recipe)
+    config_layers = [read_yaml(recipe, f"recipe {recipe.name}"), *site.config, *parse_set(args.set),
+                     *([Layer("--name", {"name": args.name})] if args.name is not None else [])]
+    config, origins = build(PretrainConfig, config_layers)
+    partition = choose_partition(profile.partition, slurm.partitions()) if asks else None
+    if place.cluster == "slurm":
+        resources, said = complete(profile, profile_origins, partition)
+    else:
+        resources, said = local_resources(profile, profile_origins, on_cpu=config.train.device == "cpu")
+    data, config, origins = _find_data(args.data, config, origins, config_layers, site)
+    try:
+        summary = read_summary(data.manifest)
+    except ManifestError as error:
+        raise ConfigError(str(error)) from error
+    signed = to_dict(config, signed_only=True)
+    name = f"{config.name}-{signature(KIND, signed, summary.content_sha256)}"
+    try:
+        plan = make_plan(config, videos=summary.videos, world_size=resources.world_size)
+    except ValueError:
+        plan = None  # `problems` says why
+    return Experiment(place, config, origins, profile, profile_origins, site, partition, resources, said, data, summary,
+                      RunFolder(args.runs_dir.expanduser().absolute() / name), plan)
+
+
+def _find_data(given: str | None, config: PretrainConfig, origins: dict[str, str], layers: list[Layer], site: Site,
+               ) -> tuple[DataSource, PretrainConfig, dict[str, str]]:
+    """The manifest, and the configuration with it and with absolute paths: the job runs in another folder."""
+    if config.data.manifest and given is None:
+        given = config.data.manifest  # --set data.manifest=...
+    data = find_data(given, config.data.name, site.catalogue | environment_catalogue())
+    found = {"manifest": str(data.manifest), **({"name": data.name} if data.name != config.data.name else {})}
+    extra = [Layer(data.origin, {"data": found})]
+    if config.train.init:
+        path = str(Path(config.train.init).expanduser().absolute())
+        extra.append(Layer(origins["train.init"], {"train": {"init": path}}))
+    return data, *build(PretrainConfig, [*layers, *extra])
+
+
+def shape_of(config: PretrainConfig) -> ModelShape:
+    """Sizes and token arithmetic of the configured model.
+
+    Raises:
+        ValueError: Sizes do not divide, or the name is unknown.
+    """
+    m = config.model
+    return model_shape(
+        m.name, img_size=m.img_size, num_frames=m.num_frames, t_patch_size=m.t_patch_size,
+        decoder_embed_dim=m.decoder_embed_dim, decoder_depth=m.decoder_depth, decoder_num_heads=m.decoder_num_heads,
+        mask_ratio=m.mask_ratio, pred_t_dim=m.pred_t_dim)
+
+
+def problems(e: Experiment) -> list[str]:
+    """Everything that would make the job fail, one message each; empty where it can run."""
+    found = _partition_problems(e.partition, e.resources) if e.partition else []
+    found += _folder_problems(e.run.path)
+    try:
+        shape_of(e.config)
+    except ValueError as error:
+        found.append(str(error))
+    try:
+        make_plan(e.config, videos=e.summary.videos, world_size=e.resources.world_size)
+    except ValueError as error:
+        found.append(f"{e.data.manifest}: {error}" if e.summary.videos < 1 else str(error))
+    train = e.config.train
+    if train.init and not os.access(train.init, os.R_OK):
+        found.append(f"train.init is {train.init}, allowed: a weights file that exists and is readable "
+                     f"[from {e.origins['train.init']}]")
+    if train.device == "cuda" and not e.resources.gpus_per_node:
+        found.append("train.device is cuda, but the job has no GPU (--gpus-per-node, or --set train.device=auto)")
+    if train.precision == "fp16" and e.on_cpu:
+        found.append("train.precision is fp16, which needs a GPU; on the CPU: bf16 or fp32 (--set train.precision=bf16)")
+    return found
+
+
+def _partition_problems(partition: slurm.Partition, r: Resources) -> list[str]:
+    most = min(partition.nodes, partition.max_nodes or partition.nodes)
+    most_gpus = max((s.gpus for s in partition.shapes), default=0)
+    found = []
+    if r.nodes > most:
+        found.append(f"nodes is {r.nodes}, allowed: 1 to {most} in partition {partition.name} (--nodes)")
+    if r.gpus_per_node > most_gpus:
+        found.append(f"gpus_per_node is {r.gpus_per_node}, allowed: 0 to {most_gpus} in partition {partition.name} "
+                     "(--gpus-per-node)")
+    elif r.gpus_per_node and r.nodes <= most and r.nodes > partition.nodes_with(r.gpus_per_node):
+        found.append(f"nodes is {r.nodes}, but only {partition.nodes_with(r.gpus_per_node)} nodes of partition "
+                     f"{partition.name} have {r.gpus_per_node} GPUs (--nodes, --gpus-per-node)")
+    fit = [s for s in partition.shapes if s.gpus >= r.gpus_per_node]
+    cpus, mem = max((s.cpus for s in fit), default=0), max((s.mem_mib for s in fit), default=0)
+    if fit and r.tasks_per_node * r.cpus_per_task > cpus:
+        found.append(f"cpus_per_task is {r.cpus_per_task}, allowed: 1 to {cpus // r.tasks_per_node} ({cpus} CPUs per node "
+                     f"for {r.tasks_per_node} tasks; --cpus-per-task, --tasks-per-node)")
+    if fit and r.mem_mib > mem:
+        found.append(f"mem_gib is {r.mem_mib / 1024:g}, allowed: 0 (all) to {mem / 1024:.1f} in partition {partition.name} "
+                     "(--mem)")
+    if partition.max_time_min and r.time_min and r.time_min > partition.max_time_min:
+        found.append(f"time is {slurm.format_time(r.time_min)}, allowed: up to "
+                     f"{slurm.format_time(partition.max_time_min)} in partition {partition.name} (--time)")
+    return found
+
+
+def _folder_problems(path: Path) -> list[str]:
+    if re.search(r"[%:\x00-\x1f\x7f\\]", str(path)):
+        what = "a %, colon, backslash or control character, which Slurm or PYTHONPATH would read as something else"
+        return [f"the run folder {str(path)!r} holds {what} (--runs-dir)"]
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return [f"the run folder {path} cannot be written: {there} is not a folder that you may write to (--runs-dir)"]
+    return []
+
+
+def warnings(e: Experiment) -> list[str]:
+    """What may be a mistake and does not stop the job."""
+    found, r = [], e.resources
+    if e.place.unasked:
+        found.append(f"nothing was checked with Slurm: {e.place.unasked}")
+    if e.partition and not e.partition.up:
+        found.append(f"partition {e.partition.name} is down: the job will wait")
+    usable = sum(s.usable for s in e.partition.shapes if s.gpus >= r.gpus_per_node) if e.partition else r.nodes
+    if e.partition and r.nodes > usable:
+        found.append(f"{r.nodes} nodes are asked for and {usable} are up: the job will wait for the others")
+    if e.config.train.device == "cpu" and r.gpus_per_node:
+        found.append(f"train.device is cpu, yet {r.gpus_per_node} GPUs per node are asked for (--gpus-per-node 0)")
+    if e.config.data.workers >= r.cpus_per_task > 1:
+        found.append(f"data.workers is {e.config.data.workers} and a task has {r.cpus_per_task} CPUs: workers and training "
+                     "will share them (--set data.workers=..., --cpus-per-task)")
+    if e.place.cluster == "slurm" and str(e.run.path).startswith(tuple(f"{p}/" for p in NODE_LOCAL)):
+        found.append(f"{e.run.path} usually lies on one machine alone; the nodes must see the same folder (--runs-dir)")
+    return found

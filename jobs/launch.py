@@ -1,0 +1,267 @@
+"""From a request to a batch script and a job. The only module that imports submitit, and only when it is needed.
+
+A job carries a `Pretrain` with the run folder's path and nothing else. The script that --dry-run shows is the one that
+is submitted: both are written by the same executor.
+
+    launcher --sbatch--> batch script --srun--> one process per rank: submitit unpickles Pretrain, which calls
+    vidmae.pretrain.main, all from the snapshot in code/, since the job starts in it and PYTHONPATH names it first
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs import slurm
+from jobs.resources import Resources
+from jobs.runs import EXIT_RECORD
+from vidmae.record import SCHEMA, RunFolder, write_json
+
+MALLOC = {  # keeps freed activations mapped: glibc otherwise returns and refaults them in every step (CPU training only)
+    "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592",
+}
+FIRST_PORT, PORTS = 10000, 20000  # below the ports that Linux gives to outgoing connections (32768 and up)
+NO_LIMIT_MIN = 10 * 365 * 24 * 60
+KILLED_BY_LIMIT, INTERRUPTED = 124, 130
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """What a job runs on every rank; pickled by reference, so that it comes from the snapshot."""
+
+    run_path: str
+
+    def __call__(self) -> None:
+        """Say who this rank is, train, and leave with the exit code, which Slurm then sees."""
+        import submitit
+
+        os.environ.update(rank_variables(submitit.JobEnvironment()))
+        from vidmae import pretrain
+
+        if code := pretrain.main(self.run_path):
+            sys.exit(code)
+
+
+def rank_variables(env: Any) -> dict[str, str]:
+    """The rendezvous of torch, from submitit's job environment. LOCAL_SIZE stays unset (DeepSpeed would leak /dev/shm)."""
+    return {
+        "RANK": str(env.global_rank), "WORLD_SIZE": str(env.num_tasks), "LOCAL_RANK": str(env.local_rank),
+        "MASTER_ADDR": env.hostnames[0] if env.num_nodes > 1 else "127.0.0.1",
+        "MASTER_PORT": str(port_of(env.job_id)), "VIDMAE_JOB_ID": env.job_id,
+    }
+
+
+def port_of(job_id: str) -> int:
+    """A port that follows from the job id, so that two jobs on one node do not meet."""
+    return FIRST_PORT + int(re.sub(r"\D", "", job_id) or 0) % PORTS
+
+
+@dataclass(frozen=True)
+class Request:
+    """One job as it is asked for.
+
+    Attributes:
+        run: The run folder.
+        job_name: Name in squeue.
+        resources: What it gets.
+        on_cpu: The ranks compute on the CPU.
+        workers: Loader processes of each rank.
+        options: sbatch options by submitit's names (account, qos ...); empty ones are left out.
+        more_options: Further sbatch options by sbatch's names.
+        signal_delay_s: Seconds from Slurm's warning signal to the limit; None leaves submitit's default.
+        setup: Shell lines before srun.
+        python: Shell command that starts Python; empty takes the launcher's.
+        env: Variables of the job.
+    """
+
+    run: RunFolder
+    job_name: str
+    resources: Resources
+    on_cpu: bool
+    workers: int
+    options: dict[str, str] = field(default_factory=dict)
+    more_options: dict[str, str] = field(default_factory=dict)
+    signal_delay_s: int | None = None
+    setup: tuple[str, ...] = ()
+    python: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def setup_lines(request: Request) -> list[str]:
+    """Shell lines that prepare the job: the site's, the snapshot, thread counts, the site's variables (which win)."""
+    exports = {"OMP_NUM_THREADS": str(max(1, request.resources.cpus_per_task - request.workers))}
+    if request.on_cpu:
+        exports |= {"DS_ACCELERATOR": "cpu", **MALLOC}
+    lines = ["umask 077", *request.setup,
+             f"export PYTHONPATH={shlex.quote(str(request.run.code))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+    return lines + [f"export {name}={shlex.quote(value)}" for name, value in {**exports, **request.env}.items()]
+
+
+def slurm_parameters(request: Request) -> dict[str, Any]:
+    """The request in the words of submitit's SlurmExecutor."""
+    r = request.resources
+    assert r.time_min is not None
+    more: dict[str, Any] = {"chdir": str(request.run.code), "comment": str(request.run.path)}
+    if request.options.get("dependency"):
+        more["kill-on-invalid-dep"] = "yes"  # else the job waits for ever once its parent has failed
+    more |= {name: value if value else True for name, value in request.more_options.items()}
+    parameters: dict[str, Any] = {
+        "job_name": request.job_name, "partition": r.partition, "nodes": r.nodes, "ntasks_per_node": r.tasks_per_node,
+        "gpus_per_node": r.gpus_per_node or None, "cpus_per_task": r.cpus_per_task, "time": r.time_min,
+        "mem": f"{r.mem_mib}M" if r.mem_mib else "0", "stderr_to_stdout": True, "wckey": None,
+        # srun of Slurm 22.05 and later no longer takes --cpus-per-task from sbatch
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={r.cpus_per_task}"],
+        "setup": setup_lines(request), "additional_parameters": more, **request.options,
+    }
+    if request.signal_delay_s is not None:
+        parameters["signal_delay_s"] = request.signal_delay_s
+    return {key: value for key, value in parameters.items() if value != "" and (value is not None or key == "wckey")}
+
+
+def batch_script(request: Request, cluster: str) -> str:
+    """The script of the job, as it will be submitted (slurm) or started (local). Writes nothing."""
+    executor = _executor(request, cluster)
+    return executor._make_submission_file_text(executor._submitit_command_str, "")
+
+
+def submit(request: Request, cluster: str) -> str:
+    """Submit the job; its id.
+
+    Raises:
+        SlurmError: sbatch refused or did not answer.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    try:
+        return str(_executor(request, cluster).submit(Pretrain(str(request.run.path))).job_id)
+    except (FailedJobError, FailedSubmissionError) as error:
+        code = getattr(error.__cause__, "returncode", None)
+        if code == KILLED_BY_LIMIT:
+            raise slurm.SlurmError(f"`sbatch` did not answer within {slurm.SUBMIT_TIMEOUT_S:g} s; the job may be in the "
+                                   f"queue all the same: squeue --me --name={request.job_name}") from error
+        raise slurm.SlurmError(f"`sbatch` refused the job: {' '.join(str(error).split())}") from error
+
+
+def _executor(request: Request, cluster: str) -> Any:
+    """A submitit executor for the request, chosen by name: submitit's own choice would turn local without a word."""
+    folder = request.run.submit / "%j"
+    if cluster == "slurm":
+        executor = _slurm_executor()(folder, python=request.python or None)
+        executor.update_parameters(**slurm_parameters(request))
+        return executor
+    executor = _local_executor()("/", python=request.python or None)  # it makes its folder, and --dry-run writes nothing
+    executor.folder = folder.absolute()
+    executor.update_parameters(request=request)
+    return executor
+
+
+def _slurm_executor() -> type[Any]:
+    import submitit
+
+    class LimitedSlurmExecutor(submitit.SlurmExecutor):
+        """Gives sbatch a time limit."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 2  # whether Slurm is here was asked before; --dry-run works without
+
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            return ["timeout", f"{slurm.SUBMIT_TIMEOUT_S:g}", "sbatch", str(submission_file_path)]
+
+    return LimitedSlurmExecutor
+
+
+def _local_executor() -> type[Any]:
+    import submitit
+    from submitit.local.local import LocalJob
+
+    class DetachedLocalExecutor(submitit.LocalExecutor):
+        """Runs the job in a session of its own: it outlives the launcher, and Ctrl-C there does not reach it."""
+
+        def _make_submission_file_text(self, command: str, uid: str) -> str:  # noqa: ARG002
+            return local_script(self.parameters["request"], command, self.folder)
+
+        def _num_tasks(self) -> int:
+            return int(self.parameters["request"].resources.tasks_per_node)
+
+        def _submit_command(self, command: str) -> Any:
+            request: Request = self.parameters["request"]
+            script = request.run.submit / f".local_{os.getpid()}_{time.time_ns()}.sh"
+            script.write_text(self._make_submission_file_text(command, ""))
+            # by its descriptor: the script moves to the job's folder below, maybe before bash has opened it
+            with (request.run.submit / "local.log").open("ab") as log, script.open("rb") as text:
+                process = subprocess.Popen(["bash", f"/dev/fd/{text.fileno()}"], stdin=subprocess.DEVNULL, stdout=log,
+                                           stderr=log, env=_own_environment(), cwd=request.run.code,
+                                           start_new_session=True, pass_fds=(text.fileno(),))
+            job: Any = LocalJob(self.folder, str(process.pid), tasks=list(range(self._num_tasks())), process=process)
+            job.paths.move_temporary_file(script, "submission_file")
+            return job
+
+    return DetachedLocalExecutor
+
+
+def _own_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SUBMITIT_")) or k == "SLURM_CONF"}
+
+
+def local_script(request: Request, command: str, folder: Path) -> str:
+    """The script of a job on this machine: submitit's local controller, told what submitit's executor would tell it."""
+    r = request.resources
+    variables = {
+        "SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": str(r.tasks_per_node), "SUBMITIT_LOCAL_COMMAND": command,
+        "SUBMITIT_LOCAL_TIMEOUT_S": str(60 * (r.time_min or NO_LIMIT_MIN)), "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "90",
+        "SUBMITIT_LOCAL_NODEID": "0", "SUBMITIT_LOCAL_JOB_NUM_NODES": "1", "SUBMITIT_STDERR_TO_STDOUT": "1",
+        "SUBMITIT_LOCAL_WITH_SHELL": "",
+    }
+    gpus = ",".join(map(str, range(r.gpus_per_node)))
+    visible = f'export CUDA_VISIBLE_DEVICES="${{CUDA_VISIBLE_DEVICES-{gpus}}}"' if gpus else "export CUDA_VISIBLE_DEVICES="
+    return "\n".join([
+        "#!/bin/bash", "", "# setup", *setup_lines(request), visible,
+        *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
+        "", "# command", f"cd {shlex.quote(str(request.run.code))} || exit 1",
+        f"exec {shlex.quote(sys.executable)} -u -m jobs.launch {shlex.quote(str(folder))}", ""])
+
+
+def control_local_job(folder: str) -> int:
+    """Be the controller of a local job: start the ranks, end all once one fails, leave the exit code in exit.json."""
+    from submitit.local.local import Controller, LocalJobEnvironment
+
+    class StrictController(Controller):
+        """submitit's controller waits for every rank, also for those that wait for one that has failed."""
+
+        def wait(self, freq: int = 10) -> list[int | None]:
+            ends = time.monotonic() + self.timeout_s
+            warned = False
+            while True:
+                codes = [task.poll() for task in self.tasks]
+                if None not in codes or any(codes) or time.monotonic() > ends:
+                    return codes
+                if not warned and time.monotonic() > ends - self.signal_delay_s:
+                    self._forward_signal(LocalJobEnvironment._usr_sig())
+                    warned = True
+                time.sleep(1 / freq)
+
+    controller = StrictController(Path(folder.replace("%j", str(os.getpid()))))
+    codes: list[int | None] = []
+    try:
+        controller.start_tasks()
+        codes = controller.wait()
+    except KeyboardInterrupt:  # what jobs/cancel.py sends
+        codes = [INTERRUPTED]
+    finally:
+        controller.kill_tasks()
+    failed = [code for code in codes if code]
+    code = failed[0] if failed else KILLED_BY_LIMIT if None in codes else 0
+    write_json(controller.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "time": time.time()})
+    return code if 0 <= code < 256 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(control_local_job(sys.argv[1]))

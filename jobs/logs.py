@@ -1,0 +1,111 @@
+"""Print what a run's job wrote: rank 0 of the newest job, or another rank or job.
+
+    python jobs/logs.py demo                    the whole log of rank 0
+    python jobs/logs.py s-vith14 -f             and what is added, until the job ends
+    python jobs/logs.py s-vith14 --rank 5 --job 81233
+
+Exit codes: 0 ok, 2 no such run, job or rank, 4 Slurm unreachable (-f), 130 Ctrl-C (the job goes on).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from jobs.follow import LOOK_S, Tail
+from jobs.options import Parser, add_runs_dir
+from jobs.runs import find_run, log_path, state_of, submissions
+from jobs.slurm import SlurmError
+from vidmae.layers import ConfigError
+from vidmae.record import RunFolder
+
+ASK_S = 5.0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(__doc__)
+    what = parser.add_argument_group("what")
+    what.add_argument("run", metavar="RUN", help="run id, start of one, path or Slurm job id")
+    what.add_argument("--rank", type=int, default=0, help="rank whose log is shown (default: %(default)s)")
+    what.add_argument("--job", metavar="ID", help="job of the run (default: the newest)")
+    control = parser.add_argument_group("run control")
+    control.add_argument("-f", "--follow", action="store_true", help="go on with what is added, until the job ends")
+    add_runs_dir(parser.add_argument_group("output"))
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        run = find_run(args.run, args.runs_dir)
+        job_id = choose_job(run, args.job)
+        log = log_path(run, job_id, args.rank)
+        if args.follow and job_id == newest_job(run):
+            follow(run, log)
+            return 0
+        if not log.exists():
+            raise ConfigError(missing(run, job_id, log))
+        sys.stdout.write(log.read_text(errors="replace"))
+        return 0
+    except SlurmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 4
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def newest_job(run: RunFolder) -> str:
+    """Id of the newest job, or empty."""
+    ids = [str(s["job_id"]) for s in submissions(run) if s.get("job_id")]
+    return ids[-1] if ids else ""
+
+
+def choose_job(run: RunFolder, given: str | None) -> str:
+    """The job whose log is meant.
+
+    Raises:
+        ConfigError: The run has no such job.
+    """
+    ids = [str(s["job_id"]) for s in submissions(run) if s.get("job_id")]
+    if not ids:
+        raise ConfigError(f"{run.path.name} has no job yet")
+    if given is not None and given not in ids:
+        raise ConfigError(f"{run.path.name} has no job {given}; its jobs: {', '.join(ids)} (--job)")
+    return given or ids[-1]
+
+
+def missing(run: RunFolder, job_id: str, log: Path) -> str:
+    """Why there is no log."""
+    ranks = sorted(int(p.name.split("_")[-2]) for p in log.parent.glob(f"{job_id}_*_log.out"))
+    if ranks:
+        return f"job {job_id} has no such rank; its ranks: {ranks[0]} to {ranks[-1]} (--rank)"
+    state = state_of(run)
+    return f"there is no log yet: job {job_id} is {state.state} {state.where}; -f waits for it ({log})"
+
+
+def follow(run: RunFolder, log: Path) -> None:
+    """Print the log and what is added to it, until the job has ended."""
+    tail, asked, active = Tail(log), 0.0, True
+    while active:
+        if time.monotonic() - asked >= ASK_S or run.result.exists():
+            asked, active = time.monotonic(), bool(state_of(run).active)
+        for line in tail.lines():
+            print(line, flush=True)
+        if active:
+            time.sleep(LOOK_S)
+    for line in tail.lines() + tail.rest():
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The flags that every launcher shares: where it runs, resources under sbatch's own names, run control, output."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jobs.profiles import parse_mem
+from vidmae.layers import nearest
+
+RUNS = Path("runs")
+
+
+class Parser(argparse.ArgumentParser):
+    """No abbreviations, and the nearest flags for one that is misspelt."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, or leave with exit code 2 and a message that names the nearest flags."""
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            self.error(f"unknown argument {unknown[0]!r}{nearest(unknown[0].partition('=')[0], flags)}")
+        return known
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit code 2; the flags are a page long, so they are not repeated here."""
+        self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+
+def add_resources(parser: argparse.ArgumentParser) -> None:
+    """`--cluster`, `--profile` and what is asked of Slurm."""
+    group = parser.add_argument_group("resources", "not given: the cluster profile's, else read from the partition")
+    group.add_argument("--cluster", choices=("slurm", "local"),
+                       help="where it runs (default: slurm where the controller answers, else local)")
+    group.add_argument("--profile", metavar="NAME|FILE",
+                       help="cluster profile, jobs/clusters/NAME.yaml (default: VIDMAE_PROFILE, else the cluster's name)")
+    group.add_argument("-N", "--nodes", type=int, metavar="N", help="nodes (default: 1)")
+    group.add_argument("-p", "--partition", metavar="NAME", help="partition (default: the cluster's default)")
+    group.add_argument("-A", "--account", metavar="NAME", help="account that is billed")
+    group.add_argument("-q", "--qos", metavar="NAME", help="quality of service")
+    group.add_argument("-t", "--time", metavar="LIMIT",
+                       help="minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS (default: the partition's limit)")
+    group.add_argument("--gpus-per-node", type=int, metavar="N", help="GPUs per node, one task each; 0 uses CPUs")
+    group.add_argument("--tasks-per-node", "--ntasks-per-node", type=int, metavar="N",
+                       help="tasks per node without GPUs (default: 1)")
+    group.add_argument("-c", "--cpus-per-task", type=int, metavar="N", help="CPUs per task (default: the node's share)")
+    group.add_argument("--mem", type=_mem, metavar="SIZE", dest="mem_gib",
+                       help="memory per node: 480G, 65536 (MiB), 0 for all of it (default: all, or the share of the GPUs)")
+    group.add_argument("-C", "--constraint", metavar="LIST", help="node features")
+    group.add_argument("-x", "--exclude", metavar="NODES", help="nodes to avoid")
+    group.add_argument("-w", "--nodelist", metavar="NODES", help="nodes to use")
+    group.add_argument("-d", "--dependency", metavar="LIST", help="jobs to wait for, such as afterok:123")
+    group.add_argument("-J", "--job-name", metavar="NAME", help="name in squeue (default: the run's id)")
+    group.add_argument("--signal-delay-s", type=int, metavar="S",
+                       help="seconds from Slurm's warning signal to the time limit (default: 90)")
+    group.add_argument("--sbatch", action="append", default=[], metavar="KEY=VALUE", help="any other sbatch option")
+
+
+def resource_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The resource flags as fields of ClusterProfile."""
+    names = ("nodes", "partition", "account", "qos", "time", "gpus_per_node", "tasks_per_node", "cpus_per_task", "mem_gib",
+             "constraint", "exclude", "nodelist", "dependency", "job_name", "signal_delay_s")
+    return {name: getattr(args, name) for name in names}
+
+
+def add_runs_dir(group: Any) -> None:
+    """`--runs-dir`."""
+    group.add_argument("--runs-dir", type=Path, default=RUNS, metavar="FOLDER",
+                       help="folder of the run folders (default: %(default)s)")
+
+
+def _mem(text: str) -> float:
+    try:
+        return parse_mem(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def masked_argv(argv: Sequence[str]) -> list[str]:
+    """A command line for the record, without values of what looks like a secret."""
+    words = ("token", "secret", "password", "passwd", "api_key", "apikey", "credential")
+    return [f"{arg.partition('=')[0]}=***" if "=" in arg and any(w in arg.partition("=")[0].lower() for w in words) else arg
+            for arg in argv]

@@ -1,0 +1,210 @@
+"""Submit a run once, however often it is asked for: done -> skip, active -> attach, failed -> only with --retry.
+
+run.json notes `submitting` before sbatch is called and the job id after it. A launcher that dies in between leaves a
+note without an id; the next one finds the job in the queue by its name and comment, or submits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from jobs import launch, slurm
+from jobs.experiment import KIND, Experiment
+from jobs.runs import process_birth, state_of, submissions, why
+from jobs.snapshot import code_state, take_snapshot
+from vidmae.layers import ConfigError, to_yaml
+from vidmae.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
+
+LOCK = ".submitting.json"
+LOCK_WAIT_S, LOCK_STALE_S = 90.0, 300.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a request: `done` (before), `attached` (to a job that is active) or `submitted`."""
+
+    kind: str
+    job_id: str
+
+
+def make_request(e: Experiment) -> launch.Request:
+    """The job of an experiment."""
+    p = e.profile
+    options = {name: getattr(p, name) for name in ("account", "qos", "constraint", "exclude", "nodelist", "dependency")}
+    return launch.Request(
+        run=e.run, job_name=p.job_name or e.run.path.name, resources=e.resources, on_cpu=e.on_cpu,
+        workers=e.config.data.workers, options={k: v for k, v in options.items() if v}, more_options=dict(p.sbatch),
+        signal_delay_s=p.signal_delay_s, setup=p.setup, python=p.python, env=dict(p.env))
+
+
+def submit_once(e: Experiment, *, retry: bool, command: list[str]) -> Outcome:
+    """Submit the experiment, unless it is done or active.
+
+    Args:
+        e: Without problems.
+        retry: Submit again a run that failed or ended.
+        command: What the user typed, for the record.
+    Raises:
+        ConfigError: The run failed or ended before, and `retry` is not set.
+        SlurmError: sbatch refused, or the state of an earlier job cannot be asked.
+    """
+    make_private_folder(e.run.path)
+    with _one_launcher(e.run):
+        if e.run.result.exists():
+            return Outcome("done", str((submissions(e.run) or [{}])[-1].get("job_id") or ""))
+        if active := _active_job(e.run, retry=retry):
+            return Outcome("attached", active)
+        _clear_stale_lock(e.run)
+        return Outcome("submitted", _submit(e, command))
+
+
+def _active_job(run: RunFolder, *, retry: bool) -> str | None:
+    """Id of the run's active job, or None where a new one may be submitted."""
+    _adopt(run)
+    state = state_of(run)
+    if state.active:
+        return state.job_id
+    if state.state not in ("NEW", "SUBMITTING") and not retry:
+        raise ConfigError(f"{run.path.name} was started before and is not done: {why(state)}; log {state.log}; continue it "
+                          "from its newest checkpoint with --retry")
+    return None
+
+
+def _adopt(run: RunFolder) -> None:
+    """Note the id of a job that an earlier launcher submitted and did not live to note."""
+    record = read_json(run.record) or {}
+    last = (record.get("submissions") or [{}])[-1]
+    if last.get("state") != "submitting" or last.get("cluster") != "slurm":
+        return
+    found = [job for job in slurm.queued(name=last["job_name"]) if job.comment in ("", str(run.path))]
+    if found:
+        last.update(state="submitted", job_id=found[-1].id)
+        write_json(run.record, record)
+
+
+def _clear_stale_lock(run: RunFolder) -> None:
+    """Remove the training lock of a job of this run that has ended: its node may be gone, and nobody else may know."""
+    holder = read_json(run.lock)
+    if holder is None:
+        return
+    job_id = str(holder.get("job_id"))
+    mine = {str(s.get("job_id")): s for s in submissions(run)}
+    if job_id not in mine:
+        return  # started by hand (torchrun, a notebook): the training job itself decides
+    if mine[job_id].get("cluster") == "slurm":
+        alive = any(job.active for job in slurm.queued([job_id]))
+    elif mine[job_id].get("host") == socket.gethostname():
+        alive = process_birth(int(holder.get("pid", 0))) is not None
+    else:
+        alive = True
+    if alive:
+        raise ConfigError(f"{run.path.name} is still being written by job {job_id} on {holder.get('host')}; stop it: "
+                          f"python jobs/cancel.py {run.path}")
+    run.lock.unlink(missing_ok=True)
+
+
+def _submit(e: Experiment, command: list[str]) -> str:
+    run, request, cluster = e.run, make_request(e), e.place.cluster
+    code = code_state()
+    write_atomic(run.config, to_yaml(e.config).encode())
+    take_snapshot(run, code)
+    make_private_folder(run.submit)
+    record = {**_identity(e, command), **code.record(), "submissions": submissions(run)}
+    entry: dict[str, Any] = {
+        "state": "submitting", "job_id": None, "cluster": cluster, "job_name": request.job_name, "command": command,
+        **code.record(), **_asked(e), "host": socket.gethostname(), "submitted_at": _now(), "submitted_at_s": time.time(),
+    }
+    record["submissions"].append(entry)
+    write_json(run.record, record)
+    try:
+        entry["job_id"] = launch.submit(request, cluster)
+    except slurm.SlurmError as error:
+        if "did not answer" not in str(error):  # refused for certain: there is no job
+            record["submissions"].pop()
+            write_json(run.record, record)
+        raise
+    entry["state"] = "submitted"
+    if cluster == "local":
+        entry["process_birth"] = process_birth(int(entry["job_id"]))
+    write_json(run.record, record)
+    return str(entry["job_id"])
+
+
+def _identity(e: Experiment, command: list[str]) -> dict[str, Any]:
+    """What run.json says of the experiment; the first submission's date and command stay."""
+    assert e.plan is not None
+    before, plan = read_json(e.run.record) or {}, e.plan
+    return {
+        "schema": SCHEMA, "kind": KIND, "name": e.config.name, "signature": e.signature,
+        "created": before.get("created", _now()), "command": before.get("command", command),
+        "data": e.data.name, "manifest": str(e.data.manifest), "manifest_sha256": e.summary.csv_sha256,
+        "content_sha256": e.summary.content_sha256, "videos": e.summary.videos,
+        "plan": {
+            "world_size": plan.world_size, "micro_batch": plan.micro_batch, "grad_accum": plan.grad_accum,
+            "global_batch": e.config.train.global_batch, "total_steps": plan.schedule.total_steps,
+            "steps_per_epoch": plan.steps_per_epoch, "total_clips": plan.total_clips,
+            "phase_ends": list(plan.schedule.ends), "peak_lrs": list(plan.schedule.peaks),
+        },
+    }
+
+
+def _asked(e: Experiment) -> dict[str, Any]:
+    r = e.resources
+    return {"partition": r.partition, "nodes": r.nodes, "tasks_per_node": r.tasks_per_node, "gpus_per_node": r.gpus_per_node,
+            "cpus_per_task": r.cpus_per_task, "time_min": r.time_min}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _one_launcher(run: RunFolder) -> Iterator[None]:
+    """Let one launcher at a time touch the run folder; others wait, and then see what it did.
+
+    The lock is an exclusive create, which every shared file system has, and flock has not. It is dropped where its
+    process is gone, or after five minutes.
+    """
+    path = run.path / LOCK
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "birth": process_birth(os.getpid()), "time": time.time()}
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as f:
+                json.dump(me, f)
+            break
+        except FileExistsError:
+            if _is_stale(path):
+                print(f"taking over from a launcher that is gone ({path.name})", file=sys.stderr)
+                path.unlink(missing_ok=True)
+            elif time.monotonic() > deadline:
+                raise ConfigError(f"another launcher holds {run.path} for {LOCK_WAIT_S:.0f} s ({path})") from None
+            else:
+                time.sleep(0.2)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        holder = json.loads(path.read_text() or "{}")
+        age_s = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    except json.JSONDecodeError:
+        return False  # it is just being written
+    if holder.get("host") == socket.gethostname() and "pid" in holder:
+        return process_birth(int(holder["pid"])) != holder.get("birth")
+    return age_s > LOCK_STALE_S

@@ -1,0 +1,99 @@
+"""The video MAE once more: slow, plain numpy in float64, written from the paper's definitions and without the model's
+shortcuts. Every patch is embedded, the decoder sees the tokens in grid order, the loss is masked at the end.
+
+Letters: B clips, L tokens, D width, T H W frames and px, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+erf = np.vectorize(math.erf)
+
+
+def loss(params, clips, mask, *, patch, tubelet, heads, decoder_heads, pred_t_dim, norm_pix=False):
+    """Mean squared error over removed patches.
+
+    params: released names -> float64 arrays; clips: normalised [B, C, T, H, W]; mask: bool [B, L], True = removed.
+    """
+    predicted = forward(params, clips, mask, patch=patch, tubelet=tubelet, heads=heads, decoder_heads=decoder_heads)
+    frames = [int(f) for f in np.linspace(0, clips.shape[2] - 1, pred_t_dim)]
+    target = cut(clips[:, :, frames], patch, tubelet * pred_t_dim // clips.shape[2])
+    if norm_pix:
+        target = (target - target.mean(-1, keepdims=True)) / np.sqrt(target.var(-1, ddof=1, keepdims=True) + 1e-6)
+    per_patch = ((predicted - target) ** 2).mean(-1)
+    return (per_patch * mask).sum() / mask.sum()
+
+
+def forward(p, clips, mask, *, patch, tubelet, heads, decoder_heads):
+    """Prediction for every token, [B, L, u * p * p * C]."""
+    tokens = conv(clips, p["patch_embed.proj.weight"], patch, tubelet) + p["patch_embed.proj.bias"]
+    tokens = tokens + position_table(p, "")
+    out = []
+    for b in range(len(clips)):  # clip by clip: the visible tokens in grid order
+        cls = p["cls_token"][0] + p["pos_embed_class"][0]
+        x = np.concatenate([cls, tokens[b][~mask[b]]])
+        x = norm(run(x, p, "blocks", heads), p, "norm")
+        x = linear(x, p, "decoder_embed")
+        full = np.repeat(p["mask_token"][0], mask.shape[1], axis=0)
+        full[~mask[b]] = x[1:]
+        full = full + position_table(p, "decoder_")
+        cls = p["decoder_cls_token"][0] + p["decoder_pos_embed_class"][0]
+        full = run(np.concatenate([cls, full]), p, "decoder_blocks", decoder_heads)
+        out.append(linear(norm(full, p, "decoder_norm"), p, "decoder_pred")[1:])
+    return np.stack(out)
+
+
+def cut(clips, patch, u):
+    """[B, C, T, H, W] to [B, L, u * p * p * C], one patch at a time."""
+    b, _, t, h, w = clips.shape
+    rows = [clips[:, :, i:i + u, j:j + patch, k:k + patch].transpose(0, 2, 3, 4, 1).reshape(b, -1)
+            for i in range(0, t, u) for j in range(0, h, patch) for k in range(0, w, patch)]
+    return np.stack(rows, axis=1)
+
+
+def conv(clips, weight, patch, tubelet):
+    """A 3-D convolution whose stride is its kernel."""
+    _, _, t, h, w = clips.shape
+    rows = [np.einsum("bcuhw,dcuhw->bd", clips[:, :, i:i + tubelet, j:j + patch, k:k + patch], weight)
+            for i in range(0, t, tubelet) for j in range(0, h, patch) for k in range(0, w, patch)]
+    return np.stack(rows, axis=1)
+
+
+def position_table(p, prefix):
+    """[L, D]: every time slot's vector with every place's."""
+    spatial, temporal = p[prefix + "pos_embed_spatial"][0], p[prefix + "pos_embed_temporal"][0]
+    return np.stack([place + slot for slot in temporal for place in spatial])
+
+
+def run(x, p, name, heads):
+    """All blocks called NAME.0, NAME.1, ..."""
+    i = 0
+    while f"{name}.{i}.norm1.weight" in p:
+        x = x + attention(norm(x, p, f"{name}.{i}.norm1"), p, f"{name}.{i}.attn", heads)
+        y = linear(norm(x, p, f"{name}.{i}.norm2"), p, f"{name}.{i}.mlp.fc1")
+        x = x + linear(0.5 * y * (1 + erf(y / math.sqrt(2))), p, f"{name}.{i}.mlp.fc2")
+        i += 1
+    return x
+
+
+def attention(x, p, name, heads):
+    """Head by head over one clip's tokens [N, D]."""
+    q, k, v = (np.split(linear(x, p, f"{name}.{part}"), heads, axis=-1) for part in "qkv")
+    out = []
+    for qh, kh, vh in zip(q, k, v, strict=True):
+        scores = qh @ kh.T / math.sqrt(qh.shape[-1])
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        out.append(weights / weights.sum(-1, keepdims=True) @ vh)
+    return linear(np.concatenate(out, -1), p, f"{name}.proj")
+
+
+def linear(x, p, name):
+    return x @ p[name + ".weight"].T + p[name + ".bias"]
+
+
+def norm(x, p, name):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    return x * p[name + ".weight"] + p[name + ".bias"]

@@ -1,0 +1,51 @@
+"""Frame arithmetic against definitions written out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from vidmae.clips import clip_indices, random_start, span_frames
+
+
+def span(fps: float) -> float:
+    return span_frames(num_frames=16, sampling_rate=8, target_fps=30, fps=fps)
+
+
+@pytest.mark.parametrize("fps, frames", [(30, 128), (12, 51.2), (25, 320 / 3), (29.97002997, 127.872)])
+def test_a_clip_lasts_the_same_time_in_files_of_every_rate(fps, frames):
+    assert span(fps) == pytest.approx(frames)
+    assert span(fps) / fps == pytest.approx(128 / 30)  # 4.27 s
+
+
+@pytest.mark.parametrize("start", [0.0, 0.4, 7.9, 100.0])
+@pytest.mark.parametrize("fps", [12, 25, 29.97, 30, 60])
+def test_indices_are_the_floor_of_evenly_spaced_points(start, fps):
+    last = start + span(fps) - 1
+    brute = [math.floor(start + k * (last - start) / 15 + 1e-9) for k in range(16)]
+    got = clip_indices(start, span(fps), 16, 10_000)
+    assert got.dtype == np.int64 and got.shape == (16,)
+    assert np.abs(got - brute).max() <= (0 if start == int(start) else 1)  # 1: rounding of a float at a whole number
+    assert got[0] == math.floor(start) and got[-1] <= math.ceil(last)
+
+
+def test_the_released_stride_at_30_fps_is_8_47_frames():
+    assert clip_indices(0, span(30), 16, 300).tolist() == [
+        0, 8, 16, 25, 33, 42, 50, 59, 67, 76, 84, 93, 101, 110, 118, 127]
+
+
+def test_a_short_video_repeats_its_last_frame():
+    assert clip_indices(0, span(30), 16, 20).tolist() == [0, 8, 16, *[19] * 13]
+    assert clip_indices(0, span(30), 16, 1).tolist() == [0] * 16
+    assert random_start(np.random.default_rng(0), span(30), 20) == 0
+
+
+def test_windows_are_uniform_and_stay_inside_the_file():
+    rng = np.random.default_rng(0)
+    starts = np.array([random_start(rng, 51.2, 151) for _ in range(4000)])
+    assert starts.min() >= 0 and starts.max() <= 151 - 51.2
+    counts, _ = np.histogram(starts, bins=8, range=(0, 99.8))
+    assert np.abs(counts - 500).max() < 5 * math.sqrt(500)
+    ends = [clip_indices(start, 51.2, 16, 151)[-1] for start in starts]
+    assert max(ends) == 150  # the last frame is reached, and no clip needed clipping
+    assert all(start + 50.2 <= 150 for start in starts)
