@@ -9,6 +9,7 @@ is submitted: both are written by the same executor.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -30,6 +31,7 @@ MALLOC = {  # keeps freed activations mapped: glibc otherwise returns and refaul
 FIRST_PORT, PORTS = 10000, 20000  # below the ports that Linux gives to outgoing connections (32768 and up)
 NO_LIMIT_MIN = 10 * 365 * 24 * 60
 KILLED_BY_LIMIT, INTERRUPTED = 124, 130
+EXIT_CODE = "exit_code"  # of a job: submit/<jobid>/exit_code
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,14 @@ class Pretrain:
         from vidmae import pretrain
 
         if code := pretrain.main(self.run_path):
+            note_exit_code(Path(self.run_path) / "submit" / os.environ["VIDMAE_JOB_ID"] / EXIT_CODE, code)
             sys.exit(code)
+
+
+def note_exit_code(path: Path, code: int) -> None:
+    """Leave the exit code of the first rank that fails; the others are killed because of it, and srun reports a signal."""
+    with contextlib.suppress(FileExistsError), path.open("x") as f:
+        f.write(str(code))
 
 
 def rank_variables(env: Any) -> dict[str, str]:
@@ -112,13 +121,16 @@ def slurm_parameters(request: Request) -> dict[str, Any]:
     if request.options.get("dependency"):
         more["kill-on-invalid-dep"] = "yes"  # else the job waits for ever once its parent has failed
     more |= {name: value if value else True for name, value in request.more_options.items()}
+    noted = f"{shlex.quote(str(request.run.submit))}/$SLURM_JOB_ID/{EXIT_CODE}"
     parameters: dict[str, Any] = {
         "job_name": request.job_name, "partition": r.partition, "nodes": r.nodes, "ntasks_per_node": r.tasks_per_node,
         "gpus_per_node": r.gpus_per_node or None, "cpus_per_task": r.cpus_per_task, "time": r.time_min,
         "mem": f"{r.mem_mib}M" if r.mem_mib else "0", "stderr_to_stdout": True, "wckey": None,
         # srun of Slurm 22.05 and later no longer takes --cpus-per-task from sbatch
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={r.cpus_per_task}"],
-        "setup": setup_lines(request), "additional_parameters": more, **request.options,
+        "setup": [*setup_lines(request), f"rm -f {noted}"],
+        "teardown": ["code=$?", f"[ -s {noted} ] && code=$(cat {noted})", "exit $code"],
+        "additional_parameters": more, **request.options,
     }
     if request.signal_delay_s is not None:
         parameters["signal_delay_s"] = request.signal_delay_s

@@ -111,11 +111,12 @@ class _Filler:
         self.said.append(f"{key} {shown}: {origin}")
 
     def _shape(self) -> slurm.NodeShape | None:
-        """The commonest kind of node that has the GPUs asked for."""
+        """The commonest kind of node that has the GPUs asked for; where none has, any: preflight then says so."""
         if self.partition is None:
             return None
         fit = [s for s in self.partition.shapes if s.gpus >= (self.profile.gpus_per_node or 0)]
-        shape = max(fit, key=lambda s: (s.count, s.gpus), default=None)
+        fit = fit or list(self.partition.shapes)  # too many GPUs: the preflight says so
+        shape = max(fit or self.partition.shapes, key=lambda s: (s.count, s.gpus), default=None)
         if shape and len(self.partition.shapes) > 1:
             self.said.append(f"partition {self.partition.name} mixes {'; '.join(map(str, self.partition.shapes))}: numbers "
                              f"are those of a node with {shape.gpus} GPUs and {shape.cpus} CPUs")

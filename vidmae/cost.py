@@ -1,35 +1,122 @@
 """What a model costs before it runs: parameters, FLOPs, memory, GPU-hours. Stdlib only; the launcher prints these.
 
-FLOPs are those of matrix products, two per multiply-add; a backward pass is twice the forward one. Letters: L tokens,
-K kept, D width, d decoder width, P pixel values of a patch.
+FLOPs are those of matrix products, two per multiply-add; a backward pass is twice the forward one.
+Letters: L tokens, K kept, D encoder width, d decoder width, N tokens of a sequence.
 """
 
 from __future__ import annotations
+
+import re
 
 from vidmae.sizes import MLP_RATIO, ModelShape
 
 GIB = 2**30
 
-GPU_PEAK_TFLOPS = {  # dense 16-bit matrix products, from the vendors' data sheets; the first name that is found counts
-    "B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "GH200": 989.0, "A100": 312.0, "A800": 312.0,
-    "L40S": 362.0, "L40": 181.0, "A40": 149.7, "A30": 165.0, "A10": 125.0, "RTX 6000 Ada": 364.0, "RTX A6000": 154.8,
-    "4090": 165.2, "3090": 71.0, "V100": 125.0, "T4": 65.0, "MI300X": 1307.0, "MI250": 181.0,
+# Dense 16-bit matrix TFLOP/s with float32 accumulation, from the vendors' data sheets: half of a figure that is given
+# "with sparsity"; of one die where torch sees a card as two devices (MI250). The longest name that fits counts.
+GPU_PEAK_TFLOPS = {
+    "GB200": 2500.0, "B200": 2250.0, "GH200": 989.4, "H200 NVL": 835.5, "H200": 989.4,
+    "H100 PCIe": 756.5, "H100 NVL": 835.5, "H100": 989.4, "H800": 989.4, "H20": 148.0,
+    "A100": 312.0, "A800": 312.0, "A40": 149.7, "A30": 165.0, "A10": 125.0,
+    "L40S": 362.05, "L40": 181.05, "L4": 121.0,
+    "V100S": 130.0, "V100 PCIe": 112.0, "V100": 125.0, "T4": 65.0,
+    "RTX 6000 Ada": 364.2, "RTX A6000": 154.8, "A6000": 154.8, "RTX A5000": 111.1, "A5000": 111.1,
+    "RTX 5090": 209.5, "RTX 4090": 165.2, "RTX 3090": 71.0, "RTX 2080 Ti": 53.8, "RTX 8000": 130.5,
+    "MI300X": 1307.4, "MI250X": 191.5, "MI250": 181.0, "MI210": 181.0,
 }
 
 
 def gpu_peak_tflops(name: str) -> float | None:
-    """Peak 16-bit TFLOP/s of a GPU by its name; None where it is not in the table."""
-    return next((peak for fragment, peak in GPU_PEAK_TFLOPS.items() if fragment.lower() in name.lower()), None)
+    """Dense 16-bit matrix peak of a GPU.
+
+    Args:
+        name: As torch or Slurm's GRES give it, such as `NVIDIA H100 80GB HBM3`, `a100` or `rtx_4090`.
+    Returns:
+        TFLOP/s, or None where the table does not have it.
+    """
+    words = set(re.split(r"[^a-z0-9]+|(?<=rtx)(?=\d)", name.lower()))
+    known = [key for key in GPU_PEAK_TFLOPS if words.issuperset(key.lower().split())]
+    return GPU_PEAK_TFLOPS[max(known, key=len)] if known else None
 
 
 def parameters(shape: ModelShape) -> int:
-    """Parameters of a MaskedAutoencoder."""
+    """Parameters of a MaskedAutoencoder: 645,534,104 for mae_vit_huge_patch14 as published."""
     (t, h, w), dim, ddim = shape.grid, shape.embed_dim, shape.decoder_embed_dim
-    tables = (h * w + t + 2) * dim + (h * w + t + 3) * ddim  # positions, class tokens, mask token
+    tables = (h * w + t + 2) * dim + (h * w + t + 3) * ddim  # positions, class tokens and theirs, mask token
     patch_embed = (shape.patch_dim + 1) * dim
     encoder = shape.depth * _block_parameters(dim) + 2 * dim
     decoder = (dim + 1) * ddim + shape.decoder_depth * _block_parameters(ddim) + 2 * ddim
     return tables + patch_embed + encoder + decoder + (ddim + 1) * shape.pred_dim
+
+
+def forward_flops_per_clip(shape: ModelShape, *, textbook: bool = False) -> float:
+    """FLOPs of one clip's forward pass.
+
+    Args:
+        shape: The model.
+        textbook: Count what the released code computes: it embeds and predicts all L tokens, where this model embeds
+            the kept and predicts the removed.
+    Returns:
+        FLOPs; for ViT-H/14 359.7e9 as released, 353.9e9 here.
+    """
+    kept, tokens, ddim = shape.num_kept, shape.num_tokens, shape.decoder_embed_dim
+    encoder = shape.depth * _block_flops(kept + 1, shape.embed_dim)
+    decoder = 2 * kept * shape.embed_dim * ddim + shape.decoder_depth * _block_flops(tokens + 1, ddim)
+    head = 2 * (tokens if textbook else tokens - kept) * ddim * shape.pred_dim
+    return _patch_embed_flops(shape, textbook) + encoder + decoder + head
+
+
+def train_flops_per_clip(shape: ModelShape, *, textbook: bool = False) -> float:
+    """FLOPs of forward and backward; pixels need no gradient, so the patch embedding goes back once."""
+    return 3 * forward_flops_per_clip(shape, textbook=textbook) - _patch_embed_flops(shape, textbook)
+
+
+def state_gib(shape: ModelShape, *, zero_stage: int, precision: str, world_size: int) -> float:
+    """GiB per GPU for weights, gradients, master weights and AdamW's two averages.
+
+    In 16 bits 2 + 2 + 12 bytes per parameter. Stage 0 computes bf16 by autocast over float32 weights (4 + 4 + 8); the
+    sharded stages keep a master copy even of float32 weights (4 + 4 + 12). Buffers and allocator slack come on top.
+
+    Args:
+        shape: The model.
+        zero_stage: What is shared among the ranks: 1 optimizer state, 2 and gradients, 3 and weights.
+        precision: fp32, bf16 or fp16.
+        world_size: Ranks.
+    Source: Rajbhandari et al. 2020 (arXiv 1910.02054) sec. 5.
+    """
+    low = precision != "fp32" and zero_stage > 0
+    weights, gradients, optimizer = (2, 2, 12) if low else (4, 4, 8 if zero_stage == 0 else 12)
+    share = [1 / world_size if zero_stage >= stage else 1.0 for stage in (3, 2, 1)]
+    return parameters(shape) * (weights * share[0] + gradients * share[1] + optimizer * share[2]) / GIB
+
+
+def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, checkpointing: bool) -> float:
+    """GiB that one micro-batch keeps for the backward pass, fused attention assumed.
+
+    A block keeps 16 numbers per token and channel: input and output of both norms (4), q k v (3), the attention's
+    output (1), input and output of the GELU (4 + 4). With checkpointing it keeps its input, and one block at a time is
+    whole. A test holds this against the tensors that autograd saves.
+    """
+    number = 4 if precision == "fp32" else 2
+    encoder = (shape.num_kept + 1) * shape.embed_dim
+    decoder = (shape.num_tokens + 1) * shape.decoder_embed_dim
+    removed = shape.num_tokens - shape.num_kept
+    blocks = shape.depth * encoder + shape.decoder_depth * decoder
+    blocks = blocks + 15 * max(encoder, decoder) if checkpointing else 16 * blocks
+    ends = shape.num_kept * shape.patch_dim + 2 * encoder + 2 * removed * shape.decoder_embed_dim
+    loss = 2 * removed * shape.pred_dim * 4  # prediction and target in float32
+    return micro_batch * ((blocks + ends) * number + loss) / GIB
+
+
+def gpu_hours(shape: ModelShape, *, clips: float, peak_tflops: float, mfu: float = 0.4) -> float:
+    """GPU-hours to train on `clips` at a share `mfu` of the peak: arithmetic alone, loading and saving not counted.
+
+    Raises:
+        ValueError: `mfu` is not in (0, 1].
+    """
+    if not 0 < mfu <= 1:
+        raise ValueError(f"mfu {mfu} must be above 0 and at most 1, a share of the peak")
+    return clips * train_flops_per_clip(shape) / (peak_tflops * 1e12 * mfu) / 3600
 
 
 def _block_parameters(dim: int) -> int:
@@ -38,58 +125,11 @@ def _block_parameters(dim: int) -> int:
     return attention + mlp + 4 * dim
 
 
-def forward_flops_per_clip(shape: ModelShape) -> float:
-    """FLOPs of one clip's forward pass: patches embedded where visible, pixels predicted where removed."""
-    kept, tokens, dim, ddim = shape.num_kept, shape.num_tokens, shape.embed_dim, shape.decoder_embed_dim
-    patch_embed = 2 * kept * shape.patch_dim * dim
-    encoder = shape.depth * _block_flops(kept + 1, dim)
-    decoder = 2 * (kept + 1) * dim * ddim + shape.decoder_depth * _block_flops(tokens + 1, ddim)
-    return patch_embed + encoder + decoder + 2 * (tokens - kept) * ddim * shape.pred_dim
-
-
 def _block_flops(tokens: int, dim: int) -> float:
     linear = 2 * tokens * dim * dim * (4 + 2 * MLP_RATIO)
     attention = 4 * tokens * tokens * dim
     return linear + attention
 
 
-def train_flops_per_clip(shape: ModelShape) -> float:
-    """FLOPs of forward and backward; pixels need no gradient, so the patch embedding goes back once."""
-    patch_embed = 2 * shape.num_kept * shape.patch_dim * shape.embed_dim
-    return 3 * forward_flops_per_clip(shape) - patch_embed
-
-
-def state_gib(shape: ModelShape, *, zero_stage: int, precision: str, world_size: int) -> float:
-    """GiB per GPU for weights, gradients, master weights and AdamW's two averages.
-
-    Args:
-        shape: The model.
-        zero_stage: What is shared among the ranks: 1 optimizer state, 2 and gradients, 3 and weights.
-        precision: fp32, or bf16/fp16 with float32 master weights (stage 0: float32 weights under autocast).
-        world_size: Ranks.
-    """
-    low = precision != "fp32" and zero_stage > 0
-    weights, gradients, optimizer = (2, 2, 12) if low else (4, 4, 8 if zero_stage == 0 else 12)
-    per_rank = [1 / world_size if zero_stage >= stage else 1.0 for stage in (3, 2, 1)]
-    bytes_each = weights * per_rank[0] + gradients * per_rank[1] + optimizer * per_rank[2]
-    return parameters(shape) * bytes_each / GIB
-
-
-def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, checkpointing: bool) -> float:
-    """GiB of activations of one micro-batch, roughly: 30 bytes per token, width and block in 16 bits, twice in 32.
-
-    With checkpointing a block keeps its input, and one block at a time is whole.
-    """
-    number = 4 if precision == "fp32" else 2
-    total = 0.0
-    for tokens, dim, depth in ((shape.num_kept + 1, shape.embed_dim, shape.depth),
-                               (shape.num_tokens + 1, shape.decoder_embed_dim, shape.decoder_depth)):
-        block = 15 * number * tokens * dim
-        total += depth * number * tokens * dim + block if checkpointing else depth * block
-    head = 4 * (shape.num_tokens - shape.num_kept) * shape.pred_dim * 3
-    return micro_batch * (total + head) / GIB
-
-
-def gpu_hours(shape: ModelShape, *, clips: float, peak_tflops: float, mfu: float = 0.4) -> float:
-    """GPU-hours to train on `clips` at a share `mfu` of the peak: arithmetic alone, loading and saving not counted."""
-    return clips * train_flops_per_clip(shape) / (peak_tflops * 1e12 * mfu) / 3600
+def _patch_embed_flops(shape: ModelShape, textbook: bool) -> float:
+    return 2 * (shape.num_tokens if textbook else shape.num_kept) * shape.patch_dim * shape.embed_dim

@@ -25,6 +25,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vidmae.record import fsync_folder
+
 State = dict[str, Tensor]
 
 PAYLOAD_KEYS = ("model", "model_state")  # the released files; files in the style of PySlowFast
@@ -98,8 +100,8 @@ def load_state(path: str | Path) -> State:
     """
     path = Path(path)
     if path.is_dir() or re.search(r"(mp_rank_\d+_model|_optim)_states\.pt$", path.name):
-        raise ValueError(f"{path} belongs to a DeepSpeed checkpoint, whose weights are spread over shards; give the "
-                         f"run's exported .safetensors file, which vidmae.checkpoint writes, or a released .pth file")
+        raise ValueError(f"{path} belongs to a DeepSpeed checkpoint, whose weights are spread over shards; give "
+                         f"the weights.safetensors that a finished run exports, or a released .pth file")
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give a .pth or .safetensors file")
     state = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
@@ -146,7 +148,7 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
     Args:
         state: Names and tensors of any float dtype and device.
         path: `NAME.safetensors`.
-        metadata: Strings for the file's header, such as the model's name and options.
+        metadata: Strings for the file's header beside `format: pt`, such as the model's name and options.
     """
     path = Path(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -154,11 +156,12 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
     os.close(handle)
     try:
-        save_file(tensors, temporary, metadata=dict(metadata))
+        save_file(tensors, temporary, metadata={"format": "pt", **metadata})
         Path(temporary).chmod(0o600)
-        _fsync(Path(temporary))
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
         Path(temporary).replace(path)
-        _fsync(path.parent)
+        fsync_folder(path.parent)
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -235,10 +238,3 @@ def _ranges(indices: Sequence[int]) -> str:
 def _name_of(model: nn.Module) -> str:
     return str(getattr(getattr(model, "shape", None), "name", type(model).__name__))
 
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

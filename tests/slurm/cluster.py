@@ -291,14 +291,14 @@ def _claim(folder: Path) -> Cluster | None:
         folder.mkdir(mode=0o755, exist_ok=True)
     elif any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty and no cluster of ours; name another with --folder")
-    folder.chmod(0o755)  # munge insists on it
     return None
 
 
 def _launch_all(cluster: Cluster) -> None:
     """Start the daemons in the order in which they need each other."""
     folder, run = cluster.folder, cluster.folder / "run"
-    munged = ["munged", "--foreground", f"--key-file={folder}/munge.key", f"--socket={run}/munge.socket"]
+    # --force: munged wants a socket that all users reach, yet a test's folder may be below one that is closed to others
+    munged = ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={run}/munge.socket"]
     munged += [f"--pid-file={run}/munged.pid", f"--seed-file={run}/munged.seed", f"--log-file={folder}/log/munged.log"]
     launch(folder, "munged", munged)
     base = ["--no-defaults", "--user=root", f"--datadir={folder}/mysql"]

@@ -140,9 +140,22 @@ def _tails(folder: Path, name: str, lines: int = 12) -> Iterator[str]:
 
 
 def wait(check: Callable[[], bool], timeout_s: float, what: str, folder: Path, name: str) -> None:
-    """Poll until the check holds; name is the daemon whose log explains why it does not."""
+    """Poll until the check holds.
+
+    Args:
+        check: What must become true.
+        timeout_s: How long at most.
+        what: Its name in the error.
+        folder: The cluster's.
+        name: The daemon whose log explains why the check does not hold; waiting ends with it.
+    Raises:
+        RuntimeError: time is up or the daemon has ended by itself; the message holds the ends of its logs.
+    """
     deadline = time.monotonic() + timeout_s
+    pid = folder / "pid" / name
     while not check():
+        if pid.exists() and read_pid(pid) is None:
+            raise RuntimeError("\n".join([f"{name} ended while waiting for {what}", *_tails(folder, name)]))
         if time.monotonic() > deadline:
             raise RuntimeError("\n".join([f"waited {timeout_s:g} s for {what} in vain", *_tails(folder, name)]))
         time.sleep(0.1)

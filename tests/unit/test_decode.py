@@ -1,5 +1,7 @@
 """Frames by number against the frames that the ffmpeg program decodes in order."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -93,8 +95,6 @@ def test_what_cannot_be_read_is_refused_without_its_name(folder, name, backend, 
     ("empty.mp4", "0 bytes"), ("audio_only.mp4", "no video stream"), ("damaged.mp4", "after 59 frames"),
     ("truncated.mp4", "Invalid data"), ("gone.mp4", "no such file"), ("pipe.mp4", "no regular file")])
 def test_the_reason_says_what_is_wrong(folder, name, words):
-    import os
-
     if name == "pipe.mp4":
         os.mkfifo(folder / name)
     assert words in str(verify(folder / name))
