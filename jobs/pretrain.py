@@ -153,7 +153,7 @@ def config_text(e: Experiment) -> str:
     values = {**flatten(e.profile), "partition": r.partition, "gpus_per_node": r.gpus_per_node, "mem_gib": r.mem_mib / 1024,
               "tasks_per_node": r.tasks_per_node, "cpus_per_task": r.cpus_per_task,
               "time": slurm.format_time(r.time_min) if r.time_min else ""}
-    shown = {k: "(not shown)" if k == "env" else v for k, v in values.items()}
+    shown = {k: "(not shown)" if k.startswith("env.") else v for k, v in values.items()}
     return "\n".join(lines + _with_origins(shown, e.profile_origins)) + "\n"
 
 

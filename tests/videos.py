@@ -72,7 +72,8 @@ def offset(path: Path) -> Path:
 
 def odd_size(path: Path) -> Path:
     """Width and height are odd numbers."""
-    ffmpeg(*_source("128x72", 25, 2), "-vf", "crop=127:71:exact=1,format=yuv444p", "-c:v", "libx264", "-pix_fmt", "yuv444p", "-threads", "1", path)
+    cut = ["-vf", "format=yuv444p,crop=127:71:exact=1"]
+    ffmpeg(*_source("128x72", 25, 2), *cut, "-c:v", "libx264", "-threads", "1", path)
     return path
 
 

@@ -82,9 +82,6 @@ def load_weights(
         raise ValueError(f"{path}: {error}") from None
 
 
-load_pretrained = load_weights
-
-
 def load_state(path: str | Path) -> State:
     """Read the tensors of a checkpoint under clean names.
 
@@ -153,17 +150,18 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
     path = Path(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     tensors = {name: t.detach().to("cpu", torch.float32).contiguous() for name, t in state.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
     os.close(handle)
+    temporary = Path(name)
     try:
         save_file(tensors, temporary, metadata={"format": "pt", **metadata})
-        Path(temporary).chmod(0o600)
-        with open(temporary, "rb") as file:
+        temporary.chmod(0o600)
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
         fsync_folder(path.parent)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def by_group(names: Sequence[str]) -> list[str]:

@@ -301,10 +301,13 @@ def _launch_all(cluster: Cluster) -> None:
     munged = ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={run}/munge.socket"]
     munged += [f"--pid-file={run}/munged.pid", f"--seed-file={run}/munged.seed", f"--log-file={folder}/log/munged.log"]
     launch(folder, "munged", munged)
-    base = ["--no-defaults", "--user=root", f"--datadir={folder}/mysql"]
+    # two servers with one tmpdir remove each other's temporary tables when they start
+    base = ["--no-defaults", "--user=root", f"--datadir={folder}/mysql", f"--tmpdir={folder}/tmp"]
     install = ["mariadb-install-db", *base, "--auth-root-authentication-method=normal", "--skip-test-db"]
-    with (folder / "log" / "mariadb-install.out").open("wb") as out:
-        subprocess.run(install, stdout=out, stderr=out, check=True, timeout=120, env=daemon_env(folder))
+    made = subprocess.run(install, capture_output=True, text=True, timeout=120, env=daemon_env(folder))
+    (folder / "log" / "mariadb-install.out").write_text(made.stdout + made.stderr)
+    if made.returncode:
+        raise RuntimeError(f"{install[0]} exited {made.returncode}\n{made.stdout}{made.stderr}")
     port = (folder / "sql_port").read_text()
     # a test's database need not survive a crash: no flushes, small buffers
     quick = ["--innodb-flush-log-at-trx-commit=0", "--skip-innodb-doublewrite", "--innodb-buffer-pool-size=32M"]

@@ -132,7 +132,7 @@ def write(folder: Path, nodes: tuple[str, ...], *, gpus: int, cpus: int, mem_mib
     Raises:
         Unavailable: no device files can be made, or no ports are free.
     """
-    for name in ("run", "log", "state", "spool", "pid", "dev", *(f"spool/{node}" for node in nodes)):
+    for name in ("run", "log", "state", "spool", "pid", "dev", "tmp", *(f"spool/{node}" for node in nodes)):
         (folder / name).mkdir(mode=0o755)
     ports = _free_ports(3 + len(nodes))
     host = socket.gethostname().split(".")[0]

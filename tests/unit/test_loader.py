@@ -37,7 +37,7 @@ def manifest(tmp_path_factory) -> Manifest:
         ["a.mp4", "b.mp4", "c.mp4", "d.webm", "e.mp4"], start=10)))
     out = folder / "out" / "s.csv"
     build(find_sources(folder / "list.txt"), out, Check("decord", False), workers=2, time_limit_s=60,
-          progress=lambda done, total: None)
+          progress=lambda *_: None)
     return Manifest.read(out)
 
 

@@ -185,12 +185,12 @@ def test_a_manifest_that_was_touched_is_refused(tmp_path, change):
      "no csv": out.unlink, "no summary": summary.unlink,
      "broken summary": lambda: summary.write_text("{"),
      }[change]()
-    with pytest.raises(ManifestError, match="python jobs/prepare.py manifest"):
+    with pytest.raises(ManifestError, match=r"python jobs/prepare\.py manifest"):
         Manifest.read(out)
 
 
 def test_a_manifest_without_videos_names_the_command(tmp_path):
-    with pytest.raises(ManifestError, match="0 videos.*prepare.py manifest"):
+    with pytest.raises(ManifestError, match=r"0 videos.*prepare\.py manifest"):
         Manifest.read(written(tmp_path, [], [("/a.mp4", "it is empty")]))
 
 

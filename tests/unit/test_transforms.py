@@ -66,8 +66,8 @@ def test_a_crop_lies_inside_and_keeps_its_limits(height, width):
     rng = np.random.default_rng(0)
     for _ in range(300):
         top, left, h, w = sample_crop(rng, height, width, (0.5, 1.0), (0.75, 1.333))
-        assert 0 <= top and 0 < h and top + h <= height
-        assert 0 <= left and 0 < w and left + w <= width
+        assert top >= 0 and h > 0 and top + h <= height
+        assert left >= 0 and w > 0 and left + w <= width
         if min(height, width) > 90:
             assert 0.49 < h * w / (height * width) <= 1
             assert 0.74 < w / h < 1.35

@@ -1,0 +1,76 @@
+"""What the launcher's tests share: a manifest without videos, and a stand-in for training that needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from vidmae.manifest import Summary, summary_path
+from vidmae.record import SCHEMA
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Takes the place of vidmae/pretrain.py in a run's snapshot, so it also shows that jobs run the snapshot. STAND_IN says
+# what to do: `ok`, `fail:<rank>:<code>`, `sleep`
+STAND_IN = '''
+import json, os, sys, time
+from pathlib import Path
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "VIDMAE_JOB_ID", "LOCAL_SIZE", "PYTHONPATH",
+         "OMP_NUM_THREADS", "DS_ACCELERATOR", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "CUDA_VISIBLE_DEVICES",
+         "SITE_NOTE", "SLURM_JOB_NAME", "SLURMD_NODENAME", "SLURM_CPUS_PER_TASK")
+
+def main(run_path):
+    run, rank = Path(run_path), int(os.environ["RANK"])
+    seen = {name: os.environ.get(name) for name in NAMES} | {"file": __file__, "cwd": os.getcwd(), "threads": os.cpu_count()}
+    (run / f"seen.{os.environ['VIDMAE_JOB_ID']}.{rank}.json").write_text(json.dumps(seen))
+    what, *more = os.environ.get("STAND_IN", "ok").split(":")
+    print(f"stand-in rank {rank}: {what}", flush=True)
+    beat = {"schema": 1, "job_id": os.environ["VIDMAE_JOB_ID"], "host": "h", "time": time.time(), "state": "training",
+            "step": 3, "total_steps": 10, "loss": 0.5, "clips_per_s": 2.0, "eta_s": 70.0}
+    if rank == 0:
+        (run / "heartbeat.json").write_text(json.dumps(beat))
+    if what == "sleep" or what == "fail" and int(more[0]) != rank:
+        time.sleep(300)
+    if what == "fail":
+        (run / "failure.json").write_text(json.dumps({"schema": 1, "job_id": beat["job_id"], "time": time.time(),
+                                                      "rank": rank, "error": "ValueError", "message": "asked to"}))
+        return int(more[1])
+    time.sleep(1)
+    if rank == 0:
+        result = {"schema": 1, "kind": "pretrain", "steps": 10, "first_loss": 1.0, "last_loss": 0.25}
+        (run / "result.json").write_text(json.dumps(result))
+    return 0
+'''
+
+
+def write_manifest(path: Path, *, videos: int = 64, content: str = "a") -> Path:
+    """Write a manifest that has totals and no rows: all that a launcher reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("not read by the launcher\n")
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    summary = Summary(schema=SCHEMA, videos=videos, unreadable=0, seconds=60.0 * videos, bytes=1, classes=0,
+                      backend="decord", verified=True, csv_bytes=path.stat().st_size, csv_sha256=digest,
+                      content_sha256=digest)
+    summary_path(path).write_text(json.dumps(asdict(summary)))
+    return path
+
+
+def write_stand_in_profile(folder: Path, what: str = "ok", more: str = "") -> Path:
+    """Write a cluster profile whose setup puts the stand-in into the snapshot (the job starts there)."""
+    (folder / "stand_in.py").write_text(STAND_IN)
+    profile = folder / f"profile_{what.replace(':', '_')}.yaml"
+    profile.write_text(f"setup:\n  - cp '{folder}/stand_in.py' vidmae/pretrain.py\n"
+                       f"env:\n  STAND_IN: {what}\n  SITE_NOTE: it's \"quoted\" $HOME\n{more}")
+    return profile
+
+
+def cli(script: str, *args: str, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 60,
+        ) -> subprocess.CompletedProcess[str]:
+    """Run a script of jobs/ as a user would."""
+    return subprocess.run([sys.executable, str(ROOT / "jobs" / script), *args], cwd=cwd, env=env, capture_output=True,
+                          text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
