@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -83,6 +84,4 @@ def _mem(text: str) -> float:
 
 def masked_argv(argv: Sequence[str]) -> list[str]:
     """A command line for the record, without values of what looks like a secret."""
-    words = ("token", "secret", "password", "passwd", "api_key", "apikey", "credential")
-    return [f"{arg.partition('=')[0]}=***" if "=" in arg and any(w in arg.partition("=")[0].lower() for w in words) else arg
-            for arg in argv]
+    return [re.sub(r"(?i)((?:token|secret|passw(?:or)?d|api_?key|credential)[^=]*=).*", r"\1***", arg) for arg in argv]

@@ -26,7 +26,7 @@ from vidmae.layers import ConfigError, to_yaml
 from vidmae.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
 
 LOCK = ".submitting.json"
-LOCK_WAIT_S, LOCK_STALE_S = 90.0, 300.0
+LOCK_WAIT_S, LOCK_STALE_S, COMPLETING_S = 90.0, 300.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ def submit_once(e: Experiment, *, retry: bool, command: list[str]) -> Outcome:
 def _active_job(run: RunFolder, *, retry: bool) -> str | None:
     """Id of the run's active job, or None where a new one may be submitted."""
     _adopt(run)
-    state = state_of(run)
+    state, deadline = state_of(run), time.monotonic() + COMPLETING_S
+    while state.state == "COMPLETING" and time.monotonic() < deadline:  # no job to attach to any more
+        print(f"job {state.job_id} is just ending, waiting for it", file=sys.stderr, flush=True)
+        time.sleep(2)
+        state = state_of(run)
     if state.active:
         return state.job_id
     if state.state not in ("NEW", "SUBMITTING") and not retry:

@@ -14,6 +14,8 @@ epoch, repeat): no worker, rank or restart changes them.
 
 from __future__ import annotations
 
+import multiprocessing.context
+import multiprocessing.popen_fork
 import signal
 from dataclasses import dataclass
 from functools import lru_cache
@@ -200,11 +202,28 @@ def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: 
     return DataLoader(
         items, batch_size=None, shuffle=False,
         num_workers=workers, pin_memory=pin_memory, prefetch_factor=prefetch if workers else None,
-        worker_init_fn=_start_worker, multiprocessing_context="fork" if workers else None)
+        worker_init_fn=_start_worker, multiprocessing_context=_Fork() if workers else None)
+
+
+class _Popen(multiprocessing.popen_fork.Popen):
+    """Workers ignore SIGTERM and may hang in a decoder that holds the interpreter lock: only SIGKILL ends them."""
+
+    def terminate(self) -> None:
+        self.kill()
+
+
+class _ForkProcess(multiprocessing.context.ForkProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> _Popen:
+        return _Popen(process_obj)
+
+
+class _Fork(multiprocessing.context.ForkContext):
+    Process = _ForkProcess
 
 
 def _start_worker(_: int) -> None:
-    """One thread per worker, and the parent's plans for signals (save, requeue) are not the worker's."""
+    """One thread per worker; Slurm's signals reach every process of a step, and the parent needs its workers to save."""
     torch.set_num_threads(1)
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN)

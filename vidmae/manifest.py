@@ -167,7 +167,8 @@ class Manifest:
             raise ManifestError(f"{path} was changed since it was made; make it again with: {HOW_TO_MAKE}")
         if not summary.videos:
             raise ManifestError(f"{path} has 0 videos; make one with: {HOW_TO_MAKE}")
-        rows = csv.reader(io.StringIO(data.decode("utf-8", "surrogateescape"), newline=""))
+        # line by line: the whole text at once would take five times the file's size
+        rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="surrogateescape", newline=""))
         if next(rows) != list(COLUMNS):
             raise ManifestError(f"{path} has other columns than {', '.join(COLUMNS)}; make it again with: {HOW_TO_MAKE}")
         paths, ends = bytearray(), array("q")
@@ -221,7 +222,7 @@ def find_sources(source: Path, root: Path | None = None) -> list[Source]:
         else:
             text = source.read_bytes().decode("utf-8", "surrogateescape")
             base = (root or source.parent).absolute()
-            found = [_parse_line(line, base, f"{source}:{i}") for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+            found = [_parse_line(line, base, f"{source}:{i}") for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     except OSError as error:
         raise ManifestError(f"cannot read {error.filename or source}: {error.strerror}") from error
     if not found:
@@ -233,7 +234,13 @@ def _walk(folder: Path) -> Iterable[Path]:
     def refuse(error: OSError) -> None:
         raise error
 
-    for where, _, names in os.walk(folder, onerror=refuse, followlinks=True):
+    seen: set[tuple[int, int]] = set()
+    for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        stat = Path(where).stat()
+        if (stat.st_dev, stat.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
         for name in names:
             yield Path(where, name)
 
@@ -241,7 +248,7 @@ def _walk(folder: Path) -> Iterable[Path]:
 def _parse_line(line: str, base: Path, place: str) -> Source:
     """`path, label` (mae_st), `path label` (VideoMAE, V-JEPA) or `path`: the split after which the path is a video's."""
     for separator in (", ", ",", " ", "\t"):
-        path, found, label = line.rstrip("\n").rpartition(separator)
+        path, found, label = line.strip().rpartition(separator)
         if found and Path(path.strip()).suffix.lower() in EXTENSIONS:
             return Source(str(base / path.strip()), label.strip())
     if Path(line.strip()).suffix.lower() in EXTENSIONS:
@@ -268,14 +275,14 @@ class Check:
         if "\n" in source.path or "\r" in source.path:
             raise DecodeError("its name holds a line break")
         info = probe(source.path)
-        if self.verify:
-            if reason := verify(source.path, self.backend):
-                raise DecodeError(reason)
-        else:
-            with open_video(source.path, self.backend) as video:
+        if self.verify and (reason := verify(source.path, self.backend)):
+            raise DecodeError(reason)
+        with open_video(source.path, self.backend) as video:
+            frames = video.num_frames  # packets promise one more in some AVI files (HMDB51)
+            if not self.verify:
                 video.read([0])
         stat = Path(source.path).stat()
-        return Row(source.path, source.label, info.frames, info.fps, info.seconds, info.bytes, info.width, info.height,
+        return Row(source.path, source.label, frames, info.fps, frames / info.fps, info.bytes, info.width, info.height,
                    info.codec, info.rotation, int(info.has_b_frames), int(info.vfr), content_hash(Path(source.path)),
                    stat.st_mtime_ns)
 
@@ -314,7 +321,7 @@ def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, t
     known = _reusable(out, check)
     rows: list[Row] = []
     todo: list[Source] = []
-    for source in {s.path: s for s in sources}.values():
+    for source in _different(sources):
         row = known.get((source.path, source.label))
         rows.append(row) if row and _unchanged(row) else todo.append(source)
     reused = len(rows)
@@ -328,6 +335,20 @@ def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, t
         progress(len(rows) + len(bad), reused + len(todo))
     rows.sort(key=lambda row: row.path)
     return _write(out, rows, sorted(bad), check), reused
+
+
+def _different(sources: Sequence[Source]) -> list[Source]:
+    """Every file once.
+
+    Raises:
+        ManifestError: A file is listed with two labels.
+    """
+    labels: dict[str, str] = {}
+    for place, source in enumerate(sources, 1):
+        if labels.setdefault(source.path, source.label) != source.label:
+            raise ManifestError(f"video {place} of the sources was listed before with another label: two labels, "
+                                f"{labels[source.path]!r} and {source.label!r}")
+    return [Source(path, label) for path, label in labels.items()]
 
 
 def _reusable(out: Path, check: Check) -> dict[tuple[str, str], Row]:

@@ -228,7 +228,19 @@ def test_workers_do_not_act_on_the_jobs_signals(manifest):
                              start_step=0, stop_step=12, workers=2))
     next(steps)
     for worker in steps._workers:
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
             os.kill(worker.pid, number)
     time.sleep(0.3)
     assert len(list(steps)) == 11
+
+
+def test_a_worker_that_hangs_does_not_keep_the_job_from_ending(manifest):
+    steps = iter(make_loader(manifest, SPEC, seed=0, global_batch=4, micro_batch=4, grad_accum=1, rank=0, world_size=1,
+                             start_step=0, stop_step=12, workers=1))
+    next(steps)
+    worker = steps._workers[0]
+    os.kill(worker.pid, signal.SIGSTOP)  # no signal handler of it gets a turn
+    began = time.monotonic()
+    del steps
+    worker.join(20)
+    assert not worker.is_alive() and time.monotonic() - began < 20

@@ -240,3 +240,19 @@ def test_a_hang_and_a_crash_cost_their_own_file_only():
     assert [outcomes[i].value for i in (0, 2, 4)] == ["a", "b", "c"]
     assert "no answer within 3 s" in str(outcomes[1].reason)
     assert "crashed" in str(outcomes[3].reason)
+
+
+def test_a_link_that_leads_back_lists_every_video_once(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "back").symlink_to(tmp_path)
+    assert len(find_sources(tmp_path)) == 1
+
+
+def test_a_file_with_two_labels_is_refused_and_a_double_line_counts_once(tmp_path):
+    need("ffmpeg")
+    videos.vp9(tmp_path / "a.webm")
+    (tmp_path / "l.txt").write_text("a.webm 1\na.webm 2\n")
+    with pytest.raises(ManifestError, match="two labels, '1' and '2'"):
+        make(tmp_path / "l.txt", tmp_path / "o" / "s.csv")
+    (tmp_path / "l.txt").write_text("a.webm 1\r\na.webm 1\r\n")
+    assert make(tmp_path / "l.txt", tmp_path / "o" / "s.csv")[0].videos == 1

@@ -1,0 +1,151 @@
+"""The rules of the house that no linter knows: who may import whom, and how fast a launcher starts."""
+
+from __future__ import annotations
+
+import ast
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.launching import ROOT, write_manifest
+
+WINGS = ("vidmae", "jobs", "sweeps", "analysis")
+# arrows of the house: a wing -> what it may import of the others; None: anything in it
+ARROWS: dict[str, dict[str, set[str] | None]] = {
+    "vidmae": {},
+    "jobs": {"vidmae": None},
+    "sweeps": {"vidmae": None, "jobs": None},
+    "analysis": {"vidmae": {"config", "record"}},
+}
+SINGLE_SITES = {  # a heavy library -> the only modules that may import it
+    "deepspeed": {"vidmae.engine"},
+    "submitit": {"jobs.launch"},
+    "decord": {"vidmae.decode"},
+    "av": {"vidmae.decode"},
+    "pandas": {"analysis"},
+    "safetensors": {"vidmae.weights"},
+}
+STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost", "jobs.slurm"}
+PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest"}
+CPU_LIMIT_S = 1.5
+SCRIPTS = sorted(p.name for p in (ROOT / "jobs").glob("*.py") if 'if __name__ == "__main__"' in p.read_text()
+                 and p.name != "launch.py")
+
+
+def sources() -> dict[str, ast.Module]:
+    found = {}
+    for wing in WINGS:
+        for path in (ROOT / wing).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = ast.parse(path.read_text())
+    return found
+
+
+def imports(tree: ast.Module, *, top_level: bool = False) -> Iterator[str]:
+    """Dotted names that a module imports, `a.b` for `from a import b` too."""
+    nodes = tree.body if top_level else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_wings_import_along_the_arrows_only() -> None:
+    wrong = []
+    for name, tree in sources().items():
+        wing = name.split(".")[0]
+        for target in imports(tree):
+            other, *inner = target.split(".")
+            if other not in WINGS or other == wing:
+                continue
+            allowed = ARROWS[wing].get(other, set())
+            if allowed is not None and (not inner or inner[0] not in allowed):
+                wrong.append(f"{name} imports {target}")
+    assert not wrong
+
+
+def test_heavy_libraries_have_one_import_site() -> None:
+    wrong = []
+    for name, tree in sources().items():
+        for target in imports(tree):
+            sites = SINGLE_SITES.get(target.split(".")[0])
+            if sites is not None and not any(name == site or name.startswith(f"{site}.") for site in sites):
+                wrong.append(f"{name} imports {target}")
+    assert not wrong
+
+
+def test_launchers_import_no_heavy_library_at_the_top() -> None:
+    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas")
+    wrong = [f"{name} imports {target}" for name, tree in sources().items()
+             if name.startswith("jobs") or name in PURE_OF_TORCH
+             for target in imports(tree, top_level=True) if target.split(".")[0] in heavy]
+    assert not wrong
+
+
+def test_records_and_numbers_need_the_standard_library_only() -> None:
+    everything = sources()
+    wrong = [f"{name} imports {target}" for name in STDLIB_ONLY for target in imports(everything[name])
+             if target.split(".")[0] not in sys.stdlib_module_names and target.split(".")[0] not in WINGS]
+    assert not wrong
+
+
+def test_files_have_at_most_500_lines() -> None:
+    tracked = [p for wing in (*WINGS, "tests") for p in (ROOT / wing).rglob("*.py")]
+    assert [f"{p.relative_to(ROOT)}: {n}" for p in tracked if (n := len(p.read_text().splitlines())) > 500] == []
+
+
+def test_nothing_names_this_machines_paths() -> None:
+    marks = ("/work/" + "main", "/work/" + "shared")
+    files = [p for wing in (*WINGS, "tests") for p in (ROOT / wing).rglob("*") if p.suffix in (".py", ".yaml", ".sh")]
+    files += [p for p in (ROOT / "README.md", ROOT / "Makefile", ROOT / ".ci/run") if p.exists()]
+    assert [str(p) for p in files if any(mark in p.read_text() for mark in marks)] == []
+
+
+@pytest.fixture(scope="module")
+def blocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder with a manifest, and an environment in which torch, deepspeed and the decoders cannot be imported."""
+    folder = tmp_path_factory.mktemp("house")
+    for name in ("torch", "deepspeed", "decord", "av", "pandas"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('a launcher must not import {name}')\n")
+    write_manifest(folder / "manifests/demo.csv")
+    return folder, {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": ""}
+
+
+def cpu_seconds(args: list[str], folder: Path, env: dict[str, str]) -> tuple[float, str]:
+    """CPU time of the quicker of two calls (the first may compile), and the output."""
+    spent = []
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, *args], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0, done.stderr
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(spent), done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_starts_at_once_and_without_torch(script: str, blocked: tuple[Path, dict[str, str]]) -> None:
+    spent, out = cpu_seconds([str(ROOT / "jobs" / script), "--help"], *blocked)
+    assert out.startswith("usage:") and f"python jobs/{script}" in out
+    assert spent < CPU_LIMIT_S
+
+
+@pytest.mark.parametrize("cluster", ["local", "slurm"])
+def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, blocked: tuple[Path, dict[str, str]]) -> None:
+    folder, env = blocked
+    args = [str(ROOT / "jobs/pretrain.py"), "--recipe", "demo", "--dry-run", "--cluster", cluster, "--gpus-per-node", "0",
+            "--cpus-per-task", "1"]
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    for name in ("sbatch", "srun", "sinfo"):  # a Slurm that never answers must not be waited for; this one refuses
+        (programs / name).write_text("#!/bin/sh\nexit 1\n")
+        (programs / name).chmod(0o755)
+    spent, out = cpu_seconds(args, folder, {**env, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"})
+    assert out.startswith("#!/bin/bash") and spent < CPU_LIMIT_S
