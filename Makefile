@@ -25,4 +25,4 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 bench: $(VENV)/.ready
-	$(BIN)/python tests/bench/run.py
+	$(BIN)/python -m tests.bench.run

@@ -1,0 +1,81 @@
+"""Run the benchmarks and hold them to their targets.
+
+    python tests/bench/run.py             all of them, about 10 minutes on 2 quiet cores
+    python tests/bench/run.py step        one of them: tests/bench/bench_step.py
+
+A benchmark is a file `bench_NAME.py` whose `results()` yields measurements, each taken in a fresh process: name, ours,
+peer, ratio (how many times better), unit, target (least ratio, or None to look at only), rounds, and what it likes to
+add. Every measurement becomes bench-results/MEASUREMENT.json. Exit code 1 where a ratio misses its target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+
+def main() -> int:
+    known = sorted(p.stem.removeprefix("bench_") for p in Path(__file__).parent.glob("bench_*.py"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"benchmarks to run: {', '.join(known)} (default: all)")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench-results", help="folder of the JSON files")
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(known):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
+    args.out.mkdir(exist_ok=True)
+    rows = []
+    for name in args.names or known:
+        for row in importlib.import_module(f"tests.bench.bench_{name}").results():
+            row |= {"met": row["target"] is None or row["ratio"] >= row["target"],
+                    "command": f"python tests/bench/run.py {name}", "machine": machine(),
+                    "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+            (args.out / f"{row['name']}.json").write_text(json.dumps(row, indent=2) + "\n")
+            print(f"{row['name']}: {row['ratio']:.2f}x", file=sys.stderr, flush=True)
+            rows.append(row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
+    missed = [row["name"] for row in rows if not row["met"]]
+    if missed:
+        print(f"targets missed: {', '.join(missed)}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+def machine() -> dict[str, Any]:
+    """What the figures belong to; the load tells how quiet it was."""
+    import torch
+
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "load": os.getloadavg()[0],
+            "python": platform.python_version(), "torch": torch.__version__}
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    shown = Table("measurement", "ours", "peer", "ratio", "range", "target", "met", "GEMM peak", "MFU ours", "MFU peer",
+                  "unit")
+    for row in rows:
+        shown.add_row(
+            row["name"], f"{row['ours']:.3g}", f"{row['peer']:.3g}", f"{row['ratio']:.2f}x",
+            "{:.2f}-{:.2f}".format(*row["ratio_range"]) if "ratio_range" in row else "",
+            f">= {row['target']:g}x" if row["target"] is not None else "",
+            "" if row["target"] is None else "yes" if row["met"] else "NO",
+            f"{row['gemm_gflops']:.0f} GF/s" if "gemm_gflops" in row else "",
+            *(f"{row[key]:.0%}" if key in row else "" for key in ("mfu_ours", "mfu_peer")), row["unit"])
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())
