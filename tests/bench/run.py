@@ -5,12 +5,14 @@
 
 A benchmark is a file `bench_NAME.py` whose `results()` yields measurements, each taken in a fresh process: name, ours,
 peer, ratio (how many times better), unit, target (least ratio, or None to look at only), rounds, and what it likes to
-add. Every measurement becomes bench-results/MEASUREMENT.json. Exit code 1 where a ratio misses its target.
+add. Every measurement becomes bench-results/MEASUREMENT.json. Exit code 1 where a ratio misses its target, 2 where
+another run of this checkout is under way: the two would share cores and overwrite each other's files.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib
 import json
 import os
@@ -35,17 +37,26 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.names) - set(known):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
-    args.out.mkdir(exist_ok=True)
+    with Path(__file__).open() as own_file:
+        try:
+            fcntl.flock(own_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            parser.error("another benchmark of this checkout is running; wait for it: both would measure each other")
+        return run(args.names or known, args.out)
+
+
+def run(names: list[str], out: Path) -> int:
+    out.mkdir(exist_ok=True)
     rows = []
-    for name in args.names or known:
+    for name in names:
         for row in importlib.import_module(f"tests.bench.bench_{name}").results():
             row |= {"met": row["target"] is None or row["ratio"] >= row["target"],
                     "command": f"python tests/bench/run.py {name}", "machine": machine(),
                     "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-            (args.out / f"{row['name']}.json").write_text(json.dumps(row, indent=2) + "\n")
+            (out / f"{row['name']}.json").write_text(json.dumps(row, indent=2) + "\n")
             print(f"{row['name']}: {row['ratio']:.2f}x", file=sys.stderr, flush=True)
             rows.append(row)
-    Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
+    Console(width=None if sys.stdout.isatty() else 150).print(table(rows))
     missed = [row["name"] for row in rows if not row["met"]]
     if missed:
         print(f"targets missed: {', '.join(missed)}", file=sys.stderr)
@@ -59,12 +70,12 @@ def machine() -> dict[str, Any]:
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "load": os.getloadavg()[0],
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "load_1min": round(os.getloadavg()[0], 2),
             "python": platform.python_version(), "torch": torch.__version__}
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    shown = Table("measurement", "ours", "peer", "ratio", "range", "target", "met", "GEMM peak", "MFU ours", "MFU peer",
+    shown = Table("measurement", "ours", "peer", "ratio", "range", "target", "met", "load", "GEMM peak", "MFU ours", "MFU peer",
                   "unit")
     for row in rows:
         shown.add_row(
@@ -72,7 +83,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             "{:.2f}-{:.2f}".format(*row["ratio_range"]) if "ratio_range" in row else "",
             f">= {row['target']:g}x" if row["target"] is not None else "",
             "" if row["target"] is None else "yes" if row["met"] else "NO",
-            f"{row['gemm_gflops']:.0f} GF/s" if "gemm_gflops" in row else "",
+            f"{row['machine']['load_1min']:.1f}", f"{row['gemm_gflops']:.0f} GF/s" if "gemm_gflops" in row else "",
             *(f"{row[key]:.0%}" if key in row else "" for key in ("mfu_ours", "mfu_peer")), row["unit"])
     return shown
 
