@@ -10,7 +10,7 @@ Allocator: glibc's default hands the big attention buffers back after each use a
 tuned settings keep them, which helps the textbook most. Both are reported.
 Memory: growth of the resident set's peak during one step in a fresh process, weights and gradients being there already.
 Fused attention in both precisions, as on a GPU. Measured for ViT-B/16 as above, and with the paper's 2,048 tokens and
-width (ViT-H/14, 4 of its 32 encoder blocks, batch 1), where the target is set: what is saved grows with L^2.
+width (ViT-H/14, 4 of its 32 encoder blocks, batch 1), to look at only: what is saved grows with L^2.
 """
 
 from __future__ import annotations
