@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from jobs import slurm
-from jobs.experiment import Experiment, shape_of
+from jobs.experiment import Experiment
 from jobs.launch import MALLOC
 from vidmae import cost
 from vidmae.schedule import Schedule
@@ -52,7 +52,7 @@ def _phase(schedule: Schedule, i: int) -> str:
 
 def _model_rows(e: Experiment) -> list[Row]:
     assert e.plan is not None
-    shape, train = shape_of(e.config), e.config.train
+    shape, train = e.config.model.shape(), e.config.train
     activations = cost.activation_gib(shape, micro_batch=e.plan.micro_batch, precision=train.precision,
                                       checkpointing=e.config.model.activation_checkpointing)
     states = [cost.state_gib(shape, zero_stage=stage, precision=train.precision, world_size=e.resources.world_size)
@@ -69,7 +69,7 @@ def _model_rows(e: Experiment) -> list[Row]:
 
 def _cost_rows(e: Experiment) -> list[Row]:
     assert e.plan is not None
-    shape, r = shape_of(e.config), e.resources
+    shape, r = e.config.model.shape(), e.resources
     flops = e.plan.total_clips * cost.train_flops_per_clip(shape)
     if e.on_cpu:
         return [("cost", f"{flops / 1e15:,.3g} PFLOP on CPUs; the log shows the time left once it runs")]

@@ -22,7 +22,6 @@ from vidmae.layers import ConfigError, Layer, build, parse_set, read_yaml, to_di
 from vidmae.manifest import ManifestError, Summary, read_summary
 from vidmae.plan import Plan, make_plan
 from vidmae.record import RunFolder, signature
-from vidmae.sizes import ModelShape, model_shape
 
 KIND = "pretrain"
 NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -154,25 +153,12 @@ def _find_data(given: str | None, config: PretrainConfig, origins: dict[str, str
     return data, *build(PretrainConfig, [*layers, *extra])
 
 
-def shape_of(config: PretrainConfig) -> ModelShape:
-    """Sizes and token arithmetic of the configured model.
-
-    Raises:
-        ValueError: Sizes do not divide, or the name is unknown.
-    """
-    m = config.model
-    return model_shape(
-        m.name, img_size=m.img_size, num_frames=m.num_frames, t_patch_size=m.t_patch_size,
-        decoder_embed_dim=m.decoder_embed_dim, decoder_depth=m.decoder_depth, decoder_num_heads=m.decoder_num_heads,
-        mask_ratio=m.mask_ratio, pred_t_dim=m.pred_t_dim)
-
-
 def problems(e: Experiment) -> list[str]:
     """Everything that would make the job fail, one message each; empty where it can run."""
     found = _partition_problems(e.partition, e.resources) if e.partition else []
     found += _folder_problems(e.run.path)
     try:
-        shape_of(e.config)
+        e.config.model.shape()
     except ValueError as error:
         found.append(str(error))
     try:

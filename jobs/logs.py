@@ -42,9 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         run = find_run(args.run, args.runs_dir)
-        job_id = choose_job(run, args.job)
+        ids = job_ids(run)
+        job_id = choose_job(run, ids, args.job)
         log = log_path(run, job_id, args.rank)
-        if args.follow and job_id == newest_job(run):
+        if args.follow and job_id == ids[-1]:
             follow(run, log)
             return 0
         if not log.exists():
@@ -64,19 +65,17 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
-def newest_job(run: RunFolder) -> str:
-    """Id of the newest job, or empty."""
-    ids = [str(s["job_id"]) for s in submissions(run) if s.get("job_id")]
-    return ids[-1] if ids else ""
+def job_ids(run: RunFolder) -> list[str]:
+    """Ids of the run's jobs, oldest first."""
+    return [str(s["job_id"]) for s in submissions(run) if s.get("job_id")]
 
 
-def choose_job(run: RunFolder, given: str | None) -> str:
+def choose_job(run: RunFolder, ids: list[str], given: str | None) -> str:
     """The job whose log is meant.
 
     Raises:
         ConfigError: The run has no such job.
     """
-    ids = [str(s["job_id"]) for s in submissions(run) if s.get("job_id")]
     if not ids:
         raise ConfigError(f"{run.path.name} has no job yet")
     if given is not None and given not in ids:

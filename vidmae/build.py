@@ -14,23 +14,13 @@ from vidmae.manifest import Manifest
 from vidmae.metrics import measure_gemm_flops
 from vidmae.model import MaskedAutoencoder
 from vidmae.plan import Plan
-from vidmae.sizes import ModelShape, model_shape
-
-
-def shape_of(config: PretrainConfig) -> ModelShape:
-    """Sizes and token arithmetic of the configured model."""
-    m = config.model
-    return model_shape(
-        m.name, img_size=m.img_size, num_frames=m.num_frames, t_patch_size=m.t_patch_size,
-        decoder_embed_dim=m.decoder_embed_dim, decoder_depth=m.decoder_depth, decoder_num_heads=m.decoder_num_heads,
-        mask_ratio=m.mask_ratio, pred_t_dim=m.pred_t_dim)
 
 
 def build_model(config: PretrainConfig) -> MaskedAutoencoder:
     """The model of a configuration, its weights drawn from the seed."""
     torch.manual_seed(config.seed)
     m = config.model
-    return MaskedAutoencoder(shape_of(config), norm_pix_loss=m.norm_pix_loss, attention=m.attention,
+    return MaskedAutoencoder(config.model.shape(), norm_pix_loss=m.norm_pix_loss, attention=m.attention,
                              activation_checkpointing=m.activation_checkpointing)
 
 
@@ -40,7 +30,7 @@ def clip_spec(config: PretrainConfig) -> ClipSpec:
     return ClipSpec(
         num_frames=m.num_frames, sampling_rate=d.sampling_rate, target_fps=d.target_fps, img_size=m.img_size,
         crop_area=d.crop_area, crop_aspect=d.crop_aspect, flip_prob=d.flip_prob, repeat_aug=d.repeat_aug,
-        repeat_window=d.repeat_window, backend=d.decoder, num_tokens=shape_of(config).num_tokens)
+        repeat_window=d.repeat_window, backend=d.decoder, num_tokens=config.model.shape().num_tokens)
 
 
 def clip_loader(config: PretrainConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int,
@@ -54,7 +44,7 @@ def clip_loader(config: PretrainConfig, manifest: Manifest, plan: Plan, *, rank:
 
 def flops_per_clip(config: PretrainConfig) -> float:
     """Matrix-product FLOPs of forward and backward for one clip, without recomputation."""
-    return cost.train_flops_per_clip(shape_of(config))
+    return cost.train_flops_per_clip(config.model.shape())
 
 
 def peak_flops(config: PretrainConfig, ranks: Ranks) -> float | None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from vidmae.layers import ConfigError, nearest, unsigned
 from vidmae.schedule import Phase
+from vidmae.sizes import ModelShape, model_shape
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -56,6 +57,17 @@ class ModelConfig:
         _check(0 < self.mask_ratio < 1, "model.mask_ratio", self.mask_ratio, "between 0 and 1, both excluded")
         _check(1 <= self.pred_t_dim <= self.num_frames, "model.pred_t_dim", self.pred_t_dim,
                f"1 to model.num_frames {self.num_frames}")
+
+    def shape(self) -> ModelShape:
+        """Sizes and token arithmetic of the model.
+
+        Raises:
+            ValueError: Sizes do not divide, or the name is unknown.
+        """
+        return model_shape(
+            self.name, img_size=self.img_size, num_frames=self.num_frames, t_patch_size=self.t_patch_size,
+            decoder_embed_dim=self.decoder_embed_dim, decoder_depth=self.decoder_depth,
+            decoder_num_heads=self.decoder_num_heads, mask_ratio=self.mask_ratio, pred_t_dim=self.pred_t_dim)
 
 
 @dataclass(frozen=True)

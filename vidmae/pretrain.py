@@ -109,6 +109,7 @@ def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks) -> None:
                     micro_batch=plan.micro_batch, grad_accum=plan.grad_accum)
     start = checkpoint.restore(engine, run, config.train, ranks, lambda text: say(ranks, text))
     peak = peak_flops(config, ranks)
+    peak_clips_per_s = peak * ranks.world_size / flops_per_clip(config) if peak else None
     say(ranks, f"training on {ranks.world_size} x {device_name(ranks.device)}, {config.train.precision}, ZeRO "
                f"{config.train.zero_stage}, {plan.micro_batch} clips x {plan.grad_accum} per rank and step"
                + (f", peak {peak / 1e9:.0f} GFLOP/s per rank" if peak else ""))
@@ -118,7 +119,7 @@ def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks) -> None:
                               workers=config.data.workers, pin_memory=ranks.device.type == "cuda"))
     started, save_s = time.monotonic(), 0.0
     for step in range(start, total_steps):
-        record = train_step(step, loader, engine, config, plan, ranks, peak)
+        record = train_step(step, loader, engine, config, plan, ranks, peak_clips_per_s)
         if writer is not None:
             writer.write({**record, "save_s": save_s})
         done, save_s = step + 1, 0.0
@@ -137,7 +138,7 @@ def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks) -> None:
 
 
 def train_step(step: int, loader: Iterator[Batch], engine: Engine, config: PretrainConfig, plan: Plan,
-               ranks: dist.Ranks, peak: float | None) -> dict[str, Any]:
+               ranks: dist.Ranks, peak_clips_per_s: float | None) -> dict[str, Any]:
     """One optimizer step; its line of metrics.jsonl."""
     schedule = plan.schedule
     phase = schedule.phase_at(step)
@@ -156,11 +157,10 @@ def train_step(step: int, loader: Iterator[Batch], engine: Engine, config: Pretr
     loss, grad_norm, (waited_s,) = engine.update(extra=[waited_s])
     step_s = time.perf_counter() - began
     clips_per_s = config.train.global_batch / step_s
-    flops = flops_per_clip(config) * clips_per_s / ranks.world_size
     return {
         "step": step + 1, "epoch": (step + 1) / plan.steps_per_epoch, "phase": phase, "loss": loss, "lr": lr,
         "grad_norm": grad_norm, "step_s": step_s, "data_wait": min(1.0, waited_s / step_s),
-        "clips_per_s": clips_per_s, "mfu": flops / peak if peak else None,
+        "clips_per_s": clips_per_s, "mfu": clips_per_s / peak_clips_per_s if peak_clips_per_s else None,
         "peak_gib": peak_memory_gib(ranks.device), "skipped": engine.skipped_steps,
     }
 

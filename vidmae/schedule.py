@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-UNITS = ("steps", "epochs", "clips")
-
 
 @dataclass(frozen=True)
 class Duration:

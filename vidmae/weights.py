@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vidmae.record import fsync_folder
+from vidmae.record import fsync_folder, make_private_folder
 
 State = dict[str, Tensor]
 
@@ -148,7 +148,7 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
         metadata: Strings for the file's header beside `format: pt`, such as the model's name and options.
     """
     path = Path(path)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     tensors = {name: t.detach().to("cpu", torch.float32).contiguous() for name, t in state.items()}
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
     os.close(handle)

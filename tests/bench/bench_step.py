@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from jobs.launch import MALLOC
 from tests.bench.textbook import Textbook
 from vidmae import cost
 from vidmae.blocks import AttentionKernel
@@ -41,7 +42,6 @@ ROOT = Path(__file__).parents[2]
 MASK_RATIO = 0.9
 BASE = model_shape("mae_vit_base_patch16"), 2  # shape, batch
 HUGE_4 = dataclasses.replace(model_shape("mae_vit_huge_patch14"), depth=4), 1
-TUNED = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 TARGETS = {("fp32", "default"): 1.6, ("fp32", "tuned"): 1.15, ("bf16", "default"): 1.0, ("bf16", "tuned"): 1.0}
 MEMORY_TARGETS = {("base", "fp32"): 4.0, ("base", "bf16"): 4.0, ("huge4", "fp32"): None, ("huge4", "bf16"): None}
 
@@ -50,7 +50,7 @@ def results() -> Iterator[dict[str, Any]]:
     """Every measurement, each in a fresh process."""
     for (dtype, allocator), target in TARGETS.items():
         for clock, threads in (("cpu", 1), ("wall", 2)):
-            r = _worker("time", dtype, clock, env=TUNED if allocator == "tuned" else {})
+            r = _worker("time", dtype, clock, env=MALLOC if allocator == "tuned" else {})
             yield {"name": f"step_{dtype}_{allocator}_{clock}{threads}", "unit": f"{clock} s, {threads} thread(s)",
                    "target": target if clock == "cpu" else None, **r}
     for (size, dtype), target in MEMORY_TARGETS.items():
@@ -61,7 +61,7 @@ def results() -> Iterator[dict[str, Any]]:
 
 def _worker(*args: str, env: dict[str, str] | None = None) -> Any:
     command = [sys.executable, "-m", "tests.bench.bench_step", *args]
-    clean = {key: value for key, value in os.environ.items() if key not in TUNED}
+    clean = {key: value for key, value in os.environ.items() if key not in MALLOC}
     done = subprocess.run(command, cwd=ROOT, env=clean | (env or {}), stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -25,6 +25,11 @@ def cli(script: str, *args: str | Path, timeout_s: float = 240) -> subprocess.Co
     )
 
 
+def pretrain(manifest: Path) -> list[str | Path]:
+    return ["pretrain", "--partition", "gpu", "--recipe", "demo", "--data", manifest, "--time", "20", "--cpus-per-task", "1",
+            *SETTINGS]
+
+
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_manifest(tmp_path_factory.mktemp("data"))
@@ -32,23 +37,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_nodes_train_and_every_command_tells_the_truth(cluster: Cluster, manifest: Path, tmp_path: Path) -> None:
     runs = ["--runs-dir", tmp_path / "runs"]
-    command = [
-        "pretrain",
-        "--nodes",
-        "2",
-        "--partition",
-        "gpu",
-        "--recipe",
-        "demo",
-        "--data",
-        manifest,
-        "--time",
-        "20",
-        "--cpus-per-task",
-        "1",
-        *SETTINGS,
-        *runs,
-    ]
+    command = [*pretrain(manifest), "--nodes", "2", *runs]
 
     dry = cli(*command, "--dry-run")
     assert dry.returncode == 0 and dry.stdout.startswith("#!/bin/bash"), dry.stderr
@@ -78,23 +67,7 @@ def test_two_nodes_train_and_every_command_tells_the_truth(cluster: Cluster, man
 
 def test_a_running_job_is_attached_to_and_cancelled(cluster: Cluster, manifest: Path, tmp_path: Path) -> None:
     runs = ["--runs-dir", tmp_path / "runs"]
-    command = [
-        "pretrain",
-        "--partition",
-        "gpu",
-        "--recipe",
-        "demo",
-        "--data",
-        manifest,
-        "--time",
-        "20",
-        "--cpus-per-task",
-        "1",
-        *SETTINGS,
-        "--set",
-        "train.phases=[{duration: 100000 steps, lr: 1.0e-3}]",
-        *runs,
-    ]
+    command = [*pretrain(manifest), "--set", "train.phases=[{duration: 100000 steps, lr: 1.0e-3}]", *runs]
     first = cli(*command)
     assert first.returncode == 0, first.stderr
     second = cli(*command)
