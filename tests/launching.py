@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -70,6 +71,11 @@ def write_stand_in_profile(folder: Path, what: str = "ok", more: str = "") -> Pa
     profile.write_text(f"setup:\n  - cp '{folder}/stand_in.py' vidmae/pretrain.py\n"
                        f"env:\n  STAND_IN: {what}\n  SITE_NOTE: it's \"quoted\" $HOME\n{more}")
     return profile
+
+
+def hear_ctrl_c() -> None:
+    """Give a child the default answer to SIGINT: tests that run in the background inherit that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def cli(script: str, *args: str, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 60,

@@ -136,9 +136,11 @@ class Cluster:
         end(self.folder, "slurmctld", signal.SIGTERM)
 
     def start_controller(self, timeout_s: float = 60) -> None:
-        """Start slurmctld from its saved state and wait until it answers."""
+        """Start slurmctld from its saved state; wait until it answers and the nodes that are alive take work again."""
         launch(self.folder, "slurmctld", ["slurmctld", "-D"])
         wait(self._answers("sinfo", "-h"), timeout_s, "slurmctld", self.folder, "slurmctld")
+        for name in (name for name in self.nodes if name in self.pids):
+            self.wait_node(name, up=True, timeout_s=timeout_s)
 
     def drain(self, name: str, reason: str = "test") -> None:
         """Let a node finish its jobs and take no new ones."""

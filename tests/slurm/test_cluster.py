@@ -24,6 +24,8 @@ dist.init_process_group("gloo", init_method=f"tcp://{hosts.stdout.split()[0]}:{p
 total = torch.tensor([rank + 1.0])
 dist.all_reduce(total)
 print(env["SLURMD_NODENAME"], int(total))
+dist.barrier()
+dist.destroy_process_group()  # else gloo's threads may still run when the interpreter ends, which aborts it
 """
 
 

@@ -19,7 +19,7 @@ from jobs import cancel, logs, pretrain, status
 from jobs.follow import Tail
 from jobs.options import masked_argv
 from jobs.runs import all_runs, find_run, process_birth
-from tests.launching import ROOT, cli, write_manifest, write_stand_in_profile
+from tests.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
 from vidmae.layers import ConfigError
 from vidmae.record import RunFolder, read_json, write_json
 
@@ -195,7 +195,8 @@ def test_one_job_for_two_launchers_at_once(folder: Path) -> None:
 def test_ctrl_c_leaves_the_job_alone(folder: Path) -> None:
     profile = write_stand_in_profile(folder, "sleep")
     launcher = subprocess.Popen([sys.executable, str(ROOT / "jobs/pretrain.py"), *LOCAL, "--profile", str(profile), "--follow"],
-                                cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+                                cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                                preexec_fn=hear_ctrl_c)
     assert launcher.stdout and launcher.stderr
     job = int(launcher.stdout.readline())
     for line in launcher.stderr:
