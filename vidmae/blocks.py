@@ -7,11 +7,13 @@ Every weight is used inside the forward of the module that owns it: ZeRO-3 gathe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from vidmae.sizes import CHANNELS, MLP_RATIO
 
@@ -71,31 +73,59 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an exact (erf) GELU between."""
+    """Two linear layers with an exact (erf) GELU between.
 
-    def __init__(self, dim: int) -> None:
+    Attributes:
+        recompute_gelu: Keep the GELU's input alone for the backward pass, a quarter of a block's activations less. Not
+            inside a checkpointed block, which would hold on to what is to be recomputed.
+    """
+
+    def __init__(self, dim: int, *, recompute_gelu: bool = True) -> None:
         super().__init__()
+        self.recompute_gelu = recompute_gelu
         self.fc1, self.fc2 = linear(dim, MLP_RATIO * dim), linear(MLP_RATIO * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, D]."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = self.fc1(x)
+        activated = F.gelu(hidden)
+        if not self.recompute_gelu:
+            return self.fc2(activated)
+        with recomputed(activated, lambda: F.gelu(hidden)):
+            return self.fc2(activated)
 
 
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, dim: int, num_heads: int, kernel: AttentionKernel = "auto") -> None:
+    def __init__(self, dim: int, num_heads: int, kernel: AttentionKernel = "auto", *, recompute_gelu: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = Attention(dim, num_heads, kernel)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim)
+        self.mlp = Mlp(dim, recompute_gelu=recompute_gelu)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, D]."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
+
+
+def recomputed(saved: Tensor, recompute: Callable[[], Tensor]) -> saved_tensors_hooks:
+    """Within this context autograd keeps `recompute` in place of `saved` and calls it in the backward pass.
+
+    For cheap functions of a tensor that is kept anyway. `recompute` must not use parameters: ZeRO-3 has them gathered
+    in their own module's backward only.
+    """
+    address = saved.data_ptr()  # torch keeps `pack` as long as `unpack`, so it must not hold the tensor
+
+    def pack(tensor: Tensor) -> Tensor | torch.Size:
+        return tensor.shape if tensor.data_ptr() == address else tensor
+
+    def unpack(packed: Tensor | torch.Size) -> Tensor:
+        return packed if isinstance(packed, Tensor) else recompute().view(packed)
+
+    return saved_tensors_hooks(pack, unpack)
 
 
 def linear(dim_in: int, dim_out: int) -> nn.Linear:

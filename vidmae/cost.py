@@ -93,16 +93,16 @@ def state_gib(shape: ModelShape, *, zero_stage: int, precision: str, world_size:
 def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, checkpointing: bool) -> float:
     """GiB that one micro-batch keeps for the backward pass, fused attention assumed.
 
-    A block keeps 16 numbers per token and channel: input and output of both norms (4), q k v (3), the attention's
-    output (1), input and output of the GELU (4 + 4). With checkpointing it keeps its input, and one block at a time is
-    whole. A test holds this against the tensors that autograd saves.
+    A block keeps 12 numbers per token and channel: input and output of both norms (4), q k v (3), the attention's
+    output (1), the GELU's input (4). With checkpointing it keeps its input, and one block at a time is whole, the GELU's
+    output (4) with it. A test holds this against the tensors that autograd saves.
     """
     number = 4 if precision == "fp32" else 2
     encoder = (shape.num_kept + 1) * shape.embed_dim
     decoder = (shape.num_tokens + 1) * shape.decoder_embed_dim
     removed = shape.num_tokens - shape.num_kept
     blocks = shape.depth * encoder + shape.decoder_depth * decoder
-    blocks = blocks + 15 * max(encoder, decoder) if checkpointing else 16 * blocks
+    blocks = blocks + 15 * max(encoder, decoder) if checkpointing else 12 * blocks
     ends = shape.num_kept * shape.patch_dim + 2 * encoder + 2 * removed * shape.decoder_embed_dim
     loss = 2 * removed * shape.pred_dim * 4  # prediction and target in float32
     return micro_batch * ((blocks + ends) * number + loss) / GIB

@@ -60,7 +60,9 @@ class MaskedAutoencoder(nn.Module):
         self.pos_embed_temporal = _table(t, dim)
         self.pos_embed_class = _table(1, dim)
         self.patch_embed = PatchEmbed(dim, shape.t_patch_size, shape.patch_size)
-        self.blocks = nn.ModuleList(Block(dim, shape.num_heads, attention) for _ in range(shape.depth))
+        lean = not activation_checkpointing
+        self.blocks = nn.ModuleList(
+            Block(dim, shape.num_heads, attention, recompute_gelu=lean) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
 
         self.decoder_embed = linear(dim, ddim)
@@ -70,7 +72,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_pos_embed_temporal = _table(t, ddim)
         self.decoder_pos_embed_class = _table(1, ddim)
         self.decoder_blocks = nn.ModuleList(
-            Block(ddim, shape.decoder_num_heads, attention) for _ in range(shape.decoder_depth))
+            Block(ddim, shape.decoder_num_heads, attention, recompute_gelu=lean) for _ in range(shape.decoder_depth))
         self.decoder_norm = nn.LayerNorm(ddim, eps=NORM_EPS)
         self.decoder_pred = linear(ddim, shape.pred_dim)
 

@@ -1,12 +1,14 @@
 """The model against a plain numpy float64 reference, published counts, and itself in other modes."""
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
 from tests import reference_mae
+from vidmae import blocks
 from vidmae.masking import random_mask
 from vidmae.model import build_mae, no_weight_decay, param_groups
 from vidmae.patches import nearest_predicted, patchify, predicted_frames, unpatchify
@@ -105,10 +107,28 @@ def test_kernels_agree():
 
 
 def test_activation_checkpointing_changes_no_gradient():
+    """Nor does recomputing the GELU alone, which the model without checkpointing does."""
     clips, mask = clips_and_mask(toy())
     (a, grads), (b, others) = (loss_and_grads(toy(activation_checkpointing=on), clips, mask) for on in (False, True))
     assert a == b
     assert all(torch.equal(grad, others[name]) for name, grad in grads.items())
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_the_output_of_the_gelu_is_not_kept(recompute, monkeypatch):
+    kept, gelu = [], blocks.F.gelu
+
+    def watched(hidden):
+        activated = gelu(hidden)
+        kept.append(weakref.ref(activated))
+        return activated
+
+    monkeypatch.setattr(blocks.F, "gelu", watched)
+    mlp = blocks.Mlp(32, recompute_gelu=recompute)
+    y = mlp(torch.randn(2, 5, 32))
+    assert (kept[0]() is None) == recompute
+    y.sum().backward()
+    assert len(kept) == (2 if recompute else 1)
 
 
 def test_order_of_the_kept_tokens_does_not_matter():
