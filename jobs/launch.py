@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -23,12 +22,11 @@ from typing import Any
 from jobs import slurm
 from jobs.resources import Resources
 from jobs.runs import EXIT_RECORD
-from vidmae.record import SCHEMA, RunFolder, write_json
+from vidmae.record import SCHEMA, RunFolder, port_of_job, write_json
 
 MALLOC = {  # keeps freed activations mapped: glibc otherwise returns and refaults them in every step (CPU training only)
     "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592",
 }
-FIRST_PORT, PORTS = 10000, 20000  # below the ports that Linux gives to outgoing connections (32768 and up)
 NO_LIMIT_MIN = 10 * 365 * 24 * 60
 KILLED_BY_LIMIT, INTERRUPTED = 124, 130
 EXIT_CODE = "exit_code"  # of a job: submit/<jobid>/exit_code
@@ -63,13 +61,8 @@ def rank_variables(env: Any) -> dict[str, str]:
     return {
         "RANK": str(env.global_rank), "WORLD_SIZE": str(env.num_tasks), "LOCAL_RANK": str(env.local_rank),
         "MASTER_ADDR": env.hostnames[0] if env.num_nodes > 1 else "127.0.0.1",
-        "MASTER_PORT": str(port_of(env.job_id)), "VIDMAE_JOB_ID": env.job_id,
+        "MASTER_PORT": str(port_of_job(env.job_id)), "VIDMAE_JOB_ID": env.job_id,
     }
-
-
-def port_of(job_id: str) -> int:
-    """A port that follows from the job id, so that two jobs on one node do not meet."""
-    return FIRST_PORT + int(re.sub(r"\D", "", job_id) or 0) % PORTS
 
 
 @dataclass(frozen=True)

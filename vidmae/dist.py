@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torch.distributed as torch_dist
 
+from vidmae.record import port_of_job
+
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -106,12 +108,6 @@ def first_host(nodelist: str) -> str:
     if match is None:
         raise RankError(f"{nodelist!r} is not a Slurm node list")
     return match[1] + (match[2] or "")
-
-
-def port_of_job(job_id: str) -> int:
-    """A rendezvous port derived from the job id, so that two jobs on a node do not meet: 20000 to 52767."""
-    digits = re.sub(r"\D", "", job_id) or "0"
-    return 20000 + int(digits) % 32768
 
 
 def choose_device(wanted: str, env: Mapping[str, str], local_rank: int) -> torch.device:

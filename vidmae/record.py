@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from typing import Any
 SCHEMA = 1
 STALE_LOCK_S = 600.0
 TAKEOVER_SETTLE_S = 1.0
+FIRST_PORT, PORTS = 10000, 20000  # below the ports that Linux gives to outgoing connections (32768 and up)
 
 
 class RunLockedError(RuntimeError):
@@ -173,6 +175,11 @@ class RunFolder:
 def job_id() -> str:
     """Id of the job that this process belongs to: Slurm's, else the one the launcher gave, else this process."""
     return os.environ.get("SLURM_JOB_ID") or os.environ.get("VIDMAE_JOB_ID") or f"pid{os.getpid()}"
+
+
+def port_of_job(of_job: str) -> int:
+    """The rendezvous port that follows from a job's id, so that two jobs on one node do not meet: 10000 to 29999."""
+    return FIRST_PORT + int(re.sub(r"\D", "", of_job) or 0) % PORTS
 
 
 def touch_heartbeat(run: RunFolder, **progress: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.facilities import need
-from vidmae.dist import RankError, choose_device, first_host, port_of_job, rank_env
+from vidmae.dist import RankError, choose_device, first_host, rank_env
 
 FULL = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "cn1", "MASTER_PORT": "29500"}
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "cn[2-3]",
@@ -16,7 +16,7 @@ SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_
 def test_the_three_ways_to_be_started():
     assert rank_env({**FULL, **SLURM}) == FULL, "the launcher's variables come first"
     assert rank_env(SLURM) == {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "cn2",
-                               "MASTER_PORT": "20041"}
+                               "MASTER_PORT": "10041"}
     alone = rank_env({"PATH": "/bin"})
     assert (alone["RANK"], alone["WORLD_SIZE"]) == ("0", "1")
     assert rank_env({"SLURM_NTASKS": "1", "SLURM_JOB_ID": "3"})["WORLD_SIZE"] == "1"
@@ -44,12 +44,6 @@ def test_first_host_agrees_with_scontrol(tmp_path):
         names = subprocess.run(["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True, timeout=30,
                                check=True, env={"PATH": "/usr/bin:/bin", "SLURM_CONF": str(conf)})
         assert first_host(nodelist) == names.stdout.split()[0]
-
-
-def test_ports_differ_between_neighbouring_jobs():
-    ports = [port_of_job(str(i)) for i in range(1000)]
-    assert len(set(ports)) == 1000 and min(ports) >= 20000 and max(ports) < 65536
-    assert port_of_job("123_4") != port_of_job("123_5")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

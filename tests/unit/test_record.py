@@ -11,7 +11,16 @@ import time
 import pytest
 
 from vidmae import record
-from vidmae.record import RunFolder, RunLockedError, locked, make_private_folder, read_json, signature, write_json
+from vidmae.record import (
+    RunFolder,
+    RunLockedError,
+    locked,
+    make_private_folder,
+    port_of_job,
+    read_json,
+    signature,
+    write_json,
+)
 
 HOLD = """
 import sys, time
@@ -105,3 +114,9 @@ def test_of_many_that_start_at_once_one_wins(run):
     outputs = [p.communicate(timeout=60) for p in many]
     assert sorted(out for out, _ in outputs) == [""] * 5 + ["held\n"]
     assert sum("RunLockedError" in err for _, err in outputs) == 5
+
+
+def test_ports_differ_for_neighbouring_jobs_and_keep_off_the_kernels_range():
+    ports = [port_of_job(str(job)) for job in range(81000, 101000)]
+    assert len(set(ports)) == len(ports) and min(ports) >= 1024 and max(ports) < 32768
+    assert port_of_job("123_4") != port_of_job("123_5")
