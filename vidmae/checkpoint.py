@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vidmae.config import TrainConfig
+from vidmae.config import CheckpointConfig, TrainConfig
 from vidmae.dist import Ranks
 from vidmae.engine import Engine
 from vidmae.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_json
@@ -38,9 +38,11 @@ def folder_of(run: RunFolder, step: int) -> Path:
     return run.checkpoints / f"step_{step:08d}"
 
 
-def save(engine: Engine, run: RunFolder, step: int, train: TrainConfig, ranks: Ranks, *, keep_last: int) -> float:
-    """Write a checkpoint and drop the oldest ones. Collective.
+def save(engine: Engine, run: RunFolder, step: int, train: TrainConfig, ranks: Ranks, *, keep: CheckpointConfig) -> float:
+    """Write a checkpoint and drop old ones. Collective.
 
+    Args:
+        keep: Which older checkpoints stay.
     Returns:
         Seconds that it took.
     """
@@ -64,7 +66,7 @@ def save(engine: Engine, run: RunFolder, step: int, train: TrainConfig, ranks: R
         for folder in sorted({p.parent for p in _files(tmp)}):
             fsync_folder(folder)
         _publish(tmp, final)
-        _prune(run, keep_last)
+        _prune(run, keep)
     ranks.barrier()
     return time.monotonic() - started
 
@@ -172,9 +174,11 @@ def _publish(tmp: Path, final: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _prune(run: RunFolder, keep_last: int) -> None:
+def _prune(run: RunFolder, keep: CheckpointConfig) -> None:
     complete = sorted(p.parent for p in run.checkpoints.glob(f"step_*/{COMPLETE}"))
-    for old in complete[:-keep_last]:
+    for old in complete[:-keep.keep_last]:
+        if keep.keep_every and int(old.name.removeprefix("step_")) % keep.keep_every == 0:
+            continue
         trash = old.with_name(f".{old.name}.old")  # a rename first: a prune cut off leaves no half checkpoint
         old.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)

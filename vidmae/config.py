@@ -156,10 +156,14 @@ class CheckpointConfig:
     """Optimizer steps between checkpoints; the last step is always saved."""
     keep_last: int = 2
     """Newest complete checkpoints that are kept."""
+    keep_every: int = 0
+    """Checkpoints of the steps that it divides are kept for good; a multiple of every_steps; 0 keeps none of them."""
 
     def __post_init__(self) -> None:
         _check(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "1 or more steps")
         _check(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "1 or more checkpoints")
+        _check(self.keep_every >= 0 and self.keep_every % self.every_steps == 0, "checkpoint.keep_every", self.keep_every,
+               f"0 (none) or a multiple of checkpoint.every_steps {self.every_steps}")
 
 
 @dataclass(frozen=True)

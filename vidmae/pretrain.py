@@ -124,7 +124,7 @@ def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks) -> None:
             writer.write({**record, "save_s": save_s})
         done, save_s = step + 1, 0.0
         if done % config.checkpoint.every_steps == 0 or done == total_steps:
-            save_s = checkpoint.save(engine, run, done, config.train, ranks, keep_last=config.checkpoint.keep_last)
+            save_s = checkpoint.save(engine, run, done, config.train, ranks, keep=config.checkpoint)
             say(ranks, f"saved step {done} in {save_s:.1f} s")
     if writer is not None:
         writer.close()

@@ -78,6 +78,7 @@ def test_later_layers_win_and_every_leaf_knows_its_origin(tmp_path):
     ("model:\n  num_frames: 15\n", r"a positive multiple of model\.t_patch_size 2"),
     ("data:\n  crop_area: [0.5]\n", "a list of 2"),
     ("data:\n  crop_area: [0.9, 0.5]\n", "0 < lowest <= highest <= 1"),
+    ("checkpoint: {every_steps: 400, keep_every: 1000}\n", r"multiple of checkpoint\.every_steps 400"),
     ("seed: .nan\n", "a whole number"),
     ("name: ../x\n", "letters, digits"),
 ])

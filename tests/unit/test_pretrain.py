@@ -83,6 +83,13 @@ def test_resume_gives_the_same_run(alone, manifest, tmp_path, stage):
         assert untimed(whole) == untimed(alone), "the same seed gives the same run"
 
 
+def test_the_newest_checkpoints_stay_and_every_so_many_steps_one_for_good(manifest, tmp_path):
+    run = make_run(tmp_path / "run", manifest, "checkpoint.every_steps=1", "checkpoint.keep_last=1", "checkpoint.keep_every=2",
+                   "train.phases=[{duration: 5 steps, lr: 1.0e-3}]")
+    assert train(run)[0] == [0]
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["step_00000002", "step_00000004", "step_00000005"]
+
+
 def test_loader_workers_change_nothing(alone, manifest, tmp_path):
     run = make_run(tmp_path / "run", manifest, "train.zero_stage=0", "data.workers=2")
     assert train(run)[0] == [0]
