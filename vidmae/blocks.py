@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -128,9 +128,40 @@ def recomputed(saved: Tensor, recompute: Callable[[], Tensor]) -> saved_tensors_
     return saved_tensors_hooks(pack, unpack)
 
 
-def linear(dim_in: int, dim_out: int) -> nn.Linear:
+class Linear(nn.Linear):
+    """A linear layer that under autocast keeps no 16-bit copy of its weight: the backward pass casts it again.
+
+    Autograd's own form keeps the copies of all weights until the backward pass, in a ViT-B step of two clips 0.19 of
+    0.50 GiB. Without autocast (ZeRO 1 to 3) the weight itself has the right type and torch's layer is as good.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] to [..., E]."""
+        if torch.is_autocast_enabled(x.device.type):
+            return _CastAgain.apply(autocast_once(x), self.weight, self.bias)
+        return super().forward(x)
+
+
+class _CastAgain(torch.autograd.Function):
+    """x @ weight.T + bias in the type of x; the saved weight is the parameter."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        grad_x = grad @ weight.to(grad.dtype) if ctx.needs_input_grad[0] else None
+        rows = grad.flatten(0, -2)
+        return grad_x, (rows.T @ x.flatten(0, -2)).to(weight.dtype), rows.sum(0, dtype=weight.dtype)
+
+
+def linear(dim_in: int, dim_out: int) -> Linear:
     """A linear layer started as in the released code: Xavier-uniform weight, zero bias."""
-    layer = nn.Linear(dim_in, dim_out)
+    layer = Linear(dim_in, dim_out)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

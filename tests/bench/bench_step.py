@@ -11,8 +11,8 @@ tuned settings keep them, which helps the textbook most. Both are reported.
 Memory: growth of the resident set's peak during one step in a fresh process, weights and gradients being there already
 and the code warmed up on a tiny model. Every buffer gets pages of its own (MALLOC_MMAP_THRESHOLD_), so what is counted is
 what is alive at the peak, without glibc's fragmentation. Fused attention in every precision, as on a GPU. bf16 is
-measured as ZeRO 1-3 trains, with 16-bit weights, and under autocast, as stage 0 does: there the 16-bit copies of all
-weights, 0.19 GiB in ours and peer alike, count too. Measured for ViT-B/16 as above, and with the paper's 2,048 tokens
+measured as ZeRO 1-3 trains, with 16-bit weights, and under autocast, as stage 0 does: there the textbook's 16-bit copies
+of all weights, 0.19 GiB, count too. Measured for ViT-B/16 as above, and with the paper's 2,048 tokens
 and width (ViT-H/14, 4 of its 32 encoder blocks, batch 1), to look at only: the saving grows with L^2.
 """
 

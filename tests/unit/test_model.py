@@ -131,6 +131,28 @@ def test_the_output_of_the_gelu_is_not_kept(recompute, monkeypatch):
     assert len(kept) == (2 if recompute else 1)
 
 
+def test_autocast_keeps_no_copy_of_a_weight():
+    """And its results are those of torch's own linear layer under autocast."""
+    torch.manual_seed(0)
+    ours, theirs = blocks.linear(32, 48), torch.nn.Linear(32, 48)
+    theirs.load_state_dict(ours.state_dict())
+    x, found = torch.randn(2, 5, 32), []
+    for layer in (ours, theirs):
+        saved = []
+        inputs = x.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, into=saved: into.append(t) or t, lambda t: t), \
+                torch.autocast("cpu", torch.bfloat16):
+            y = layer(inputs)
+        y.float().square().sum().backward()
+        results = [y, inputs.grad, layer.weight.grad, layer.bias.grad]
+        found.append((results, [t for t in saved if t.dtype == torch.bfloat16 and t.numel() == layer.weight.numel()]))
+    (mine, copies), (torchs, torchs_copies) = found
+    assert not copies
+    assert torchs_copies  # else the test would see nothing
+    assert all(torch.equal(a, b) for a, b in zip(mine[:3], torchs[:3], strict=True))
+    assert torch.allclose(mine[3], torchs[3], rtol=0.02)  # ours is summed in float32
+
+
 def test_order_of_the_kept_tokens_does_not_matter():
     model = toy()
     clips, mask = clips_and_mask(model)
