@@ -40,9 +40,10 @@ def make_run(path: Path, manifest: Path, *settings: str) -> RunFolder:
     return run
 
 
-def train(run: RunFolder, *, world_size: int = 1, timeout_s: float = 300, env: dict[str, str] | None = None,
-          ) -> tuple[list[int], str]:
-    """Run the training program on several ranks; exit code of each rank, and what all of them printed."""
+def start(run: RunFolder, *, world_size: int = 1, env: dict[str, str] | None = None, poison: tuple[int, ...] = (),
+          ) -> list[subprocess.Popen[str]]:
+    """Start the training program on several ranks; on windows `poison` of the data the last rank's loss is NaN."""
+    program = ["tests.program_poison", ",".join(map(str, poison))] if poison else ["vidmae.pretrain"]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
     base = {**clean, "OMP_NUM_THREADS": "1", **(env or {})}
     if world_size > 1:
@@ -50,11 +51,22 @@ def train(run: RunFolder, *, world_size: int = 1, timeout_s: float = 300, env: d
     processes = []
     for rank in range(world_size):
         ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world_size > 1 else {}
-        processes.append(subprocess.Popen([sys.executable, "-m", "vidmae.pretrain", str(run.path)], text=True,
-                                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**base, **ranked}))
+        processes.append(subprocess.Popen([sys.executable, "-m", *program, str(run.path)], text=True, env={**base, **ranked},
+                                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    return processes
+
+
+def finish(processes: list[subprocess.Popen[str]], *, timeout_s: float = 300) -> tuple[list[int], str]:
+    """Wait for the ranks; exit code of each, and what all of them printed."""
     try:
         outputs = [p.communicate(timeout=timeout_s)[0] for p in processes]
     finally:
         for p in processes:
             p.kill()
     return [p.returncode for p in processes], "\n".join(outputs)
+
+
+def train(run: RunFolder, *, world_size: int = 1, timeout_s: float = 300, env: dict[str, str] | None = None,
+          poison: tuple[int, ...] = ()) -> tuple[list[int], str]:
+    """Run the training program on several ranks to its end; see `finish`."""
+    return finish(start(run, world_size=world_size, env=env, poison=poison), timeout_s=timeout_s)

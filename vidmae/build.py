@@ -34,12 +34,12 @@ def clip_spec(config: PretrainConfig) -> ClipSpec:
 
 
 def clip_loader(config: PretrainConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int,
-                workers: int, pin_memory: bool = False) -> Iterable[Batch]:
-    """One rank's micro-batches of the steps `start` to `stop` (excluded)."""
+                workers: int, pin_memory: bool = False, skipped: tuple[int, ...] = ()) -> Iterable[Batch]:
+    """One rank's micro-batches of the steps `start` to `stop` (excluded); `skipped` windows of data are left out."""
     return make_loader(
         manifest, clip_spec(config), seed=config.seed, global_batch=config.train.global_batch,
         micro_batch=plan.micro_batch, grad_accum=plan.grad_accum, rank=rank, world_size=plan.world_size,
-        start_step=start, stop_step=stop, workers=workers, pin_memory=pin_memory)
+        start_step=start, stop_step=stop, skipped=skipped, workers=workers, pin_memory=pin_memory)
 
 
 def flops_per_clip(config: PretrainConfig) -> float:

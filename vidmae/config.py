@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from vidmae.layers import ConfigError, nearest, unsigned
+from vidmae.preempt import DEFAULT_SIGNALS, number_of
 from vidmae.schedule import Phase
 from vidmae.sizes import ModelShape, model_shape
 
@@ -167,6 +168,31 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class RecoveryConfig:
+    """How a run meets signals, peers that hang, and numbers that are not finite."""
+
+    signals: tuple[str, ...] = DEFAULT_SIGNALS
+    """Signals that ask the run to save and leave; Slurm sends the first of them before the time limit."""
+    start_limit_s: float = 1800.0
+    """Longest time for the start, the first step, a save or the export; then the rank ends itself; 0 waits for ever."""
+    step_limit_s: float = 600.0
+    """Longest time for any later step; then the rank ends itself and the job is requeued; 0 waits for ever."""
+    max_skips: int = 3
+    """Global batches that may be left out after a loss or gradient that was not finite; one more and the run fails."""
+
+    def __post_init__(self) -> None:
+        _check(len(self.signals) >= 1, "recovery.signals", list(self.signals), "at least one, such as USR2")
+        for name in self.signals:
+            try:
+                number_of(name)
+            except ValueError as error:
+                raise ConfigError(f"recovery.signals is {list(self.signals)!r}: {error}") from error
+        _check(self.start_limit_s >= 0, "recovery.start_limit_s", self.start_limit_s, "0 (no limit) or more seconds")
+        _check(self.step_limit_s >= 0, "recovery.step_limit_s", self.step_limit_s, "0 (no limit) or more seconds")
+        _check(self.max_skips >= 0, "recovery.max_skips", self.max_skips, "0 or more")
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """What a run writes while it works."""
 
@@ -193,6 +219,7 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata={"signature": False})
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig, metadata={"signature": False})
     log: LogConfig = field(default_factory=LogConfig, metadata={"signature": False})
 
     def __post_init__(self) -> None:

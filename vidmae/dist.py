@@ -158,6 +158,13 @@ def init(device: str = "auto") -> Ranks:
     return Ranks(rank, world_size, local_rank, chosen)
 
 
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error means that another rank is gone or unreachable, and not that this one did something wrong."""
+    if isinstance(error, torch_dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "closed by peer"))
+
+
 def close() -> None:
     """Leave the process group."""
     if torch_dist.is_initialized():

@@ -96,7 +96,7 @@ class Engine:
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=train.betas, fused=True)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._ranks, self._train, self._grad_accum = ranks, train, grad_accum
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=ranks.device)
+        self._losses: list[Tensor] = []
 
     @property
     def module(self) -> nn.Module:
@@ -108,6 +108,11 @@ class Engine:
         """Updates that fp16's loss scaler has skipped so far."""
         return int(self._engine.skipped_steps)
 
+    @property
+    def losses(self) -> Tensor:
+        """This rank's loss of each micro-batch since the last update, float64 on the device."""
+        return torch.stack(self._losses).double()
+
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of the next update."""
         for group in self._engine.optimizer.param_groups:
@@ -116,7 +121,7 @@ class Engine:
     def backward(self, *inputs: Any) -> None:
         """Forward and backward of one micro-batch."""
         loss = self._engine(*inputs)
-        self._loss_sum += loss.detach().double()
+        self._losses.append(loss.detach())
         self._engine.backward(loss)
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()  # counts the micro-step, updates nothing
@@ -131,8 +136,8 @@ class Engine:
         Raises:
             NonFiniteError: On every rank alike and before any weight changed.
         """
-        total, *sums = self._ranks.sum([self._loss_sum.item(), *extra])
-        self._loss_sum.zero_()
+        total, *sums = self._ranks.sum([self.losses.sum().item(), *extra])
+        self._losses.clear()
         loss = total / (self._ranks.world_size * self._grad_accum)
         if loss != loss or abs(loss) == float("inf"):
             raise NonFiniteError(f"the loss is {loss}")

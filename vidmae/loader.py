@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from vidmae.clips import clip_indices, random_start, span_frames
 from vidmae.decode import DecodeError, open_video
 from vidmae.manifest import Manifest
+from vidmae.nonfinite import window_of
 from vidmae.transforms import crop_resize, sample_crop
 
 PERMUTATION, WINDOW, CLIP = 0, 1, 2  # first word of a seed: streams of different purpose never meet
@@ -119,13 +120,15 @@ class _MicroBatches(Dataset[Batch]):
     rank: int
     start_step: int
     stop_step: int
+    skipped: tuple[int, ...]
 
     def __len__(self) -> int:
         return (self.stop_step - self.start_step) * self.grad_accum
 
     def __getitem__(self, index: int) -> Batch:
         step, j = divmod(index, self.grad_accum)
-        first = (self.start_step + step) * self.global_batch + (self.rank * self.grad_accum + j) * self.micro_batch
+        window = window_of(self.start_step + step, self.skipped)
+        first = window * self.global_batch + (self.rank * self.grad_accum + j) * self.micro_batch
         places = [place_of(first + i, videos=len(self.manifest), repeat_aug=self.spec.repeat_aug, seed=self.seed)
                   for i in range(self.micro_batch)]
         clips = [clip for _, group in groupby(places, key=lambda p: (p.epoch, p.slot))
@@ -175,7 +178,7 @@ class _MicroBatches(Dataset[Batch]):
 
 def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: int, micro_batch: int, grad_accum: int,
                 rank: int, world_size: int, start_step: int, stop_step: int, workers: int, pin_memory: bool = False,
-                prefetch: int = 2) -> DataLoader[Any]:
+                prefetch: int = 2, skipped: tuple[int, ...] = ()) -> DataLoader[Any]:
     """One rank's micro-batches of the steps `start_step` to `stop_step` (excluded), grad_accum of them a step.
 
     Args:
@@ -192,13 +195,15 @@ def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: 
         workers: Processes that read ahead; 0 reads in this process.
         pin_memory: Hand over page-locked memory, for a GPU.
         prefetch: Items that each worker reads ahead.
+        skipped: Windows of data that are left out (nonfinite.py), ascending.
     Returns:
         An iterable of Batch, in order.
     Raises:
         DecodeError: While iterating: a video cannot be read; the message gives its manifest row, not its name.
     """
     assert global_batch == world_size * micro_batch * grad_accum and 0 <= rank < world_size
-    items = _MicroBatches(manifest, spec, seed, global_batch, micro_batch, grad_accum, rank, start_step, stop_step)
+    items = _MicroBatches(manifest, spec, seed, global_batch, micro_batch, grad_accum, rank, start_step, stop_step,
+                          skipped)
     return DataLoader(
         items, batch_size=None, shuffle=False,
         num_workers=workers, pin_memory=pin_memory, prefetch_factor=prefetch if workers else None,

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from vidmae.attempts import AttemptLog
 from vidmae.record import RunFolder, touch_heartbeat, write_atomic
 
 HEARTBEAT_S = 5.0
@@ -62,15 +63,16 @@ class MetricsWriter:
 
     Args:
         run: The run folder.
+        log: The account of this attempt, kept up to date with every step.
         start_step: Updates done at the start; later lines of an earlier attempt are dropped, for they come again.
         total_steps: Updates of the whole run.
         log_every_s: Seconds between two lines in the log.
         tensorboard: Also write event files.
     """
 
-    def __init__(self, run: RunFolder, *, start_step: int, total_steps: int, log_every_s: float,
+    def __init__(self, run: RunFolder, log: AttemptLog, *, start_step: int, total_steps: int, log_every_s: float,
                  tensorboard: bool) -> None:
-        self._run, self._total, self._log_every_s = run, total_steps, log_every_s
+        self._run, self._log, self._total, self._log_every_s = run, log, total_steps, log_every_s
         kept = [r for r in read_metrics(run) if r["step"] <= start_step]
         write_atomic(run.metrics, "".join(json.dumps(r) + "\n" for r in kept).encode())
         self._file = run.metrics.open("a", encoding="utf-8")
@@ -87,6 +89,7 @@ class MetricsWriter:
         """Add one step."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+        self._log.step_done(record)
         self._done_here += 1
         step, now = record["step"], time.monotonic()
         left = self._total - step
@@ -99,6 +102,7 @@ class MetricsWriter:
             self._last_beat = now
             touch_heartbeat(self._run, state="training", step=step, total_steps=self._total, loss=record["loss"],
                             clips_per_s=record["clips_per_s"], eta_s=eta_s)
+            self._log.write()
         if now - self._last_log >= self._log_every_s or not left:
             self._last_log = now
             print(line_of(record, self._total, eta_s), flush=True)

@@ -6,11 +6,10 @@ continues from a checkpoint draws what it would have drawn without the stop.
 
 from __future__ import annotations
 
+import gc
 import json
-import os
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -19,89 +18,74 @@ from typing import Any
 
 import torch
 
-from vidmae import checkpoint, dist
+from vidmae import checkpoint, dist, preempt, watchdog
+from vidmae.attempts import AttemptLog
 from vidmae.build import build_model, clip_loader, flops_per_clip, peak_flops
 from vidmae.config import PretrainConfig
-from vidmae.engine import Engine
-from vidmae.layers import load, to_dict
+from vidmae.engine import Engine, NonFiniteError
+from vidmae.layers import to_dict
 from vidmae.loader import Batch
 from vidmae.manifest import Manifest
 from vidmae.masking import mask_from_noise
 from vidmae.metrics import MetricsWriter, peak_memory_gib, read_metrics
 from vidmae.model import param_groups
+from vidmae.nonfinite import leave_out, skipped_windows, window_of
 from vidmae.pictures import reconstruction, save_png
 from vidmae.plan import Plan, make_plan
-from vidmae.record import (
-    SCHEMA,
-    RunFolder,
-    RunLockedError,
-    job_id,
-    locked,
-    read_json,
-    touch_heartbeat,
-    write_json,
-)
+from vidmae.program import run_program, say
+from vidmae.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
 from vidmae.weights import load_weights, save_safetensors
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+SHOWN_NORMS = 20  # gradient norms before a step that was not finite, in nonfinite.jsonl
 
 
 def main(run_path: str) -> int:
-    """Train the run to its end.
+    """Train the run to its end, or until a signal asks to stop; the exit code (see `program.run_program`)."""
+    return run_program(run_path, train)
 
-    Args:
-        run_path: The run folder.
+
+def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, started: float) -> bool:
+    """Train from the newest checkpoint on; go back to it where a step was not finite. Collective.
+
     Returns:
-        0 done, 1 failed, 2 another job writes here or the configuration cannot run.
+        True once the last step is done and exported, False where a signal asked to stop and the state is saved.
     """
-    run = RunFolder(Path(run_path))
-    ranks = None
-    try:
-        config = load(PretrainConfig, run.config)
-        ranks = dist.init(config.train.device)
-        if ranks.from_main(run.result.exists()):
-            say(ranks, f"{run.result} exists: this run is done")
-            return EXIT_OK
-        _with_lock(run, config, ranks)
-        return EXIT_OK
-    except RunLockedError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_USAGE
-    except Exception as error:
-        _record_failure(run, error, ranks)
-        return EXIT_USAGE if isinstance(error, ValueError) else EXIT_FAILED
-    finally:
-        dist.close()
-
-
-def _with_lock(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks) -> None:
-    """Rank 0 holds the lock for all; the others learn whether it got it."""
-    if not ranks.is_main:
-        if problem := ranks.from_main(None):
-            raise RunLockedError(problem)
-        return train(run, config, ranks)
-    told = False
-    try:
-        with locked(run):
-            run.failure.unlink(missing_ok=True)
-            ranks.from_main(None)
-            told = True
-            train(run, config, ranks)
-    except RunLockedError as error:
-        if not told:
-            ranks.from_main(str(error))
-        raise
-
-
-def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks) -> None:
-    """Set up, train from the newest checkpoint to the last step, export. Collective."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
+    log = None
     if ranks.is_main:
         touch_heartbeat(run, state="starting")
+        log = AttemptLog(run, started=started, reached=max((m["step"] for m in read_metrics(run)), default=0))
     manifest = Manifest.read(Path(config.data.manifest))
     plan = make_plan(config, videos=len(manifest), world_size=ranks.world_size)
-    total_steps = plan.schedule.total_steps
+    while True:
+        skipped = ranks.from_main(skipped_windows(run))
+        try:
+            reached = train_from_checkpoint(run, config, ranks, manifest, plan, skipped, log)
+            break
+        except BadWindowError as error:
+            if len(skipped) >= config.recovery.max_skips:
+                raise NonFiniteError(f"{error}; {len(skipped)} windows of data were left out before, which is all that "
+                                     "recovery.max_skips allows") from error
+            if ranks.is_main:
+                note_bad_window(run, error)
+            say(ranks, f"{error}; going back to the newest checkpoint and leaving its clips out")
+        gc.collect()  # the engine holds itself in circles
+        if ranks.device.type == "cuda":
+            torch.cuda.empty_cache()
+    if log is not None:
+        log.write("done" if reached else "preempted")
+        if reached:
+            finish(run, config, plan, manifest, log)
+    ranks.barrier()
+    return reached
+
+
+def train_from_checkpoint(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, manifest: Manifest, plan: Plan,
+                          skipped: tuple[int, ...], log: AttemptLog | None) -> bool:
+    """Set up, train from the newest checkpoint to the last step, export; False where a signal stopped it before."""
+    limits, total_steps = config.recovery, plan.schedule.total_steps
+    watchdog.expect_within(limits.start_limit_s)
     model = build_model(config)
     if config.train.init:
         load_weights(model, Path(config.train.init))
@@ -113,48 +97,87 @@ def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks) -> None:
     say(ranks, f"training on {ranks.world_size} x {device_name(ranks.device)}, {config.train.precision}, ZeRO "
                f"{config.train.zero_stage}, {plan.micro_batch} clips x {plan.grad_accum} per rank and step"
                + (f", peak {peak / 1e9:.0f} GFLOP/s per rank" if peak else ""))
-    writer = MetricsWriter(run, start_step=start, total_steps=total_steps, log_every_s=config.log.every_s,
-                           tensorboard=config.log.tensorboard) if ranks.is_main else None
-    loader = iter(clip_loader(config, manifest, plan, rank=ranks.rank, start=start, stop=total_steps,
+    writer = None
+    if log is not None:
+        log.begin(start)
+        writer = MetricsWriter(run, log, start_step=start, total_steps=total_steps, log_every_s=config.log.every_s,
+                               tensorboard=config.log.tensorboard)
+    loader = iter(clip_loader(config, manifest, plan, rank=ranks.rank, start=start, stop=total_steps, skipped=skipped,
                               workers=config.data.workers, pin_memory=ranks.device.type == "cuda"))
-    started, save_s = time.monotonic(), 0.0
+    done, save_s = start, 0.0
     for step in range(start, total_steps):
-        record = train_step(step, loader, engine, config, plan, ranks, peak_clips_per_s)
+        record, stop = train_step(step, loader, engine, config, plan, ranks, skipped, peak_clips_per_s)
+        watchdog.expect_within(limits.step_limit_s)
         if writer is not None:
             writer.write({**record, "save_s": save_s})
         done, save_s = step + 1, 0.0
-        if done % config.checkpoint.every_steps == 0 or done == total_steps:
+        if done % config.checkpoint.every_steps == 0 or done == total_steps or stop:
+            watchdog.expect_within(limits.start_limit_s)
             save_s = checkpoint.save(engine, run, done, config.train, ranks, keep=config.checkpoint)
+            if log is not None:
+                log.saved(save_s, save_s)
             say(ranks, f"saved step {done} in {save_s:.1f} s")
+            watchdog.expect_within(limits.step_limit_s)
+        if stop and done < total_steps:
+            say(ranks, f"stopping after step {done}: {preempt.received() or 'another rank'} asked for it")
+            break
     if writer is not None:
         writer.close()
+    if done < total_steps:
+        return False
+    watchdog.expect_within(limits.start_limit_s)
     export(engine, run, config, ranks, total_steps)
-    if ranks.is_main:
-        if config.log.picture:
-            draw(run, config, manifest)
-        write_result(run, config, plan, wall_s=time.monotonic() - started)
-        touch_heartbeat(run, state="done", step=total_steps, total_steps=total_steps)
-    ranks.barrier()
+    return True
 
 
-def train_step(step: int, loader: Iterator[Batch], engine: Engine, config: PretrainConfig, plan: Plan,
-               ranks: dist.Ranks, peak_clips_per_s: float | None) -> dict[str, Any]:
-    """One optimizer step; its line of metrics.jsonl."""
+class BadWindowError(NonFiniteError):
+    """A step's loss or gradient is not finite.
+
+    Attributes:
+        step: Updates done before it.
+        window: Its window of data.
+        details: What each rank had: manifest rows, and the loss of each micro-batch as text.
+    """
+
+    def __init__(self, why: str, step: int, window: int, details: list[dict[str, Any]]) -> None:
+        super().__init__(f"step {step + 1}, data window {window}: {why}")
+        self.why, self.step, self.window, self.details = why, step, window, details
+
+
+def note_bad_window(run: RunFolder, error: BadWindowError) -> None:
+    """Write down what a step that was not finite was made of, and leave its window out from now on."""
+    before = [{key: m[key] for key in ("step", "loss", "grad_norm")} for m in read_metrics(run)[-SHOWN_NORMS:]]
+    leave_out(run, error.window, error.why, {"step": error.step + 1, "ranks": error.details, "before": before})
+
+
+def train_step(step: int, loader: Iterator[Batch], engine: Engine, config: PretrainConfig, plan: Plan, ranks: dist.Ranks,
+               skipped: tuple[int, ...], peak_clips_per_s: float | None) -> tuple[dict[str, Any], bool]:
+    """One optimizer step; its line of metrics.jsonl, and whether a signal asked any rank to stop.
+
+    Raises:
+        BadWindowError: Loss or gradient is not finite, on every rank alike; no weight has changed.
+    """
     schedule = plan.schedule
     phase = schedule.phase_at(step)
     if step and step == schedule.start_of(phase) and schedule.phases[phase].reset_optimizer:
         engine.reset_optimizer()
     lr = schedule.lr_at(step)
     engine.set_lr(lr)
-    began, waited_s = time.perf_counter(), 0.0
+    began, waited_s, rows = time.perf_counter(), 0.0, []
     for _ in range(plan.grad_accum):
         asked = time.perf_counter()
         batch = next(loader)
         waited_s += time.perf_counter() - asked
+        rows += batch.rows.tolist()
         clips = batch.clips.to(ranks.device, non_blocking=True)
         noise = batch.noise.to(ranks.device, non_blocking=True)
         engine.backward(clips, mask_from_noise(noise, config.model.mask_ratio))
-    loss, grad_norm, (waited_s,) = engine.update(extra=[waited_s])
+    losses = engine.losses
+    try:
+        loss, grad_norm, (waited_s, stops) = engine.update(extra=[waited_s, float(preempt.received() is not None)])
+    except NonFiniteError as error:
+        mine = {"rank": ranks.rank, "rows": rows, "losses": [str(x) for x in losses.tolist()]}
+        raise BadWindowError(str(error), step, window_of(step, skipped), ranks.gather(mine)) from error
     step_s = time.perf_counter() - began
     clips_per_s = config.train.global_batch / step_s
     return {
@@ -162,7 +185,16 @@ def train_step(step: int, loader: Iterator[Batch], engine: Engine, config: Pretr
         "grad_norm": grad_norm, "step_s": step_s, "data_wait": min(1.0, waited_s / step_s),
         "clips_per_s": clips_per_s, "mfu": clips_per_s / peak_clips_per_s if peak_clips_per_s else None,
         "peak_gib": peak_memory_gib(ranks.device), "skipped": engine.skipped_steps,
-    }
+    }, stops > 0
+
+
+def finish(run: RunFolder, config: PretrainConfig, plan: Plan, manifest: Manifest, log: AttemptLog) -> None:
+    """What rank 0 does once all steps are done; result.json comes last."""
+    if config.log.picture:
+        draw(run, config, manifest)
+    write_result(run, config, plan, log)
+    steps = plan.schedule.total_steps
+    touch_heartbeat(run, state="done", step=steps, total_steps=steps)
 
 
 def export(engine: Engine, run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, step: int) -> None:
@@ -185,7 +217,7 @@ def draw(run: RunFolder, config: PretrainConfig, manifest: Manifest, *, videos: 
     save_png(reconstruction(model, clips, mask_from_noise(noise, config.model.mask_ratio)), run.picture)
 
 
-def write_result(run: RunFolder, config: PretrainConfig, plan: Plan, *, wall_s: float) -> None:
+def write_result(run: RunFolder, config: PretrainConfig, plan: Plan, log: AttemptLog) -> None:
     """Write result.json: the run is done."""
     metrics = read_metrics(run)
     identity = read_json(run.record) or {}
@@ -193,7 +225,7 @@ def write_result(run: RunFolder, config: PretrainConfig, plan: Plan, *, wall_s: 
         "schema": SCHEMA, "kind": "pretrain", "name": config.name, "data": config.data.name,
         "steps": plan.schedule.total_steps, "epochs": metrics[-1]["epoch"], "clips": plan.total_clips,
         "first_loss": metrics[0]["loss"], "last_loss": metrics[-1]["loss"],
-        "train_s": sum(m["step_s"] + m["save_s"] for m in metrics), "last_attempt_s": wall_s,
+        "train_s": sum(m["step_s"] + m["save_s"] for m in metrics), "goodput": log.totals(),
         "clips_per_s": sorted(m["clips_per_s"] for m in metrics)[len(metrics) // 2],
         "data_wait": sum(m["data_wait"] * m["step_s"] for m in metrics) / sum(m["step_s"] for m in metrics),
         "world_size": plan.world_size, "zero_stage": config.train.zero_stage, "precision": config.train.precision,
@@ -205,21 +237,6 @@ def write_result(run: RunFolder, config: PretrainConfig, plan: Plan, *, wall_s: 
 def device_name(device: torch.device) -> str:
     """What people call the device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
-def say(ranks: dist.Ranks, text: str) -> None:
-    """A line in rank 0's log."""
-    if ranks.is_main:
-        print(text, flush=True)
-
-
-def _record_failure(run: RunFolder, error: Exception, ranks: dist.Ranks | None) -> None:
-    rank = ranks.rank if ranks else int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
-    traceback.print_exc()
-    print(f"error: rank {rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    if not run.failure.exists():  # the first rank that fails knows why; the others fail because of it
-        write_json(run.failure, {"schema": SCHEMA, "job_id": job_id(), "time": time.time(), "rank": rank,
-                                 "error": type(error).__name__, "message": str(error)})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
       code/            the snapshot that was submitted   submit/<jobid>/ batch script and logs of each job
       metrics.jsonl    one JSON object per step          tensorboard/    the same as curves
       heartbeat.json   last sign of life                 failure.json    why the last attempt failed
+      attempts.json    where its seconds went            nonfinite.jsonl data left out after NaN or infinity
       checkpoints/step_00012000/{..., COMPLETE}          lock.json       the job that writes here now
       weights.safetensors                                result.json     exists <=> the run is done
 """
@@ -145,6 +146,16 @@ class RunFolder:
     def failure(self) -> Path:
         """Why the last attempt failed; removed when a new attempt starts."""
         return self.path / "failure.json"
+
+    @property
+    def attempts(self) -> Path:
+        """Where the seconds of each attempt went."""
+        return self.path / "attempts.json"
+
+    @property
+    def nonfinite(self) -> Path:
+        """Windows of data that are left out, one JSON object a line."""
+        return self.path / "nonfinite.jsonl"
 
     @property
     def checkpoints(self) -> Path:

@@ -6,13 +6,11 @@ import time
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
+from tests.interruptions import untimed, weights
 from tests.runs import make_manifest, make_run, train
 from vidmae.metrics import read_metrics
 from vidmae.record import read_json, write_json
-
-TIMINGS = {"step_s", "save_s", "data_wait", "clips_per_s", "mfu", "peak_gib"}
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +29,6 @@ def alone(manifest, tmp_path_factory):
 
 def losses(run) -> list[float]:
     return [m["loss"] for m in read_metrics(run)]
-
-
-def untimed(run) -> list[dict]:
-    return [{k: v for k, v in m.items() if k not in TIMINGS} for m in read_metrics(run)]
-
-
-def weights(run) -> dict[str, np.ndarray]:
-    return safetensors.numpy.load_file(run.weights)
 
 
 def test_a_run_leaves_what_the_readme_promises(alone):

@@ -1,0 +1,117 @@
+"""Where the seconds of a run went, attempt by attempt: attempts.json, written by rank 0.
+
+An attempt is one start of the job; a run that is requeued ten times has eleven. Its seconds are
+
+    starting_s    from the start of the program to its first step: imports, restore, first clips
+    useful_s      steps that no earlier attempt had done, less the waiting
+    waiting_s     those steps' share of waiting for clips
+    repeated_s    steps done again because their first result was lost
+    saving_s      training stood still for a checkpoint
+
+and goodput is useful_s / all of them. Seconds in the queue between attempts are counted apart: they cost nobody a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from vidmae.record import SCHEMA, RunFolder, job_id, read_json, write_json
+
+PARTS = ("starting_s", "useful_s", "waiting_s", "repeated_s", "saving_s")
+
+
+@dataclass
+class Attempt:
+    """One start of the job.
+
+    Attributes:
+        job_id: Slurm's or the launcher's.
+        restart: How often Slurm had requeued the job before.
+        started, updated: Seconds since 1970; the difference is the attempt's length.
+        first_step, last_step: Updates done at its start and now.
+        slowest_save_s: Longest save, from its beginning to the published checkpoint.
+        ended: done, preempted, failed, or empty while it runs and where it was killed.
+    """
+
+    job_id: str
+    restart: int
+    started: float
+    updated: float
+    first_step: int = 0
+    last_step: int = 0
+    starting_s: float = 0.0
+    useful_s: float = 0.0
+    waiting_s: float = 0.0
+    repeated_s: float = 0.0
+    saving_s: float = 0.0
+    slowest_save_s: float = 0.0
+    ended: str = ""
+
+
+def read_attempts(run: RunFolder) -> list[Attempt]:
+    """The attempts of a run, oldest first; the newest may be running."""
+    return [Attempt(**record) for record in (read_json(run.attempts) or {}).get("attempts", [])]
+
+
+def totals(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """Seconds over all attempts, goodput (0 to 1, None before the first step) and seconds in the queue between them."""
+    sums = {part: sum(getattr(a, part) for a in attempts) for part in PARTS}
+    spent = sum(sums.values())
+    gaps = (later.started - earlier.updated for earlier, later in pairwise(attempts))
+    return {"attempts": len(attempts), **sums, "between_s": sum(max(0.0, gap) for gap in gaps),
+            "goodput": sums["useful_s"] / spent if sums["useful_s"] else None,
+            "slowest_save_s": max((a.slowest_save_s for a in attempts), default=0.0)}
+
+
+class AttemptLog:
+    """Keeps the account of the attempt that runs. Rank 0 only.
+
+    Args:
+        run: The run folder.
+        started: When the program started, seconds since 1970.
+        reached: The highest step that an earlier attempt did: of what follows, steps up to it are repeated.
+    """
+
+    def __init__(self, run: RunFolder, *, started: float, reached: int) -> None:
+        self._run, self._before, self._reached = run, read_attempts(run), reached
+        self._training = False
+        self.now = Attempt(job_id(), int(os.environ.get("SLURM_RESTART_COUNT", "0")), started, time.time())
+        self.write()
+
+    def begin(self, step: int) -> None:
+        """Training starts, or starts again after a roll-back, with `step` updates done."""
+        if not self._training:
+            self.now.first_step = step
+        self._reached = max(self._reached, self.now.last_step)
+        self.now.last_step, self._training = step, True
+
+    def step_done(self, record: Mapping[str, Any]) -> None:
+        """Add a step by its line of metrics.jsonl."""
+        now, step_s = self.now, record["step_s"]
+        if now.starting_s == 0.0:
+            now.starting_s = max(0.0, time.time() - now.started - step_s)
+        if record["step"] <= self._reached:
+            now.repeated_s += step_s
+        else:
+            now.waiting_s += record["data_wait"] * step_s
+            now.useful_s += (1 - record["data_wait"]) * step_s
+        now.last_step = record["step"]
+
+    def saved(self, stall_s: float, whole_s: float) -> None:
+        """Add a checkpoint: seconds that training stood still, and seconds until it was published."""
+        self.now.saving_s += stall_s
+        self.now.slowest_save_s = max(self.now.slowest_save_s, whole_s)
+
+    def write(self, ended: str = "") -> None:
+        """Put the account on disk."""
+        self.now.updated, self.now.ended = time.time(), ended
+        write_json(self._run.attempts, {"schema": SCHEMA, "attempts": [asdict(a) for a in (*self._before, self.now)]})
+
+    def totals(self) -> dict[str, Any]:
+        """Seconds over all attempts, this one included."""
+        return totals([*self._before, self.now])

@@ -1,0 +1,46 @@
+"""A signal asks the run to save and leave. The handler only sets a flag; the ranks agree on it at a step boundary.
+
+    signal -> flag on some ranks -> summed with the step's other numbers, so all ranks see it in the same step
+           -> all save -> all leave with EXIT_PREEMPTED -> the batch script asks Slurm to requeue the job
+
+Saving is collective under ZeRO: a handler that saved by itself, or on rank 0 alone, would hang or lose the run.
+Loader workers and decoders ignore these signals (loader.py). Stdlib only, so that a rank listens before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from types import FrameType
+
+DEFAULT_SIGNALS = ("USR2", "TERM")
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL: saved and left before the end
+
+_received: list[str] = []
+
+
+def number_of(name: str) -> int:
+    """The number of a signal named as sbatch names it, such as `USR2`.
+
+    Raises:
+        ValueError: There is no such signal, or it cannot be caught.
+    """
+    found = getattr(signal, f"SIG{name}", None)
+    if not isinstance(found, signal.Signals) or found in (signal.SIGKILL, signal.SIGSTOP):
+        raise ValueError(f"{name!r} is no signal that can be caught; known: USR1, USR2, TERM, HUP, INT ...")
+    return int(found)
+
+
+def listen(names: Sequence[str] = DEFAULT_SIGNALS) -> None:
+    """Take these signals as the wish to stop, from now on; one that came before is kept."""
+    for name in names:
+        signal.signal(number_of(name), _note)
+
+
+def received() -> str | None:
+    """Name of the signal that asked this rank to stop, or None."""
+    return _received[0] if _received else None
+
+
+def _note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    _received.append(signal.Signals(number).name)

@@ -1,0 +1,18 @@
+"""A rank that waits in vain ends itself: its peer is stopped or hangs, and a collective would wait for half an hour.
+
+The clock is faulthandler's: a C thread that needs no interpreter lock, so it also ends a rank whose decoder or kernel
+hangs while holding it. It writes where every thread stood to the log and leaves with exit code 1; `srun
+--kill-on-bad-exit` then ends the other ranks, the stopped one too.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+
+
+def expect_within(limit_s: float) -> None:
+    """End this process unless it is told anew within `limit_s`; 0 stops the clock."""
+    if limit_s > 0:
+        faulthandler.dump_traceback_later(limit_s, exit=True)
+    else:
+        faulthandler.cancel_dump_traceback_later()
