@@ -86,7 +86,8 @@ def choose_place(args: argparse.Namespace) -> Place:
     """`--cluster`, else Slurm where its controller answers, else this machine.
 
     Raises:
-        SlurmError: Slurm is asked for, by name or by a flag that only Slurm knows, and is not there.
+        SlurmError: Slurm is asked for, by name or by a flag that only Slurm knows, and is not there; or it is installed
+            and does not answer.
     """
     if args.cluster == "local":
         return Place("local", "--cluster local")
@@ -94,12 +95,14 @@ def choose_place(args: argparse.Namespace) -> Place:
     if problem is None:
         return Place("slurm", "--cluster slurm" if args.cluster else "sbatch is installed and the controller answers")
     if args.cluster == "slurm" and args.dry_run:
-        return Place("slurm", "--cluster slurm", problem)
+        return Place("slurm", "--cluster slurm", str(problem))
     asked = ["--cluster slurm"] if args.cluster else [f"--{f}" for f in SLURM_ONLY if getattr(args, f) is not None]
     asked += ["--sbatch"] if args.sbatch else []
     asked += ["--nodes"] if args.nodes is not None and args.nodes > 1 else []
     if asked:
         raise slurm.SlurmError(f"{asked[0]} needs Slurm, which cannot be used from here: {problem}")
+    if isinstance(problem, slurm.SlurmAwayError):  # a login node is no place to train because the controller restarts
+        raise slurm.SlurmError(f"Slurm is installed and away: {problem}; --cluster local runs on this machine")
     return Place("local", f"no Slurm here: {problem}")
 
 

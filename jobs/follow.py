@@ -61,15 +61,22 @@ def wait_for(run: RunFolder, *, show: bool, last_lines: int | None = None) -> St
     latest = state_of(run)
     tail = Tail(latest.log, last_lines=last_lines)
     with _display(show) as display:
-        for state in _states(run, latest):
+        for state in watch(run, latest):
             latest = state
             display.update(latest, tail.lines())
         display.update(latest, tail.lines() + tail.rest())
     return latest
 
 
-def _states(run: RunFolder, state: State) -> Iterator[State]:
-    """The state again and again until the job has ended; the scheduler is asked ever more seldom."""
+def watch(run: RunFolder, state: State) -> Iterator[State]:
+    """The state several times a second until the job has ended; the scheduler is asked ever more seldom.
+
+    Args:
+        run: The run folder.
+        state: The state now.
+    Raises:
+        SlurmError: The controller did not answer for ten minutes.
+    """
     pause_s, asked, answered = FIRST_ASK_S, time.monotonic(), time.monotonic()
     while state.active:
         yield state
@@ -80,9 +87,11 @@ def _states(run: RunFolder, state: State) -> Iterator[State]:
         pause_s = FIRST_ASK_S if state.cluster == "local" else min(SLOWEST_ASK_S, pause_s * 1.3)
         try:
             state, answered = state_of(run), time.monotonic()
-        except slurm.SlurmError:
-            if time.monotonic() - answered > SILENT_S:
+        except slurm.SlurmError as error:
+            left_s = answered + SILENT_S - time.monotonic()
+            if left_s < 0:
                 raise
+            print(f"{error}; still watching, for {left_s:.0f} s more", file=sys.stderr, flush=True)
     yield state
 
 

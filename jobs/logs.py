@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
-from jobs.follow import LOOK_S, Tail
+from jobs.follow import Tail, watch
 from jobs.options import Parser, add_runs_dir
 from jobs.runs import find_run, log_path, state_of, submissions
 from jobs.slurm import SlurmError
 from vidmae.layers import ConfigError
 from vidmae.record import RunFolder
-
-ASK_S = 5.0
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -94,14 +91,10 @@ def missing(run: RunFolder, job_id: str, log: Path) -> str:
 
 def follow(run: RunFolder, log: Path) -> None:
     """Print the log and what is added to it, until the job has ended."""
-    tail, asked, active = Tail(log), 0.0, True
-    while active:
-        if time.monotonic() - asked >= ASK_S or run.result.exists():
-            asked, active = time.monotonic(), bool(state_of(run).active)
+    tail = Tail(log)
+    for _ in watch(run, state_of(run)):
         for line in tail.lines():
             print(line, flush=True)
-        if active:
-            time.sleep(LOOK_S)
     for line in tail.lines() + tail.rest():
         print(line, flush=True)
 

@@ -138,8 +138,8 @@ def _ask(query: Any, ids: list[str]) -> tuple[dict[str, slurm.Job], str | None]:
 def _state(run: RunFolder, submission: Mapping[str, Any], jobs: Mapping[str, slurm.Job], *, gone: bool) -> State:
     job_id, cluster = str(submission.get("job_id") or ""), str(submission.get("cluster") or "")
     job = jobs.get(job_id) if cluster == "slurm" else None
-    if job and job.name != submission.get("job_name", job.name):
-        job = None
+    if job and (job.name != submission.get("job_name", job.name) or (job.active and job.source == "sacct" and gone)):
+        job = None  # another job of this id; or an end that the accounting has missed: squeue knows all that is active
     if job:
         found = State(run, job_id, cluster, job.state, job.active, job.elapsed, job.nodes, job.where, job.source,
                       job.exit_code)

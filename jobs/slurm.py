@@ -1,20 +1,22 @@
-"""Slurm's commands with time limits, their answers as plain values. The one place that calls them. Stdlib only.
+"""What is asked of Slurm and its answers as plain values. The one place that names its commands. Stdlib only.
 
-A command that fails or does not answer raises `SlurmError`, which names the command: sbatch on its own would retry an
-unreachable controller for a minute and then say little.
+Every call has a time limit, and is tried again for some seconds while Slurm is away, where it may be done twice: see
+jobs/commands.py. A call that fails raises `SlurmError`; of these, `SlurmAwayError` where there was no answer.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-QUERY_TIMEOUT_S = 10.0
+from jobs.commands import SlurmAwayError as SlurmAwayError
+from jobs.commands import SlurmError, ask, run
+
+ABSENT_TIMEOUT_S = 5.0
+ACT_TIMEOUT_S = 30.0  # what changes a job waits for locks that a question does not need
 SUBMIT_TIMEOUT_S = 60.0
 
 STATES = {  # state -> what squeue calls it in two letters, and whether the job may still do something
@@ -26,11 +28,8 @@ STATES = {  # state -> what squeue calls it in two letters, and whether the job 
     "NODE_FAIL": ("NF", False), "OUT_OF_MEMORY": ("OOM", False), "PREEMPTED": ("PR", False),
     "BOOT_FAIL": ("BF", False), "DEADLINE": ("DL", False), "REVOKED": ("RV", False), "LAUNCH_FAILED": ("LF", False),
 }
+BROKEN = ("down", "drain", "drng", "fail", "error", "unk", "inval")  # how the states of such nodes begin
 USABLE = ("idle", "mix", "mixed", "alloc", "allocated", "completing", "comp", "reserved", "resv", "planned", "plnd")
-
-
-class SlurmError(RuntimeError):
-    """Slurm refused or did not answer; the message names the command."""
 
 
 @dataclass(frozen=True)
@@ -111,39 +110,15 @@ class Job:
         return STATES.get(self.state, ("", True))[1]
 
 
-def run(command: Sequence[str], *, timeout_s: float = QUERY_TIMEOUT_S, stdin: str | None = None) -> str:
-    """Run a Slurm command; its standard output.
-
-    Raises:
-        SlurmError: It is not installed, failed, or took longer than `timeout_s`.
-    """
-    done = _run(command, timeout_s=timeout_s, stdin=stdin)
-    if done.returncode:
-        words = " ".join((done.stderr or done.stdout).split()) or "no message"
-        raise SlurmError(f"`{shlex.join(command)}` failed (exit {done.returncode}): {words}")
-    return done.stdout
-
-
-def _run(command: Sequence[str], *, timeout_s: float, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s,
-                              **({"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}))
-    except FileNotFoundError:
-        raise SlurmError(f"`{command[0]}` is not installed here; --cluster local runs on this machine") from None
-    except subprocess.TimeoutExpired:
-        raise SlurmError(f"`{shlex.join(command)}` did not answer within {timeout_s:g} s; is the Slurm controller "
-                         "reachable? (scontrol ping)") from None
-
-
-def absent() -> str | None:
-    """Why Slurm cannot be used from here, or None where the controller answers."""
+def absent() -> SlurmError | None:
+    """Why Slurm cannot be used from here, or None where the controller answers. One try, since users wait for it."""
     missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
     if missing:
-        return f"{' and '.join(missing)} not installed"
+        return SlurmError(f"{' and '.join(missing)} not installed")
     try:
-        run(["sinfo", "--noheader", "--format=%R"], timeout_s=5)
+        run(["sinfo", "--noheader", "--format=%R"], timeout_s=ABSENT_TIMEOUT_S)
     except SlurmError as error:
-        return str(error)
+        return error
     return None
 
 
@@ -190,7 +165,7 @@ def format_time(minutes: int) -> str:
 
 def partitions() -> list[Partition]:
     """All partitions that the user may see."""
-    return parse_partitions(run(["sinfo", "--noheader", "--exact", "--format=%P|%a|%l|%s|%D|%c|%m|%T|%G"]))
+    return parse_partitions(ask(["sinfo", "--noheader", "--exact", "--format=%P|%a|%l|%s|%D|%c|%m|%T|%G"]).stdout)
 
 
 def parse_partitions(text: str) -> list[Partition]:
@@ -233,7 +208,7 @@ def parse_gres(text: str) -> tuple[int, str]:
 
 def cluster_name() -> str:
     """What the cluster calls itself."""
-    match = re.search(r"^ClusterName\s*=\s*(\S+)", run(["scontrol", "show", "config"]), re.MULTILINE)
+    match = re.search(r"^ClusterName\s*=\s*(\S+)", ask(["scontrol", "show", "config"]).stdout, re.MULTILINE)
     return match[1] if match else ""
 
 
@@ -241,13 +216,10 @@ def test_start(script: str) -> str:
     """When Slurm would start this batch script, in its own words; nothing is submitted.
 
     Raises:
-        SlurmError: Slurm would refuse it.
+        SlurmError: Slurm would refuse it, or does not answer.
     """
-    done = _run(["sbatch", "--test-only"], timeout_s=SUBMIT_TIMEOUT_S, stdin=script)
-    words = " ".join((done.stderr + done.stdout).replace("sbatch: ", "").split())
-    if done.returncode:
-        raise SlurmError(f"`sbatch --test-only` refused the job: {words}")
-    return words
+    done = ask(["sbatch", "--test-only"], timeout_s=SUBMIT_TIMEOUT_S, patience_s=SUBMIT_TIMEOUT_S, stdin=script)
+    return " ".join((done.stderr + done.stdout).replace("sbatch: ", "").split())
 
 
 def queued(ids: Iterable[str] = (), *, name: str | None = None) -> list[Job]:
@@ -261,11 +233,14 @@ def queued(ids: Iterable[str] = (), *, name: str | None = None) -> list[Job]:
         return []
     command = ["squeue", "--noheader", "--all", "--states=all", "--format=%i|%T|%M|%D|%j|%R|%k"]
     command += [f"--jobs={','.join(wanted)}"] if wanted else [f"--name={name}", "--me"]
-    done = _run(command, timeout_s=QUERY_TIMEOUT_S)
-    if done.returncode and "Invalid job id" not in done.stderr:
-        raise SlurmError(f"`{shlex.join(command)}` failed: {' '.join(done.stderr.split())}")
+    try:
+        text = ask(command).stdout
+    except SlurmError as error:
+        if "Invalid job id" not in str(error):
+            raise
+        return []  # a job that squeue has forgotten
     jobs = []
-    for line in done.stdout.splitlines():
+    for line in text.splitlines():
         fields = line.split("|", 6)
         if len(fields) == 7:
             number, state, elapsed, nodes, job_name, where, comment = fields
@@ -283,8 +258,8 @@ def accounted(ids: Iterable[str]) -> list[Job]:
     wanted = sorted(set(ids))
     if not wanted:
         return []
-    text = run(["sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={','.join(wanted)}",
-                "--format=JobID,State,Elapsed,NNodes,ExitCode,NodeList,JobName"])
+    text = ask(["sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={','.join(wanted)}",
+                "--format=JobID,State,Elapsed,NNodes,ExitCode,NodeList,JobName"]).stdout
     jobs = []
     for line in text.splitlines():
         fields = line.split("|", 6)
@@ -298,6 +273,56 @@ def cancel(job_id: str) -> None:
     """Cancel a job.
 
     Raises:
-        SlurmError: Slurm refused.
+        SlurmError: Slurm refused, or does not answer.
     """
-    run(["scancel", job_id], timeout_s=30)
+    ask(["scancel", job_id], timeout_s=ACT_TIMEOUT_S, patience_s=ACT_TIMEOUT_S)
+
+
+def job_state(job_id: str) -> str | None:
+    """The state of a job: a key of STATES, or what else squeue writes; None where Slurm knows no such job.
+
+    Raises:
+        SlurmError: The controller does not answer.
+    """
+    return next((job.state for job in queued([job_id])), None)
+
+
+def requeue(job_id: str) -> None:
+    """End a job's processes and put it back in the queue under the same id. Works from inside the job, too.
+
+    One try: a second could end the job that the first has started again.
+
+    Raises:
+        SlurmAwayError: No answer; it may have been requeued all the same.
+        SlurmError: Slurm refused: it waits already, is long over, or may not be requeued.
+    """
+    run(["scontrol", "requeue", job_id], timeout_s=ACT_TIMEOUT_S)
+
+
+def exclude_nodes(job_id: str, nodes: Iterable[str]) -> None:
+    """Keep a pending job off these nodes, too: they are added to those that it avoids already.
+
+    Raises:
+        SlurmError: The job is unknown or not pending, a node does not exist, or Slurm does not answer.
+    """
+    excluded = ask(["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%x"]).stdout.strip()
+    before = ask(["scontrol", "show", "hostnames", excluded]).stdout.split() if excluded else []
+    wanted = list(dict.fromkeys([*before, *nodes]))
+    if wanted != before:
+        ask(["scontrol", "update", f"jobid={job_id}", f"excnodelist={','.join(wanted)}"], timeout_s=ACT_TIMEOUT_S,
+            patience_s=ACT_TIMEOUT_S)
+
+
+def bad_nodes(nodelist: str) -> list[str]:
+    """Those nodes of a list that Slurm calls down, drained, draining, failing or not responding.
+
+    Args:
+        nodelist: As Slurm writes it, such as `cn[1-4,7]` (SLURM_JOB_NODELIST of a job).
+    Raises:
+        SlurmError: The controller does not answer.
+    """
+    if not nodelist:
+        return []
+    text = ask(["sinfo", "--noheader", "--Node", "--all", f"--nodes={nodelist}", "--format=%N|%T"]).stdout
+    found = [line.partition("|") for line in text.splitlines()]
+    return list(dict.fromkeys(name for name, _, state in found if state.startswith(BROKEN) or state.endswith("*")))

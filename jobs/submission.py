@@ -132,10 +132,11 @@ def _submit(e: Experiment, command: list[str]) -> str:
     write_json(run.record, record)
     try:
         entry["job_id"] = launch.submit(request, cluster)
-    except slurm.SlurmError as error:
-        if "did not answer" not in str(error):  # refused for certain: there is no job
-            record["submissions"].pop()
-            write_json(run.record, record)
+    except slurm.SlurmAwayError:
+        raise  # there may be a job: the note stays, and the next launcher looks for it
+    except slurm.SlurmError:
+        record["submissions"].pop()
+        write_json(run.record, record)
         raise
     entry["state"] = "submitted"
     if cluster == "local":

@@ -73,6 +73,13 @@ def write_stand_in_profile(folder: Path, what: str = "ok", more: str = "") -> Pa
     return profile
 
 
+def write_program(folder: Path, name: str, text: str) -> None:
+    """Write a small shell program, to stand for one of Slurm's that hangs, fails or refuses."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
 def hear_ctrl_c() -> None:
     """Give a child the default answer to SIGINT: tests that run in the background inherit that it is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jobs import slurm
+from jobs import commands, slurm
+from tests.launching import write_program
 
 
 # minutes worked out by hand from the description of --time in sbatch's manual
@@ -55,12 +57,6 @@ def test_partitions_from_sinfo() -> None:
     assert long.shapes == (slurm.NodeShape(10, 10, 128, 1000000, 0, ""),)
 
 
-def program(folder: Path, name: str, text: str) -> None:
-    path = folder / name
-    path.write_text("#!/bin/sh\n" + text)
-    path.chmod(0o755)
-
-
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin")
@@ -68,7 +64,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_command_that_hangs_is_given_up_and_named(programs: Path) -> None:
-    program(programs, "squeue", "exec sleep 30")
+    write_program(programs, "squeue", "exec sleep 30")
     began = time.monotonic()
     with pytest.raises(slurm.SlurmError, match=r"`squeue --me` did not answer within 0.3 s"):
         slurm.run(["squeue", "--me"], timeout_s=0.3)
@@ -76,7 +72,7 @@ def test_a_command_that_hangs_is_given_up_and_named(programs: Path) -> None:
 
 
 def test_a_command_that_fails_is_named_with_its_words(programs: Path) -> None:
-    program(programs, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    write_program(programs, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     with pytest.raises(slurm.SlurmError, match=r"`sacct .*` failed \(exit 1\): Slurm accounting storage is disabled"):
         slurm.accounted(["1"])
 
@@ -85,23 +81,23 @@ def test_a_command_that_is_not_there(programs: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(programs))
     with pytest.raises(slurm.SlurmError, match="`scancel` is not installed here"):
         slurm.cancel("1")
-    assert slurm.absent() == "sbatch and srun not installed"
+    assert str(slurm.absent()) == "sbatch and srun not installed"
 
 
 def test_jobs_of_squeue(programs: Path) -> None:
-    program(programs, "squeue", "echo '7|RUNNING|1:02|2|run-a|cn[1-2]|/runs/a|b'; echo '8|PENDING|0:00|1|x|(Resources)|(null)'")
+    write_program(programs, "squeue", "echo '7|RUNNING|1:02|2|run-a|cn[1-2]|/runs/a|b'; echo '8|PENDING|0:00|1|x|(Resources)|(null)'")
     first, second = slurm.queued(["7", "8"])
     assert (first.id, first.name, first.where, first.comment, first.active) == ("7", "run-a", "cn[1-2]", "/runs/a|b", True)
     assert (second.state, second.where, second.comment) == ("PENDING", "(Resources)", "")
 
 
 def test_a_job_that_squeue_has_forgotten_is_no_error(programs: Path) -> None:
-    program(programs, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    write_program(programs, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert slurm.queued(["7"]) == []
 
 
 def test_jobs_of_sacct(programs: Path) -> None:
-    program(programs, "sacct", "echo '7|CANCELLED by 1000|00:01:02|2|15:0|cn[1-2]|run-a'")
+    write_program(programs, "sacct", "echo '7|CANCELLED by 1000|00:01:02|2|15:0|cn[1-2]|run-a'")
     (job,) = slurm.accounted(["7"])
     assert (job.state, job.active, job.exit_code, job.elapsed, job.name) == ("CANCELLED", False, 15, "00:01:02", "run-a")
 
@@ -112,3 +108,106 @@ def test_a_surrounding_job_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     slurm.leave_surrounding_job()
     left = {name for name in os.environ if name.startswith(("SLURM_", "SRUN_", "SBATCH_"))}
     assert left == {"SLURM_CONF", "SBATCH_ACCOUNT"}
+
+
+AWAY = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+
+
+def fails(folder: Path, name: str, words: str, *, times: int, then: str = "") -> None:
+    """Write a program that fails with these words so often, and then does `then`; it notes its arguments in NAME.calls."""
+    write_program(folder, name, f"echo \"$*\" >> {folder}/{name}.calls\n"
+                  f"if [ $(wc -l < {folder}/{name}.calls) -le {times} ]; then echo '{words}' >&2; exit 1; fi\n{then}")
+
+
+def calls(folder: Path, name: str) -> list[str]:
+    return (folder / f"{name}.calls").read_text().splitlines()
+
+
+@pytest.mark.parametrize(("words", "away"), [  # from Slurm's own list of errors, and from what the tests' cluster says
+    (AWAY, True), ("sacct: error: Problem talking to the database: Connection refused", True),
+    ("squeue: error: slurm_receive_msg: Socket timed out on send/recv operation", True),
+    ("sinfo: error: Resource temporarily unavailable", True), ("Slurm backup controller in standby mode", True),
+    ("slurm_load_node: Zero Bytes were transmitted or received", True), ("Unexpected message received for job 1", True),
+    ("slurm_load_jobs error: Invalid job id specified", False), ("sacct: error: Slurm accounting storage is disabled", False),
+    ("sbatch: error: invalid partition specified: nope", False), ("scancel: error: Kill job error: Access/permission denied", False),
+    ("sinfo: fatal: Could not establish a configuration source", False), ("", False),
+])
+def test_an_answer_is_told_from_no_answer(words: str, away: bool) -> None:
+    assert commands.is_away(words) == away
+
+
+def test_a_question_is_asked_again_while_slurm_is_away(programs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fails(programs, "squeue", AWAY, times=2, then="echo '7|RUNNING|1:02|2|run-a|cn1|x'")
+    began = time.monotonic()
+    (job,) = slurm.queued(["7"])
+    assert job.state == "RUNNING" and len(calls(programs, "squeue")) == 3 and time.monotonic() - began >= 1.5
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and all(AWAY in line and line.startswith("`squeue ") for line in said)
+    assert said[0].endswith("trying again in 0.5 s") and said[1].endswith("trying again in 1 s")
+
+
+def test_a_question_is_given_up_and_its_tries_are_told(programs: Path) -> None:
+    fails(programs, "sinfo", AWAY, times=99)
+    with pytest.raises(slurm.SlurmAwayError, match=r"`sinfo .*Unable to contact .* \(tried 4 times in 3\.\d+ s\)"):
+        slurm.partitions()
+    assert len(calls(programs, "sinfo")) == 4
+
+
+def test_all_tries_together_keep_a_limit(programs: Path) -> None:
+    write_program(programs, "sinfo", f"echo >> {programs}/sinfo.calls; exec sleep 30")
+    began = time.monotonic()
+    with pytest.raises(slurm.SlurmAwayError, match=r"`sinfo -h` did not answer within 0.5 s.* \(tried 2 times in 1\.\d+ s\)"):
+        commands.ask(["sinfo", "-h"], timeout_s=0.5, patience_s=2.6)
+    assert len(calls(programs, "sinfo")) == 2 and time.monotonic() - began < 2.6
+
+
+@pytest.mark.parametrize("ask", [
+    lambda: slurm.test_start("#!/bin/sh"), lambda: slurm.cancel("7"), lambda: slurm.accounted(["7"]), slurm.cluster_name,
+    lambda: slurm.bad_nodes("cn1"),
+])
+def test_a_refusal_is_not_asked_again(programs: Path, ask: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("sbatch", "scancel", "sacct", "scontrol", "sinfo")
+    for name in names:
+        fails(programs, name, "error: Invalid something specified", times=99)
+    with pytest.raises(slurm.SlurmError, match=r"failed \(exit 1\): error: Invalid something specified$") as caught:
+        ask()
+    assert not isinstance(caught.value, slurm.SlurmAwayError) and capsys.readouterr().err == ""
+    assert sum(len(calls(programs, name)) for name in names if (programs / f"{name}.calls").exists()) == 1
+
+
+def test_what_must_not_happen_twice_is_tried_once(programs: Path) -> None:
+    fails(programs, "scontrol", "Socket timed out on send/recv operation", times=99)
+    with pytest.raises(slurm.SlurmAwayError):
+        slurm.requeue("7")
+    assert calls(programs, "scontrol") == ["requeue 7"]
+
+
+def test_whether_slurm_is_here_is_asked_once(programs: Path) -> None:
+    for name in ("sbatch", "srun"):
+        write_program(programs, name, "")
+    fails(programs, "sinfo", AWAY, times=1)
+    assert isinstance(slurm.absent(), slurm.SlurmAwayError) and slurm.absent() is None
+
+
+def test_excluded_nodes_are_added_to_those_of_the_job(programs: Path) -> None:
+    write_program(programs, "squeue", "echo 'cn[1-2]'")
+    fails(programs, "scontrol", "", times=0, then='[ "$*" = "show hostnames cn[1-2]" ] && printf "cn1\\ncn2\\n"; exit 0')
+    slurm.exclude_nodes("7", ["cn9", "cn2"])
+    assert calls(programs, "scontrol")[1:] == ["update jobid=7 excnodelist=cn1,cn2,cn9"]
+    slurm.exclude_nodes("7", ["cn2"])
+    assert calls(programs, "scontrol")[2:] == ["show hostnames cn[1-2]"], "nothing to change"
+
+
+def test_nodes_that_do_not_work(programs: Path) -> None:  # states as in sinfo's manual; a node has a line per partition
+    states = ["allocated", "mixed", "idle", "completing", "down", "down*", "drained", "draining", "fail", "failing", "idle*",
+              "allocated*", "unknown", "inval", "idle~", "planned", "reserved", "maint"]
+    write_program(programs, "sinfo", "\n".join(f"echo 'cn{i}|{state}'; echo 'cn{i}|{state}'" for i, state in enumerate(states)))
+    assert slurm.bad_nodes("cn[0-17]") == [f"cn{i}" for i in range(4, 14)]
+    assert slurm.bad_nodes("") == []
+
+
+def test_the_state_of_a_job(programs: Path) -> None:
+    write_program(programs, "squeue", "echo '7|COMPLETING|1:02|2|run-a|cn1|x'")
+    assert slurm.job_state("7") == "COMPLETING"
+    write_program(programs, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert slurm.job_state("7") is None
