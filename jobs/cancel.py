@@ -17,9 +17,9 @@ import time
 
 from jobs import slurm
 from jobs.options import Parser, add_runs_dir
-from jobs.runs import EXIT_RECORD, INTERRUPTED, State, find_run, process_birth, state_of, submissions
+from jobs.runs import CANCELLED, EXIT_RECORD, INTERRUPTED, State, find_run, process_birth, state_of, submissions
 from vidmae.layers import ConfigError
-from vidmae.record import SCHEMA, write_json
+from vidmae.record import SCHEMA, make_private_folder, write_json
 
 GRACE_S = 5.0
 
@@ -54,6 +54,7 @@ def cancel(state: State) -> str:
     if not state.active:
         return f"nothing to cancel, {f'job {state.job_id} is ' if state.job_id else ''}{state.state}"
     if state.cluster == "slurm":
+        (make_private_folder(state.run.submit / state.job_id) / CANCELLED).touch()  # first: it keeps the job from requeueing
         slurm.cancel(state.job_id)
         return f"cancelled Slurm job {state.job_id} (scancel), which was {state.state}"
     submission = submissions(state.run)[-1]

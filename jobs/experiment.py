@@ -16,7 +16,8 @@ from jobs import slurm
 from jobs.catalogue import DataSource, environment_catalogue, find_data
 from jobs.options import resource_flags
 from jobs.profiles import ClusterProfile, Site, environment_layer, find_site, flag_layers
-from jobs.resources import Resources, choose_partition, complete, local_resources
+from jobs.resources import SAVE_MARGIN_S, Resources, choose_partition, complete, local_resources
+from vidmae.attempts import read_attempts, totals
 from vidmae.config import PretrainConfig, find_recipe
 from vidmae.layers import ConfigError, Layer, build, parse_set, read_yaml, to_dict
 from vidmae.manifest import ManifestError, Summary, read_summary
@@ -230,6 +231,10 @@ def warnings(e: Experiment) -> list[str]:
     if e.config.data.workers >= r.cpus_per_task > 1:
         found.append(f"data.workers is {e.config.data.workers} and a task has {r.cpus_per_task} CPUs: workers and training "
                      "will share them (--set data.workers=..., --cpus-per-task)")
+    slowest_s = totals(read_attempts(e.run))["slowest_save_s"]
+    if r.signal_delay_s < SAVE_MARGIN_S + slowest_s:
+        found.append(f"signal_delay_s is {r.signal_delay_s}: Slurm may warn {SAVE_MARGIN_S} s late, and the slowest save of "
+                     f"this run took {slowest_s:.0f} s, so a save before the time limit may be cut off (--signal-delay-s)")
     if e.place.cluster == "slurm" and str(e.run.path).startswith(tuple(f"{p}/" for p in NODE_LOCAL)):
         found.append(f"{e.run.path} usually lies on one machine alone; the nodes must see the same folder (--runs-dir)")
     return found

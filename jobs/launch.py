@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import slurm
-from jobs.commands import is_away
+from jobs.locks import release_lock_of_dead_job
 from jobs.resources import Resources
 from jobs.runs import EXIT_RECORD
 from vidmae.record import SCHEMA, RunFolder, port_of_job, write_json
@@ -43,12 +43,19 @@ class Pretrain:
         """Say who this rank is, train, and leave with the exit code, which Slurm then sees."""
         import submitit
 
+        from vidmae import preempt
+
+        preempt.listen()  # in place of submitit's handlers: those save on rank 0 alone and requeue under the others
         os.environ.update(rank_variables(submitit.JobEnvironment()))
+        run = RunFolder(Path(self.run_path))
+        if os.environ["RANK"] == "0":
+            release_lock_of_dead_job(run)
         from vidmae import pretrain
 
         if code := pretrain.main(self.run_path):
-            note_exit_code(Path(self.run_path) / "submit" / os.environ["VIDMAE_JOB_ID"] / EXIT_CODE, code)
-            sys.exit(code)
+            note_exit_code(run.submit / os.environ["VIDMAE_JOB_ID"] / EXIT_CODE, code)
+            if code != preempt.EXIT_PREEMPTED:  # srun kills the other ranks for it, and those are just leaving too
+                sys.exit(code)
 
 
 def note_exit_code(path: Path, code: int) -> None:
@@ -78,7 +85,9 @@ class Request:
         workers: Loader processes of each rank.
         options: sbatch options by submitit's names (account, qos ...); empty ones are left out.
         more_options: Further sbatch options by sbatch's names.
-        signal_delay_s: Seconds from Slurm's warning signal to the limit; None leaves submitit's default.
+        signal: What Slurm sends before the time limit, such as USR2.
+        signal_delay_s: Seconds from that signal to the limit.
+        max_requeues: How often the job may be requeued.
         setup: Shell lines before srun.
         python: Shell command that starts Python; empty takes the launcher's.
         env: Variables of the job.
@@ -91,7 +100,9 @@ class Request:
     workers: int
     options: dict[str, str] = field(default_factory=dict)
     more_options: dict[str, str] = field(default_factory=dict)
-    signal_delay_s: int | None = None
+    signal: str = "USR2"
+    signal_delay_s: int = 300
+    max_requeues: int = 20
     setup: tuple[str, ...] = ()
     python: str = ""
     env: dict[str, str] = field(default_factory=dict)
@@ -107,11 +118,19 @@ def setup_lines(request: Request) -> list[str]:
     return lines + [f"export {name}={shlex.quote(value)}" for name, value in {**exports, **request.env}.items()]
 
 
+def recover_command(request: Request) -> str:
+    """The batch script's last command: it runs beside Slurm's own commands, so not in a container the ranks may be in."""
+    return (f"{shlex.quote(sys.executable)} -m jobs.recover {shlex.quote(str(request.run.path))} $code "
+            f"--max-requeues {request.max_requeues} --signal-delay-s {request.signal_delay_s}")
+
+
 def slurm_parameters(request: Request) -> dict[str, Any]:
     """The request in the words of submitit's SlurmExecutor."""
     r = request.resources
     assert r.time_min is not None
-    more: dict[str, Any] = {"chdir": str(request.run.code), "comment": str(request.run.path)}
+    more: dict[str, Any] = {"chdir": str(request.run.code), "comment": str(request.run.path),
+                            "signal": f"{request.signal}@{request.signal_delay_s}",
+                            "requeue" if request.max_requeues else "no-requeue": True}
     if request.options.get("dependency"):
         more["kill-on-invalid-dep"] = "yes"  # else the job waits for ever once its parent has failed
     more |= {name: value if value else True for name, value in request.more_options.items()}
@@ -122,12 +141,11 @@ def slurm_parameters(request: Request) -> dict[str, Any]:
         "mem": f"{r.mem_mib}M" if r.mem_mib else "0", "stderr_to_stdout": True, "wckey": None,
         # srun of Slurm 22.05 and later no longer takes --cpus-per-task from sbatch
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={r.cpus_per_task}"],
-        "setup": [*setup_lines(request), f"rm -f {noted}"],
-        "teardown": ["code=$?", f"[ -s {noted} ] && code=$(cat {noted})", "exit $code"],
+        # bash runs a trap once srun has ended; without one, a TERM would end the script before its last command
+        "setup": [*setup_lines(request), f"rm -f {noted}", f"trap : TERM {request.signal}"],
+        "teardown": ["code=$?", f"[ -s {noted} ] && code=$(cat {noted})", f"exec {recover_command(request)}"],
         "additional_parameters": more, **request.options,
     }
-    if request.signal_delay_s is not None:
-        parameters["signal_delay_s"] = request.signal_delay_s
     return {key: value for key, value in parameters.items() if value != "" and (value is not None or key == "wckey")}
 
 
@@ -141,22 +159,18 @@ def submit(request: Request, cluster: str) -> str:
     """Submit the job; its id.
 
     Raises:
-        SlurmAwayError: sbatch was not answered; there may be a job all the same.
-        SlurmError: sbatch refused.
+        SlurmError: sbatch refused or did not answer.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
         return str(_executor(request, cluster).submit(Pretrain(str(request.run.path))).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
-        words = " ".join(str(error).split())
-        if getattr(error.__cause__, "returncode", None) == KILLED_BY_LIMIT:
-            words = f"no answer within {slurm.SUBMIT_TIMEOUT_S:g} s"
-        elif not is_away(words):
-            raise slurm.SlurmError(f"`sbatch` refused the job: {words}") from error
-        raise slurm.SlurmAwayError(
-            f"`sbatch` was not answered: {words}; the job may be in the queue all the same (squeue --me --name="
-            f"{request.job_name}); the same command again attaches to it, or submits where there is none") from error
+        code = getattr(error.__cause__, "returncode", None)
+        if code == KILLED_BY_LIMIT:
+            raise slurm.SlurmError(f"`sbatch` did not answer within {slurm.SUBMIT_TIMEOUT_S:g} s; the job may be in the "
+                                   f"queue all the same: squeue --me --name={request.job_name}") from error
+        raise slurm.SlurmError(f"`sbatch` refused the job: {' '.join(str(error).split())}") from error
 
 
 def _executor(request: Request, cluster: str) -> Any:
@@ -226,7 +240,8 @@ def local_script(request: Request, command: str, folder: Path) -> str:
     r = request.resources
     variables = {
         "SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": str(r.tasks_per_node), "SUBMITIT_LOCAL_COMMAND": command,
-        "SUBMITIT_LOCAL_TIMEOUT_S": str(60 * (r.time_min or NO_LIMIT_MIN)), "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "90",
+        "SUBMITIT_LOCAL_TIMEOUT_S": str(60 * (r.time_min or NO_LIMIT_MIN)),
+        "SUBMITIT_LOCAL_SIGNAL_DELAY_S": str(request.signal_delay_s), "SUBMITIT_PREEMPT_SIGNAL": request.signal,
         "SUBMITIT_LOCAL_NODEID": "0", "SUBMITIT_LOCAL_JOB_NUM_NODES": "1", "SUBMITIT_STDERR_TO_STDOUT": "1",
         "SUBMITIT_LOCAL_WITH_SHELL": "",
     }
@@ -268,7 +283,9 @@ def control_local_job(folder: str) -> int:
     finally:
         controller.kill_tasks()
     failed = [code for code in codes if code]
-    code = failed[0] if failed else KILLED_BY_LIMIT if None in codes else 0
+    noted = controller.folder / EXIT_CODE
+    left = int(noted.read_text()) if noted.exists() else 0  # ranks that saved and left exit 0
+    code = failed[0] if failed else KILLED_BY_LIMIT if None in codes else left
     write_json(controller.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "time": time.time()})
     return code if 0 <= code < 256 else 1
 

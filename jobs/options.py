@@ -58,14 +58,16 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-d", "--dependency", metavar="LIST", help="jobs to wait for, such as afterok:123")
     group.add_argument("-J", "--job-name", metavar="NAME", help="name in squeue (default: the run's id)")
     group.add_argument("--signal-delay-s", type=int, metavar="S",
-                       help="seconds from Slurm's warning signal to the time limit (default: 90)")
+                       help="seconds from Slurm's warning signal to the time limit (default: 300, at most a quarter of it)")
+    group.add_argument("--max-requeues", type=int, metavar="N",
+                       help="how often a job that was stopped before its end goes back into the queue (default: 20)")
     group.add_argument("--sbatch", action="append", default=[], metavar="KEY=VALUE", help="any other sbatch option")
 
 
 def resource_flags(args: argparse.Namespace) -> dict[str, Any]:
     """The resource flags as fields of ClusterProfile."""
     names = ("nodes", "partition", "account", "qos", "time", "gpus_per_node", "tasks_per_node", "cpus_per_task", "mem_gib",
-             "constraint", "exclude", "nodelist", "dependency", "job_name", "signal_delay_s")
+             "constraint", "exclude", "nodelist", "dependency", "job_name", "signal_delay_s", "max_requeues")
     return {name: getattr(args, name) for name in names}
 
 

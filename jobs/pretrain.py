@@ -152,7 +152,7 @@ def config_text(e: Experiment) -> str:
     r = e.resources
     values = {**flatten(e.profile), "partition": r.partition, "gpus_per_node": r.gpus_per_node, "mem_gib": r.mem_mib / 1024,
               "tasks_per_node": r.tasks_per_node, "cpus_per_task": r.cpus_per_task,
-              "time": slurm.format_time(r.time_min) if r.time_min else ""}
+              "signal_delay_s": r.signal_delay_s, "time": slurm.format_time(r.time_min) if r.time_min else ""}
     shown = {k: "(not shown)" if k.startswith("env.") else v for k, v in values.items()}
     return "\n".join(lines + _with_origins(shown, e.profile_origins)) + "\n"
 

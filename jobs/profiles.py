@@ -72,7 +72,9 @@ class ClusterProfile:
     job_name: str = ""
     """Name in squeue; empty takes the run's id."""
     signal_delay_s: int | None = None
-    """Seconds between Slurm's warning signal and the time limit; None leaves submitit's default (90)."""
+    """Seconds between Slurm's warning signal and the time limit; None takes 300, at most a quarter of the limit."""
+    max_requeues: int = 20
+    """How often a job that was stopped before its end is put back into the queue."""
     setup: tuple[str, ...] = ()
     """Shell lines that run on the first node before srun: module load ..., source activate ..."""
     python: str = ""
@@ -95,6 +97,7 @@ class ClusterProfile:
                               "GPU (leave --tasks-per-node out, or set --gpus-per-node 0 for CPUs)")
         _check(self.mem_gib is None or self.mem_gib >= 0, "mem_gib", self.mem_gib, "0 (all of a node) or more GiB")
         _check(self.signal_delay_s is None or self.signal_delay_s >= 1, "signal_delay_s", self.signal_delay_s, "1 s or more")
+        _check(self.max_requeues >= 0, "max_requeues", self.max_requeues, "0 (never) or more")
         if self.time:
             try:
                 slurm.parse_time(self.time)

@@ -16,6 +16,8 @@ from jobs.profiles import ClusterProfile
 from vidmae.layers import ConfigError, nearest
 
 DEFAULT_TIME_MIN = 24 * 60
+SIGNAL_DELAY_S = 300
+SAVE_MARGIN_S = 60  # Slurm may send its warning this much off
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Resources:
         time_min: Time limit; None is none.
         gpu_type: What Slurm calls the GPUs, or empty.
         node_mem_mib: Memory of a whole node, or None where it is not known.
+        signal_delay_s: Seconds between the warning signal and the time limit.
     """
 
     partition: str
@@ -43,6 +46,7 @@ class Resources:
     time_min: int | None
     gpu_type: str = ""
     node_mem_mib: int | None = None
+    signal_delay_s: int = SIGNAL_DELAY_S
 
     @property
     def world_size(self) -> int:
@@ -89,11 +93,10 @@ def complete(profile: ClusterProfile, origins: dict[str, str], partition: slurm.
     gpus = filler.gpus()
     tasks = filler.tasks(gpus)
     cpus = filler.cpus(gpus, tasks)
-    shape = filler.shape
+    shape, mem_mib, time_min = filler.shape, filler.mem_mib(gpus, tasks * cpus), filler.time_min()
     resources = Resources(
-        partition.name if partition else profile.partition, profile.nodes, gpus, tasks, cpus,
-        filler.mem_mib(gpus, tasks * cpus), filler.time_min(), shape.gpu_type if shape else "",
-        shape.mem_mib if shape else None)
+        partition.name if partition else profile.partition, profile.nodes, gpus, tasks, cpus, mem_mib, time_min,
+        shape.gpu_type if shape else "", shape.mem_mib if shape else None, filler.signal_delay_s(time_min))
     return resources, filler.said
 
 
@@ -175,6 +178,18 @@ class _Filler:
         self.note("time", slurm.format_time(DEFAULT_TIME_MIN), f"{why}, so a day is assumed (--time)")
         return DEFAULT_TIME_MIN
 
+    def signal_delay_s(self, time_min: int) -> int:
+        limit_s = 60 * time_min
+        if (given := self.profile.signal_delay_s) is not None:
+            if given >= limit_s:
+                raise ConfigError(f"signal_delay_s is {given}, allowed: less than the time limit of {limit_s} s "
+                                  "(--signal-delay-s, --time)")
+            return given
+        delay_s = min(SIGNAL_DELAY_S, limit_s // 4)
+        if delay_s < SIGNAL_DELAY_S:
+            self.note("signal_delay_s", delay_s, f"a quarter of the time limit of {limit_s} s")
+        return delay_s
+
 
 def _tasks(profile: ClusterProfile, gpus: int) -> int:
     tasks = profile.tasks_per_node or gpus or 1
@@ -211,7 +226,8 @@ def local_resources(profile: ClusterProfile, origins: dict[str, str], *, on_cpu:
         origins["cpus_per_task"] = f"this machine has {cpus_here}"
         said.append(f"cpus_per_task {cpus}: {origins['cpus_per_task']}")
     time_min = slurm.parse_time(profile.time) if profile.time and origins.get("time", "").startswith("--") else None
-    return Resources("", 1, gpus, tasks, cpus, 0, time_min), said
+    delay_s = profile.signal_delay_s or (min(SIGNAL_DELAY_S, 60 * time_min // 4) if time_min else SIGNAL_DELAY_S)
+    return Resources("", 1, gpus, tasks, cpus, 0, time_min, signal_delay_s=delay_s), said
 
 
 def count_gpus() -> int:

@@ -17,11 +17,14 @@ from typing import Any
 
 from jobs import slurm
 from vidmae.layers import ConfigError, nearest
+from vidmae.preempt import EXIT_PREEMPTED
 from vidmae.record import RunFolder, read_json
 
 EXIT_RECORD = "exit.json"  # of a local job: submit/<pid>/exit.json
+CANCELLED = "cancelled"  # submit/<jobid>/cancelled: a person wants it to end, so it is not requeued
 FRESH_S = 600.0  # a heartbeat younger than this is a sign of life
 INTERRUPTED = (130, -2)
+LOCAL_STATES = {0: "COMPLETED", EXIT_PREEMPTED: "PREEMPTED", 124: "TIMEOUT"}
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def _local_state(run: RunFolder, submission: Mapping[str, Any], job_id: str) -> 
     ended = read_json(run.submit / job_id / EXIT_RECORD)
     if ended:
         code = int(ended["exit_code"])
-        state = "COMPLETED" if code == 0 else "CANCELLED" if code in INTERRUPTED else "TIMEOUT" if code == 124 else "FAILED"
+        state = "CANCELLED" if code in INTERRUPTED else LOCAL_STATES.get(code, "FAILED")
         elapsed = _elapsed(float(ended["time"]) - float(submission.get("submitted_at_s", ended["time"])))
         return State(run, job_id, "local", state, False, elapsed, "1", host, "exit.json", code)
     if host != socket.gethostname():

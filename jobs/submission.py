@@ -20,6 +20,7 @@ from typing import Any
 
 from jobs import launch, slurm
 from jobs.experiment import KIND, Experiment
+from jobs.locks import live_holder
 from jobs.runs import process_birth, state_of, submissions, why
 from jobs.snapshot import code_state, take_snapshot
 from vidmae.layers import ConfigError, to_yaml
@@ -44,7 +45,8 @@ def make_request(e: Experiment) -> launch.Request:
     return launch.Request(
         run=e.run, job_name=p.job_name or e.run.path.name, resources=e.resources, on_cpu=e.on_cpu,
         workers=e.config.data.workers, options={k: v for k, v in options.items() if v}, more_options=dict(p.sbatch),
-        signal_delay_s=p.signal_delay_s, setup=p.setup, python=p.python, env=dict(p.env))
+        signal=e.config.recovery.signals[0], signal_delay_s=e.resources.signal_delay_s, max_requeues=p.max_requeues,
+        setup=p.setup, python=p.python, env=dict(p.env))
 
 
 def submit_once(e: Experiment, *, retry: bool, command: list[str]) -> Outcome:
@@ -64,7 +66,7 @@ def submit_once(e: Experiment, *, retry: bool, command: list[str]) -> Outcome:
             return Outcome("done", str((submissions(e.run) or [{}])[-1].get("job_id") or ""))
         if active := _active_job(e.run, retry=retry):
             return Outcome("attached", active)
-        _clear_stale_lock(e.run)
+        _refuse_if_held(e.run)
         return Outcome("submitted", _submit(e, command))
 
 
@@ -96,25 +98,10 @@ def _adopt(run: RunFolder) -> None:
         write_json(run.record, record)
 
 
-def _clear_stale_lock(run: RunFolder) -> None:
-    """Remove the training lock of a job of this run that has ended: its node may be gone, and nobody else may know."""
-    holder = read_json(run.lock)
-    if holder is None:
-        return
-    job_id = str(holder.get("job_id"))
-    mine = {str(s.get("job_id")): s for s in submissions(run)}
-    if job_id not in mine:
-        return  # started by hand (torchrun, a notebook): the training job itself decides
-    if mine[job_id].get("cluster") == "slurm":
-        alive = any(job.active for job in slurm.queued([job_id]))
-    elif mine[job_id].get("host") == socket.gethostname():
-        alive = process_birth(int(holder.get("pid", 0))) is not None
-    else:
-        alive = True
-    if alive:
-        raise ConfigError(f"{run.path.name} is still being written by job {job_id} on {holder.get('host')}; stop it: "
+def _refuse_if_held(run: RunFolder) -> None:
+    if holder := live_holder(run):
+        raise ConfigError(f"{run.path.name} is still being written by job {holder}; stop it: "
                           f"python jobs/cancel.py {run.path}")
-    run.lock.unlink(missing_ok=True)
 
 
 def _submit(e: Experiment, command: list[str]) -> str:

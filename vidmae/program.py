@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -80,6 +81,7 @@ def _record_failure(run: RunFolder, error: Exception, ranks: dist.Ranks | None) 
     traceback.print_exc()
     print(f"error: rank {rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
     if not run.failure.exists():  # the first rank that fails knows why; the others fail because of it
-        write_json(run.failure, {"schema": SCHEMA, "job_id": job_id(), "time": time.time(), "rank": rank,
-                                 "kind": LOST if dist.is_lost_peer(error) else "error",
-                                 "error": type(error).__name__, "message": str(error)})
+        with contextlib.suppress(OSError):  # the disk is full: the log has it
+            write_json(run.failure, {"schema": SCHEMA, "job_id": job_id(), "time": time.time(), "rank": rank,
+                                     "kind": LOST if dist.is_lost_peer(error) else "error",
+                                     "error": type(error).__name__, "message": str(error)})

@@ -51,7 +51,7 @@ def launch(folder: Path, what: str, *more: str) -> subprocess.CompletedProcess[s
 FLAGS = {
     "pretrain.py": "-h --help --recipe --data --set --name --cluster --profile -N --nodes -p --partition -A --account -q --qos -t "
                    "--time --gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x "
-                   "--exclude -w --nodelist -d --dependency -J --job-name --signal-delay-s --sbatch --dry-run --wait --follow "
+                   "--exclude -w --nodelist -d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --dry-run --wait --follow "
                    "--retry --runs-dir --json --print-config",
     "status.py": "-h --help --runs-dir --json",
     "logs.py": "-h --help --rank --job -f --follow --runs-dir",

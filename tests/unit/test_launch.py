@@ -40,7 +40,7 @@ def test_the_script_asks_for_what_was_resolved(tmp_path: Path) -> None:
         "--dependency": "afterok:7", "--exclusive": "", "--gpus-per-node": "2", "--job-name": "a-12345678",
         "--kill-on-invalid-dep": "yes", "--mail-type": "END", "--mem": "4096M", "--nodes": "2", "--ntasks-per-node": "2",
         "--open-mode": "append", "--output": f"{tmp_path}/submit/%j/%j_0_log.out", "--partition": "gpu",
-        "--signal": "USR2@300", "--time": "90"}
+        "--requeue": "", "--signal": "USR2@300", "--time": "90"}
     (srun,) = [shlex.split(line) for line in script.splitlines() if line.startswith("srun ")]
     assert "--kill-on-bad-exit=1" in srun and "--cpus-per-task=4" in srun
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"

@@ -1,0 +1,151 @@
+"""What becomes of a job whose ranks have left: the last command of its batch script, on its first node.
+
+    python -m jobs.recover RUN CODE --max-requeues 20 --signal-delay-s 300
+
+    the run is done                                            exit 0
+    saved and left because a signal asked for it (75)          requeue
+    a rank was killed, a node was lost, a collective hung      requeue, without the nodes that Slurm calls bad
+    an error of the code, the configuration or the data        exit with its code: it would come again
+    requeued too often, three attempts without progress,
+    or Slurm refuses                                           exit 75, so that an `afterok` child does not start
+
+Ranks do not requeue by themselves: one that does is killed by Slurm while others still save, and a killed one cannot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import slurm
+from jobs.resources import SAVE_MARGIN_S
+from jobs.runs import CANCELLED
+from vidmae.attempts import read_attempts, totals
+from vidmae.preempt import EXIT_PREEMPTED
+from vidmae.record import SCHEMA, RunFolder, read_json, write_json
+
+STUCK_ATTEMPTS = 3
+PATIENCE_S = 600.0  # a controller that is away for longer than this does not get the request
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to requeue; else the exit code; and why, for people."""
+
+    requeue: bool
+    exit_code: int
+    why: str
+
+
+def judge(run: RunFolder, job_id: str, code: int, *, restarts: int, max_requeues: int) -> Verdict:
+    """Decide from the run's own records.
+
+    Args:
+        run: The run folder.
+        job_id: Of the job whose ranks have left.
+        code: Exit code of the ranks.
+        restarts: How often Slurm has requeued the job.
+        max_requeues: How often it may.
+    """
+    if run.result.exists():
+        return Verdict(False, 0, "the run is done")
+    if (run.submit / job_id / CANCELLED).exists():
+        return Verdict(False, code or EXIT_PREEMPTED, "cancelled with jobs/cancel.py, so not requeued")
+    failure = read_json(run.failure) or {}
+    if str(failure.get("job_id")) == job_id and failure.get("kind") == "error":
+        return Verdict(False, code or 1, f"rank {failure['rank']} failed, so not requeued: {failure['message']}")
+    if code == 2:
+        return Verdict(False, 2, "another job writes to the run folder, or the configuration cannot run: not requeued")
+    if restarts >= max_requeues:
+        return Verdict(False, EXIT_PREEMPTED, f"requeued {restarts} times, which is all that --max-requeues allows")
+    if code == EXIT_PREEMPTED:
+        return Verdict(True, 0, "saved, requeueing")
+    last = [(a.first_step, a.last_step, a.ended) for a in read_attempts(run)][-STUCK_ATTEMPTS:]
+    if len(last) == STUCK_ATTEMPTS and all(ended == "" for *_, ended in last) and len({first for first, *_ in last}) == 1:
+        return Verdict(False, EXIT_PREEMPTED, f"{STUCK_ATTEMPTS} attempts in a row started at step {last[0][0]} and died "
+                                              "before their next checkpoint: not requeued")
+    how = f"killed by signal {code - 128}" if code > 128 else f"exit {code}"
+    return Verdict(True, 0, f"a rank ended without being done ({how}), requeueing")
+
+
+def check_writable(run: RunFolder, verdict: Verdict) -> Verdict:
+    """Do not requeue where the run folder takes no more files: the next attempt could not even say so."""
+    probe = run.path / ".recover.json"
+    try:
+        write_json(probe, {"why": verdict.why})
+        probe.unlink()
+        return verdict
+    except OSError as error:
+        why = f"{run.path} cannot be written ({error.strerror}), so the job is not requeued; make room, then --retry"
+        print(why, flush=True)
+        return Verdict(False, EXIT_PREEMPTED, why)
+
+
+def requeue(job_id: str) -> bool:
+    """Ask Slurm until it answers to requeue the job that this process belongs to; False where it will not.
+
+    Asking twice does no harm: once the first request is accepted, the job is no longer running and this process ends.
+    """
+    deadline, pause_s = time.monotonic() + PATIENCE_S, 1.0
+    while True:
+        try:
+            if (state := slurm.job_state(job_id)) not in (None, "RUNNING"):
+                print(f"job {job_id} is {state}: Slurm is ending or requeueing it by itself", flush=True)
+                return False
+            bad = slurm.bad_nodes(os.environ.get("SLURM_JOB_NODELIST", ""))
+            slurm.requeue(job_id)
+            break
+        except slurm.SlurmError as error:
+            if not isinstance(error, SlurmAwayError) or time.monotonic() > deadline:
+                print(f"error: {error}. Continue the run with --retry", flush=True)
+                return False
+            print(f"{error}; asking again in {pause_s:.0f} s", flush=True)
+            time.sleep(pause_s)
+            pause_s = min(30.0, 2 * pause_s)
+    print(f"requeued job {job_id}", flush=True)
+    if bad:
+        try:
+            slurm.exclude_nodes(job_id, bad)
+            print(f"without {','.join(bad)}", flush=True)
+        except slurm.SlurmError as error:
+            print(f"warning: {error}; the job may start on {','.join(bad)} again", flush=True)
+    return True
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the job's exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("code", type=int, help="exit code of the ranks")
+    parser.add_argument("--max-requeues", type=int, default=20)
+    parser.add_argument("--signal-delay-s", type=int, default=300)
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # requeueing ends this script with it, and there are nodes to exclude
+    run, job_id = RunFolder(args.run), os.environ["SLURM_JOB_ID"]
+    verdict = judge(run, job_id, args.code, restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+                    max_requeues=args.max_requeues)
+    print(f"job {job_id}: {verdict.why}", flush=True)
+    if verdict.requeue:
+        verdict = check_writable(run, verdict)
+    slowest_s = totals(read_attempts(run))["slowest_save_s"]
+    if args.signal_delay_s < SAVE_MARGIN_S + slowest_s:
+        print(f"warning: --signal-delay-s {args.signal_delay_s} is shorter than {SAVE_MARGIN_S} s plus the slowest save, "
+              f"{slowest_s:.0f} s: a warning before the time limit may come too late to save", flush=True)
+    if verdict.requeue and requeue(job_id):
+        return 0
+    code = EXIT_PREEMPTED if verdict.requeue else verdict.exit_code
+    if code and not run.failure.exists():
+        with contextlib.suppress(OSError):  # the disk is full: the log has said why
+            write_json(run.failure, {"schema": SCHEMA, "job_id": job_id, "time": time.time(), "rank": 0, "kind": "stopped",
+                                     "error": "Stopped", "message": verdict.why})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
