@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import slurm
+from jobs.commands import SlurmAwayError
 from jobs.resources import SAVE_MARGIN_S
 from jobs.runs import CANCELLED
 from vidmae.attempts import read_attempts, totals

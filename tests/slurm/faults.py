@@ -1,0 +1,368 @@
+"""The fault matrix: break a training job in every way that a cluster does, and see whether it ends as if unbroken.
+
+    python -m tests.slurm.faults                         all faults x ZeRO 1, 2, 3 (about 40 minutes on 2 cores)
+    python -m tests.slurm.faults --faults usr2,hung --stages 2
+    make faults                                          the first of these
+
+Each row starts a run of two ranks on two nodes with `jobs/pretrain.py`, does the fault while it trains, waits until the
+job has come back by itself and is done, and compares metrics, weights and optimizer state with an uninterrupted run of
+the same stage bit for bit. Everything is real: slurmctld, srun, signals, kill -9, a full file system.
+Exit code 1 where a row did not survive, lost more steps than it may, or differs in one bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.interruptions import differences, wait_for_step
+from tests.runs import TINY, make_manifest
+from tests.slurm import cluster as slurm
+from tests.slurm.cluster import Cluster
+from vidmae.attempts import read_attempts
+from vidmae.metrics import read_metrics
+from vidmae.record import RunFolder, read_json
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS, EVERY = 24, 10
+AT_STEP = 13  # the fault comes after this step: three after a checkpoint
+TMPFS_MIB = 96
+
+
+@dataclass
+class Job:
+    """One training job of the matrix."""
+
+    cluster: Cluster
+    run: RunFolder
+    id: str
+    arguments: list[str]
+    repairs: list[Callable[[], None]] = field(default_factory=list)  # what puts the cluster right again
+
+    def pid(self, rank: int) -> int:
+        """Process of a rank: a child of slurmstepd that has the job's and the rank's number."""
+        marks = {f"SLURM_JOB_ID={self.id}".encode(), f"SLURM_PROCID={rank}".encode()}
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                if entry.name.isdigit() and marks <= set((entry / "environ").read_bytes().split(b"\0")):
+                    parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                    if "slurmstepd" in Path(f"/proc/{parent}/comm").read_text():
+                        return int(entry.name)
+        raise LookupError(f"job {self.id} has no rank {rank}")
+
+    def node(self, rank: int) -> str:
+        """Node that a rank runs on."""
+        words = Path(f"/proc/{self.pid(rank)}/environ").read_bytes().split(b"\0")
+        return next(w for w in words if w.startswith(b"SLURMD_NODENAME=")).partition(b"=")[2].decode()
+
+    def wait_step(self, step: int) -> None:
+        """Wait until a step is done, the job being alive."""
+        wait_for_step(self.run, step, timeout_s=180)
+
+
+def usr2(job: Job) -> None:
+    job.cluster.run("scancel", "--signal=USR2", job.id)
+
+
+def term(job: Job) -> None:
+    job.cluster.run("scancel", "--signal=TERM", job.id)
+
+
+def time_limit(job: Job) -> None:
+    """Hold the ranks until Slurm's warning before the time limit is waiting for them, then let them see it."""
+    pids = [job.pid(rank) for rank in (0, 1)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 150
+    while not all(_pending(pid, signal.SIGUSR2) for pid in pids):
+        assert time.monotonic() < deadline, "Slurm does not warn"
+        time.sleep(0.2)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+def kill_rank_0(job: Job) -> None:
+    os.kill(job.pid(0), signal.SIGKILL)
+
+
+def kill_rank_1(job: Job) -> None:
+    os.kill(job.pid(1), signal.SIGKILL)
+
+
+def kill_slurmd(job: Job) -> None:
+    """The node of rank 1 loses power."""
+    node = job.node(1)
+    job.repairs.append(lambda: job.cluster.start_node(node))
+    job.cluster.kill_node(node)
+
+
+def node_down(job: Job) -> None:
+    node = job.node(1)
+    job.repairs.append(lambda: job.cluster.resume(node))
+    job.cluster.down(node)
+
+
+def requeue(job: Job) -> None:
+    job.cluster.run("scontrol", "requeue", job.id)
+
+
+def disk_full(job: Job) -> None:
+    """Fill the file system of the run; once the job has given up, make room and continue it as the README says."""
+    filler = job.run.path.parent / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as f:
+        while True:
+            f.write(bytes(2**16))
+            f.flush()
+    deadline = time.monotonic() + 180
+    while job.cluster.job_state(job.id) not in ("FAILED", "COMPLETED", "CANCELLED"):
+        assert time.monotonic() < deadline, "the job does not give up"
+        time.sleep(0.5)
+    filler.unlink()
+    job.id = submit(job.arguments, "--retry")
+
+
+def truncated_checkpoint(job: Job) -> None:
+    """The newest checkpoint is cut in half while the job dies."""
+    os.kill(job.pid(1), signal.SIGKILL)
+    newest = max(job.run.checkpoints.glob("step_*"))
+    shard = max(newest.rglob("*.pt"), key=lambda p: p.stat().st_size)
+    os.truncate(shard, shard.stat().st_size // 2)
+
+
+def hung_collective(job: Job) -> None:
+    """Rank 1 stands still, so rank 0 waits in the next collective."""
+    os.kill(job.pid(1), signal.SIGSTOP)
+
+
+def no_accounting(job: Job) -> None:
+    job.repairs.append(job.cluster.start_slurmdbd)
+    job.cluster.stop_slurmdbd()
+    os.kill(job.pid(1), signal.SIGKILL)
+
+
+def controller_restart(job: Job) -> None:
+    """A rank dies while slurmctld is away; it comes back ten seconds later."""
+    job.cluster.stop_controller()
+    os.kill(job.pid(1), signal.SIGKILL)
+    time.sleep(10)
+    job.cluster.start_controller()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to a job.
+
+    Attributes:
+        title: For the table.
+        act: Does it.
+        after: The step that it waits for.
+        may_lose: Steps that may have to be done again.
+        flags: What the launcher is told beside the usual.
+    """
+
+    title: str
+    act: Callable[[Job], None]
+    after: int = AT_STEP
+    may_lose: int = EVERY
+    flags: tuple[str, ...] = ("--time", "20")
+
+
+FAULTS = {
+    "usr2": Fault("USR2 to the job", usr2, may_lose=0),
+    "term": Fault("TERM to the job", term, may_lose=0),
+    "limit": Fault("time limit", time_limit, may_lose=0, flags=("--time", "3", "--signal-delay-s", "100")),
+    "kill0": Fault("kill -9 of rank 0", kill_rank_0),
+    "kill1": Fault("kill -9 of rank 1", kill_rank_1),
+    "slurmd": Fault("kill -9 of a slurmd and its job steps", kill_slurmd),
+    "down": Fault("node set down", node_down),
+    "requeue": Fault("scontrol requeue", requeue),
+    "disk": Fault("disk full, then room and --retry", disk_full),
+    "truncated": Fault("newest checkpoint truncated, rank killed", truncated_checkpoint, after=22, may_lose=2 * EVERY),
+    "hung": Fault("hung collective (a rank stopped)", hung_collective, flags=("--time", "20", "--set",
+                                                                            "recovery.step_limit_s=8")),
+    "slurmdbd": Fault("kill -9 of rank 1, slurmdbd stopped", no_accounting),
+    "slurmctld": Fault("kill -9 of rank 1, slurmctld restarted", controller_restart),
+}
+
+
+@dataclass
+class Row:
+    """What came of a fault in a ZeRO stage.
+
+    Attributes:
+        survived: The run reached its end.
+        steps_lost: Steps done again; None where it did not survive.
+        back_s: Seconds from the fault to the first step after it.
+        differs: What is not bit for bit that of the uninterrupted run.
+        problem: Why it did not survive.
+    """
+
+    fault: str
+    stage: int
+    survived: bool = False
+    steps_lost: int | None = None
+    back_s: float | None = None
+    differs: list[str] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """The row is green."""
+        allowed = FAULTS[self.fault].may_lose
+        return self.survived and not self.differs and self.steps_lost is not None and self.steps_lost <= allowed
+
+
+def submit(arguments: list[str], *more: str) -> str:
+    """Type a launcher's command; the job id."""
+    done = subprocess.run([sys.executable, str(ROOT / "jobs/pretrain.py"), *arguments, *more], cwd=ROOT, capture_output=True,
+                          text=True, timeout=180, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def command(manifest: Path, runs: Path, stage: int, *flags: str) -> list[str]:
+    settings = [*TINY, "train.device=cpu", f"train.zero_stage={stage}", f"checkpoint.every_steps={EVERY}",
+                f"train.phases=[{{duration: {STEPS} steps, lr: 1.0e-3}}]"]
+    return ["--recipe", "demo", "--data", str(manifest), "--partition", "gpu", "--nodes", "2", "--gpus-per-node", "0",
+            "--tasks-per-node", "1", "--cpus-per-task", "2", "--mem", "2G", "--runs-dir", str(runs),
+            *(arg for s in settings for arg in ("--set", s)), *flags]
+
+
+def the_run(runs: Path) -> RunFolder:
+    (record,) = runs.glob("*/run.json")
+    return RunFolder(record.parent)
+
+
+def wait_done(job: Job, timeout_s: float = 240) -> None:
+    """Wait for result.json, and for the end of the job that wrote it."""
+    deadline = time.monotonic() + timeout_s
+    while not job.run.result.exists():
+        queue = job.cluster.run("squeue", "-h", "-o", "%T", "-j", job.id, check=False, timeout_s=30)
+        gone = queue.returncode == 0 and queue.stdout.strip() in ("", "FAILED", "CANCELLED", "TIMEOUT", "COMPLETED")
+        if (gone and not job.run.result.exists()) or time.monotonic() > deadline:
+            why = (read_json(job.run.failure) or {}).get("message", "")
+            raise TimeoutError(f"job {job.id} is {'over' if gone else 'not done in time'} without a result: {why}")
+        time.sleep(0.5)
+
+
+def uninterrupted(cluster: Cluster, manifest: Path, folder: Path, stage: int) -> RunFolder:
+    """The run that the rows of a stage are compared with."""
+    runs = folder / f"whole{stage}"
+    arguments = command(manifest, runs, stage, "--time", "20")
+    job = Job(cluster, RunFolder(folder), submit(arguments), arguments)
+    job.run = the_run(runs)
+    wait_done(job)
+    return job.run
+
+
+def run_row(cluster: Cluster, manifest: Path, folder: Path, name: str, whole: RunFolder, stage: int, *more: str) -> Row:
+    """Do one fault to one run.
+
+    Args:
+        cluster: A running cluster whose nodes are all up; it is left so.
+        manifest: The clips.
+        folder: An own folder.
+        name: Of the fault.
+        whole: The uninterrupted run of the stage.
+        stage: ZeRO stage.
+        more: Further flags of the launcher.
+    """
+    row, fault = Row(name, stage), FAULTS[name]
+    with _file_system(folder, small=name == "disk") as runs:
+        arguments = command(manifest, runs, stage, *fault.flags, *more)
+        job = Job(cluster, RunFolder(runs), submit(arguments), arguments)
+        try:
+            job.run = the_run(runs)
+            job.wait_step(fault.after)
+            began = time.time()
+            fault.act(job)
+            reached = read_metrics(job.run)[-1]["step"] if name != "disk" else 2 * EVERY - 1
+            wait_done(job)
+            row.survived = True
+            last = read_attempts(job.run)[-1]
+            row.steps_lost = max(0, reached - last.first_step)
+            row.back_s = last.started + last.starting_s - began
+            row.differs = differences(job.run, whole)
+        except (TimeoutError, LookupError, AssertionError) as error:
+            row.problem = str(error)
+        finally:
+            cluster.run("scancel", job.id, check=False)
+            for repair in job.repairs:
+                repair()
+    return row
+
+
+@contextlib.contextmanager
+def _file_system(folder: Path, *, small: bool) -> Iterator[Path]:
+    """A folder for runs, on a small file system of its own where it is to fill up."""
+    runs = folder / "runs"
+    runs.mkdir(mode=0o700, parents=True)
+    if small:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={TMPFS_MIB}m,mode=700", "tmpfs", str(runs)], check=True)
+    try:
+        yield runs
+    finally:
+        if small:
+            for _ in range(20):  # the last process of the job may still be leaving
+                if subprocess.run(["umount", str(runs)], capture_output=True).returncode == 0:
+                    break
+                time.sleep(1)
+
+
+def _pending(pid: int, number: signal.Signals) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| fault | ZeRO | survived | steps lost | back after | bit-identical |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        lost = "-" if row.steps_lost is None else str(row.steps_lost)
+        back = "-" if row.back_s is None else f"{row.back_s:.0f} s"
+        same = "-" if not row.survived else "no" if row.differs else "yes"
+        lines.append(f"| {FAULTS[row.fault].title} | {row.stage} | {'yes' if row.survived else 'NO'} | {lost} | {back} | {same} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faults", default=",".join(FAULTS), help="default: %(default)s")
+    parser.add_argument("--stages", default="1,2,3", help="ZeRO stages (default: %(default)s)")
+    args = parser.parse_args()
+    names, stages = args.faults.split(","), [int(s) for s in args.stages.split(",")]
+    if unknown := set(names) - set(FAULTS):
+        parser.error(f"no fault {', '.join(sorted(unknown))}; there are: {', '.join(FAULTS)}")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="vidmae-faults-") as folder:
+        cluster = slurm.start(Path(folder) / "slurm")
+        os.environ.update(cluster.env)
+        try:
+            manifest = make_manifest(Path(folder))
+            for stage in stages:
+                whole = uninterrupted(cluster, manifest, Path(folder), stage)
+                for name in names:
+                    row = run_row(cluster, manifest, Path(folder) / f"{name}{stage}", name, whole, stage)
+                    rows.append(row)
+                    print(json.dumps({"fault": name, "stage": stage, "ok": row.ok, "steps_lost": row.steps_lost,
+                                      "back_s": row.back_s, "problem": row.problem, "differs": row.differs[:5]}),
+                          file=sys.stderr, flush=True)
+        finally:
+            slurm.stop(cluster.folder)
+    print(table(rows))
+    return 0 if all(row.ok for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
