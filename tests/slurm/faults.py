@@ -50,11 +50,13 @@ class Job:
     repairs: list[Callable[[], None]] = field(default_factory=list)  # what puts the cluster right again
 
     def pid(self, rank: int) -> int:
-        """Process of a rank: a child of slurmstepd that has the job's and the rank's number."""
+        """Process of a rank: a child of slurmstepd with the job's and the rank's number, and not the batch script."""
         marks = {f"SLURM_JOB_ID={self.id}".encode(), f"SLURM_PROCID={rank}".encode()}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError, IndexError):
-                if entry.name.isdigit() and marks <= set((entry / "environ").read_bytes().split(b"\0")):
+                if not entry.name.isdigit() or b"submitit" not in (entry / "cmdline").read_bytes():
+                    continue
+                if marks <= set((entry / "environ").read_bytes().split(b"\0")):
                     parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
                     if "slurmstepd" in Path(f"/proc/{parent}/comm").read_text():
                         return int(entry.name)
@@ -79,12 +81,12 @@ def term(job: Job) -> None:
 
 
 def time_limit(job: Job) -> None:
-    """Hold the ranks until Slurm's warning before the time limit is waiting for them, then let them see it."""
+    """Hold the ranks until Slurm warns them of the time limit; it lets them go on itself."""
     pids = [job.pid(rank) for rank in (0, 1)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     deadline = time.monotonic() + 150
-    while not all(_pending(pid, signal.SIGUSR2) for pid in pids):
+    while all(_holds(pid) for pid in pids):
         assert time.monotonic() < deadline, "Slurm does not warn"
         time.sleep(0.2)
     for pid in pids:
@@ -319,10 +321,11 @@ def _file_system(folder: Path, *, small: bool) -> Iterator[Path]:
                 time.sleep(1)
 
 
-def _pending(pid: int, number: signal.Signals) -> bool:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
-    return any(mask >> (number - 1) & 1 for mask in masks)
+def _holds(pid: int) -> bool:
+    """Whether a stopped process has not been warned yet."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    waiting = int(lines["SigPnd"], 16) | int(lines["ShdPnd"], 16)
+    return lines["State"].split()[0] == "T" and not waiting >> (signal.SIGUSR2 - 1) & 1
 
 
 def table(rows: list[Row]) -> str:
