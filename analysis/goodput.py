@@ -8,21 +8,6 @@ ends the job, so a job fails `nodes` times as often as a node; preemptions and t
 EVERY_STEPS into `--set checkpoint.every_steps=N`. Standard output is a table, or with --json one object a line.
 
 Exit codes: 0 ok, 2 a value that cannot be.
-
-The closed formula. Failures come at random with mean distance M, on average as often in any second as in any other. A
-segment is tau of work and a save of C; a failure in it throws it away and costs a restart of R, in which failures may
-come, too. From its start a stretch of length x takes E(x) = integral_0^x (t + E(x)) exp(-t/M)/M dt + x exp(-x/M), so
-
-    E(x) = M (exp(x/M) - 1)
-
-if a failure means to begin the stretch again. A segment is a first attempt of tau + C and, where that fails, a stretch of
-R + tau + C:
-
-    wall = M (1 - exp(-(tau + C)/M)) + (1 - exp(-(tau + C)/M)) E(R + tau + C) = M exp(R/M) (exp((tau + C)/M) - 1)
-    goodput = tau / wall
-
-Source: J. T. Daly 2006, A higher order estimate of the optimum checkpoint interval for restart dumps, FGCS 22(3), 303-312,
-for the formula and the interval; J. W. Young 1974, CACM 17(9), for the first-order interval.
 """
 
 from __future__ import annotations
@@ -38,7 +23,7 @@ from typing import NoReturn
 import numpy as np
 
 NODES = tuple(2**i for i in range(11))
-MOST_ATTEMPTS = 1000.0  # a segment that fails this often on average is not simulated: it would take for ever
+MOST_ATTEMPTS = 100.0  # a segment that fails this often on average is not simulated: it would take for ever
 MOST_SEGMENTS = 10**7  # of a simulated run: memory
 HEADER = ("NODES", "MTBF_H", "YOUNG_S", "DALY_S", "INTERVAL_S", "EVERY_STEPS", "GOODPUT", "SIMULATED", "FAILURES")
 
@@ -73,12 +58,12 @@ class Row:
 
 
 def young(mtbf_s: float, save_s: float) -> float:
-    """Best interval to first order: sqrt(2 C M). Source: Young 1974."""
+    """Best interval to first order: sqrt(2 C M). Source: J. W. Young 1974, CACM 17(9)."""
     return math.sqrt(2 * save_s * mtbf_s)
 
 
 def daly(mtbf_s: float, save_s: float) -> float:
-    """Best interval to higher order; M itself where a save takes twice as long as that. Source: Daly 2006."""
+    """Best interval to higher order; M itself where a save takes twice as long as that. Source: Daly 2006, as below."""
     if save_s >= 2 * mtbf_s:
         return mtbf_s
     ratio = save_s / (2 * mtbf_s)
@@ -86,17 +71,26 @@ def daly(mtbf_s: float, save_s: float) -> float:
 
 
 def goodput(mtbf_s: float, save_s: float, restart_s: float, interval_s: float) -> float:
-    """Expected useful time / wall time of a long run, by the closed formula above.
+    """Expected useful time / wall time of a long run, exact where times between failures are exponential.
+
+    A stretch of length x that is begun again after each failure takes, on average,
+
+        E(x) = integral_0^x (t + E(x)) exp(-t/M)/M dt + x exp(-x/M), so E(x) = M (exp(x/M) - 1).
+
+    A segment is tau of work and a save of C: one attempt of w = tau + C and, where it fails, a stretch of R + w, since
+    failures come in restarts, too. An attempt takes M (1 - exp(-w/M)) and fails with chance 1 - exp(-w/M):
+
+        wall = (1 - exp(-w/M)) (M + E(R + w)) = M exp(R/M) (exp(w/M) - 1),   goodput = tau / wall.
 
     Args:
         mtbf_s: M, mean time between failures of the job.
         save_s: C, how long a save stalls the job.
         restart_s: R, from a failure to the first new step.
         interval_s: tau, useful work between two saves.
+    Source: J. T. Daly 2006, A higher order estimate of the optimum checkpoint interval for restart dumps, FGCS 22(3).
     """
-    # tau / (M exp(R/M) (exp(w/M) - 1)) with w = tau + C, in a form that cannot overflow
     w = (interval_s + save_s) / mtbf_s
-    return interval_s / mtbf_s * math.exp(-restart_s / mtbf_s - w) / -math.expm1(-w)
+    return interval_s / mtbf_s * math.exp(-restart_s / mtbf_s - w) / -math.expm1(-w)  # in a form that cannot overflow
 
 
 def simulate(mtbf_s: float, save_s: float, restart_s: float, interval_s: float, *, segments: int, runs: int,
@@ -158,18 +152,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (--help lists the flags)\n")
 
 
-def number(least: float, most: float, unit: str = "", *, above: bool = False) -> Callable[[str], float]:
-    """An argparse type: a number in a range, whole where the range is; `above` leaves `least` itself out."""
+def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
+    """An argparse type: a number in a range, whole where the range is."""
     kind = type(least)
-    allowed = f"{'more than ' if above else ''}{least:g} to {most:g} {unit}".rstrip()
+    allowed = f"{'a whole' if kind is int else 'a'} number, {least:,.10g} to {most:,.10g} {unit}".rstrip()
 
     def parse(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not least <= value <= most or (above and value == least):
-            raise argparse.ArgumentTypeError(f"{text} is not allowed: {'a whole' if kind is int else 'a'} number, {allowed}")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not allowed: {allowed}")
         return value
 
     return parse
@@ -181,20 +175,20 @@ def make_parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what")
     what.add_argument("--nodes", type=number(1, 10**6, "nodes"), nargs="+", default=NODES, metavar="N",
                       help="nodes of the job, one number or several (default: the powers of two from 1 to 1024)")
-    what.add_argument("--mtbf-h", type=number(0.0, 1e9, "h", above=True), default=6300.0, metavar="HOURS",
+    what.add_argument("--mtbf-h", type=number(0.001, 1e9, "h"), default=6300.0, metavar="HOURS",
                       help="mean time between failures of one node (default: %(default)g, from the training of Llama 3: 419 "
                       "unplanned interruptions of 2,048 nodes in 54 days, arXiv 2407.21783)")
-    what.add_argument("--save-s", type=number(0.0, 1e9, "s", above=True), default=40.0, metavar="S",
+    what.add_argument("--save-s", type=number(0.001, 1e9, "s"), default=40.0, metavar="S",
                       help="seconds for which a save stalls training (default: %(default)g)")
     what.add_argument("--restart-s", type=number(0.0, 1e9, "s"), default=300.0, metavar="S",
                       help="seconds from a failure to the first new step: requeueing, waiting, starting, restoring "
                       "(default: %(default)g)")
-    what.add_argument("--interval-s", type=number(0.0, 1e9, "s", above=True), metavar="S",
+    what.add_argument("--interval-s", type=number(0.001, 1e9, "s"), metavar="S",
                       help="judge this many seconds of work between two saves (default: the best, DALY_S)")
-    what.add_argument("--step-s", type=number(0.0, 1e9, "s", above=True), metavar="S",
+    what.add_argument("--step-s", type=number(0.001, 1e9, "s"), metavar="S",
                       help="seconds of an optimizer step; the interval is then whole steps and EVERY_STEPS says how many")
     control = parser.add_argument_group("simulation")
-    control.add_argument("--hours", type=number(0.0, 1e6, "h", above=True), default=168.0, metavar="HOURS",
+    control.add_argument("--hours", type=number(0.001, 1e6, "h"), default=168.0, metavar="HOURS",
                          help="useful work of each simulated run, to whole intervals (default: %(default)g)")
     control.add_argument("--runs", type=number(2, 10**6, "runs"), default=2000, metavar="N",
                          help="simulated runs for each number of nodes (default: %(default)s)")

@@ -288,9 +288,10 @@ def job_state(job_id: str) -> str | None:
 
 
 def requeue(job_id: str) -> None:
-    """End a job's processes and put it back in the queue under the same id. Works from inside the job, too.
+    """End a job's processes and put it back in the queue under the same id.
 
-    One try: a second could end the job that the first has started again.
+    From inside the job, too: its batch script gets SIGTERM then, and SIGKILL after the cluster's KillWait. One try, since
+    a second could end the job that the first has started again.
 
     Raises:
         SlurmAwayError: No answer; it may have been requeued all the same.
@@ -300,7 +301,9 @@ def requeue(job_id: str) -> None:
 
 
 def exclude_nodes(job_id: str, nodes: Iterable[str]) -> None:
-    """Keep a pending job off these nodes, too: they are added to those that it avoids already.
+    """Keep a job that waits off these nodes, too: they are added to those that it avoids already.
+
+    A job that was just requeued waits at once, also while its processes still end.
 
     Raises:
         SlurmError: The job is unknown or not pending, a node does not exist, or Slurm does not answer.

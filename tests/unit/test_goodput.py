@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from analysis import goodput
+from tests.launching import ROOT
 
 Setting = tuple[float, float, float, float]  # M, C, R, tau, all in seconds
 SETTINGS: list[Setting] = [
@@ -175,9 +176,9 @@ def test_the_table_and_what_is_not_simulated(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(("args", "said"), [
-    (["--nodes", "0"], "argument --nodes: 0 is not allowed: a whole number, 1 to 1e+06 nodes"),
-    (["--nodes", "8.5"], "argument --nodes: 8.5 is not allowed"), (["--mtbf-h", "0"], "more than 0 to 1e+09 h"),
-    (["--save-s", "-1"], "argument --save-s: -1 is not allowed: a number, more than 0 to 1e+09 s"),
+    (["--nodes", "0"], "argument --nodes: 0 is not allowed: a whole number, 1 to 1,000,000 nodes"),
+    (["--nodes", "8.5"], "argument --nodes: 8.5 is not allowed"), (["--mtbf-h", "0"], "argument --mtbf-h: 0 is not allowed: a number, 0.001 to 1,000,000,000 h"),
+    (["--save-s", "-1"], "argument --save-s: -1 is not allowed: a number, 0.001 to 1,000,000,000 s"),
     (["--restart-s", "-0.5"], "argument --restart-s: -0.5 is not allowed"), (["--interval-s", "0"], "argument --interval-s: 0 is"),
     (["--interval-s", "nan"], "argument --interval-s: nan is"), (["--hours", "inf"], "argument --hours: inf is"),
     (["--step-s", "x"], "argument --step-s: x is not"), (["--runs", "1"], "argument --runs: 1 is not"),
@@ -200,3 +201,10 @@ def test_the_commands_in_the_help_run(capsys: pytest.CaptureFixture[str]) -> Non
     for command in commands:
         assert goodput.main(shlex.split(command)) == 0
         assert capsys.readouterr().out
+
+
+def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = re.search(r"^    \$ python analysis/goodput\.py (.*)\n((?:    .*\n)+)", text, re.M)
+    assert shown and goodput.main(shlex.split(shown[1])) == 0
+    assert capsys.readouterr().out == re.sub(r"^    ", "", shown[2], flags=re.M)
