@@ -4,7 +4,7 @@
     python analysis/goodput.py --mtbf-h 1500 --restart-s 600 --interval-s 1800 --json
 
 Goodput is useful time / wall time: saves, work that is lost and restarts are what is missing to 100 %. Any failing node
-ends the job, so a job fails `nodes` times as often as a node; preemptions and time limits count as failures, too. Put
+ends the job, so a job fails `nodes` times as often as a node; a preemption without warning is a failure, too. Put
 EVERY_STEPS into `--set checkpoint.every_steps=N`. Standard output is a table, or with --json one object a line.
 
 Exit codes: 0 ok, 2 a value that cannot be.
