@@ -89,7 +89,7 @@ def check_writable(run: RunFolder, verdict: Verdict) -> Verdict:
 
 
 def requeue(job_id: str) -> bool:
-    """Ask Slurm until it answers to requeue the job that this process belongs to; False where it will not.
+    """Ask Slurm until it answers to requeue the job that this process belongs to; False where it refuses.
 
     Asking twice does no harm: once the first request is accepted, the job is no longer running and this process ends.
     """
@@ -98,7 +98,7 @@ def requeue(job_id: str) -> bool:
         try:
             if (state := slurm.job_state(job_id)) not in (None, "RUNNING"):
                 print(f"job {job_id} is {state}: Slurm is ending or requeueing it by itself", flush=True)
-                return False
+                return True
             bad = slurm.bad_nodes(os.environ.get("SLURM_JOB_NODELIST", ""))
             slurm.requeue(job_id)
             break
