@@ -10,6 +10,7 @@ from torch import nn
 from vidmae import dist
 from vidmae.config import TrainConfig
 from vidmae.engine import Engine, NonFiniteError
+from vidmae.shard_writer import ShardWriter
 
 
 class Net(nn.Module):
@@ -53,7 +54,8 @@ def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path
     for step in range(3 if mode == "resume" else 0, 6):
         engine.set_lr(lr_at(step))
         if mode == "save" and step == 3:
-            engine.save(folder)
+            (folder / "state").mkdir(parents=True, exist_ok=True)
+            ShardWriter(folder, engine.shards(copied=False), background=False)
         if mode == "reset" and step == 3:
             engine.reset_optimizer()
         x, y = batch(step)

@@ -3,7 +3,7 @@
     checkpoints/
       step_00012000/
         state/...      deepspeed's shards, one set per rank
-        COMPLETE       JSON: step, world size, ZeRO stage, size and hash of every file; written last
+        COMPLETE       JSON: step, world size, ZeRO stage, size and hash of every file, seconds; written last
       .step_00013000.tmp/   a save in progress or cut off; never read
 
 A folder appears under its final name by one rename, after everything in it is on disk. The newest complete one is found
@@ -12,8 +12,6 @@ by looking at the folders and checking every file against COMPLETE.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -22,8 +20,10 @@ from typing import Any
 
 from vidmae.config import CheckpointConfig, TrainConfig
 from vidmae.dist import Ranks
-from vidmae.engine import Engine
+from vidmae.engine import TAG, Engine
 from vidmae.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_json
+from vidmae.retention import superseded, why_no_room
+from vidmae.shard_writer import ShardWriter, hash_file
 
 COMPLETE = "COMPLETE"
 Say = Callable[[str], None]
@@ -38,37 +38,138 @@ def folder_of(run: RunFolder, step: int) -> Path:
     return run.checkpoints / f"step_{step:08d}"
 
 
-def save(engine: Engine, run: RunFolder, step: int, train: TrainConfig, ranks: Ranks, *, keep: CheckpointConfig) -> float:
-    """Write a checkpoint and drop old ones. Collective.
+class Saver:
+    """Saves a run, while it trains on where `keep.background` says so. One save is under way at most.
+
+        saver.prepare(start, total_steps)          # before the first step
+        saver.begin(step)                          # copies the state; training goes on
+        sums = engine.update(extra=[saver.busy])   # a number in each step's collective: all ranks learn the same
+        saver.settle(mean_busy)                    # publishes where no rank is busy any more
+        saver.save(step)                           # the last step, or a stop: returns when it is on disk
+
+    All methods are collective, and all return the seconds that training lost.
 
     Args:
+        engine: What is saved.
+        run: The run folder.
+        train: The recipe's section.
+        ranks: From `dist.init`.
         keep: Which older checkpoints stay.
-    Returns:
-        Seconds that it took.
+        say: Told of each checkpoint.
+    Attributes:
+        slowest_s: The longest that a save has taken so far, from `begin` until it was complete; earlier jobs count.
     """
-    started = time.monotonic()
-    final = folder_of(run, step)
-    tmp = run.checkpoints / f".{final.name}.tmp"
-    if ranks.is_main:
-        make_private_folder(run.checkpoints)
-        shutil.rmtree(tmp, ignore_errors=True)
-        tmp.mkdir(mode=0o700)
-    ranks.barrier()
-    engine.save(tmp)
-    ranks.barrier()
-    files: dict[str, dict[str, Any]] = {}
-    for part in ranks.gather({str(p.relative_to(tmp)): _sealed(p) for p in _share(_files(tmp), ranks)}):
-        files.update(part)
-    if ranks.is_main:
-        write_json(tmp / COMPLETE, {
-            "schema": SCHEMA, "step": step, "world_size": ranks.world_size, "zero_stage": train.zero_stage,
-            "precision": train.precision, "files": dict(sorted(files.items()))})
-        for folder in sorted({p.parent for p in _files(tmp)}):
-            fsync_folder(folder)
-        _publish(tmp, final)
-        _prune(run, keep)
-    ranks.barrier()
-    return time.monotonic() - started
+
+    def __init__(self, engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, *, keep: CheckpointConfig,
+                 say: Say) -> None:
+        self._engine, self._run, self._train, self._ranks, self._keep, self._say = engine, run, train, ranks, keep, say
+        self.slowest_s = 0.0
+        self._saved: int | None = None  # the newest step that is complete or under way
+        self._writer: ShardWriter | None = None
+        self._began = self._lost_s = 0.0
+
+    @property
+    def busy(self) -> float:
+        """1 while this rank still writes, else 0."""
+        return float(self._writer is not None and self._writer.busy)
+
+    def prepare(self, start: int, total_steps: int) -> None:
+        """Clear away what saves that were cut off have left, and make sure that there is room.
+
+        Args:
+            start: Updates done; what `restore` returned.
+            total_steps: Updates of the whole run.
+        Raises:
+            CheckpointError: The folder cannot be written or is too small for the run; before any step is trained.
+        """
+        problem = None
+        if self._ranks.is_main:
+            for left in self._run.checkpoints.glob(".step_*"):
+                shutil.rmtree(left, ignore_errors=True)
+            have = _complete(self._run)
+            self.slowest_s = max((_save_s(path) for path in have.values()), default=0.0)
+            problem = why_no_room(self._run.checkpoints, list(have), self._engine.checkpoint_bytes, start, total_steps,
+                                  self._keep)
+        problem, self.slowest_s = self._ranks.from_main((problem, self.slowest_s))
+        if problem:
+            raise CheckpointError(problem)
+        self._saved = start or None
+
+    def begin(self, step: int) -> float:
+        """Start a save; one that is still under way is finished first."""
+        started = time.monotonic()
+        before_s = self.finish()
+        self._saved, self._began = step, time.monotonic()
+        self._on_main(lambda: _make_tmp(self._tmp))
+        shards = self._engine.shards(copied=self._keep.background)
+        self._writer = ShardWriter(self._tmp, shards, background=self._keep.background)
+        self._lost_s = time.monotonic() - started - before_s
+        return time.monotonic() - started
+
+    def settle(self, busy: float) -> float:
+        """Publish the save under way if every rank has written its part.
+
+        Args:
+            busy: Mean (or sum) of all ranks' `busy` at one moment.
+        """
+        return self.finish() if busy == 0 else 0.0
+
+    def save(self, step: int) -> float:
+        """Have `step` complete on disk when this returns."""
+        begin_s = 0.0 if self._saved == step else self.begin(step)
+        return begin_s + self.finish()
+
+    def finish(self) -> float:
+        """Wait for all ranks' writers, then make the checkpoint appear; nothing where no save is under way."""
+        if self._writer is None:
+            return 0.0
+        started = time.monotonic()
+        self._writer.wait()
+        parts = self._ranks.gather((self._writer.files, self._writer.problem))
+        self._writer = None
+        for rank, (_, problem) in enumerate(parts):
+            if problem:
+                self._fail(f"rank {rank}: {problem}")
+        files = {name: seal for part, _ in parts for name, seal in part.items()}
+        self._on_main(lambda: self._publish(files))
+        took_s, lost_s = time.monotonic() - self._began, self._lost_s + time.monotonic() - started
+        self.slowest_s = max(self.slowest_s, self._ranks.from_main(took_s))
+        self._say(f"saved step {self._saved} in {took_s:.1f} s, of which training waited {lost_s:.1f} s")
+        return time.monotonic() - started
+
+    @property
+    def _tmp(self) -> Path:
+        assert self._saved is not None
+        return self._run.checkpoints / f".{folder_of(self._run, self._saved).name}.tmp"
+
+    def _publish(self, files: dict[str, Any]) -> None:
+        assert self._saved is not None
+        write_json(self._tmp / COMPLETE, {
+            "schema": SCHEMA, "step": self._saved, "world_size": self._ranks.world_size,
+            "zero_stage": self._train.zero_stage, "precision": self._train.precision,
+            "save_s": time.monotonic() - self._began, "files": dict(sorted(files.items()))})
+        fsync_folder(self._tmp / TAG)
+        _rename(self._tmp, folder_of(self._run, self._saved))
+        _prune(self._run, self._keep)
+
+    def _on_main(self, act: Callable[[], None]) -> None:
+        """Rank 0 does something on disk; where it fails, all ranks fail with it."""
+        problem = None
+        if self._ranks.is_main:
+            try:
+                act()
+            except OSError as error:
+                problem = str(error)
+        if problem := self._ranks.from_main(problem):
+            self._fail(f"rank 0: {problem}")
+
+    def _fail(self, problem: str) -> None:
+        if self._ranks.is_main:
+            shutil.rmtree(self._tmp, ignore_errors=True)
+        raise CheckpointError(
+            f"the checkpoint of step {self._saved} could not be saved: {problem}. Earlier checkpoints in "
+            f"{self._run.checkpoints} are as they were. Make room there (disk or quota) or make it writable, then "
+            "continue with --retry; fewer checkpoints stay with --set checkpoint.keep_last=N")
 
 
 def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, say: Say) -> int:
@@ -100,16 +201,22 @@ def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, sa
 def _load(engine: Engine, folder: Path, train: TrainConfig, ranks: Ranks, say: Say) -> int:
     record = read_json(folder / COMPLETE)
     assert record is not None
-    for key, now, flag in (("world_size", ranks.world_size, "--nodes x --gpus-per-node"),
-                           ("zero_stage", train.zero_stage, "--set train.zero_stage"),
-                           ("precision", train.precision, "--set train.precision")):
-        whole = train.zero_stage == 0 and record["zero_stage"] == 0 and key == "world_size"
-        if record[key] != now and not whole:
-            raise CheckpointError(f"{folder} was saved with {key} {record[key]}, this job has {now}; "
-                                  f"continue with {record[key]} ({flag})")
-    engine.load(folder)
-    say(f"continuing from {folder.name}, step {record['step']}")
-    return int(record["step"])
+    step, world_size, stage = int(record["step"]), int(record["world_size"]), int(record["zero_stage"])
+    if record["precision"] != train.precision:
+        raise CheckpointError(f"{folder} was saved with train.precision {record['precision']}, this job has "
+                              f"{train.precision}; continue with --set train.precision={record['precision']}")
+    if bool(stage) != bool(train.zero_stage):
+        allowed = "1, 2 or 3" if stage else "0"
+        raise CheckpointError(f"{folder} was saved with train.zero_stage {stage}, this job has {train.zero_stage}; "
+                              f"it continues with {allowed} (--set train.zero_stage={stage})")
+    if stage == train.zero_stage and (stage == 0 or world_size == ranks.world_size):
+        engine.load(folder)
+        say(f"continuing from {folder.name}")
+    else:
+        engine.load_resharded(folder, zero_stage=stage, world_size=world_size)
+        say(f"continuing from {folder.name}, saved on {world_size} ranks with ZeRO {stage}, on {ranks.world_size} with "
+            f"ZeRO {train.zero_stage}: the same up to rounding")
+    return step
 
 
 def _problem(folder: Path, ranks: Ranks) -> str | None:
@@ -133,38 +240,21 @@ def _mismatch(path: Path, expected: dict[str, Any]) -> str | None:
     size = path.stat().st_size
     if size != expected["bytes"]:
         return f"{path.name} has {size} bytes, {COMPLETE} says {expected['bytes']}"
-    if _hash(path) != expected["blake2b"]:
+    if hash_file(path) != expected["blake2b"]:
         return f"{path.name} has other content than was written (hash differs)"
     return None
-
-
-def _sealed(path: Path) -> dict[str, Any]:
-    """Flush a file to disk; its size and hash."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    return {"bytes": path.stat().st_size, "blake2b": _hash(path)}
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as f:
-        while chunk := f.read(2**22):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
 def _share(items: list[Any], ranks: Ranks) -> list[Any]:
     return items[ranks.rank::ranks.world_size]
 
 
-def _publish(tmp: Path, final: Path) -> None:
+def _make_tmp(tmp: Path) -> None:
+    shutil.rmtree(tmp, ignore_errors=True)
+    make_private_folder(tmp / TAG)
+
+
+def _rename(tmp: Path, final: Path) -> None:
     aside = final.with_name(f".{final.name}.replaced")
     shutil.rmtree(aside, ignore_errors=True)
     if final.exists():  # only a damaged one can stand here: a complete one would have been continued from
@@ -175,10 +265,21 @@ def _publish(tmp: Path, final: Path) -> None:
 
 
 def _prune(run: RunFolder, keep: CheckpointConfig) -> None:
-    complete = sorted(p.parent for p in run.checkpoints.glob(f"step_*/{COMPLETE}"))
-    for old in complete[:-keep.keep_last]:
-        if keep.keep_every and int(old.name.removeprefix("step_")) % keep.keep_every == 0:
-            continue
-        trash = old.with_name(f".{old.name}.old")  # a rename first: a prune cut off leaves no half checkpoint
-        old.rename(trash)
+    complete = _complete(run)
+    for step in superseded(complete, keep):
+        trash = run.checkpoints / f".{complete[step].name}.old"  # a rename first: a prune cut off leaves no half one
+        complete[step].rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
+
+
+def _complete(run: RunFolder) -> dict[int, Path]:
+    """Step -> folder of the checkpoints that have their marker."""
+    return {int(p.parent.name.removeprefix("step_")): p.parent
+            for p in run.checkpoints.glob(f"step_{8 * '[0-9]'}/{COMPLETE}")}
+
+
+def _save_s(folder: Path) -> float:
+    try:
+        return float((read_json(folder / COMPLETE) or {})["save_s"])
+    except (KeyError, TypeError, ValueError):
+        return 0.0  # written before the time was kept, or damaged

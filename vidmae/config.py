@@ -159,6 +159,8 @@ class CheckpointConfig:
     """Newest complete checkpoints that are kept."""
     keep_every: int = 0
     """Checkpoints of the steps that it divides are kept for good; a multiple of every_steps; 0 keeps none of them."""
+    background: bool = True
+    """Train on while a checkpoint is written, from a copy in host memory; false stops training meanwhile."""
 
     def __post_init__(self) -> None:
         _check(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "1 or more steps")

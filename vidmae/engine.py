@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from vidmae.config import TrainConfig
 from vidmae.dist import Ranks
+from vidmae.reshard import OldShards
+from vidmae.shard_writer import host_copy
 
 TAG = "state"
 
@@ -91,10 +93,12 @@ class Engine:
                  micro_batch: int, grad_accum: int) -> None:
         config = engine_config(train, micro_batch=micro_batch, grad_accum=grad_accum, device=ranks.device)
         deepspeed = _deepspeed(ranks.device)
+        self._sizes = [[p.numel() for p in group["params"] if p.requires_grad] for group in groups]
         model = model.to(ranks.device)
         # fused: 4 to 5 times the default loop on the CPU, as fast as deepspeed's own kernels and nothing to compile
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=train.betas, fused=True)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+        self._engine._copy_recovery_script = lambda _: None  # two programs that it would add to each checkpoint
         self._ranks, self._train, self._grad_accum = ranks, train, grad_accum
         self._losses: list[Tensor] = []
 
@@ -166,15 +170,53 @@ class Engine:
                 if isinstance(value, Tensor):
                     value.zero_()
 
-    def save(self, folder: Path) -> None:
-        """Write the state of all ranks below `folder`. Collective: every rank must call it."""
-        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Size of the state of all ranks: float32 weights, AdamW's two averages, and in stages 1 and 2 the weights that
+        compute."""
+        number = next(self.module.parameters()).element_size() if self._train.zero_stage in (1, 2) else 0
+        return sum(map(sum, self._sizes)) * (12 + number)
+
+    def shards(self, *, copied: bool) -> dict[str, Any]:
+        """This rank's part of the state: file name in a checkpoint -> content. Collective.
+
+        Args:
+            copied: Take copies in host memory, for training to go on; else the tensors of the engine itself.
+        """
+        taker, usual = _Taker(copied), self._engine.checkpoint_engine
+        self._engine.checkpoint_engine = taker
+        try:
+            self._engine.save_checkpoint("nowhere", tag=TAG, save_latest=False)
+        finally:
+            self._engine.checkpoint_engine = usual
+        return taker.taken
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote, on the same number of ranks and ZeRO stage. Collective."""
+        """Read a checkpoint of the same number of ranks and ZeRO stage, to the bit. Collective."""
         path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
         if path is None:
             raise RuntimeError(f"deepspeed found nothing to load in {folder}")
+
+    def load_resharded(self, folder: Path, *, zero_stage: int, world_size: int) -> None:
+        """Read a checkpoint of another number of ranks or another stage; 1 to 3 both then and now. Collective.
+
+        Args:
+            folder: The checkpoint.
+            zero_stage: Stage that it was saved in.
+            world_size: Ranks that saved it.
+        """
+        old = OldShards(folder / TAG, stage=zero_stage, world_size=world_size, groups=self._sizes)
+        shard = old.shard(self._train.zero_stage, self._ranks.world_size, self._ranks.rank)
+        optimizer = self._engine.optimizer
+        if self._train.zero_stage == 3:
+            optimizer.checkpoint_event_prologue()
+        optimizer.load_state_dict([shard] * self._ranks.world_size, load_from_fp32_weights=True)
+        if self._train.zero_stage == 3:
+            optimizer.checkpoint_event_epilogue()
+        else:
+            optimizer.update_lp_params()  # the weights that compute follow the master weights; stage 3 has done it
+        for name, count in old.counters.items():
+            setattr(self._engine, name, count)
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter whole and in float32 on the CPU, one at a time. Collective: exhaust it on every rank."""
@@ -183,3 +225,26 @@ class Engine:
         for name, parameter in self.module.named_parameters():
             full = parameter if self._train.zero_stage == 0 else safe_get_full_fp32_param(parameter)
             yield name, full.detach().float().cpu()
+
+
+class _Taker:
+    """Stands where deepspeed has its writer of files, and takes what it is given to write."""
+
+    def __init__(self, copied: bool) -> None:
+        self.taken: dict[str, Any] = {}
+        self._copied = copied
+
+    def save(self, state_dict: Any, path: str) -> None:
+        self.taken[f"{TAG}/{Path(path).name}"] = host_copy(state_dict) if self._copied else state_dict
+
+    def is_decoupled(self) -> bool:
+        return False
+
+    def create(self, info: Any) -> None:
+        """Called before."""
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Called for each folder."""
+
+    def commit(self, info: Any) -> None:
+        """Called after."""

@@ -5,7 +5,7 @@ metrics.jsonl holds one JSON object per optimizer step:
     step          updates done, from 1          epoch        passes over the data done, fractional
     loss          mean over the step's clips    lr           learning rate of the update
     grad_norm     before clipping               phase        index of the recipe's phase
-    step_s        whole step, seconds           save_s       checkpoint saved just before, seconds
+    step_s        whole step, seconds           save_s       lost to checkpoints just before, seconds
     data_wait     share of the step spent       clips_per_s  over all ranks
                   waiting for clips, 0 to 1     mfu          model FLOPs / peak FLOPs, 0 to 1; null: peak unknown
     peak_gib      device memory (CPU: process)  skipped      updates skipped so far by fp16's loss scaler

@@ -10,7 +10,6 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,6 @@ from vidmae.build import build_model, clip_loader, flops_per_clip, peak_flops
 from vidmae.config import PretrainConfig
 from vidmae.engine import Engine, NonFiniteError
 from vidmae.layers import to_dict
-from vidmae.loader import Batch
 from vidmae.manifest import Manifest
 from vidmae.masking import mask_from_noise
 from vidmae.metrics import MetricsWriter, peak_memory_gib, read_metrics
@@ -57,77 +55,153 @@ def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, started: fl
         touch_heartbeat(run, state="starting")
         log = AttemptLog(run, started=started, reached=max((m["step"] for m in read_metrics(run)), default=0))
     manifest = Manifest.read(Path(config.data.manifest))
-    plan = make_plan(config, videos=len(manifest), world_size=ranks.world_size)
     while True:
-        skipped = ranks.from_main(skipped_windows(run))
+        trainer = Trainer(run, config, ranks, manifest, log)
         try:
-            reached = train_from_checkpoint(run, config, ranks, manifest, plan, skipped, log)
+            reached = trainer.run_to_end()
             break
         except BadWindowError as error:
-            if len(skipped) >= config.recovery.max_skips:
-                raise NonFiniteError(f"{error}; {len(skipped)} windows of data were left out before, which is all that "
-                                     "recovery.max_skips allows") from error
+            if len(trainer.skipped) >= config.recovery.max_skips:
+                raise NonFiniteError(f"{error}; {len(trainer.skipped)} windows of data were left out before, which is all "
+                                     "that recovery.max_skips allows") from error
             if ranks.is_main:
                 note_bad_window(run, error)
             say(ranks, f"{error}; going back to the newest checkpoint and leaving its clips out")
+        del trainer
         gc.collect()  # the engine holds itself in circles
         if ranks.device.type == "cuda":
             torch.cuda.empty_cache()
     if log is not None:
         log.write("done" if reached else "preempted")
         if reached:
-            finish(run, config, plan, manifest, log)
+            finish(run, config, trainer.plan, manifest, log)
     ranks.barrier()
     return reached
 
 
-def train_from_checkpoint(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, manifest: Manifest, plan: Plan,
-                          skipped: tuple[int, ...], log: AttemptLog | None) -> bool:
-    """Set up, train from the newest checkpoint to the last step, export; False where a signal stopped it before."""
-    limits, total_steps = config.recovery, plan.schedule.total_steps
-    watchdog.expect_within(limits.start_limit_s)
-    model = build_model(config)
-    if config.train.init:
-        load_weights(model, Path(config.train.init))
-    engine = Engine(model, param_groups(model, config.train.weight_decay), config.train, ranks,
-                    micro_batch=plan.micro_batch, grad_accum=plan.grad_accum)
-    start = checkpoint.restore(engine, run, config.train, ranks, lambda text: say(ranks, text))
-    peak = peak_flops(config, ranks)
-    peak_clips_per_s = peak * ranks.world_size / flops_per_clip(config) if peak else None
-    say(ranks, f"training on {ranks.world_size} x {device_name(ranks.device)}, {config.train.precision}, ZeRO "
-               f"{config.train.zero_stage}, {plan.micro_batch} clips x {plan.grad_accum} per rank and step"
-               + (f", peak {peak / 1e9:.0f} GFLOP/s per rank" if peak else ""))
-    writer = None
-    if log is not None:
-        log.begin(start)
-        writer = MetricsWriter(run, log, start_step=start, total_steps=total_steps, log_every_s=config.log.every_s,
-                               tensorboard=config.log.tensorboard)
-    loader = iter(clip_loader(config, manifest, plan, rank=ranks.rank, start=start, stop=total_steps, skipped=skipped,
-                              workers=config.data.workers, pin_memory=ranks.device.type == "cuda"))
-    done, save_s = start, 0.0
-    for step in range(start, total_steps):
-        record, stop = train_step(step, loader, engine, config, plan, ranks, skipped, peak_clips_per_s)
-        watchdog.expect_within(limits.step_limit_s)
-        if writer is not None:
-            writer.write({**record, "save_s": save_s})
-        done, save_s = step + 1, 0.0
-        if done % config.checkpoint.every_steps == 0 or done == total_steps or stop:
-            watchdog.expect_within(limits.start_limit_s)
-            save_s = checkpoint.save(engine, run, done, config.train, ranks, keep=config.checkpoint)
-            if log is not None:
-                log.saved(save_s, save_s)
-            say(ranks, f"saved step {done} in {save_s:.1f} s")
-            watchdog.expect_within(limits.step_limit_s)
-        if stop and done < total_steps:
-            say(ranks, f"stopping after step {done}: {preempt.received() or 'another rank'} asked for it")
-            break
-    if writer is not None:
-        writer.close()
-    if done < total_steps:
-        return False
-    watchdog.expect_within(limits.start_limit_s)
-    export(engine, run, config, ranks, total_steps)
-    return True
+class Trainer:
+    """A run from its newest checkpoint on: what a roll-back makes anew. All methods are collective.
+
+    Args:
+        run: The run folder.
+        config: Its configuration.
+        ranks: All ranks.
+        manifest: The videos.
+        log: Account of this attempt; on rank 0 alone.
+    Attributes:
+        plan: Derived numbers.
+        skipped: Windows of data that are left out.
+    """
+
+    def __init__(self, run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, manifest: Manifest,
+                 log: AttemptLog | None) -> None:
+        watchdog.expect_within(config.recovery.start_limit_s)
+        self.config, self.ranks, self.log, self.run = config, ranks, log, run
+        self.plan = plan = make_plan(config, videos=len(manifest), world_size=ranks.world_size)
+        self.total_steps = plan.schedule.total_steps
+        self.skipped: tuple[int, ...] = ranks.from_main(skipped_windows(run))
+        model = build_model(config)
+        if config.train.init:
+            load_weights(model, Path(config.train.init))
+        self.engine = Engine(model, param_groups(model, config.train.weight_decay), config.train, ranks,
+                             micro_batch=plan.micro_batch, grad_accum=plan.grad_accum)
+        self.start = checkpoint.restore(self.engine, run, config.train, ranks, self.say)
+        self.saver = checkpoint.Saver(self.engine, run, config.train, ranks, keep=config.checkpoint, say=self.say)
+        self.saver.prepare(self.start, self.total_steps)
+        peak = peak_flops(config, ranks)
+        self.peak_clips_per_s = peak * ranks.world_size / flops_per_clip(config) if peak else None
+        self.say(f"training on {ranks.world_size} x {device_name(ranks.device)}, {config.train.precision}, ZeRO "
+                 f"{config.train.zero_stage}, {plan.micro_batch} clips x {plan.grad_accum} per rank and step"
+                 + (f", peak {peak / 1e9:.0f} GFLOP/s per rank" if peak else ""))
+        self.writer = None
+        if log is not None:
+            log.begin(self.start)
+            self.writer = MetricsWriter(run, log, start_step=self.start, total_steps=self.total_steps,
+                                        log_every_s=config.log.every_s, tensorboard=config.log.tensorboard)
+        self.loader = iter(clip_loader(config, manifest, plan, rank=ranks.rank, start=self.start, stop=self.total_steps,
+                                       skipped=self.skipped, workers=config.data.workers,
+                                       pin_memory=ranks.device.type == "cuda"))
+
+    def say(self, text: str) -> None:
+        """A line in rank 0's log."""
+        say(self.ranks, text)
+
+    def run_to_end(self) -> bool:
+        """Train to the last step and export; False where a signal stopped it before, with everything saved.
+
+        Raises:
+            BadWindowError: A step was not finite; no weight has changed, and no save is under way.
+        """
+        limits, lost_s = self.config.recovery, 0.0
+        try:
+            for step in range(self.start, self.total_steps):
+                record, stop, busy = self.train_step(step)
+                watchdog.expect_within(limits.start_limit_s)
+                if self.writer is not None:
+                    self.writer.write({**record, "save_s": lost_s})
+                lost_s = self.save(step + 1, stop=stop, busy=busy)
+                if stop and step + 1 < self.total_steps:
+                    self.say(f"stopping after step {step + 1}: {preempt.received() or 'another rank'} asked for it")
+                    return False
+                watchdog.expect_within(limits.step_limit_s)
+        except BadWindowError:
+            self.saver.finish()
+            raise
+        finally:
+            if self.writer is not None:
+                self.writer.close()
+        watchdog.expect_within(limits.start_limit_s)
+        export(self.engine, self.run, self.config, self.ranks, self.total_steps)
+        return True
+
+    def save(self, done: int, *, stop: bool, busy: float) -> float:
+        """Save what is due after `done` updates; seconds that training lost."""
+        lost_s = self.saver.settle(busy)
+        if stop or done == self.total_steps:
+            lost_s += self.saver.save(done)
+        elif done % self.config.checkpoint.every_steps == 0:
+            lost_s += self.saver.begin(done)
+        if self.log is not None:
+            self.log.saved(lost_s, self.saver.slowest_s)
+        return lost_s
+
+    def train_step(self, step: int) -> tuple[dict[str, Any], bool, float]:
+        """One optimizer step.
+
+        Returns:
+            Its line of metrics.jsonl, whether a signal asked any rank to stop, and the share of ranks that still write a
+            checkpoint.
+        Raises:
+            BadWindowError: Loss or gradient is not finite, on every rank alike; no weight has changed.
+        """
+        engine, plan, config, device = self.engine, self.plan, self.config, self.ranks.device
+        phase = plan.schedule.phase_at(step)
+        if step and step == plan.schedule.start_of(phase) and plan.schedule.phases[phase].reset_optimizer:
+            engine.reset_optimizer()
+        lr = plan.schedule.lr_at(step)
+        engine.set_lr(lr)
+        began, waited_s, rows = time.perf_counter(), 0.0, []
+        for _ in range(plan.grad_accum):
+            asked = time.perf_counter()
+            batch = next(self.loader)
+            waited_s += time.perf_counter() - asked
+            rows += batch.rows.tolist()
+            clips, noise = (tensor.to(device, non_blocking=True) for tensor in (batch.clips, batch.noise))
+            engine.backward(clips, mask_from_noise(noise, config.model.mask_ratio))
+        losses, stop = engine.losses, float(preempt.received() is not None)
+        try:
+            loss, grad_norm, (waited_s, stops, busy) = engine.update(extra=[waited_s, stop, self.saver.busy])
+        except NonFiniteError as error:
+            mine = {"rank": self.ranks.rank, "rows": rows, "losses": [str(x) for x in losses.tolist()]}
+            raise BadWindowError(str(error), step, window_of(step, self.skipped), self.ranks.gather(mine)) from error
+        step_s = time.perf_counter() - began
+        clips_per_s = config.train.global_batch / step_s
+        return {
+            "step": step + 1, "epoch": (step + 1) / plan.steps_per_epoch, "phase": phase, "loss": loss, "lr": lr,
+            "grad_norm": grad_norm, "step_s": step_s, "data_wait": min(1.0, waited_s / step_s),
+            "clips_per_s": clips_per_s, "mfu": clips_per_s / self.peak_clips_per_s if self.peak_clips_per_s else None,
+            "peak_gib": peak_memory_gib(device), "skipped": engine.skipped_steps,
+        }, stops > 0, busy
 
 
 class BadWindowError(NonFiniteError):
@@ -148,44 +222,6 @@ def note_bad_window(run: RunFolder, error: BadWindowError) -> None:
     """Write down what a step that was not finite was made of, and leave its window out from now on."""
     before = [{key: m[key] for key in ("step", "loss", "grad_norm")} for m in read_metrics(run)[-SHOWN_NORMS:]]
     leave_out(run, error.window, error.why, {"step": error.step + 1, "ranks": error.details, "before": before})
-
-
-def train_step(step: int, loader: Iterator[Batch], engine: Engine, config: PretrainConfig, plan: Plan, ranks: dist.Ranks,
-               skipped: tuple[int, ...], peak_clips_per_s: float | None) -> tuple[dict[str, Any], bool]:
-    """One optimizer step; its line of metrics.jsonl, and whether a signal asked any rank to stop.
-
-    Raises:
-        BadWindowError: Loss or gradient is not finite, on every rank alike; no weight has changed.
-    """
-    schedule = plan.schedule
-    phase = schedule.phase_at(step)
-    if step and step == schedule.start_of(phase) and schedule.phases[phase].reset_optimizer:
-        engine.reset_optimizer()
-    lr = schedule.lr_at(step)
-    engine.set_lr(lr)
-    began, waited_s, rows = time.perf_counter(), 0.0, []
-    for _ in range(plan.grad_accum):
-        asked = time.perf_counter()
-        batch = next(loader)
-        waited_s += time.perf_counter() - asked
-        rows += batch.rows.tolist()
-        clips = batch.clips.to(ranks.device, non_blocking=True)
-        noise = batch.noise.to(ranks.device, non_blocking=True)
-        engine.backward(clips, mask_from_noise(noise, config.model.mask_ratio))
-    losses = engine.losses
-    try:
-        loss, grad_norm, (waited_s, stops) = engine.update(extra=[waited_s, float(preempt.received() is not None)])
-    except NonFiniteError as error:
-        mine = {"rank": ranks.rank, "rows": rows, "losses": [str(x) for x in losses.tolist()]}
-        raise BadWindowError(str(error), step, window_of(step, skipped), ranks.gather(mine)) from error
-    step_s = time.perf_counter() - began
-    clips_per_s = config.train.global_batch / step_s
-    return {
-        "step": step + 1, "epoch": (step + 1) / plan.steps_per_epoch, "phase": phase, "loss": loss, "lr": lr,
-        "grad_norm": grad_norm, "step_s": step_s, "data_wait": min(1.0, waited_s / step_s),
-        "clips_per_s": clips_per_s, "mfu": clips_per_s / peak_clips_per_s if peak_clips_per_s else None,
-        "peak_gib": peak_memory_gib(ranks.device), "skipped": engine.skipped_steps,
-    }, stops > 0
 
 
 def finish(run: RunFolder, config: PretrainConfig, plan: Plan, manifest: Manifest, log: AttemptLog) -> None:

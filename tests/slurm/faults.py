@@ -110,8 +110,14 @@ def kill_slurmd(job: Job) -> None:
 
 def node_down(job: Job) -> None:
     node = job.node(1)
-    job.repairs.append(lambda: job.cluster.resume(node))
+    job.repairs.append(lambda: _bring_back(job.cluster, node))
     job.cluster.down(node)
+
+
+def _bring_back(cluster: Cluster, node: str) -> None:
+    if "DOWN" in cluster.node_state(node):  # it may have come back when it next reported
+        cluster.resume(node)
+    cluster.wait_node(node, up=True)
 
 
 def requeue(job: Job) -> None:
