@@ -42,20 +42,29 @@ def lr_at(step: int) -> float:
 
 
 def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path) -> dict:
-    """Six steps of eight clips; `mode` adds a save, a resume, an optimizer reset, a NaN loss or an infinite gradient."""
+    """Six steps of eight clips; `mode` adds a save, a resume, an optimizer reset, a NaN loss or an infinite gradient.
+
+    `elastic:4:2` resumes what 4 ranks have saved in stage 2.
+    """
     net, groups = build()
     config = TrainConfig(zero_stage=stage, precision=precision, clip_grad=0.5)  # type: ignore[arg-type]
-    micro = 2
+    micro = min(2, 8 // ranks.world_size)
     accum = 8 // ranks.world_size // micro
     engine = Engine(net, groups, config, ranks, micro_batch=micro, grad_accum=accum)
-    losses, norms, error = [], [], ""
+    losses, norms, error, saved, resumes = [], [], "", None, mode.startswith(("resume", "elastic"))
     if mode == "resume":
-        engine.load(folder)
-    for step in range(3 if mode == "resume" else 0, 6):
+        engine.load(folder / f"{precision}-{stage}-{ranks.world_size}")
+    elif resumes:
+        old_ranks, old_stage = map(int, mode.split(":")[1:])
+        engine.load_resharded(folder / f"{precision}-{old_stage}-{old_ranks}", zero_stage=old_stage, world_size=old_ranks)
+    if resumes:
+        saved = {k: v.tolist() for k, v in engine.full_parameters()}
+    for step in range(3 if resumes else 0, 6):
         engine.set_lr(lr_at(step))
         if mode == "save" and step == 3:
-            (folder / "state").mkdir(parents=True, exist_ok=True)
-            ShardWriter(folder, engine.shards(copied=False), background=False)
+            (folder / f"{precision}-{stage}-{ranks.world_size}" / "state").mkdir(parents=True, exist_ok=True)
+            saved = {k: v.tolist() for k, v in engine.full_parameters()}
+            ShardWriter(folder / f"{precision}-{stage}-{ranks.world_size}", engine.shards(copied=False), background=False)
         if mode == "reset" and step == 3:
             engine.reset_optimizer()
         x, y = batch(step)
@@ -75,7 +84,7 @@ def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path
         losses.append(loss)
         norms.append(norm)
     weights = {k: v.tolist() for k, v in engine.full_parameters()}
-    return {"losses": losses, "norms": norms, "weights": weights, "error": error}
+    return {"losses": losses, "norms": norms, "weights": weights, "error": error, "saved": saved}
 
 
 def main(folder: str, *cases: str) -> None:
@@ -83,7 +92,7 @@ def main(folder: str, *cases: str) -> None:
     ranks, results = dist.init("cpu"), {}
     for case in cases:
         stage, precision, mode = case.split(",")
-        results[case] = train(ranks, int(stage), precision, mode, Path(folder) / f"stage{stage}")
+        results[case] = train(ranks, int(stage), precision, mode, Path(folder))
     print(json.dumps(results))
     dist.close()
 

@@ -17,6 +17,11 @@ CASES = ([f"{s},{p},plain" for s in STAGES for p in ("fp32", "bf16")] + [f"{s},f
          ("save", "resume", "reset", "nan", "inf")])
 
 
+UP = {4: ["2,fp32,elastic:2:2", "3,fp32,elastic:2:3", "2,bf16,elastic:2:2"], 8: ["3,fp32,elastic:4:3"]}
+DOWN = {2: [f"{s},fp32,elastic:4:{s}" for s in (1, 2, 3)] + ["3,bf16,elastic:4:3", "2,fp32,elastic:2:3", "3,fp32,elastic:4:1"],
+        1: ["2,fp32,elastic:4:2"]}
+
+
 def plain_torch(*, reset_at: int | None = None, steps: int = 6) -> dict:
     """The same training written out with torch alone."""
     net, groups = build()
@@ -37,18 +42,34 @@ def plain_torch(*, reset_at: int | None = None, steps: int = 6) -> dict:
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory) -> dict:
+def folder(tmp_path_factory) -> str:
+    """Where all numbers of ranks save."""
+    return str(tmp_path_factory.mktemp("saved"))
+
+
+@pytest.fixture(scope="module")
+def two_ranks(folder) -> dict:
     """Every case on two ranks; all ranks must have seen the same."""
-    first, second = run_ranks("tests.program_engine", str(tmp_path_factory.mktemp("two")), *CASES, world_size=2)
+    first, second = run_ranks("tests.program_engine", folder, *CASES, "2,bf16,save", world_size=2)
     assert {c: r for c, r in first.items() if "nan" not in c} == {c: r for c, r in second.items() if "nan" not in c}
     assert [first[c]["error"] for c in CASES] == [second[c]["error"] for c in CASES]
     return first
 
 
 @pytest.fixture(scope="module")
-def one_rank(tmp_path_factory) -> dict:
+def one_rank(folder) -> dict:
     cases = [f"{s},fp32,plain" for s in STAGES]
-    return run_ranks("tests.program_engine", str(tmp_path_factory.mktemp("one")), *cases, world_size=1)[0]
+    return run_ranks("tests.program_engine", folder, *cases, world_size=1)[0]
+
+
+@pytest.fixture(scope="module")
+def elastic(folder, two_ranks) -> dict:
+    """What continues on other numbers of ranks and in other stages; ranks now, case -> what happened."""
+    of_four = ["1,fp32,save", "2,fp32,save", "3,fp32,save", "3,bf16,save"]
+    four = run_ranks("tests.program_engine", folder, *of_four, *UP[4], world_size=4)[0]
+    return {(n, case): result for n, cases in (UP | DOWN).items() for case, result in
+            (four if n == 4 else run_ranks("tests.program_engine", folder, *cases, world_size=n)[0]).items()} | {
+            (2, case): result for case, result in two_ranks.items()}
 
 
 def assert_close(ours: dict, theirs: dict, rtol: float) -> None:
@@ -79,6 +100,18 @@ def test_save_and_load_continue_exactly(two_ranks, stage):
     whole, rest = two_ranks[f"{stage},fp32,save"], two_ranks[f"{stage},fp32,resume"]
     assert rest["losses"] == whole["losses"][3:] and rest["norms"] == whole["norms"][3:]
     assert rest["weights"] == whole["weights"]
+
+
+@pytest.mark.parametrize(("ranks", "case"), [(n, case) for n, cases in (UP | DOWN).items() for case in cases])
+def test_another_number_of_ranks_or_stage_continues(elastic, ranks, case):
+    """The weights are those that were saved, to the bit; what follows is the whole run's up to rounding."""
+    precision, old_ranks, old_stage = case.split(",")[1], *case.split(":")[1:]
+    whole, rest = elastic[int(old_ranks), f"{old_stage},{precision},save"], elastic[ranks, case]
+    assert rest["saved"] == whole["saved"] and rest["saved"] != whole["weights"]
+    rtol = 1e-5 if precision == "fp32" else 2e-3
+    np.testing.assert_allclose(rest["losses"], whole["losses"][3:], rtol=rtol)
+    for name, value in whole["weights"].items():
+        np.testing.assert_allclose(rest["weights"][name], value, rtol=rtol, atol=rtol, err_msg=name)
 
 
 @pytest.mark.parametrize("stage", STAGES)
