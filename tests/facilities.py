@@ -7,6 +7,8 @@ A missing facility skips the test with a plain reason. Where the environment var
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,12 +64,24 @@ def _no_gpu() -> str | None:
     return None if torch.cuda.is_available() else "torch sees no CUDA device"
 
 
+def _no_tmpfs() -> str | None:
+    """A disk of a given size can be mounted: root, and a machine or container that lets root mount."""
+    with tempfile.TemporaryDirectory() as point:
+        try:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", point], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            return f"no small disk can be mounted: {error}"
+        subprocess.run(["umount", point], check=True)
+    return None
+
+
 # name -> a check that gives the reason why it is missing, or None where it is there
 FACILITIES: dict[str, Callable[[], str | None]] = {
     "slurm": _no_slurm,
     "ffmpeg": _no_ffmpeg,
     "clips": _no_clips,
     "gpu": _no_gpu,
+    "tmpfs": _no_tmpfs,
 }
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from vidmae import dist
 from vidmae.config import TrainConfig
-from vidmae.engine import Engine, NonFiniteError
+from vidmae.engine import TAG, Engine, NonFiniteError
 from vidmae.shard_writer import ShardWriter
 
 
@@ -41,6 +41,12 @@ def lr_at(step: int) -> float:
     return 0.01 * (step + 1)
 
 
+def write(folder: Path, shards: dict) -> None:
+    (folder / TAG).mkdir(parents=True, exist_ok=True)
+    writer = ShardWriter(folder, shards, background=False)
+    assert writer.problem is None, writer.problem
+
+
 def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path) -> dict:
     """Six steps of eight clips; `mode` adds a save, a resume, an optimizer reset, a NaN loss or an infinite gradient.
 
@@ -62,9 +68,8 @@ def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path
     for step in range(3 if resumes else 0, 6):
         engine.set_lr(lr_at(step))
         if mode == "save" and step == 3:
-            (folder / f"{precision}-{stage}-{ranks.world_size}" / "state").mkdir(parents=True, exist_ok=True)
-            saved = {k: v.tolist() for k, v in engine.full_parameters()}
-            ShardWriter(folder / f"{precision}-{stage}-{ranks.world_size}", engine.shards(copied=False), background=False)
+            saved, later = {k: v.tolist() for k, v in engine.full_parameters()}, engine.shards(copied=True)
+            write(folder / f"{precision}-{stage}-{ranks.world_size}", engine.shards(copied=False))
         if mode == "reset" and step == 3:
             engine.reset_optimizer()
         x, y = batch(step)
@@ -83,6 +88,8 @@ def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path
         assert abs(extra[0] - (ranks.world_size - 1) / 2) < 1e-12
         losses.append(loss)
         norms.append(norm)
+    if mode == "save":  # the copies taken at step 3, after training went on
+        write(folder / f"{precision}-{stage}-{ranks.world_size}-later", later)
     weights = {k: v.tolist() for k, v in engine.full_parameters()}
     return {"losses": losses, "norms": norms, "weights": weights, "error": error, "saved": saved}
 

@@ -1,6 +1,7 @@
 """The training program as a user's job runs it: real clips, real deepspeed, one and two ranks, every ZeRO stage."""
 
 import json
+import re
 import shutil
 import time
 
@@ -136,12 +137,15 @@ def test_nothing_usable_is_an_error_and_nothing_is_lost(half):
     assert read_json(half.failure)["error"] == "CheckpointError" and not half.lock.exists()
 
 
-def test_another_number_of_ranks_is_refused_with_the_right_one(manifest, alone, tmp_path):
-    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2")
-    assert train(run)[0] == [0]
-    run.result.unlink()
-    codes, said = train(run, world_size=2)
-    assert codes == [1, 1] and "was saved with world_size 1, this job has 2" in said
+@pytest.mark.parametrize(("setting", "said"), [
+    ("train.zero_stage=2", "was saved with train.zero_stage 0, this job has 2"),
+    ("train.precision=bf16", "was saved with train.precision fp32, this job has bf16"),
+])
+def test_what_a_checkpoint_cannot_continue_as_is_refused_with_what_it_can(half, setting, said):
+    key, value = setting.removeprefix("train.").split("=")
+    half.config.write_text(re.sub(rf"{key}: \S+", f"{key}: {value}", half.config.read_text()))
+    codes, printed = train(half)
+    assert codes == [1] and said in printed and "--set train." in printed
 
 
 def test_a_second_job_leaves_with_exit_2(half):
