@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 
 from vidmae import cost
 from vidmae.config import PretrainConfig
+from vidmae.cutting import ClipSpec
 from vidmae.dist import Ranks
-from vidmae.loader import Batch, ClipSpec, make_loader
+from vidmae.loader import Batch, make_loader
 from vidmae.manifest import Manifest
 from vidmae.metrics import measure_gemm_flops
 from vidmae.model import MaskedAutoencoder
@@ -34,12 +36,17 @@ def clip_spec(config: PretrainConfig) -> ClipSpec:
 
 
 def clip_loader(config: PretrainConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int,
-                workers: int, pin_memory: bool = False, skipped: tuple[int, ...] = ()) -> Iterable[Batch]:
-    """One rank's micro-batches of the steps `start` to `stop` (excluded); `skipped` windows of data are left out."""
+                workers: int, skipped: tuple[int, ...] = (), unreadable: Mapping[int, str] = MappingProxyType({}),
+                pin_memory: bool = False) -> Iterable[Batch]:
+    """One rank's micro-batches of the steps `start` to `stop` (excluded).
+
+    `skipped` windows of data are left out, `unreadable` rows are replaced without a try.
+    """
     return make_loader(
         manifest, clip_spec(config), seed=config.seed, global_batch=config.train.global_batch,
         micro_batch=plan.micro_batch, grad_accum=plan.grad_accum, rank=rank, world_size=plan.world_size,
-        start_step=start, stop_step=stop, skipped=skipped, workers=workers, pin_memory=pin_memory)
+        start_step=start, stop_step=stop, skipped=skipped, workers=workers, read_limit_s=config.data.read_limit_s,
+        read_retries=config.data.read_retries, unreadable=unreadable, pin_memory=pin_memory)
 
 
 def flops_per_clip(config: PretrainConfig) -> float:

@@ -96,7 +96,13 @@ class DataConfig:
     decoder: Literal["decord", "pyav"] = "decord"
     """Video reader. It stands in the signature, since readers may disagree on frames of odd files."""
     workers: int = unsigned(8)
-    """Loader processes per rank; 0 reads in the training process itself."""
+    """Loader processes per rank; with 0 the training process waits for every clip."""
+    read_limit_s: float = unsigned(60.0)
+    """Seconds for reading one video, all its repeats; then its reader process is killed. 0: no limit and no such process."""
+    read_retries: int = unsigned(1)
+    """Further tries to read a video that cannot be read; then another takes its place."""
+    max_bad_pct: float = unsigned(1.0)
+    """Share of the videos, percent, that may be replaced; more stop the run. Counted over 1,000 videos at least."""
 
     def __post_init__(self) -> None:
         _check(self.sampling_rate >= 1, "data.sampling_rate", self.sampling_rate, "1 or more frames")
@@ -108,6 +114,9 @@ class DataConfig:
         _check(0 <= self.flip_prob <= 1, "data.flip_prob", self.flip_prob, "0 to 1")
         _check(self.repeat_aug >= 1, "data.repeat_aug", self.repeat_aug, "1 or more clips per video")
         _check(self.workers >= 0, "data.workers", self.workers, "0 or more processes")
+        _check(self.read_limit_s >= 0, "data.read_limit_s", self.read_limit_s, "0 (no limit) or more seconds")
+        _check(self.read_retries >= 0, "data.read_retries", self.read_retries, "0 or more tries")
+        _check(0 <= self.max_bad_pct <= 100, "data.max_bad_pct", self.max_bad_pct, "0 to 100 percent")
 
 
 @dataclass(frozen=True)

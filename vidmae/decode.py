@@ -62,6 +62,11 @@ class VideoReader(ABC):
     num_frames: int
     fps: float
 
+    @staticmethod
+    @abstractmethod
+    def load_library() -> None:
+        """Import the decoder: seconds on a cold file system, that the first video would have to wait for."""
+
     @abstractmethod
     def _read_sorted(self, indices: np.ndarray) -> Frames:
         """Give the frames of a sorted list of different numbers."""
@@ -115,6 +120,10 @@ class VideoReader(ABC):
 class _DecordReader(VideoReader):
     """decord: fast on short clips; scans the file at each open (11 ms a minute of video)."""
 
+    @staticmethod
+    def load_library() -> None:
+        import decord  # noqa: F401
+
     def __init__(self, path: Path) -> None:
         # DECORD_EOF_RETRY_MAX stays at decord's 10,240: the retries count time, not attempts, and at 256 ordinary mp4
         # files failed on a busy machine. What stalls all the same is found and killed when the manifest is made.
@@ -156,6 +165,10 @@ class _PyAvReader(VideoReader):
     Where time stamps are missing, double or made up (AVI with B-frames), it decodes from the first frame and counts:
     slow on long files, but right.
     """
+
+    @staticmethod
+    def load_library() -> None:
+        import av  # noqa: F401
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -253,7 +266,7 @@ class _PyAvReader(VideoReader):
         self._container.close()
 
 
-_BACKENDS: dict[str, Callable[[Path], VideoReader]] = {"decord": _DecordReader, "pyav": _PyAvReader}
+_BACKENDS: dict[str, type[VideoReader]] = {"decord": _DecordReader, "pyav": _PyAvReader}
 BACKENDS = tuple(_BACKENDS)
 
 
@@ -269,9 +282,22 @@ def open_video(path: str | Path, backend: str = "decord") -> VideoReader:
         ValueError: there is no such backend.
         DecodeError: the file cannot be read; the message does not hold its name.
     """
-    if backend not in _BACKENDS:
-        raise ValueError(f"decoder backend {backend!r} is unknown; known: {', '.join(_BACKENDS)} (set data.decoder)")
-    return _BACKENDS[backend](_regular_file(path))
+    return _backend(backend)(_regular_file(path))
+
+
+def import_backend(backend: str) -> None:
+    """Import what a backend needs, before the first video does.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    _backend(backend).load_library()
+
+
+def _backend(name: str) -> Any:
+    if name not in _BACKENDS:
+        raise ValueError(f"decoder backend {name!r} is unknown; known: {', '.join(_BACKENDS)} (set data.decoder)")
+    return _BACKENDS[name]
 
 
 def probe(path: str | Path) -> VideoInfo:

@@ -9,6 +9,7 @@ metrics.jsonl holds one JSON object per optimizer step:
     data_wait     share of the step spent       clips_per_s  over all ranks
                   waiting for clips, 0 to 1     mfu          model FLOPs / peak FLOPs, 0 to 1; null: peak unknown
     peak_gib      device memory (CPU: process)  skipped      updates skipped so far by fp16's loss scaler
+    substituted   clips of other videos, in place of videos that cannot be read (quarantine.csv lists them)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from vidmae.attempts import AttemptLog
 from vidmae.record import RunFolder, touch_heartbeat, write_atomic
 
 HEARTBEAT_S = 5.0
-SCALARS = ("loss", "lr", "grad_norm", "step_s", "data_wait", "clips_per_s", "mfu", "peak_gib")
+SCALARS = ("loss", "lr", "grad_norm", "step_s", "data_wait", "clips_per_s", "mfu", "peak_gib", "substituted")
 
 
 def peak_memory_gib(device: torch.device) -> float:

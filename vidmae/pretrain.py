@@ -31,6 +31,7 @@ from vidmae.nonfinite import leave_out, skipped_windows, window_of
 from vidmae.pictures import reconstruction, save_png
 from vidmae.plan import Plan, make_plan
 from vidmae.program import run_program, say
+from vidmae.quarantine import Quarantine, Substitution
 from vidmae.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
 from vidmae.weights import load_weights, save_safetensors
 
@@ -118,8 +119,12 @@ class Trainer:
             log.begin(self.start)
             self.writer = MetricsWriter(run, log, start_step=self.start, total_steps=self.total_steps,
                                         log_every_s=config.log.every_s, tensorboard=config.log.tensorboard)
+        self.quarantine = Quarantine(run, start_step=self.start, max_bad_pct=config.data.max_bad_pct,
+                                     videos_per_step=config.train.global_batch / config.data.repeat_aug,
+                                     is_main=ranks.is_main, say=self.say)
         self.loader = iter(clip_loader(config, manifest, plan, rank=ranks.rank, start=self.start, stop=self.total_steps,
-                                       skipped=self.skipped, workers=config.data.workers,
+                                       skipped=self.skipped, unreadable=self.quarantine.unreadable,
+                                       workers=config.data.workers,
                                        pin_memory=ranks.device.type == "cuda"))
 
     def say(self, text: str) -> None:
@@ -181,19 +186,24 @@ class Trainer:
         lr = plan.schedule.lr_at(step)
         engine.set_lr(lr)
         began, waited_s, rows = time.perf_counter(), 0.0, []
+        replaced: list[Substitution] = []
         for _ in range(plan.grad_accum):
             asked = time.perf_counter()
             batch = next(self.loader)
             waited_s += time.perf_counter() - asked
             rows += batch.rows.tolist()
+            replaced += batch.substituted
             clips, noise = (tensor.to(device, non_blocking=True) for tensor in (batch.clips, batch.noise))
             engine.backward(clips, mask_from_noise(noise, config.model.mask_ratio))
-        losses, stop = engine.losses, float(preempt.received() is not None)
+        losses, stop, clips_replaced = engine.losses, float(preempt.received() is not None), sum(s.clips for s in replaced)
         try:
-            loss, grad_norm, (waited_s, stops, busy) = engine.update(extra=[waited_s, stop, self.saver.busy])
+            loss, grad_norm, (waited_s, stops, busy, substituted) = engine.update(
+                extra=[waited_s, stop, self.saver.busy, clips_replaced])
         except NonFiniteError as error:
             mine = {"rank": self.ranks.rank, "rows": rows, "losses": [str(x) for x in losses.tolist()]}
             raise BadWindowError(str(error), step, window_of(step, self.skipped), self.ranks.gather(mine)) from error
+        if substituted:
+            self.quarantine.add(step + 1, self.ranks.gather(replaced))
         step_s = time.perf_counter() - began
         clips_per_s = config.train.global_batch / step_s
         return {
@@ -201,6 +211,7 @@ class Trainer:
             "grad_norm": grad_norm, "step_s": step_s, "data_wait": min(1.0, waited_s / step_s),
             "clips_per_s": clips_per_s, "mfu": clips_per_s / self.peak_clips_per_s if self.peak_clips_per_s else None,
             "peak_gib": peak_memory_gib(device), "skipped": engine.skipped_steps,
+            "substituted": round(substituted * self.ranks.world_size),
         }, stops > 0, busy
 
 

@@ -4,6 +4,7 @@
       config.yaml      resolved configuration            run.json        identity, code state, submissions
       code/            the snapshot that was submitted   submit/<jobid>/ batch script and logs of each job
       metrics.jsonl    one JSON object per step          tensorboard/    the same as curves
+      quarantine.csv   videos that were replaced
       heartbeat.json   last sign of life                 failure.json    why the last attempt failed
       attempts.json    where its seconds went            nonfinite.jsonl data left out after NaN or infinity
       checkpoints/step_00012000/{..., COMPLETE}          lock.json       the job that writes here now
@@ -131,6 +132,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON object per optimizer step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def quarantine(self) -> Path:
+        """The videos that could not be read and were replaced, by row."""
+        return self.path / "quarantine.csv"
 
     @property
     def tensorboard(self) -> Path:

@@ -30,7 +30,8 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "pandas": {"analysis"},
     "safetensors": {"vidmae.weights"},
 }
-STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost", "jobs.slurm",
+STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
+               "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
                "jobs.commands"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest"}
 CPU_LIMIT_S = 1.5

@@ -12,11 +12,13 @@ import torch
 
 from tests import videos
 from tests.facilities import need
-from vidmae import loader
+from vidmae import cutting, order
 from vidmae.clips import clip_indices, span_frames
+from vidmae.cutting import ClipSpec
 from vidmae.decode import DecodeError, open_video
-from vidmae.loader import Batch, ClipSpec, make_loader, place_of
+from vidmae.loader import Batch, make_loader
 from vidmae.manifest import Check, Manifest, build, find_sources
+from vidmae.order import place_of
 
 SPEC = ClipSpec(num_frames=16, sampling_rate=8, target_fps=30.0, img_size=32, crop_area=(0.5, 1.0),
                 crop_aspect=(0.75, 1.333), flip_prob=0.5, repeat_aug=2, repeat_window="own", backend="decord",
@@ -41,9 +43,11 @@ def manifest(tmp_path_factory) -> Manifest:
     return Manifest.read(out)
 
 
-def batches(manifest, *, spec=SPEC, world=1, rank=0, accum=1, G=4, start=0, stop=3, workers=0, seed=0) -> list[Batch]:
+def batches(manifest, *, spec=SPEC, world=1, rank=0, accum=1, G=4, start=0, stop=3, workers=0, seed=0,
+            limit_s=60.0) -> list[Batch]:
     return list(make_loader(manifest, spec, seed=seed, global_batch=G, micro_batch=G // world // accum, grad_accum=accum,
-                            rank=rank, world_size=world, start_step=start, stop_step=stop, workers=workers))
+                            rank=rank, world_size=world, start_step=start, stop_step=stop, workers=workers,
+                            read_limit_s=limit_s, read_retries=1))
 
 
 def joined(parts: list[Batch]) -> Batch:
@@ -85,6 +89,11 @@ def test_workers_change_nothing(manifest, reference, workers):
     assert_same(joined(batches(manifest, workers=workers)), reference)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_for_reading_changes_nothing(manifest, reference, workers):
+    assert_same(joined(batches(manifest, workers=workers, limit_s=0)), reference)
+
+
 def test_a_restart_draws_what_would_have_come(manifest, reference):
     late = joined(batches(manifest, start=2, stop=3))
     assert_same(late, Batch(*(getattr(reference, n)[8:] for n in ("clips", "noise", "rows", "labels"))))
@@ -112,10 +121,10 @@ def test_every_epoch_shows_every_video_repeat_aug_times(number, repeat_aug):
 
 
 def test_a_permutation_of_a_million_videos_is_made_once(monkeypatch):
-    loader._permutation.cache_clear()
+    order._permutation.cache_clear()
     for position in range(0, 3_000_000, 3000):
         place_of(position, videos=1_000_000, repeat_aug=1, seed=0)
-    assert loader._permutation.cache_info().misses == 3
+    assert order._permutation.cache_info().misses == 3
 
 
 def indices_read(manifest, monkeypatch, spec, **options) -> list[np.ndarray]:
@@ -126,8 +135,8 @@ def indices_read(manifest, monkeypatch, spec, **options) -> list[np.ndarray]:
         caught.append(clip_indices(*args))
         return caught[-1]
 
-    monkeypatch.setattr(loader, "clip_indices", spy)
-    batches(manifest, spec=spec, **options)
+    monkeypatch.setattr(cutting, "clip_indices", spy)
+    batches(manifest, spec=spec, limit_s=0, **options)  # in this process, where the spy is seen
     return caught
 
 
@@ -199,18 +208,18 @@ def test_every_frame_that_repeats_share_is_decoded_once(manifest, monkeypatch):
             asked[-1].append(list(indices))
             return self._inner.read(indices)
 
-    monkeypatch.setattr(loader, "open_video", Spy)
-    at_once = joined(batches(manifest, spec=replace(SPEC, repeat_aug=8), G=8, stop=2))
+    monkeypatch.setattr(cutting, "open_video", Spy)
+    at_once = joined(batches(manifest, spec=replace(SPEC, repeat_aug=8), G=8, stop=2, limit_s=0))
     assert [len(calls) for calls in asked] == [1, 1]  # two videos, each opened once, one read each
     for calls in asked:
         assert len(set(calls[0])) == len(calls[0]) < 8 * 16
-    monkeypatch.setattr(loader, "READ_BYTES", 1)  # a recording too large to hold: one repeat after the other
-    assert_same(joined(batches(manifest, spec=replace(SPEC, repeat_aug=8), G=8, stop=2)), at_once)
+    monkeypatch.setattr(cutting, "READ_BYTES", 1)  # a recording too large to hold: one repeat after the other
+    assert_same(joined(batches(manifest, spec=replace(SPEC, repeat_aug=8), G=8, stop=2, limit_s=0)), at_once)
     assert [len(calls) for calls in asked[2:]] == [8, 8]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_video_that_cannot_be_read_names_its_row_and_not_its_file(tmp_path, workers):
+def test_where_no_video_can_be_read_the_error_names_rows_and_not_files(tmp_path, workers):
     need("ffmpeg")
     gone = videos.vp9(tmp_path / "secret child.webm")
     out = tmp_path / "o" / "s.csv"
@@ -225,7 +234,7 @@ def test_a_video_that_cannot_be_read_names_its_row_and_not_its_file(tmp_path, wo
 def test_workers_do_not_act_on_the_jobs_signals(manifest):
     """Slurm's warning goes to every process of a step; the parent saves at a step's end and needs its workers."""
     steps = iter(make_loader(manifest, SPEC, seed=0, global_batch=4, micro_batch=4, grad_accum=1, rank=0, world_size=1,
-                             start_step=0, stop_step=12, workers=2))
+                             start_step=0, stop_step=12, workers=2, read_limit_s=60, read_retries=1))
     next(steps)
     for worker in steps._workers:
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
@@ -236,7 +245,7 @@ def test_workers_do_not_act_on_the_jobs_signals(manifest):
 
 def test_a_worker_that_hangs_does_not_keep_the_job_from_ending(manifest):
     steps = iter(make_loader(manifest, SPEC, seed=0, global_batch=4, micro_batch=4, grad_accum=1, rank=0, world_size=1,
-                             start_step=0, stop_step=12, workers=1))
+                             start_step=0, stop_step=12, workers=1, read_limit_s=60, read_retries=1))
     next(steps)
     worker = steps._workers[0]
     os.kill(worker.pid, signal.SIGSTOP)  # no signal handler of it gets a turn

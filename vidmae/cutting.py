@@ -1,0 +1,87 @@
+"""From one video to some of its clips: which frames, which part of the picture, which mask noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidmae.clips import clip_indices, random_start, span_frames
+from vidmae.decode import open_video
+from vidmae.manifest import Manifest
+from vidmae.order import CLIP, WINDOW, Place, rng
+from vidmae.transforms import crop_resize, sample_crop
+
+READ_BYTES = 2**28  # of decoded frames that are held at a time; a repeat is read whole however large
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What a clip is and how it is cut; the meaning of each value stands in config.DataConfig and ModelConfig."""
+
+    num_frames: int
+    sampling_rate: int
+    target_fps: float
+    img_size: int
+    crop_area: tuple[float, float]
+    crop_aspect: tuple[float, float]
+    flip_prob: float
+    repeat_aug: int
+    repeat_window: str
+    backend: str
+    num_tokens: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a clip: T, S, S, 3."""
+        return self.num_frames, self.img_size, self.img_size, 3
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """Cuts clips out of the videos of a manifest; everything random follows from the seed and a clip's place."""
+
+    manifest: Manifest
+    spec: ClipSpec
+    seed: int
+
+    def cut(self, row: int, places: Sequence[Place], clips: np.ndarray, noise: np.ndarray) -> None:
+        """Cut some repeats out of one video, which is opened once.
+
+        Args:
+            row: The video: that of the places, or one in its stead.
+            places: Repeats, n of them, with the same epoch and slot.
+            clips: Filled: uint8 [n, T, S, S, 3].
+            noise: Filled: float32 [n, L], uniform.
+        Raises:
+            DecodeError: The video cannot be read.
+        """
+        spec = self.spec
+        height, width = int(self.manifest.height[row]), int(self.manifest.width[row])
+        span = span_frames(num_frames=spec.num_frames, sampling_rate=spec.sampling_rate, target_fps=spec.target_fps,
+                           fps=float(self.manifest.fps[row]))
+        rngs = [rng(CLIP, self.seed, p.epoch, p.slot, p.repeat) for p in places]
+        with open_video(self.manifest.path(row), spec.backend) as video:
+            starts = [random_start(self._window_rng(place, own), span, video.num_frames)
+                      for place, own in zip(places, rngs, strict=True)]
+            by_time = np.argsort(starts, kind="stable").tolist()
+            at_once = max(1, READ_BYTES // (spec.num_frames * height * width * 3))
+            for some in (by_time[i:i + at_once] for i in range(0, len(by_time), at_once)):
+                indices = np.stack([clip_indices(starts[i], span, spec.num_frames, video.num_frames) for i in some])
+                needed, where = np.unique(indices, return_inverse=True)
+                frames = video.read(needed)  # a frame that several repeats share is decoded once
+                for i, which in zip(some, where.reshape(indices.shape), strict=True):
+                    self._cut_one(frames, which, rngs[i], clips[i])
+                    noise[i] = rngs[i].random(spec.num_tokens, dtype=np.float32)
+
+    def _window_rng(self, place: Place, own: np.random.Generator) -> np.random.Generator:
+        if self.spec.repeat_window == "shared":
+            return rng(WINDOW, self.seed, place.epoch, place.slot)
+        return own
+
+    def _cut_one(self, frames: np.ndarray, which: np.ndarray, own: np.random.Generator, clip: np.ndarray) -> None:
+        spec = self.spec
+        box = sample_crop(own, frames.shape[1], frames.shape[2], spec.crop_area, spec.crop_aspect)
+        flip = bool(own.random() < spec.flip_prob)
+        clip[:] = crop_resize(frames, which, box, spec.img_size, flip=flip).numpy()

@@ -1,0 +1,67 @@
+"""What comes when: a pure function of the seed and of a clip's position in the row of all clips.
+
+All clips of a run stand in one row. Step s takes the positions [s * G, (s + 1) * G), G = global batch; a rank takes a
+contiguous part of them, micro-batch by micro-batch, so repeats of one video meet in one rank and share one open file:
+
+    position   0 1 2 3 4 5 6 7 8 9 ...           repeat_aug = 4
+    video      a a a a b b b b c c ...           the epoch's permutation of the manifest
+    G = 8      |--- step 0 --| |--- step 1
+    2 ranks    |rank 0|rank 1| |rank 0|...       the same clips in the same steps whatever the number of ranks
+
+Time window, crop, flip and mask noise of a clip are drawn from a generator that is seeded by (seed, epoch, place in the
+epoch, repeat), and so are the videos that stand in for one that cannot be read: no worker, rank or restart changes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+PERMUTATION, WINDOW, CLIP, SUBSTITUTE = 0, 1, 2, 3  # first word of a seed: streams of different purpose never meet
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a clip stands in the data order.
+
+    Attributes:
+        epoch: Passes over the manifest before this one.
+        slot: Place of the video in the epoch.
+        row: The video's row in the manifest.
+        repeat: Which of the video's repeat_aug clips.
+    """
+
+    epoch: int
+    slot: int
+    row: int
+    repeat: int
+
+
+def place_of(position: int, *, videos: int, repeat_aug: int, seed: int) -> Place:
+    """The clip at a position of the row of all clips."""
+    epoch, slot = divmod(position // repeat_aug, videos)
+    return Place(epoch, slot, int(_permutation(videos, seed, epoch)[slot]), position % repeat_aug)
+
+
+def substitute_row(place: Place, number: int, *, videos: int, seed: int) -> int:
+    """The row that is read where the row of `place`, and the substitutes before this one, cannot be.
+
+    Args:
+        place: Any repeat of the video; they share their substitutes.
+        number: 0 for the first substitute.
+        videos: Rows of the manifest.
+        seed: Of the run.
+    """
+    return int(rng(SUBSTITUTE, seed, place.epoch, place.slot, number).integers(videos))
+
+
+@lru_cache(maxsize=4)
+def _permutation(videos: int, seed: int, epoch: int) -> np.ndarray:
+    return rng(PERMUTATION, seed, epoch).permutation(videos)
+
+
+def rng(*words: int) -> np.random.Generator:
+    """A generator for one purpose: the first word names the stream, the others say which of its draws."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
