@@ -473,6 +473,6 @@ class _Translate:
             return
         said = getattr(error, "strerror", None) or str(error) or "the video ends too early"
         # decord's lines: "[time] source.cc:151: Check failed: ... ERROR cannot find video stream"
-        said = re.sub(rf"\[\d\d:\d\d:\d\d\] \S+: |\[?\S*{re.escape(self._path.name)}\S*\]?", "", said)
+        said = re.sub(rf"\[\d\d:\d\d:\d\d\] \S+: |\[?\S*({re.escape(self._path.name)}|/proc/self/fd/)\S*\]?", "", said)
         where = f" {self._where()}" if self._where else ""
         raise DecodeError(f"{self._who} cannot read it{where}: {' '.join(said.split())[:160]}") from None

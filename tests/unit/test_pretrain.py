@@ -1,5 +1,6 @@
 """The training program as a user's job runs it: real clips, real deepspeed, one and two ranks, every ZeRO stage."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from tests.interruptions import untimed, weights
 from tests.runs import make_manifest, make_run, train
 from vidmae.metrics import read_metrics
+from vidmae.quarantine import read_quarantine
 from vidmae.record import read_json, write_json
 
 
@@ -155,21 +157,56 @@ def test_a_second_job_leaves_with_exit_2(half):
     assert read_json(half.lock)["job_id"] == "77" and not half.result.exists() and not half.failure.exists()
 
 
-def test_an_unreadable_video_stops_the_run_by_row_not_by_name(manifest, tmp_path):
+@pytest.fixture
+def one_bad(manifest, tmp_path):
+    """The manifest with a first row whose file became something else since."""
     rows = manifest.read_text().splitlines()
     secret = tmp_path / "secret-child.mp4"
-    fields = rows[1].split(",")
     secret.write_bytes(b"no video")
     own = tmp_path / "own.csv"
-    own.write_text("\n".join([rows[0], ",".join([str(secret), *fields[1:]]), *rows[2:]]) + "\n")
+    own.write_text("\n".join([rows[0], ",".join([str(secret), *rows[1].split(",")[1:]]), *rows[2:]]) + "\n")
     summary = json.loads(manifest.with_suffix(".json").read_text())
-    import hashlib
-
     own.with_suffix(".json").write_text(json.dumps({**summary, "csv_bytes": own.stat().st_size,
                                                     "csv_sha256": hashlib.sha256(own.read_bytes()).hexdigest()}))
-    run = make_run(tmp_path / "run", own)
+    return own
+
+
+def test_an_unreadable_video_is_replaced_and_listed_by_row_not_by_name(one_bad, tmp_path):
+    run = make_run(tmp_path / "run", one_bad, "train.zero_stage=0")
     codes, said = train(run)
-    assert codes == [2] and "row 1 of the manifest cannot be read" in said and "prepare.py manifest" in said
+    assert codes == [0], said
+    assert "row 1 of the manifest cannot be read" in said and "stands in for it" in said
+    assert [m["substituted"] for m in read_metrics(run)] == [2, 2, 2, 2], "4 videos a step, one epoch, 2 repeats each"
+    listed = read_quarantine(run)
+    assert [(step, s.epoch, s.row, s.clips) for step, s in listed] == [(step, step - 1, 0, 2) for step in (1, 2, 3, 4)]
+    assert all(s.substitute in (1, 2, 3) for _, s in listed)
+    assert not any("secret-child" in text for text in (said, run.quarantine.read_text(), run.metrics.read_text()))
+
+    ranks = make_run(tmp_path / "ranks", one_bad, "train.zero_stage=0", "data.workers=1", "train.micro_batch=1")
+    codes, said = train(ranks, world_size=2)
+    assert codes == [0, 0], said
+    assert ranks.quarantine.read_text() == run.quarantine.read_text(), "repeats in two micro-batches are one line"
+    assert [m["substituted"] for m in read_metrics(ranks)] == [2, 2, 2, 2]
+    np.testing.assert_allclose(losses(ranks), losses(run), rtol=1e-5)
+
+
+def test_resume_truncates_the_quarantine_and_gives_the_same_run(one_bad, tmp_path):
+    whole = make_run(tmp_path / "whole", one_bad, "train.zero_stage=0")
+    assert train(whole)[0] == [0]
+    cut = make_run(tmp_path / "cut", one_bad, "train.zero_stage=0")
+    shutil.copytree(whole.checkpoints / "step_00000002", cut.checkpoints / "step_00000002")
+    cut.metrics.write_text(whole.metrics.read_text())
+    cut.quarantine.write_text(whole.quarantine.read_text() + "3,2,")
+    codes, said = train(cut)
+    assert codes == [0] and "row 1 of the manifest" not in said, "it was known from the start"
+    assert cut.quarantine.read_text() == whole.quarantine.read_text() and untimed(cut) == untimed(whole)
+
+
+def test_too_many_unreadable_videos_stop_every_rank(one_bad, tmp_path):
+    run = make_run(tmp_path / "run", one_bad, "data.max_bad_pct=0.2")
+    codes, said = train(run, world_size=2)
+    assert codes == [2, 2] and said.count("QuarantineError: 3 videos could not be read") >= 2, said
+    assert "--set data.max_bad_pct" in read_json(run.failure)["message"] and len(read_quarantine(run)) == 3
     assert "secret-child" not in said and "secret-child" not in run.failure.read_text()
 
 
