@@ -3,6 +3,7 @@
     checkpoints/
       step_00012000/
         state/...      deepspeed's shards, one set per rank
+        metrics.jsonl, quarantine.csv   the run's records up to this step
         COMPLETE       JSON: step, world size, ZeRO stage, size and hash of every file, seconds; written last
       .step_00013000.tmp/   a save in progress or cut off; never read
 
@@ -21,7 +22,7 @@ from typing import Any
 from vidmae.config import CheckpointConfig, TrainConfig
 from vidmae.dist import Ranks
 from vidmae.engine import TAG, Engine
-from vidmae.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_json
+from vidmae.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.retention import superseded, why_no_room
 from vidmae.shard_writer import ShardWriter, hash_file
 
@@ -102,6 +103,8 @@ class Saver:
         self._saved, self._began = step, time.monotonic()
         self._on_main(lambda: _make_tmp(self._tmp))
         shards = self._engine.shards(copied=self._keep.background)
+        if self._ranks.is_main:
+            shards |= {path.name: path.read_bytes() for path in self._run.records if path.exists()}
         self._writer = ShardWriter(self._tmp, shards, background=self._keep.background)
         self._lost_s = time.monotonic() - started - before_s
         return time.monotonic() - started
@@ -189,6 +192,8 @@ def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, sa
         folder = run.checkpoints / name
         problem = _problem(folder, ranks)
         if problem is None:
+            if ranks.is_main:
+                _restore_records(run, folder)
             return _load(engine, folder, train, ranks, say)
         damage.append(f"{name}: {problem}")
         say(f"checkpoint {damage[-1]}; trying the one before")
@@ -196,6 +201,13 @@ def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, sa
         raise CheckpointError(f"{run.checkpoints} holds no usable checkpoint ({'; '.join(damage)}); nothing was "
                               "changed. Put an intact copy back, or move the folder away to start from step 0")
     return 0
+
+
+def _restore_records(run: RunFolder, folder: Path) -> None:
+    """The records as they were at the checkpoint, whatever was added, lost or written twice since."""
+    for path in run.records:
+        if (folder / path.name).exists():
+            write_atomic(path, (folder / path.name).read_bytes())
 
 
 def _load(engine: Engine, folder: Path, train: TrainConfig, ranks: Ranks, say: Say) -> int:

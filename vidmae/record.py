@@ -164,6 +164,11 @@ class RunFolder:
         return self.path / "nonfinite.jsonl"
 
     @property
+    def records(self) -> tuple[Path, ...]:
+        """Files that belong to the state of a run: a checkpoint holds them as they were at its step."""
+        return self.metrics, self.quarantine
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of checkpoints."""
         return self.path / "checkpoints"

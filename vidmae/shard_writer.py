@@ -40,7 +40,7 @@ class ShardWriter:
 
     Args:
         folder: What the names are below; its folders are there.
-        shards: File name -> state. Emptied on the way, so that memory is free as early as it can be.
+        shards: File name -> state, or the file's bytes. Emptied on the way, so that memory is free as early as it can be.
         background: Write in a thread and return at once; else return when all is on disk.
     Attributes:
         files: Name -> `bytes` and `blake2b` of each file, complete when no longer `busy`.
@@ -76,7 +76,7 @@ class ShardWriter:
 
 
 def write_state(path: Path, state: Any) -> dict[str, Any]:
-    """Write one state so that `torch.load` reads it; flushed to disk.
+    """Write one state so that `torch.load` reads it, or bytes as they are; flushed to disk.
 
     Returns:
         `bytes` and `blake2b` of the file.
@@ -87,7 +87,10 @@ def write_state(path: Path, state: Any) -> dict[str, Any]:
     with path.open("wb", buffering=0) as file:
         path.chmod(0o600)
         sink: Any = _Sink(file.fileno())
-        torch.save(state, sink)
+        if isinstance(state, bytes):
+            sink.write(state)
+        else:
+            torch.save(state, sink)
         if sink.error is not None:
             raise sink.error
         os.fsync(file.fileno())

@@ -36,7 +36,7 @@ STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes"
 PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "analysis") for p in (ROOT / wing).glob("*.py")
-                 if 'if __name__ == "__main__"' in p.read_text() and p.name != "launch.py")
+                 if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py"))  # those two run in jobs
 
 
 def sources() -> dict[str, ast.Module]:
