@@ -4,7 +4,8 @@
     python jobs/status.py s-vith14 --json       one run, by its id, the start of it, its path or its Slurm job id
 
 The state is the first of: result.json, squeue, sacct, the process (local jobs), heartbeat.json; else UNKNOWN. ENDED
-means that the job is over and nobody knows how (no accounting).
+means that the job is over and nobody knows how (no accounting). GOOD is goodput: the share of all attempts' seconds that
+went into steps done for the first time and not into starting, waiting for clips, saving or repeating; --json has the parts.
 
 Exit codes: 0 ok, 2 no such run.
 """
@@ -20,9 +21,10 @@ from typing import Any
 from jobs.options import Parser, add_runs_dir
 from jobs.runs import State, all_runs, find_run, format_seconds, progress, states, why
 from jobs.slurm import STATES
+from vidmae.attempts import read_attempts, totals
 from vidmae.record import read_json
 
-HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "LOSS", "ETA", "NODELIST(REASON)")
+HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "LOSS", "ETA", "GOOD", "NODELIST(REASON)")
 SHORT = {"SUBMITTING": "SB", "NEW": "NEW", "ENDED": "END", "UNKNOWN": "?"}
 
 
@@ -64,13 +66,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def record_of(state: State) -> dict[str, Any]:
     """A state as JSON, with the progress of the run."""
-    beat, result = progress(state.run), read_json(state.run.result)
+    beat, result, spent = progress(state.run), read_json(state.run.result), totals(read_attempts(state.run))
     record = {
         "job_id": state.job_id or None, "run": state.run_id, "path": str(state.run.path), "cluster": state.cluster or None,
         "state": state.state, "source": state.source, "active": state.active, "elapsed": state.elapsed or None,
         "nodes": state.nodes or None, "where": state.where or None, "exit_code": state.exit_code,
         "step": beat.get("step"), "total_steps": beat.get("total_steps"), "loss": beat.get("loss"), "eta_s": None,
-        "heartbeat_age_s": round(time.time() - beat["time"], 1) if "time" in beat else None,
+        "heartbeat_age_s": round(time.time() - beat["time"], 1) if "time" in beat else None, "spent": spent,
     }
     if state.active and beat.get("eta_s") is not None:
         record["eta_s"] = max(0.0, float(beat["eta_s"]) - (time.time() - float(beat["time"])))
@@ -84,8 +86,9 @@ def row_of(state: State, record: dict[str, Any]) -> tuple[str, ...]:
     code = SHORT.get(state.state) or STATES.get(state.state, (state.state, True))[0]
     steps = f"{record['step']}/{record['total_steps']}" if record["step"] is not None else "-"
     loss = f"{record['loss']:.4f}" if record["loss"] is not None else "-"
+    good = record["spent"]["goodput"]
     return (state.job_id or "-", state.run_id, code, state.elapsed or "-", state.nodes or "-", steps, loss,
-            format_seconds(record["eta_s"]), state.where or "-")
+            format_seconds(record["eta_s"]), "-" if good is None else f"{good:.0%}", state.where or "-")
 
 
 def print_table(rows: list[tuple[str, ...]]) -> None:

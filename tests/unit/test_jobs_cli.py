@@ -152,7 +152,8 @@ def test_a_run_from_submission_to_done(folder: Path) -> None:
     again = launch(folder, "ok")
     assert (again.returncode, again.stdout) == (0, "") and f"done before: {run.result}" in again.stderr
     shown = cli("status.py", cwd=folder).stdout.splitlines()
-    assert shown[0].split() == ["JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "LOSS", "ETA", "NODELIST(REASON)"]
+    assert shown[0].split() == ["JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "LOSS", "ETA", "GOOD",
+                                "NODELIST(REASON)"]
     assert shown[1].split()[:3] == [said["job_id"], run.path.name, "CD"] and "10/10" in shown[1] and "0.2500" in shown[1]
     assert "stand-in rank 0: ok" in cli("logs.py", "demo", cwd=folder).stdout
 
