@@ -10,7 +10,7 @@ from torch import nn
 from vidmae import dist
 from vidmae.config import TrainConfig
 from vidmae.engine import TAG, Engine, NonFiniteError
-from vidmae.shard_writer import ShardWriter
+from vidmae.shard_writer import write_shards
 
 
 class Net(nn.Module):
@@ -43,8 +43,7 @@ def lr_at(step: int) -> float:
 
 def write(folder: Path, shards: dict) -> None:
     (folder / TAG).mkdir(parents=True, exist_ok=True)
-    writer = ShardWriter(folder, shards, background=False)
-    assert writer.problem is None, writer.problem
+    write_shards(folder, shards)
 
 
 def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path) -> dict:

@@ -24,7 +24,7 @@ from vidmae.dist import Ranks
 from vidmae.engine import TAG, Engine
 from vidmae.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.retention import superseded, why_no_room
-from vidmae.shard_writer import ShardWriter, hash_file
+from vidmae.shard_writer import Background, hash_file, write_shards
 
 COMPLETE = "COMPLETE"
 Say = Callable[[str], None]
@@ -45,10 +45,12 @@ class Saver:
         saver.prepare(start, total_steps)          # before the first step
         saver.begin(step)                          # copies the state; training goes on
         sums = engine.update(extra=[saver.busy])   # a number in each step's collective: all ranks learn the same
-        saver.settle(mean_busy)                    # publishes where no rank is busy any more
+        saver.settle(mean_busy)                    # the next stage of a save, where no rank is busy any more
         saver.save(step)                           # the last step, or a stop: returns when it is on disk
 
-    All methods are collective, and all return the seconds that training lost.
+    A save has two stages, each in threads of their own: every rank writes its shards; then rank 0, which has gathered their
+    sizes and hashes, writes COMPLETE, renames and prunes. All methods are collective; they return the seconds that training
+    lost and raise CheckpointError on every rank alike where any rank failed.
 
     Args:
         engine: What is saved.
@@ -66,13 +68,15 @@ class Saver:
         self._engine, self._run, self._train, self._ranks, self._keep, self._say = engine, run, train, ranks, keep, say
         self.slowest_s = 0.0
         self._saved: int | None = None  # the newest step that is complete or under way
-        self._writer: ShardWriter | None = None
+        self._writing: Background | None = None
+        self._publishing: Background | None = None
         self._began = self._lost_s = 0.0
 
     @property
     def busy(self) -> float:
-        """1 while this rank still writes, else 0."""
-        return float(self._writer is not None and self._writer.busy)
+        """1 while this rank has something to do for a save, else 0."""
+        stage = self._writing or self._publishing
+        return float(stage is not None and stage.busy)
 
     def prepare(self, start: int, total_steps: int) -> None:
         """Clear away what saves that were cut off have left, and make sure that there is room.
@@ -87,7 +91,7 @@ class Saver:
         if self._ranks.is_main:
             for left in self._run.checkpoints.glob(".step_*"):
                 shutil.rmtree(left, ignore_errors=True)
-            have = _complete(self._run)
+            have = _complete(self._run, start)
             self.slowest_s = max((_save_s(path) for path in have.values()), default=0.0)
             problem = why_no_room(self._run.checkpoints, list(have), self._engine.checkpoint_bytes, start, total_steps,
                                   self._keep)
@@ -98,24 +102,24 @@ class Saver:
 
     def begin(self, step: int) -> float:
         """Start a save; one that is still under way is finished first."""
-        started = time.monotonic()
-        before_s = self.finish()
-        self._saved, self._began = step, time.monotonic()
-        self._on_main(lambda: _make_tmp(self._tmp))
+        before_s, started = self.finish(), time.monotonic()
+        self._saved, self._began, self._lost_s = step, started, 0.0
+        folder = self._tmp
+        self._agree(self._on_main(lambda: _make_empty(folder)))
         shards = self._engine.shards(copied=self._keep.background)
         if self._ranks.is_main:
             shards |= {path.name: path.read_bytes() for path in self._run.records if path.exists()}
-        self._writer = ShardWriter(self._tmp, shards, background=self._keep.background)
-        self._lost_s = time.monotonic() - started - before_s
-        return time.monotonic() - started
+        self._writing = Background(lambda: write_shards(folder, shards))
+        self._lost_s = time.monotonic() - started
+        return before_s + self._lost_s + (0.0 if self._keep.background else self.finish())
 
     def settle(self, busy: float) -> float:
-        """Publish the save under way if every rank has written its part.
+        """Go on with the save under way if no rank is busy with it.
 
         Args:
             busy: Mean (or sum) of all ranks' `busy` at one moment.
         """
-        return self.finish() if busy == 0 else 0.0
+        return self._advance() if busy == 0 else 0.0
 
     def save(self, step: int) -> float:
         """Have `step` complete on disk when this returns."""
@@ -123,56 +127,62 @@ class Saver:
         return begin_s + self.finish()
 
     def finish(self) -> float:
-        """Wait for all ranks' writers, then make the checkpoint appear; nothing where no save is under way."""
-        if self._writer is None:
-            return 0.0
-        started = time.monotonic()
-        self._writer.wait()
-        parts = self._ranks.gather((self._writer.files, self._writer.problem))
-        self._writer = None
-        for rank, (_, problem) in enumerate(parts):
-            if problem:
-                self._fail(f"rank {rank}: {problem}")
-        files = {name: seal for part, _ in parts for name, seal in part.items()}
-        self._on_main(lambda: self._publish(files))
-        took_s, lost_s = time.monotonic() - self._began, self._lost_s + time.monotonic() - started
-        self.slowest_s = max(self.slowest_s, self._ranks.from_main(took_s))
-        self._say(f"saved step {self._saved} in {took_s:.1f} s, of which training waited {lost_s:.1f} s")
-        return time.monotonic() - started
+        """Have the save under way complete on disk when this returns; nothing where there is none."""
+        lost_s = 0.0
+        while self._writing or self._publishing:
+            lost_s += self._advance()
+        return lost_s
+
+    def _advance(self) -> float:
+        """End the stage that is under way, waiting for it where it must be, and start the next."""
+        started, took_s = time.monotonic(), None
+        if self._writing:
+            parts, self._writing = self._agree(self._writing), None
+            files = {name: seal for part in parts for name, seal in part.items()}
+            self._publishing = self._on_main(lambda: self._publish(files))
+        elif self._publishing:
+            (took_s, *_), self._publishing = self._agree(self._publishing), None
+        lost_s = time.monotonic() - started
+        self._lost_s += lost_s
+        if took_s is not None:
+            self.slowest_s = max(self.slowest_s, took_s)
+            self._say(f"saved step {self._saved} in {took_s:.1f} s, {self._lost_s:.1f} s of them lost to training")
+        return lost_s
 
     @property
     def _tmp(self) -> Path:
-        assert self._saved is not None
+        assert self._saved is not None, "no save is under way"
         return self._run.checkpoints / f".{folder_of(self._run, self._saved).name}.tmp"
 
-    def _publish(self, files: dict[str, Any]) -> None:
+    def _on_main(self, act: Callable[[], Any]) -> Background:
+        return Background(act if self._ranks.is_main else lambda: None)
+
+    def _agree(self, stage: Background) -> list[Any]:
+        """Every rank's result of a stage; where one has failed, all fail with it."""
+        stage.wait()
+        parts = self._ranks.gather((stage.result, stage.problem))
+        for rank, (_, problem) in enumerate(parts):
+            if problem:
+                if self._ranks.is_main:
+                    shutil.rmtree(self._tmp, ignore_errors=True)
+                raise CheckpointError(
+                    f"the checkpoint of step {self._saved} could not be saved: rank {rank}: {problem}. Earlier ones in "
+                    f"{self._run.checkpoints} are as they were. Make room there (disk or quota) or make it writable, then "
+                    "continue with --retry; fewer checkpoints stay with --set checkpoint.keep_last=N")
+        return [result for result, _ in parts]
+
+    def _publish(self, files: dict[str, Any]) -> float:
+        """Make the checkpoint appear and old ones go; seconds since `begin`."""
         assert self._saved is not None
-        write_json(self._tmp / COMPLETE, {
+        tmp, final = self._tmp, folder_of(self._run, self._saved)
+        write_json(tmp / COMPLETE, {
             "schema": SCHEMA, "step": self._saved, "world_size": self._ranks.world_size,
             "zero_stage": self._train.zero_stage, "precision": self._train.precision,
             "save_s": time.monotonic() - self._began, "files": dict(sorted(files.items()))})
-        fsync_folder(self._tmp / TAG)
-        _rename(self._tmp, folder_of(self._run, self._saved))
-        _prune(self._run, self._keep)
-
-    def _on_main(self, act: Callable[[], None]) -> None:
-        """Rank 0 does something on disk; where it fails, all ranks fail with it."""
-        problem = None
-        if self._ranks.is_main:
-            try:
-                act()
-            except OSError as error:
-                problem = str(error)
-        if problem := self._ranks.from_main(problem):
-            self._fail(f"rank 0: {problem}")
-
-    def _fail(self, problem: str) -> None:
-        if self._ranks.is_main:
-            shutil.rmtree(self._tmp, ignore_errors=True)
-        raise CheckpointError(
-            f"the checkpoint of step {self._saved} could not be saved: {problem}. Earlier checkpoints in "
-            f"{self._run.checkpoints} are as they were. Make room there (disk or quota) or make it writable, then "
-            "continue with --retry; fewer checkpoints stay with --set checkpoint.keep_last=N")
+        fsync_folder(tmp / TAG)
+        _rename(tmp, final)
+        _prune(self._run, self._saved, self._keep)
+        return time.monotonic() - self._began
 
 
 def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, say: Say) -> int:
@@ -183,8 +193,8 @@ def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, sa
     Returns:
         Updates done; 0 where the run has no checkpoint yet.
     Raises:
-        CheckpointError: There are checkpoints but none is complete, or the one found was saved with another number
-            of ranks or another ZeRO stage.
+        CheckpointError: There are checkpoints but none is complete, or the one found was saved in another precision,
+            or ZeRO is stage 0 on one side only.
     """
     names = sorted((p.name for p in run.checkpoints.glob("step_*")), reverse=True) if run.checkpoints.is_dir() else []
     damage = []
@@ -261,7 +271,7 @@ def _share(items: list[Any], ranks: Ranks) -> list[Any]:
     return items[ranks.rank::ranks.world_size]
 
 
-def _make_tmp(tmp: Path) -> None:
+def _make_empty(tmp: Path) -> None:
     shutil.rmtree(tmp, ignore_errors=True)
     make_private_folder(tmp / TAG)
 
@@ -276,18 +286,19 @@ def _rename(tmp: Path, final: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _prune(run: RunFolder, keep: CheckpointConfig) -> None:
-    complete = _complete(run)
+def _prune(run: RunFolder, newest: int, keep: CheckpointConfig) -> None:
+    complete = _complete(run, newest)
     for step in superseded(complete, keep):
         trash = run.checkpoints / f".{complete[step].name}.old"  # a rename first: a prune cut off leaves no half one
         complete[step].rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
 
 
-def _complete(run: RunFolder) -> dict[int, Path]:
-    """Step -> folder of the checkpoints that have their marker."""
-    return {int(p.parent.name.removeprefix("step_")): p.parent
-            for p in run.checkpoints.glob(f"step_{8 * '[0-9]'}/{COMPLETE}")}
+def _complete(run: RunFolder, newest: int) -> dict[int, Path]:
+    """Step -> folder of the checkpoints that have their marker; later than `newest` only damaged ones can be."""
+    found = {int(p.parent.name.removeprefix("step_")): p.parent
+             for p in run.checkpoints.glob(f"step_{8 * '[0-9]'}/{COMPLETE}")}
+    return {step: path for step, path in found.items() if step <= newest}
 
 
 def _save_s(folder: Path) -> float:

@@ -1,14 +1,11 @@
-"""Shards on their way to disk: copied to host memory at once, then written, hashed and flushed in one pass.
-
-A writer never raises: a full disk is a fact that all ranks must learn together (`checkpoint.Saver` gathers them).
-"""
+"""Shards on their way to disk: copied to host memory at once, then written, hashed and flushed in one pass, in a thread."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -35,65 +32,74 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-class ShardWriter:
-    """Writes this rank's shards of one checkpoint.
+class Background:
+    """Something that a thread does. It never raises: a full disk is a fact that all ranks must learn together.
+
+    Args:
+        act: What to do.
+    Attributes:
+        result: What `act` returned; None before and where it failed.
+        problem: Why it failed, or None.
+    """
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self.result: Any = None
+        self.problem: str | None = None
+        self._act = act
+        self._thread = Thread(target=self._run, name="checkpoint")
+        self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Not done yet."""
+        return self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Return when it is done."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._act()
+        except OSError as error:
+            self.problem = str(error)
+        except Exception as error:  # whatever it is, the other ranks wait to hear of it
+            self.problem = f"{type(error).__name__}: {error}"
+
+
+def write_shards(folder: Path, shards: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Write this rank's shards of one checkpoint; all of it is on disk when this returns.
 
     Args:
         folder: What the names are below; its folders are there.
         shards: File name -> state, or the file's bytes. Emptied on the way, so that memory is free as early as it can be.
-        background: Write in a thread and return at once; else return when all is on disk.
-    Attributes:
-        files: Name -> `bytes` and `blake2b` of each file, complete when no longer `busy`.
-        problem: Why it could not be written, with the file's name; None where all went well.
-    """
-
-    def __init__(self, folder: Path, shards: dict[str, Any], *, background: bool) -> None:
-        self.files: dict[str, dict[str, Any]] = {}
-        self.problem: str | None = None
-        self._folder, self._shards = folder, shards
-        self._thread = Thread(target=self._write, name="checkpoint")
-        self._thread.start()
-        if not background:
-            self.wait()
-
-    @property
-    def busy(self) -> bool:
-        """Something is still to be written."""
-        return self._thread.is_alive()
-
-    def wait(self) -> None:
-        """Return when everything is on disk or has failed."""
-        self._thread.join()
-
-    def _write(self) -> None:
-        while self._shards and self.problem is None:
-            name, state = self._shards.popitem()
-            try:
-                self.files[name] = write_state(self._folder / name, state)
-            except Exception as error:  # whatever it is, the other ranks wait to hear of it
-                self.problem = f"{name}: {error}"
-        self._shards.clear()
-
-
-def write_state(path: Path, state: Any) -> dict[str, Any]:
-    """Write one state so that `torch.load` reads it, or bytes as they are; flushed to disk.
-
     Returns:
-        `bytes` and `blake2b` of the file.
+        Name -> `bytes` and `blake2b` of each file.
     Raises:
-        OSError: It cannot be written.
+        OSError: One cannot be written; names the file.
     """
+    files = {}
+    while shards:
+        name, state = shards.popitem()
+        files[name] = _write(folder / name, state)
+    return files
+
+
+def _write(path: Path, state: Any) -> dict[str, Any]:
     torch.serialization.set_crc32_options(False)  # the hash covers it, and crc32 would hold Python's lock meanwhile
-    with path.open("wb", buffering=0) as file:
-        path.chmod(0o600)
-        sink: Any = _Sink(file.fileno())
-        if isinstance(state, bytes):
-            sink.write(state)
-        else:
-            torch.save(state, sink)
-        if sink.error is not None:
-            raise sink.error
-        os.fsync(file.fileno())
+    try:
+        with path.open("wb", buffering=0) as file:
+            path.chmod(0o600)
+            sink: Any = _Sink(file.fileno())
+            if isinstance(state, bytes):
+                sink.write(state)
+            else:
+                torch.save(state, sink)
+            if sink.error is not None:
+                raise sink.error
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return {"bytes": sink.bytes, "blake2b": sink.digest.hexdigest()}
 
 

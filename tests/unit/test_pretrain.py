@@ -119,6 +119,16 @@ def test_a_cut_checkpoint_is_passed_over_for_the_one_before(alone, half):
     assert json.loads((half.checkpoints / "step_00000004" / "COMPLETE").read_text())["step"] == 4, "saved anew"
 
 
+def test_a_damaged_newer_checkpoint_never_counts_as_one_that_stays(half):
+    """Step 4 is cut; from 2 on every step is saved and one is kept: 3 must not go because 4 has a marker."""
+    text = half.config.read_text().replace("every_steps: 2", "every_steps: 1").replace("keep_last: 2", "keep_last: 1")
+    half.config.write_text(text.replace("duration: 4 steps", "duration: 3 steps"))
+    cut(half.checkpoints / "step_00000004")
+    codes, said = train(half)
+    assert codes == [0] and "continuing from step_00000002" in said, said
+    assert sorted(p.name for p in half.checkpoints.iterdir()) == ["step_00000003", "step_00000004"]
+
+
 def test_a_flipped_bit_is_found(half):
     shutil.rmtree(half.checkpoints / "step_00000002")
     largest = max((half.checkpoints / "step_00000004").rglob("*.pt"), key=lambda p: p.stat().st_size)
