@@ -83,8 +83,8 @@ class OldShards:
         assert sorted(by_rank) == list(range(world_size)), f"{folder} holds the shards of ranks {sorted(by_rank)}"
         files = [_mapped(by_rank[r]) for r in range(world_size)]
         self._version, self._shards = files[0]["ds_version"], [file["optimizer_state_dict"] for file in files]
-        one_model = next(iter(sorted(folder.glob("*mp_rank_00_model_states.pt"))))
-        self.counters = {name: _mapped(one_model)[name] for name in ("global_steps", "global_samples", "skipped_steps")}
+        counted = _mapped(min(folder.glob("*mp_rank_00_model_states.pt")))
+        self.counters = {name: counted[name] for name in ("global_steps", "global_samples", "skipped_steps")}
         self._keys = _keys(stage)
         pieces = sorted(p for r in range(world_size) for p in layout(groups, stage, world_size, r))
         self._pieces, self._starts, self._groups = pieces, [p.start for p in pieces], groups
@@ -108,7 +108,7 @@ class OldShards:
         def of_state(key: str) -> Callable[[dict[str, Any], int], Tensor]:
             return lambda shard, group: shard[old_averages]["state"][group][key]
 
-        state = {group: {key: cut(group, of_state(key)) if value.dim() else value for key, value in one.items()}
+        state = {group: {key: cut(group, of_state(key)) if value.dim() else value.clone() for key, value in one.items()}
                  for group, one in old[old_averages]["state"].items()}
         flat = [cut(group, lambda shard, g: shard[old_weights][g]) for group in range(len(lengths))]
         return {**common, "ds_version": self._version, weights: flat,
