@@ -8,6 +8,7 @@ place. So what a run sees depends on the seed and on which files cannot be read,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vidmae.cutting import ClipSpec, Cutter
 from vidmae.decode import DecodeError
@@ -79,8 +80,8 @@ class _MicroBatches(Dataset[Batch]):
         first = window * self.global_batch + (self.rank * self.grad_accum + j) * self.micro_batch
         places = [place_of(first + i, videos=len(self.manifest), repeat_aug=self.spec.repeat_aug, seed=self.seed)
                   for i in range(self.micro_batch)]
-        clips = torch.empty((self.micro_batch, *self.spec.shape), dtype=torch.uint8)
-        noise = torch.empty((self.micro_batch, self.spec.num_tokens))
+        clips = _empty((self.micro_batch, *self.spec.shape), torch.uint8)
+        noise = _empty((self.micro_batch, self.spec.num_tokens), torch.float32)
         rows: list[int] = []
         substituted = []
         for _, group in groupby(places, key=lambda p: (p.epoch, p.slot)):
@@ -107,6 +108,17 @@ class _MicroBatches(Dataset[Batch]):
         raise DecodeError(
             f"row {asked + 1} of the manifest cannot be read: {why}; nor can {SUBSTITUTES} substitutes, the last of them "
             f"row {row + 1}: {reason}; see that the recordings are where the manifest says, or make it again: {HOW_TO_MAKE}")
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for a batch; in a worker the shared memory in which the batch travels.
+
+    Batches on a worker's own heap are copied on their way and leave holes: it grew from 0.2 to 0.8 GiB in 600 clips.
+    """
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    memory = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(memory).view(shape)
 
 
 def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: int, micro_batch: int, grad_accum: int,
