@@ -1,12 +1,13 @@
 # make demo   set up, then pretrain a tiny model on real clips on this machine (about 3 minutes after the set-up)
 # make test   set up (Slurm too, where this is Debian or Ubuntu and you are root), then run all tests
 # make lint   ruff and mypy
+# make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
 # make bench  measure speed and memory against their targets, about 10 minutes
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench faults
 
 $(VENV)/.ready: requirements.txt tests/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +24,10 @@ test: $(VENV)/.ready
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+faults: $(VENV)/.ready
+	bash tests/slurm/install.sh
+	$(BIN)/python -m tests.slurm.faults
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m tests.bench.run

@@ -81,8 +81,11 @@ def _cost_rows(e: Experiment) -> list[Row]:
     rows = [("cost", f"about {hours:,.1f} GPU-hours, {slurm.format_time(wall_min)} of wall time, loading and saving aside"),
             ("", f"assuming {MFU:.0%} MFU of {peak:g} TFLOP/s, {name}{guess}")]
     if r.time_min and wall_min > r.time_min:
-        jobs = math.ceil(wall_min / r.time_min)
-        rows.append(("", f"longer than the limit: {jobs} jobs of {slurm.format_time(r.time_min)}, continued with --retry"))
+        stops = math.ceil(wall_min / r.time_min) - 1
+        limit = slurm.format_time(r.time_min)
+        rows.append(("", f"longer than the limit of {limit}: saved and requeued {stops} times at least"))
+        if e.place.cluster == "slurm" and stops > e.profile.max_requeues:
+            rows.append(("", f"more often than --max-requeues {e.profile.max_requeues}: then continue with --retry"))
     return rows
 
 

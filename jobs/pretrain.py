@@ -4,8 +4,9 @@
     python jobs/pretrain.py --recipe demo --data manifests/demo.csv --cluster local --follow
     python jobs/pretrain.py --recipe pretrain_say_vith14 --nodes 4 --time 2-00:00 --dry-run > job.sh
 
-The same command again attaches to the job while it runs and says so once it is done; --retry continues a run that
-failed from its newest checkpoint. Standard output is the job id alone; everything for people goes to standard error.
+A job that is preempted, reaches its time limit or loses a node saves what it can and is requeued by itself. The same
+command again attaches to it while it is active and says so once it is done; --retry continues a run that failed from its
+newest checkpoint. Standard output is the job id alone; everything for people goes to standard error.
 
 Exit codes: 0 ok, 1 the job failed (--wait, --follow), 2 usage or configuration, 4 Slurm refused or unreachable,
 130 Ctrl-C (the job goes on).

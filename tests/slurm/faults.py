@@ -85,6 +85,7 @@ def time_limit(job: Job) -> None:
     pids = [job.pid(rank) for rank in (0, 1)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
+    time.sleep(1)  # a signal takes a moment to stop all threads
     deadline = time.monotonic() + 150
     while all(_holds(pid) for pid in pids):
         assert time.monotonic() < deadline, "Slurm does not warn"

@@ -1,0 +1,76 @@
+"""A selection of the fault matrix (`make faults` runs all of it), and that its rows can go red."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.runs import make_manifest
+from tests.slurm import faults
+from tests.slurm.cluster import Cluster
+from vidmae.record import RunFolder, read_json
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_manifest(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(cluster: Cluster, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], RunFolder]:
+    """The uninterrupted run of a ZeRO stage, made when first asked for."""
+    made: dict[int, RunFolder] = {}
+
+    def of_stage(stage: int) -> RunFolder:
+        if stage not in made:
+            made[stage] = faults.uninterrupted(cluster, manifest, tmp_path_factory.mktemp("whole"), stage)
+        return made[stage]
+
+    return of_stage
+
+
+@pytest.mark.parametrize(("name", "stage"), [("usr2", 3), ("slurmd", 2), ("hung", 1)])
+def test_a_broken_run_ends_like_an_unbroken_one(
+    cluster: Cluster, manifest: Path, whole: Callable[[int], RunFolder], tmp_path: Path, name: str, stage: int
+) -> None:
+    row = faults.run_row(cluster, manifest, tmp_path, name, whole(stage), stage)
+    assert row.ok, row
+
+
+def test_without_a_protection_the_row_goes_red(
+    cluster: Cluster, manifest: Path, whole: Callable[[int], RunFolder], tmp_path: Path
+) -> None:
+    """The run's snapshot no longer compares sizes and hashes with COMPLETE: the truncated checkpoint is loaded."""
+    profile = tmp_path / "sabotage.yaml"
+    profile.write_text("setup:\n  - sed -i 's/^    if size != .*/    if False:/; s/^    if hash_file.*/    if False:/' "
+                       "vidmae/checkpoint.py\n")
+    red = faults.run_row(cluster, manifest, tmp_path / "red", "truncated", whole(2), 2, "--profile", str(profile))
+    assert not red.ok and not red.survived, red
+    assert "| NO |" in faults.table([red])
+    green = faults.run_row(cluster, manifest, tmp_path / "green", "truncated", whole(2), 2)
+    assert green.ok, green
+
+
+def test_one_writer(cluster: Cluster, manifest: Path, tmp_path: Path) -> None:
+    """A second job on the run folder leaves with 2 and names the first; the lock of a dead job is taken over."""
+    arguments = faults.command(manifest, tmp_path, 2, "--time", "20", "--set",
+                               "train.phases=[{duration: 100000 steps, lr: 1.0e-3}]")
+    job = faults.submit(arguments)
+    run = faults.the_run(tmp_path)
+    faults.wait_for_step(run, 2)
+    second = subprocess.run(["srun", "--nodes=1", "--ntasks=1", "--mem=1G", sys.executable, "-m", "vidmae.pretrain", str(run.path)],
+                            capture_output=True, text=True, timeout=120)
+    assert second.returncode == 2 and f"is being written by job {job}" in second.stderr, second.stderr
+    assert (read_json(run.lock) or {})["job_id"] == job
+    left = run.lock.read_bytes()
+    cluster.run("scancel", job)
+    cluster.wait_job(job, "CANCELLED")
+    run.lock.write_bytes(left)  # as a job leaves it that is killed
+    done = subprocess.run([sys.executable, "jobs/pretrain.py", *arguments, "--retry"], cwd=faults.ROOT, capture_output=True,
+                          text=True, timeout=180)
+    assert done.returncode == 0 and f"job {job} has ended: its lock" in done.stderr, done.stderr
+    cluster.run("scancel", done.stdout.strip())
