@@ -2,7 +2,7 @@
 # make test   set up (Slurm too, where this is Debian or Ubuntu and you are root), then run all tests
 # make lint   ruff and mypy
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
-# make bench  measure speed and memory against their targets, about 10 minutes
+# make bench  measure speed and memory against their targets, about 15 minutes
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin

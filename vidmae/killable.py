@@ -173,6 +173,9 @@ class KillableProcess(Generic[Item, Value]):
             reason = f"no answer within {self._time_limit_s:g} s (the decoder hangs)"
         except (EOFError, OSError):
             reason = f"the decoder crashed ({worker.exit_reason()})"
+        except BaseException:  # Ctrl-C: the answer that is still to come must not be taken for the next item's
+            self.end()
+            raise
         self.end()
         return None, reason
 

@@ -78,6 +78,9 @@ def test_later_layers_win_and_every_leaf_knows_its_origin(tmp_path):
     ("model:\n  num_frames: 15\n", r"a positive multiple of model\.t_patch_size 2"),
     ("data:\n  crop_area: [0.5]\n", "a list of 2"),
     ("data:\n  crop_area: [0.9, 0.5]\n", "0 < lowest <= highest <= 1"),
+    ("data:\n  read_limit_s: -1\n", r"data\.read_limit_s is -1\.0, allowed: 0 \(no limit\) or more seconds"),
+    ("data:\n  read_retries: -1\n", r"data\.read_retries is -1, allowed: 0 or more tries"),
+    ("data:\n  max_bad_pct: 101\n", r"data\.max_bad_pct is 101\.0, allowed: 0 to 100 percent"),
     ("checkpoint: {every_steps: 400, keep_every: 1000}\n", r"multiple of checkpoint\.every_steps 400"),
     ("seed: .nan\n", "a whole number"),
     ("name: ../x\n", "letters, digits"),
@@ -105,7 +108,7 @@ def test_only_what_changes_the_experiment_is_signed():
     base = PretrainConfig()
     same = dataclasses.replace(
         base, log=dataclasses.replace(base.log, every_s=1.0),
-        data=dataclasses.replace(base.data, workers=1, manifest="x"),
+        data=dataclasses.replace(base.data, workers=1, manifest="x", read_limit_s=0, read_retries=3, max_bad_pct=5),
         train=dataclasses.replace(base.train, micro_batch=8, zero_stage=3),
         checkpoint=dataclasses.replace(base.checkpoint, every_steps=7))
     other = dataclasses.replace(base, train=dataclasses.replace(base.train, weight_decay=0.1))

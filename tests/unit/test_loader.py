@@ -19,6 +19,7 @@ from vidmae.decode import DecodeError, open_video
 from vidmae.loader import Batch, make_loader
 from vidmae.manifest import Check, Manifest, build, find_sources
 from vidmae.order import place_of
+from vidmae.quarantine import Substitution
 
 SPEC = ClipSpec(num_frames=16, sampling_rate=8, target_fps=30.0, img_size=32, crop_area=(0.5, 1.0),
                 crop_aspect=(0.75, 1.333), flip_prob=0.5, repeat_aug=2, repeat_window="own", backend="decord",
@@ -229,6 +230,13 @@ def test_where_no_video_can_be_read_the_error_names_rows_and_not_files(tmp_path,
         batches(Manifest.read(out), spec=SPEC, G=2, stop=1, workers=workers)
     assert "row 1" in str(error.value) and "no such file" in str(error.value) and "jobs/prepare.py" in str(error.value)
     assert "secret" not in str(error.value)
+
+
+def test_page_locked_batches_keep_what_was_substituted():
+    need("gpu")
+    replaced = (Substitution(0, 1, 2, 3, 4, "it is empty"),)
+    batch = Batch(torch.zeros(1, 2), torch.zeros(1, 3), torch.zeros(1), torch.zeros(1), replaced).pin_memory()
+    assert batch.substituted == replaced and batch.clips.is_pinned() and batch.noise.is_pinned()
 
 
 def test_workers_do_not_act_on_the_jobs_signals(manifest):
