@@ -34,6 +34,7 @@ class Attempt:
         restart: How often Slurm had requeued the job before.
         started, updated: Seconds since 1970; the difference is the attempt's length.
         first_step, last_step: Updates done at its start and now.
+        repeated_steps: Steps that an earlier attempt, or this one before a roll-back, had done and lost.
         slowest_save_s: Longest save, from its beginning to the published checkpoint.
         ended: done, preempted, failed, or empty while it runs and where it was killed.
     """
@@ -49,6 +50,7 @@ class Attempt:
     waiting_s: float = 0.0
     repeated_s: float = 0.0
     saving_s: float = 0.0
+    repeated_steps: int = 0
     slowest_save_s: float = 0.0
     ended: str = ""
 
@@ -64,6 +66,7 @@ def totals(attempts: Sequence[Attempt]) -> dict[str, Any]:
     spent = sum(sums.values())
     gaps = (later.started - earlier.updated for earlier, later in pairwise(attempts))
     return {"attempts": len(attempts), **sums, "between_s": sum(max(0.0, gap) for gap in gaps),
+            "repeated_steps": sum(a.repeated_steps for a in attempts),
             "goodput": sums["useful_s"] / spent if sums["useful_s"] else None,
             "slowest_save_s": max((a.slowest_save_s for a in attempts), default=0.0)}
 
@@ -97,6 +100,7 @@ class AttemptLog:
             now.starting_s = max(0.0, time.time() - now.started - step_s)
         if record["step"] <= self._reached:
             now.repeated_s += step_s
+            now.repeated_steps += 1
         else:
             now.waiting_s += record["data_wait"] * step_s
             now.useful_s += (1 - record["data_wait"]) * step_s

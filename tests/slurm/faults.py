@@ -30,7 +30,6 @@ from tests.runs import TINY, make_manifest
 from tests.slurm import cluster as slurm
 from tests.slurm.cluster import Cluster
 from vidmae.attempts import read_attempts
-from vidmae.metrics import read_metrics
 from vidmae.record import RunFolder, read_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -295,12 +294,12 @@ def run_row(cluster: Cluster, manifest: Path, folder: Path, name: str, whole: Ru
             job.wait_step(fault.after)
             began = time.time()
             fault.act(job)
-            reached = read_metrics(job.run)[-1]["step"] if name != "disk" else 2 * EVERY - 1
             wait_done(job)
             row.survived = True
-            last = read_attempts(job.run)[-1]
-            row.steps_lost = max(0, reached - last.first_step)
-            row.back_s = last.started + last.starting_s - began
+            _, *later = read_attempts(job.run)
+            assert later, "the job was not interrupted"
+            row.steps_lost = sum(attempt.repeated_steps for attempt in later)
+            row.back_s = later[0].started + later[0].starting_s - began
             row.differs = differences(job.run, whole)
         except (TimeoutError, LookupError, AssertionError) as error:
             row.problem = str(error)
