@@ -1,17 +1,22 @@
 """Interrupted runs end bit for bit like the uninterrupted one: real ranks, real signals, real clips."""
 
 import json
+import shutil
 import signal
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
+import torch
 
-from tests.interruptions import differences, wait_for_step
+from tests.interruptions import differences, last_checkpoint, wait_for_step, weights
 from tests.runs import finish, make_manifest, make_run, start, train
 from vidmae.attempts import read_attempts, totals
 from vidmae.metrics import read_metrics
 from vidmae.nonfinite import window_of
-from vidmae.record import read_json
+from vidmae.record import RunFolder, read_json
 
 STEPS = 24
 LONG = [f"train.phases=[{{duration: {STEPS} steps, lr: 1.0e-3}}]", "checkpoint.every_steps=10"]
@@ -45,7 +50,7 @@ def interrupt(run, act, *, at_step, world_size=2):
     return finish(ranks)
 
 
-@pytest.mark.parametrize(("stage", "name"), [(1, "USR2"), (2, "TERM"), (3, "USR2")])
+@pytest.mark.parametrize(("stage", "name"), [(1, "USR2"), (2, "TERM")])
 def test_a_signal_to_one_rank_saves_on_all_and_nothing_is_lost(whole, manifest, tmp_path, stage, name):
     run = make_run(tmp_path / "run", manifest, f"train.zero_stage={stage}", "data.workers=1", *LONG)
     codes, said = interrupt(run, lambda ranks: ranks[1].send_signal(getattr(signal, f"SIG{name}")), at_step=3)
@@ -61,7 +66,7 @@ def test_a_signal_to_one_rank_saves_on_all_and_nothing_is_lost(whole, manifest, 
     assert second.repeated_s == 0 and second.ended == "done"
 
 
-@pytest.mark.parametrize(("stage", "rank"), [(2, 0), (3, 1)])
+@pytest.mark.parametrize(("stage", "rank"), [(3, 0)])
 def test_kill_9_costs_the_steps_since_the_checkpoint_and_nothing_else(whole, manifest, tmp_path, stage, rank):
     run = make_run(tmp_path / "run", manifest, f"train.zero_stage={stage}", *LONG)
     began = time.monotonic()
@@ -80,7 +85,8 @@ def test_kill_9_costs_the_steps_since_the_checkpoint_and_nothing_else(whole, man
     assert accounts["repeated_s"] > 0 and 0 < accounts["goodput"] < 1
 
 
-def test_a_rank_that_hangs_is_given_up_in_time(whole, manifest, tmp_path):
+def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):
+    """What follows, requeueing and the same end, is in the fault matrix (tests/slurm)."""
     run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.step_limit_s=4", *LONG)
     ranks = start(run, world_size=2)
     try:
@@ -94,18 +100,26 @@ def test_a_rank_that_hangs_is_given_up_in_time(whole, manifest, tmp_path):
         for rank in ranks:
             rank.kill()
             rank.wait()
-    codes, said = train(run, world_size=2)
-    assert codes == [0, 0], said
+
+
+def test_what_differs_is_seen(whole, tmp_path):
+    """The comparison that all these tests rest on can fail: for one bit of one number."""
+    run = RunFolder(Path(shutil.copytree(whole(2).path, tmp_path / "copy")))
     assert differences(run, whole(2)) == []
-
-
-def test_what_differs_is_seen(whole, manifest, tmp_path):
-    """The comparison itself can fail: another seed gives other metrics, weights and optimizer state."""
-    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "seed=1", *LONG)
-    assert train(run, world_size=2)[0] == [0, 0]
-    found = differences(run, whole(2))
-    assert "metrics.jsonl" in found and any("weights" in f for f in found)
-    assert any("optim_states.pt" in f for f in found), found
+    shard = next((last_checkpoint(run) / "state").glob("zero_pp_rank_1*optim_states.pt"))
+    state = torch.load(shard, weights_only=False)
+    moments = state["optimizer_state_dict"]["base_optimizer_state"]["state"][0]["exp_avg"]
+    moments.view(torch.int32)[7] ^= 1
+    torch.save(state, shard)
+    (found,) = differences(run, whole(2))
+    assert found.endswith("state.0.exp_avg")
+    lines = run.metrics.read_text().splitlines()
+    run.metrics.write_text("\n".join(lines[:-1]) + "\n")
+    assert "metrics.jsonl" in differences(run, whole(2))
+    values = weights(run)
+    values["cls_token"].view(np.int32)[0, 0, 0] ^= 1
+    safetensors.numpy.save_file(values, run.weights)
+    assert "weights cls_token" in differences(run, whole(2))
 
 
 def test_windows_are_left_out_in_order():
