@@ -124,6 +124,12 @@ def requeue(job: Job) -> None:
     job.cluster.run("scontrol", "requeue", job.id)
 
 
+def preempt(job: Job) -> None:
+    """A job of a partition with a higher priority wants all nodes for a moment."""
+    job.cluster.run("sbatch", "--partition=urgent", f"--nodes={len(job.cluster.nodes)}", "--exclusive", "--output=/dev/null",
+                    "--wrap=sleep 3")
+
+
 def disk_full(job: Job) -> None:
     """Fill the file system of the run; once the job has given up, make room and continue it as the README says."""
     filler = job.run.path.parent / "filler"
@@ -188,6 +194,7 @@ class Fault:
 FAULTS = {
     "usr2": Fault("USR2 to the job", usr2, may_lose=0),
     "term": Fault("TERM to the job", term, may_lose=0),
+    "preempt": Fault("preempted by another job", preempt, may_lose=0),
     "limit": Fault("time limit", time_limit, may_lose=0, flags=("--time", "3", "--signal-delay-s", "100")),
     "kill0": Fault("kill -9 of rank 0", kill_rank_0),
     "kill1": Fault("kill -9 of rank 1", kill_rank_1),

@@ -61,8 +61,12 @@ AccountingStorageTRES=gres/gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=5
 {node_lines}
-PartitionName=gpu Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=10 OverSubscribe=NO
-PartitionName=debug Nodes={first_node} MaxTime=00:10:00 DefaultTime=5 OverSubscribe=NO
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=gpu Nodes=ALL Default=YES MaxTime=1-00:00:00 DefaultTime=10 OverSubscribe=NO PriorityTier=1 GraceTime=60
+PartitionName=debug Nodes={first_node} MaxTime=00:10:00 DefaultTime=5 OverSubscribe=NO PriorityTier=1 GraceTime=60
+# a job here preempts those of the others: they get SIGTERM, and have a minute
+PartitionName=urgent Nodes=ALL MaxTime=1-00:00:00 DefaultTime=5 OverSubscribe=NO PriorityTier=10 PreemptMode=OFF
 """
 _SLURMDBD = """\
 DbdHost=localhost

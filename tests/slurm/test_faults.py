@@ -33,7 +33,7 @@ def whole(cluster: Cluster, manifest: Path, tmp_path_factory: pytest.TempPathFac
     return of_stage
 
 
-@pytest.mark.parametrize(("name", "stage"), [("usr2", 3), ("slurmd", 2), ("hung", 1)])
+@pytest.mark.parametrize(("name", "stage"), [("preempt", 3), ("slurmd", 2), ("hung", 1)])
 def test_a_broken_run_ends_like_an_unbroken_one(
     cluster: Cluster, manifest: Path, whole: Callable[[int], RunFolder], tmp_path: Path, name: str, stage: int
 ) -> None:
@@ -53,6 +53,23 @@ def test_without_a_protection_the_row_goes_red(
     assert "| NO |" in faults.table([red])
     green = faults.run_row(cluster, manifest, tmp_path / "green", "truncated", whole(2), 2)
     assert green.ok, green
+
+
+def test_a_child_never_starts_on_a_half_trained_model(cluster: Cluster, manifest: Path, tmp_path: Path) -> None:
+    """Stopped by a signal and not requeued, the job saves and exits 75, and what waits for its success is given up."""
+    job = faults.submit(faults.command(manifest, tmp_path, 2, "--time", "20", "--max-requeues", "0"))
+    child = cluster.run("sbatch", "--parsable", f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes", "--output=/dev/null",
+                        "--wrap=true").stdout.strip()
+    run = faults.the_run(tmp_path)
+    faults.wait_for_step(run, 3)
+    cluster.run("scancel", "--signal=TERM", job)
+    assert cluster.wait_job(job) == "FAILED"
+    assert cluster.run("sacct", "-X", "-n", "-P", "-o", "ExitCode", "-j", job).stdout.strip() == "75:0"
+    assert cluster.wait_job(child) == "CANCELLED"
+    shown = subprocess.run([sys.executable, "jobs/status.py", "--runs-dir", str(tmp_path)], cwd=faults.ROOT,
+                           capture_output=True, text=True, timeout=60)
+    assert "requeued 0 times, which is all that --max-requeues allows" in shown.stderr, shown.stderr
+    assert not run.result.exists() and not run.lock.exists()
 
 
 def test_one_writer(cluster: Cluster, manifest: Path, tmp_path: Path) -> None:
