@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import slurm
+from jobs.commands import is_away
 from jobs.locks import release_lock_of_dead_job
 from jobs.resources import Resources
 from jobs.runs import EXIT_RECORD
@@ -159,18 +160,22 @@ def submit(request: Request, cluster: str) -> str:
     """Submit the job; its id.
 
     Raises:
-        SlurmError: sbatch refused or did not answer.
+        SlurmAwayError: sbatch was not answered; there may be a job all the same.
+        SlurmError: sbatch refused.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
         return str(_executor(request, cluster).submit(Pretrain(str(request.run.path))).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
-        code = getattr(error.__cause__, "returncode", None)
-        if code == KILLED_BY_LIMIT:
-            raise slurm.SlurmError(f"`sbatch` did not answer within {slurm.SUBMIT_TIMEOUT_S:g} s; the job may be in the "
-                                   f"queue all the same: squeue --me --name={request.job_name}") from error
-        raise slurm.SlurmError(f"`sbatch` refused the job: {' '.join(str(error).split())}") from error
+        words = " ".join(str(error).split())
+        if getattr(error.__cause__, "returncode", None) == KILLED_BY_LIMIT:
+            words = f"no answer within {slurm.SUBMIT_TIMEOUT_S:g} s"
+        elif not is_away(words):
+            raise slurm.SlurmError(f"`sbatch` refused the job: {words}") from error
+        raise slurm.SlurmAwayError(
+            f"`sbatch` was not answered: {words}; the job may be in the queue all the same (squeue --me --name="
+            f"{request.job_name}); the same command again attaches to it, or submits where there is none") from error
 
 
 def _executor(request: Request, cluster: str) -> Any:

@@ -14,6 +14,8 @@ from vidmae.record import RunFolder, job_id, read_json
 def live_holder(run: RunFolder) -> str | None:
     """The job that holds the lock, or None: there is no lock, or its job has ended, and then the lock is removed.
 
+    A holder that was started by hand (torchrun, a notebook) counts as none: the training program itself decides on it.
+
     Raises:
         SlurmError: Whether the holder lives must be asked and cannot be.
     """
@@ -22,7 +24,9 @@ def live_holder(run: RunFolder) -> str | None:
         return None
     of_job = str(holder.get("job_id"))
     known = next((s for s in submissions(run) if str(s.get("job_id")) == of_job), {})
-    if known.get("cluster") == "slurm" or (not known and of_job.isdigit()):
+    if not known and not of_job.isdigit():
+        return None
+    if known.get("cluster", "slurm") == "slurm":
         alive = any(job.active for job in slurm.queued([of_job]))
     elif holder.get("host") == socket.gethostname():
         alive = process_birth(int(holder.get("pid", 0))) is not None

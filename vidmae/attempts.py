@@ -36,7 +36,7 @@ class Attempt:
         first_step, last_step: Updates done at its start and now.
         repeated_steps: Steps that an earlier attempt, or this one before a roll-back, had done and lost.
         slowest_save_s: Longest save, from its beginning to the published checkpoint.
-        ended: done, preempted, failed, or empty while it runs and where it was killed.
+        ended: done, preempted, or empty while it runs and where it failed or was killed.
     """
 
     job_id: str
