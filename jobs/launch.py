@@ -9,6 +9,7 @@ is submitted: both are written by the same executor.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shlex
@@ -44,7 +45,7 @@ class Pretrain:
         """Say who this rank is, train, and leave with the exit code, which Slurm then sees."""
         import submitit
 
-        from vidmae import preempt
+        from vidmae import preempt, watchdog
 
         preempt.listen()  # in place of submitit's handlers: those save on rank 0 alone and requeue under the others
         os.environ.update(rank_variables(submitit.JobEnvironment()))
@@ -55,8 +56,11 @@ class Pretrain:
 
         if code := pretrain.main(self.run_path):
             note_exit_code(run.submit / os.environ["VIDMAE_JOB_ID"] / EXIT_CODE, code)
-            if code != preempt.EXIT_PREEMPTED:  # srun kills the other ranks for it, and those are just leaving too
-                sys.exit(code)
+        if code == preempt.EXIT_PREEMPTED:  # srun would kill the other ranks for it, and those are just leaving too
+            code = 0
+        atexit.register(watchdog.end_process, code)  # once submitit has written what it writes
+        if code:
+            sys.exit(code)
 
 
 def note_exit_code(path: Path, code: int) -> None:

@@ -11,6 +11,7 @@ from vidmae import dist
 from vidmae.config import TrainConfig
 from vidmae.engine import TAG, Engine, NonFiniteError
 from vidmae.shard_writer import write_shards
+from vidmae.watchdog import end_process
 
 
 class Net(nn.Module):
@@ -101,6 +102,7 @@ def main(folder: str, *cases: str) -> None:
         results[case] = train(ranks, int(stage), precision, mode, Path(folder))
     print(json.dumps(results))
     dist.close()
+    end_process(0)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 
-from vidmae import pretrain
+from vidmae import pretrain, watchdog
 from vidmae.nonfinite import window_of
 
 POISONED, NOW = {int(w) for w in sys.argv[1].split(",")}, [False]
@@ -23,4 +23,4 @@ def faulty_model(config):
 
 
 pretrain.clip_loader, pretrain.build_model = watched_loader, faulty_model
-sys.exit(pretrain.main(sys.argv[2]))
+watchdog.end_process(pretrain.main(sys.argv[2]))

@@ -11,6 +11,7 @@ from vidmae.checkpoint import CheckpointError, Saver, restore
 from vidmae.config import CheckpointConfig, TrainConfig
 from vidmae.engine import Engine
 from vidmae.record import RunFolder
+from vidmae.watchdog import end_process
 
 
 def step(engine: Engine, ranks: dist.Ranks, n: int, busy: float) -> float:
@@ -64,6 +65,7 @@ def main(path: str, stage: str, fault: str, background: str) -> None:
     print(json.dumps({"error": error, "left": left, "newest": newest, "said": said, "slowest_s": saver.slowest_s,
                       "bytes": engine.checkpoint_bytes}))
     dist.close()
+    end_process(0)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def run_ranks(module: str, *args: str, world_size: int, timeout_s: float = 300) 
         AssertionError: A rank exits with another code than 0; shows its stderr.
     """
     env = {**os.environ, "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-           "OMP_NUM_THREADS": "1"}
+           "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     env = {k: v for k, v in env.items() if not k.startswith("SLURM_")}
     ranks = [subprocess.Popen([sys.executable, "-m", module, *args], text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)})

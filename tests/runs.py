@@ -45,7 +45,7 @@ def start(run: RunFolder, *, world_size: int = 1, env: dict[str, str] | None = N
     """Start the training program on several ranks; on windows `poison` of the data the last rank's loss is NaN."""
     program = ["tests.program_poison", ",".join(map(str, poison))] if poison else ["vidmae.pretrain"]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-    base = {**clean, "OMP_NUM_THREADS": "1", **(env or {})}
+    base = {**clean, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", **(env or {})}
     if world_size > 1:
         base |= {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = []

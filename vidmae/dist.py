@@ -169,3 +169,4 @@ def close() -> None:
     """Leave the process group."""
     if torch_dist.is_initialized():
         torch_dist.destroy_process_group()
+

@@ -98,6 +98,7 @@ class Engine:
         # fused: 4 to 5 times the default loop on the CPU, as fast as deepspeed's own kernels and nothing to compile
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=train.betas, fused=True)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+        self._engine.checkpoint_engine = self._files = _Files()
         self._engine._copy_recovery_script = lambda _: None  # two programs that it would add to each checkpoint
         self._ranks, self._train, self._grad_accum = ranks, train, grad_accum
         self._losses: list[Tensor] = []
@@ -183,13 +184,10 @@ class Engine:
         Args:
             copied: Take copies in host memory, for training to go on; else the tensors of the engine itself.
         """
-        taker, usual = _Taker(copied), self._engine.checkpoint_engine
-        self._engine.checkpoint_engine = taker
-        try:
-            self._engine.save_checkpoint("nowhere", tag=TAG, save_latest=False)
-        finally:
-            self._engine.checkpoint_engine = usual
-        return taker.taken
+        self._files.taken, self._files.copied = {}, copied
+        self._engine.save_checkpoint("nowhere", tag=TAG, save_latest=False)
+        taken, self._files.taken = self._files.taken, {}
+        return taken
 
     def load(self, folder: Path) -> None:
         """Read a checkpoint of the same number of ranks and ZeRO stage, to the bit. Collective."""
@@ -205,7 +203,8 @@ class Engine:
             zero_stage: Stage that it was saved in.
             world_size: Ranks that saved it.
         """
-        old = OldShards(folder / TAG, stage=zero_stage, world_size=world_size, groups=self._sizes)
+        old = OldShards(folder / TAG, stage=zero_stage, world_size=world_size, groups=self._sizes,
+                        load=self._files.load)
         shard = old.shard(self._train.zero_stage, self._ranks.world_size, self._ranks.rank)
         optimizer = self._engine.optimizer
         if self._train.zero_stage == 3:
@@ -227,15 +226,28 @@ class Engine:
             yield name, full.detach().float().cpu()
 
 
-class _Taker:
-    """Stands where deepspeed has its writer of files, and takes what it is given to write."""
+class _Files:
+    """Stands where deepspeed reads and writes files: takes what it is given to write, and runs no code from what it reads.
 
-    def __init__(self, copied: bool) -> None:
+    Attributes:
+        taken: File name in a checkpoint -> state, since it was last emptied.
+        copied: Take copies in host memory.
+    """
+
+    def __init__(self) -> None:
         self.taken: dict[str, Any] = {}
-        self._copied = copied
+        self.copied = False
 
     def save(self, state_dict: Any, path: str) -> None:
-        self.taken[f"{TAG}/{Path(path).name}"] = host_copy(state_dict) if self._copied else state_dict
+        self.taken[f"{TAG}/{Path(path).name}"] = host_copy(state_dict) if self.copied else state_dict
+
+    def load(self, path: str | Path, map_location: Any = None, *, mmap: bool = False) -> Any:
+        from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        with torch.serialization.safe_globals([DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]):
+            return torch.load(path, map_location=map_location, mmap=mmap, weights_only=True)
 
     def is_decoupled(self) -> bool:
         return False

@@ -289,4 +289,4 @@ def device_name(device: torch.device) -> str:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m vidmae.pretrain RUN_FOLDER")
-    sys.exit(main(sys.argv[1]))
+    watchdog.end_process(main(sys.argv[1]))

@@ -73,17 +73,18 @@ class OldShards:
         stage: ZeRO stage that they were saved in.
         world_size: Number of files.
         groups: Sizes of the model's parameters.
+        load: Opens one of the files.
     Attributes:
         counters: What deepspeed counts besides, alike on all ranks.
     """
 
-    def __init__(self, folder: Path, *, stage: int, world_size: int, groups: Groups) -> None:
+    def __init__(self, folder: Path, *, stage: int, world_size: int, groups: Groups, load: Callable[..., Any]) -> None:
         by_rank = {int(m[1]): path for path in folder.iterdir()
                    if (m := re.search(r"zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt$", path.name))}
         assert sorted(by_rank) == list(range(world_size)), f"{folder} holds the shards of ranks {sorted(by_rank)}"
-        files = [_mapped(by_rank[r]) for r in range(world_size)]
+        files = [load(by_rank[r], map_location="cpu", mmap=True) for r in range(world_size)]
         self._version, self._shards = files[0]["ds_version"], [file["optimizer_state_dict"] for file in files]
-        counted = _mapped(min(folder.glob("*mp_rank_00_model_states.pt")))
+        counted = load(min(folder.glob("*mp_rank_00_model_states.pt")), map_location="cpu", mmap=True)
         self.counters = {name: counted[name] for name in ("global_steps", "global_samples", "skipped_steps")}
         self._keys = _keys(stage)
         pieces = sorted(p for r in range(world_size) for p in layout(groups, stage, world_size, r))
@@ -129,6 +130,3 @@ def _keys(stage: int) -> tuple[str, str]:
     return ("fp32_flat_groups", "optimizer_state_dict") if stage == 3 else (
         "single_partition_of_fp32_groups", "base_optimizer_state")
 
-
-def _mapped(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", mmap=True, weights_only=False)

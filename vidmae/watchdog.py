@@ -8,6 +8,9 @@ hangs while holding it. It writes where every thread stood to the log and leaves
 from __future__ import annotations
 
 import faulthandler
+import os
+import sys
+from typing import NoReturn
 
 
 def expect_within(limit_s: float) -> None:
@@ -16,3 +19,15 @@ def expect_within(limit_s: float) -> None:
         faulthandler.dump_traceback_later(limit_s, exit=True)
     else:
         faulthandler.cancel_dump_traceback_later()
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process at once, its output flushed.
+
+    What is skipped is the teardown of C++ libraries. On a busy machine a rank that has done all its work aborts in it now
+    and then (`terminate called without an active exception`, torch 2.13 with gloo and deepspeed 0.19), and would count as
+    failed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
