@@ -201,7 +201,8 @@ FAULTS = {
     "slurmd": Fault("kill -9 of a slurmd and its job steps", kill_slurmd),
     "down": Fault("node set down", node_down),
     "requeue": Fault("scontrol requeue", requeue),
-    "disk": Fault("disk full, then room and --retry", disk_full),
+    # a save in the background fails a little later than it began: the steps of that while are lost, too
+    "disk": Fault("disk full, then room and --retry", disk_full, may_lose=EVERY + 3),
     "truncated": Fault("newest checkpoint truncated, rank killed", truncated_checkpoint, after=22, may_lose=2 * EVERY),
     "hung": Fault("hung collective (a rank stopped)", hung_collective, flags=("--time", "20", "--set",
                                                                             "recovery.step_limit_s=8")),
@@ -342,13 +343,18 @@ def _holds(pid: int) -> bool:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| fault | ZeRO | survived | steps lost | back after | bit-identical |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        lost = "-" if row.steps_lost is None else str(row.steps_lost)
-        back = "-" if row.back_s is None else f"{row.back_s:.0f} s"
-        same = "-" if not row.survived else "no" if row.differs else "yes"
-        lines.append(f"| {FAULTS[row.fault].title} | {row.stage} | {'yes' if row.survived else 'NO'} | {lost} | {back} | {same} |")
+    """The rows as a Markdown table, a line per fault; values in the order of the stages."""
+    stages = sorted({row.stage for row in rows})
+    lines = [f"| fault | survived (ZeRO {', '.join(map(str, stages))}) | steps lost | back after | bit-identical |",
+             "|---|---|---|---|---|"]
+    for name in dict.fromkeys(row.fault for row in rows):
+        mine = sorted((row for row in rows if row.fault == name), key=lambda row: row.stage)
+        survived = ["yes" if row.survived else "NO" for row in mine]
+        lost = ["-" if row.steps_lost is None else str(row.steps_lost) for row in mine]
+        back = ["-" if row.back_s is None else f"{row.back_s:.0f}" for row in mine]
+        same = ["-" if not row.survived else "NO" if row.differs else "yes" for row in mine]
+        lines.append(f"| {FAULTS[name].title} | {', '.join(survived)} | {', '.join(lost)} | {', '.join(back)} s | "
+                     f"{', '.join(same)} |")
     return "\n".join(lines)
 
 
