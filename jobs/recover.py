@@ -29,7 +29,7 @@ from jobs.resources import SAVE_MARGIN_S
 from jobs.runs import CANCELLED
 from vidmae.attempts import read_attempts, totals
 from vidmae.preempt import EXIT_PREEMPTED
-from vidmae.record import SCHEMA, RunFolder, read_json, write_json
+from vidmae.record import LOST, SCHEMA, RunFolder, read_json, write_json
 
 STUCK_ATTEMPTS = 3
 PATIENCE_S = 600.0  # a controller that is away for longer than this does not get the request
@@ -59,7 +59,7 @@ def judge(run: RunFolder, job_id: str, code: int, *, restarts: int, max_requeues
     if (run.submit / job_id / CANCELLED).exists():
         return Verdict(False, code or EXIT_PREEMPTED, "cancelled with jobs/cancel.py, so not requeued")
     failure = read_json(run.failure) or {}
-    if str(failure.get("job_id")) == job_id and failure.get("kind") == "error":
+    if str(failure.get("job_id")) == job_id and failure.get("kind") != LOST:
         return Verdict(False, code or 1, f"rank {failure['rank']} failed, so not requeued: {failure['message']}")
     if code == 2:
         return Verdict(False, 2, "another job writes to the run folder, or the configuration cannot run: not requeued")

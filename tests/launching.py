@@ -42,7 +42,7 @@ def main(run_path):
             time.sleep(0.1)  # a rank that has not started yet would be killed before it says a word
         time.sleep(0.5)
         (run / "failure.json").write_text(json.dumps({"schema": 1, "job_id": beat["job_id"], "time": time.time(),
-                                                      "rank": rank, "error": "ValueError", "message": "asked to"}))
+                                                      "rank": rank, "kind": "error", "error": "ValueError", "message": "asked to"}))
         return int(more[1])
     time.sleep(1)
     if rank == 0:

@@ -13,10 +13,9 @@ from pathlib import Path
 from vidmae import dist, preempt, watchdog
 from vidmae.config import PretrainConfig
 from vidmae.layers import load
-from vidmae.record import SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
+from vidmae.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-LOST = "lost"  # kind of a failure that another attempt may not meet: a rank or its node is gone
 Train = Callable[[RunFolder, PretrainConfig, dist.Ranks, float], bool]
 
 

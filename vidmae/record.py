@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+LOST = "lost"  # kind of a failure that another attempt may not meet: a rank or its node is gone
 STALE_LOCK_S = 600.0
 TAKEOVER_SETTLE_S = 1.0
 FIRST_PORT, PORTS = 10000, 20000  # below the ports that Linux gives to outgoing connections (32768 and up)
