@@ -18,9 +18,10 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import NoReturn
 
 import numpy as np
+
+from analysis.options import Parser
 
 NODES = tuple(2**i for i in range(11))
 MOST_ATTEMPTS = 100.0  # a segment that fails this often on average is not simulated: it would take for ever
@@ -144,14 +145,6 @@ def judge(nodes: int, args: argparse.Namespace) -> Row:
     return Row(nodes, mtbf_s, young(mtbf_s, args.save_s), best_s, interval_s, steps, goodput(*setting), *simulated)
 
 
-class Parser(argparse.ArgumentParser):
-    """No abbreviations; an error is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
-        self.exit(2, f"error: {message} (--help lists the flags)\n")
-
-
 def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
     """An argparse type: a number in a range, whole where the range is."""
     kind = type(least)
@@ -171,7 +164,7 @@ def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(__doc__)
     what = parser.add_argument_group("what")
     what.add_argument("--nodes", type=number(1, 10**6, "nodes"), nargs="+", default=NODES, metavar="N",
                       help="nodes of the job, one number or several (default: the powers of two from 1 to 1024)")
