@@ -29,7 +29,7 @@ class Gathered:
 
     Attributes:
         rows: The logs that say what they are the result of, also those without a usable value.
-        failed: Logs that do not say it or cannot be read, and why.
+        failed: Logs that do not say it, and why.
         skipped: Files that hold no result, and why.
         others: Suffix -> number of files of another kind.
     """

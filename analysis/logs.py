@@ -22,10 +22,13 @@ SELECTION = "best epoch on the validation set, top-1 and top-5 each at its own; 
 CLASSES = {"ssv2": 174, "kinetics": 700, "imagenet": 1000}
 ACCURACIES = ("test_acc1", "test_acc5")
 ENDING = "_log.txt"
+MOST_PLACES = 3  # of a problem that are listed; the others are counted
 EXPECTED_NAME = "expected {model}_{task}_log.txt, TASK being such as ssv2-10shot, kinetics-all, imagenet or imagenet_0.02"
 _NAME = re.compile(  # models have underscores, too, hence: the last part that can be a task is the task
     r"(?P<model>.+)_(?:(?P<data>[a-z0-9]+)(?P<which>-(?:(?P<shots>\d+)shot|all)(?:-[a-z0-9]+)*)|(?P<image>imagenet)"
     r"(?:_[\d.]+)*?(?P<fraction>_[\d.]+)?)" + re.escape(ENDING), re.IGNORECASE)
+
+Problems = dict[str, list[str]]  # a reason -> the places, such as `line 3`, counted from 1
 
 
 class NoAccuracyError(ValueError):
@@ -128,15 +131,16 @@ def read_log(path: Path) -> LogResult:
 
     Raises:
         NoAccuracyError: A log of something else, such as pretraining; the message says how it was told.
-        ValueError: The file cannot be read, or its name does not say what it is the result of.
+        ValueError: Its name does not say what it is the result of.
     """
-    problems: dict[str, list[int]] = defaultdict(list)  # a reason -> the lines, counted from 1
+    problems: Problems = defaultdict(list)
+    text, unusable = "", "is empty"
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not text: {error}") from error
+        unusable = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        unusable = "is not text"
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     records = _parse_lines(lines, problems)
     has_accuracy = any(key in record for _, record in records for key in ACCURACIES)
@@ -145,17 +149,17 @@ def read_log(path: Path) -> LogResult:
         if records and not has_accuracy:
             raise NoAccuracyError(f"no accuracy in its {len(lines)} lines, as in logs of pretraining")
         raise ValueError(f"its name does not say model and task: {EXPECTED_NAME}" if records else
-                         f"line {lines[0][0]} is not a JSON object: not a log" if lines else "is empty")
+                         f"line {lines[0][0]} is not a JSON object: not a log" if lines else unusable)
     epochs = [record["epoch"] for _, record in records if type(record.get("epoch")) is int]
     top1, top5 = (_best(records, key, problems) if has_accuracy else None for key in ACCURACIES)
-    said = [f"{reason} ({_line_numbers(numbers)})" for reason, numbers in problems.items()]
+    said = [f"{reason} ({_list_places(places)})" for reason, places in problems.items()]
     if not has_accuracy:
-        said.append("no line has an accuracy (test_acc1, test_acc5)" if lines else "is empty")
+        said.append("no line has an accuracy (test_acc1, test_acc5)" if lines else unusable)
     return LogResult(path, *named, len(lines), epochs[0] if epochs else None, epochs[-1] if epochs else None,
                      sum(later <= earlier for earlier, later in pairwise(epochs)), top1, top5, tuple(said))
 
 
-def _parse_lines(lines: Sequence[tuple[int, str]], problems: dict[str, list[int]]) -> list[tuple[int, dict[str, Any]]]:
+def _parse_lines(lines: Sequence[tuple[int, str]], problems: Problems) -> list[tuple[int, dict[str, Any]]]:
     records = []
     for number, line in lines:
         try:
@@ -166,24 +170,23 @@ def _parse_lines(lines: Sequence[tuple[int, str]], problems: dict[str, list[int]
             records.append((number, record))
         else:
             cut = number == lines[-1][0] and line.lstrip().startswith("{")
-            problems["the last line is cut off" if cut else "not a JSON object"].append(number)
+            problems["the last line is cut off" if cut else "not a JSON object"].append(f"line {number}")
     return records
 
 
-def _best(records: Sequence[tuple[int, dict[str, Any]]], key: str, problems: dict[str, list[int]]) -> Best | None:
+def _best(records: Sequence[tuple[int, dict[str, Any]]], key: str, problems: Problems) -> Best | None:
     best = None
     for index, (number, record) in enumerate(records):
         pct, epoch = record.get(key), record.get("epoch", index)
         if key not in record:
-            problems[f"no {key}"].append(number)
+            problems[f"no {key}"].append(f"line {number}")
         elif isinstance(pct, bool) or not isinstance(pct, int | float) or not 0 <= pct <= 100:  # NaN is not in the range
-            problems[f"{key} is {pct!r}, not a number from 0 to 100"].append(number)
+            problems[f"{key} is not a number from 0 to 100"].append(f"line {number}: {str(pct)[:20]}")
         elif best is None or pct > best.pct:
             best = Best(float(pct), epoch if type(epoch) is int else index)
     return best
 
 
-def _line_numbers(numbers: Sequence[int]) -> str:
-    if len(numbers) == 1:
-        return f"line {numbers[0]}"
-    return f"lines {', '.join(map(str, numbers[:3]))}" + (f" and {len(numbers) - 3} more" if len(numbers) > 3 else "")
+def _list_places(places: Sequence[str]) -> str:
+    more = len(places) - MOST_PLACES
+    return ", ".join(places[:MOST_PLACES]) + (f" and {more} more" if more > 0 else "")

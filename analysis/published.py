@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,11 +26,12 @@ class Version:
     name: str
     source: str
     folder: str
-    models: dict[str, dict[str, tuple[float, float, str]]]
+    models: dict[str, dict[str, list[Any]]]
 
     def accuracies(self, model: str, tasks: Iterable[str]) -> dict[str, tuple[float, float]]:
         """Top-1 and top-5 of a model in those of the tasks that have published numbers."""
-        return {task: self.models[model][task][:2] for task in tasks if task in self.models[model]}
+        found = self.models[model]
+        return {task: (found[task][0], found[task][1]) for task in tasks if task in found}
 
 
 def read_published() -> list[Version]:
