@@ -63,9 +63,9 @@ def test_a_name_without_a_task(name: str) -> None:
 
 def test_epochs_that_restart_best_values_at_different_epochs_and_keys_that_go_away(tmp_path: Path) -> None:
     first = [epoch(0, 1.0, 9.0, n_parameters=7), epoch(1, 30.5, 55.0, n_parameters=7), epoch(2, 12.0, 61.25, n_parameters=7)]
-    path = write_log(tmp_path / "s_ssv2-50shot_log.txt", [*first, epoch(0, 2.0, 8.0), epoch(1, 30.5, 60.0)])
+    path = write_log(tmp_path / "s_ssv2-50shot_log.txt", [*first, epoch(0, 2.0, 8.0), epoch(3, 30.5, 60.0)])
     log = read_log(path)
-    assert log == LogResult(path, "s", Task("ssv2", "-50shot", 50), 5, 0, 1, 1, Best(30.5, 1), Best(61.25, 2), ())
+    assert log == LogResult(path, "s", Task("ssv2", "-50shot", 50), 5, 0, 3, 1, Best(30.5, 1), Best(61.25, 2), ())
     assert log.notes == ("epochs restart 1 x within the log: best over all 5 lines",)
 
 
