@@ -1,12 +1,9 @@
-"""Make a manifest: the checked list of the videos of a data set. Needed once, before training.
+"""Prepare data, once, before training: `manifest` lists and checks videos, `check` compares the manifests of training and
+validation, `shots` draws k clips of every class. `VERB --help` says more.
 
     python jobs/prepare.py manifest /data/headcam/S --name s
-    python jobs/prepare.py manifest train.csv --root /data/ssv2 --name ssv2 --workers 16
-    python jobs/prepare.py manifest clips/ --name quick --no-verify
-
-SOURCE is a folder (.mp4 .mkv .webm .avi .mov at any depth), a list of `path, label` or `path label` lines, or a video.
-Every file is decoded once; what cannot be read, or would be read wrongly, is listed in NAME.unreadable.csv with the
-reason. A second call looks at new and changed files only.
+    python jobs/prepare.py check ssv2 ssv2-val
+    python jobs/prepare.py shots ssv2 --shots 2,10,50
 """
 
 from __future__ import annotations
@@ -16,25 +13,82 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vidmae.manifest import Check, ManifestError, Source, build, find_sources, unreadable_path
+from jobs.catalogue import environment_catalogue, find_data
+from vidmae.labels import count_note, find_labelled
+from vidmae.layers import ConfigError
+from vidmae.manifest import Check, ManifestError, Source, build, unreadable_path
+from vidmae.shot_list import listed_shots
+from vidmae.shots import ShotsError, draw_shots, rows_by_class, shots_path, write_shots
+from vidmae.splits import check_apart, read_labelled
 
 PLAIN_EVERY_S = 10.0
+MANIFEST_HELP = """Make a manifest: the checked list of the videos of a data set.
+
+    python jobs/prepare.py manifest /data/headcam/S --name s
+    python jobs/prepare.py manifest train.csv --root /data/ssv2 --name ssv2 --workers 16
+    python jobs/prepare.py manifest clips/ --name quick --no-verify
+    python jobs/prepare.py manifest /data/k700/val --labels folders --name kinetics-val
+    python jobs/prepare.py manifest something-something-v2-train.json --root /data/ssv2 --name ssv2
+
+SOURCE is a folder (.mp4 .mkv .webm .avi .mov at any depth), a list of `path, label` or `path label` lines, a label file of
+Something-Something-V2 (.json), or a video. Every file is decoded once; what cannot be read, or would be read wrongly, is
+listed in NAME.unreadable.csv with the reason. A second call looks at new and changed files only.
+"""
+CHECK_HELP = """Check that no recording is in both of two manifests, by content, and that both number their classes alike.
+
+    python jobs/prepare.py check ssv2 ssv2-val
+"""
+SHOTS_HELP = """Draw k-shot subsets: exactly k clips of every class, the few among the many, the same on every machine.
+
+    python jobs/prepare.py shots ssv2 --shots 2,10,50
+    python jobs/prepare.py shots ssv2 --shots 10 --shot-list released/ssv2-10shot/train.csv
+
+Rows of one class with the same content count once. Each subset is written beside the manifest as NAME.shotsK-seedS.json
+(NAME.shotsK-list.json where a list names the clips).
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 done, 2 the source cannot be used, 3 not one readable video."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    p = verbs.add_parser("manifest", help="list and check the videos of a data set", description=__doc__,
-                         formatter_class=argparse.RawDescriptionHelpFormatter)
+    _manifest_options(_verb(verbs, "manifest", manifest, "list and check the videos of a data set", MANIFEST_HELP))
+    p = _verb(verbs, "check", check, "compare the manifests of training and validation", CHECK_HELP)
+    p.add_argument("train", metavar="TRAIN", help="manifest, or name of a data set")
+    p.add_argument("val", metavar="VAL", help="manifest, or name of a data set")
+    _shots_options(_verb(verbs, "shots", shots, "draw k clips of every class", SHOTS_HELP))
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except (ManifestError, ShotsError, ConfigError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: cannot write {error.filename}: {error.strerror} (change --out)", file=sys.stderr)
+        return 2
+
+
+def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, description: str,
+          ) -> argparse.ArgumentParser:
+    p: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=description,
+                                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.set_defaults(run=run)
+    return p
+
+
+def _manifest_options(p: argparse.ArgumentParser) -> None:
     what = p.add_argument_group("what")
-    what.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="folder, list or video")
-    what.add_argument("--root", type=Path, help="what relative paths of a list are relative to (default: its folder)")
+    what.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="folder, list, label file or video")
+    what.add_argument("--root", type=Path, help="what relative paths of a list are relative to, and where the videos of a "
+                                                "label file lie (default: its folder)")
+    what.add_argument("--labels", choices=("folders",), help="SOURCE/CLASS/VIDEO: the folders' names are the classes")
     what.add_argument("--decoder", choices=("decord", "pyav"), default="decord",
                       help="the decoder that training will use, data.decoder (default: %(default)s)")
     what.add_argument("--no-verify", action="store_true", help="read one frame of each file instead of all")
@@ -46,27 +100,37 @@ def main(argv: list[str] | None = None) -> int:
     out.add_argument("--name", help="name of the data set (default: the source's name)")
     out.add_argument("--out", type=Path, help="the csv to write (default: manifests/NAME.csv)")
     out.add_argument("--show-names", action="store_true", help="show the names of unreadable files; they may be private")
-    args = parser.parse_args(argv)
-    if args.workers < 1 or args.time_limit_s <= 0:
-        parser.error(f"--workers {args.workers} must be 1 or more, --time-limit-s {args.time_limit_s:g} more than 0")
-    try:
-        return manifest(args)
-    except ManifestError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: cannot write {error.filename}: {error.strerror} (change --out)", file=sys.stderr)
-        return 2
+
+
+def _shots_options(p: argparse.ArgumentParser) -> None:
+    what = p.add_argument_group("what")
+    what.add_argument("manifest", metavar="MANIFEST", help="manifest with labels, or name of a data set")
+    what.add_argument("--shots", type=_numbers, required=True, metavar="K,K,...", help="clips per class, such as 2,10,50")
+    what.add_argument("--seed", type=int, default=0, help="another seed draws other clips (default: %(default)s)")
+    what.add_argument("--allow-fewer", action="store_true", help="take what there is of a class with fewer than K clips")
+    what.add_argument("--shot-list", type=Path, metavar="FILE", help="take the clips of this list of `path, label` lines")
+    out = p.add_argument_group("output")
+    out.add_argument("--out", type=Path, metavar="FOLDER", help="default: the manifest's folder")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
 
 
 def manifest(args: argparse.Namespace) -> int:
     """Build one manifest and say what came of it."""
+    if args.workers < 1 or args.time_limit_s <= 0:
+        raise ManifestError(f"--workers {args.workers} must be 1 or more, --time-limit-s {args.time_limit_s:g} more than 0")
     name = args.name or args.sources[0].resolve().stem
     path = (args.out or Path("manifests") / f"{name}.csv").absolute()
     if path.suffix != ".csv":
         raise ManifestError(f"--out {path} must end in .csv")
-    sources = [found for source in args.sources for found in find_sources(source, args.root)]
+    by_folder = args.labels == "folders"
+    sources = [found for source in args.sources for found in find_labelled(source, args.root, label_folders=by_folder)]
     console = Console(stderr=True)
+    per_class = sorted(Counter(source.label for source in sources if source.label).values())
+    if per_class:
+        console.print(f"labels: {len(per_class)} classes of {per_class[0]} to {per_class[-1]} videos", highlight=False)
     console.print(f"checking {len(sources)} files with {args.decoder} in {args.workers} processes", highlight=False)
     summary, reused = _with_progress(console, sources, path, args)
     console.print(f"{summary.videos} videos, {summary.hours:.2f} h, {summary.bytes / 2**30:.2f} GiB"
@@ -74,10 +138,41 @@ def manifest(args: argparse.Namespace) -> int:
                   + (f" ({reused} unchanged since the last call)" if reused else ""), highlight=False)
     if summary.unreadable:
         _say_unreadable(console, path, args.show_names)
+    if note := count_note(path.stem, summary):
+        console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"manifest: {path}\nnext: python jobs/pretrain.py --data {path} --dry-run", highlight=False,
                   soft_wrap=True)
     print(path)
     return 0 if summary.videos else 3
+
+
+def check(args: argparse.Namespace) -> int:
+    """Compare two manifests and say that they fit."""
+    train, val = (read_labelled(find_data(name, name, environment_catalogue()).manifest) for name in (args.train, args.val))
+    check_apart(train, val)
+    print(f"{len(train)} videos to train on and {len(val)} to validate on share no recording; {len(val.classes)} classes",
+          file=sys.stderr)
+    return 0
+
+
+def shots(args: argparse.Namespace) -> int:
+    """Make k-shot subsets and say what came of it."""
+    path = find_data(args.manifest, args.manifest, environment_catalogue()).manifest
+    labelled = read_labelled(path, paths=bool(args.shot_list))
+    if args.shot_list and len(args.shots) != 1:
+        raise ShotsError(f"--shots has {len(args.shots)} numbers; give the one that the list was made for (--shot-list)")
+    subsets = [listed_shots(labelled, args.shot_list, args.shots[0], allow_fewer=args.allow_fewer)] if args.shot_list else \
+        draw_shots(labelled, args.shots, args.seed, allow_fewer=args.allow_fewer)
+    repeated = len(labelled) - sum(map(len, rows_by_class(labelled).values()))
+    if repeated:
+        print(f"{repeated} rows repeat a clip of their class and count once", file=sys.stderr)
+    for subset in subsets:
+        out = shots_path((args.out or path.parent).absolute() / path.name, subset.shots, subset.seed)
+        write_shots(out, subset)
+        print(f"{subset.shots} shots: {len(subset)} clips of {len(subset.clips)} classes, {subset.content_sha256[:8]}"
+              + (f"; {len(subset.short)} classes have fewer" if subset.short else ""), file=sys.stderr)
+        print(out)
+    return 0
 
 
 def _with_progress(console: Console, sources: list[Source], path: Path, args: argparse.Namespace):  # type: ignore[no-untyped-def]

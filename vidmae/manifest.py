@@ -10,13 +10,14 @@ meets later was readable once.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,25 @@ def read_summary(manifest: Path) -> Summary:
     return summary
 
 
+def read_rows(path: Path) -> tuple[Summary, Iterator[list[str]]]:
+    """Totals of a manifest, and its rows one by one, each with the values of COLUMNS in their order.
+
+    Raises:
+        ManifestError: It is missing, cut, changed since it was made, or has no row.
+    """
+    summary = read_summary(path)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != summary.csv_sha256:
+        raise ManifestError(f"{path} was changed since it was made; make it again with: {HOW_TO_MAKE}")
+    if not summary.videos:
+        raise ManifestError(f"{path} has 0 videos; make one with: {HOW_TO_MAKE}")
+    # line by line: the whole text at once would take five times the file's size
+    rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="surrogateescape", newline=""))
+    if next(rows) != list(COLUMNS):
+        raise ManifestError(f"{path} has other columns than {', '.join(COLUMNS)}; make it again with: {HOW_TO_MAKE}")
+    return summary, rows
+
+
 @dataclass(frozen=True)
 class Manifest:
     """All rows, packed in arrays: no Python object per row, so loader workers share the memory of their parent.
@@ -161,16 +181,7 @@ class Manifest:
         Raises:
             ManifestError: It is missing, cut, changed since it was made, or has no row.
         """
-        summary = read_summary(path)
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != summary.csv_sha256:
-            raise ManifestError(f"{path} was changed since it was made; make it again with: {HOW_TO_MAKE}")
-        if not summary.videos:
-            raise ManifestError(f"{path} has 0 videos; make one with: {HOW_TO_MAKE}")
-        # line by line: the whole text at once would take five times the file's size
-        rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="surrogateescape", newline=""))
-        if next(rows) != list(COLUMNS):
-            raise ManifestError(f"{path} has other columns than {', '.join(COLUMNS)}; make it again with: {HOW_TO_MAKE}")
+        summary, rows = read_rows(path)
         paths, ends = bytearray(), array("q")
         numbers: dict[str, array[Any]] = {"frames": array("q"), "fps": array("d"), "seconds": array("d"),
                                           "width": array("l"), "height": array("l")}
@@ -184,12 +195,12 @@ class Manifest:
             for place, append, kind in kinds:
                 append(kind(row[place]))
         packed = {name: np.array(column) for name, column in numbers.items()}
-        return Manifest(summary, class_index=_class_table(list(known))[np.array(codes)], **packed,
+        return Manifest(summary, class_index=class_table(list(known))[np.array(codes)], **packed,
                         _paths=np.frombuffer(bytes(paths), dtype=np.uint8), _path_ends=np.array(ends))
 
 
-def _class_table(labels: Sequence[str]) -> np.ndarray:
-    """Class index of every label."""
+def class_table(labels: Sequence[str]) -> np.ndarray:
+    """Class index of every label: int64, as in `Manifest.class_index`; `labels` are all different ones of a manifest."""
     named = [label for label in labels if label]
     if all(label.isdecimal() for label in named):
         return np.array([int(label) if label else -1 for label in labels], dtype=np.int64)
@@ -246,14 +257,25 @@ def _walk(folder: Path) -> Iterable[Path]:
 
 
 def _parse_line(line: str, base: Path, place: str) -> Source:
-    """`path, label` (mae_st), `path label` (VideoMAE, V-JEPA) or `path`: the split after which the path is a video's."""
-    for separator in (", ", ",", " ", "\t"):
-        path, found, label = line.strip().rpartition(separator)
-        if found and Path(path.strip()).suffix.lower() in EXTENSIONS:
+    """`path, label` (mae_st), `path label` (VideoMAE, V-JEPA) or `path`: the first split that gives a video's path."""
+    for path, label in _splits(line.strip()):
+        if Path(path.strip()).suffix.lower() in EXTENSIONS:
             return Source(str(base / path.strip()), label.strip())
-    if Path(line.strip()).suffix.lower() in EXTENSIONS:
-        return Source(str(base / line.strip()), "")
     raise ManifestError(f"{place} is not `path, label`, `path label` or `path` of a video ({' '.join(sorted(EXTENSIONS))})")
+
+
+def _splits(line: str) -> Iterator[tuple[str, str]]:
+    if '"' in line:
+        with contextlib.suppress(csv.Error):  # else the quotes are part of a name
+            values = next(csv.reader([line], strict=True, skipinitialspace=True))
+            if len(values) == 2:
+                yield values[0], values[1]
+    for separator in (", ", ",", "\t"):
+        words = line.split(separator)  # both the path and a class name may hold commas
+        yield from ((separator.join(words[:n]), separator.join(words[n:])) for n in range(len(words) - 1, 0, -1))
+    path, _, label = line.rpartition(" ")
+    yield path, label
+    yield line, ""
 
 
 @dataclass(frozen=True)

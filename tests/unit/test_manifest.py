@@ -136,6 +136,13 @@ def test_content_hash_is_that_of_size_and_both_ends(tmp_path):
     ("/v/a, b.mp4 3", "/v/a, b.mp4", "3"),
     ("/v/Putting [something] on a table/7.webm, 3", "/v/Putting [something] on a table/7.webm", "3"),
     ("/v/a.mp4\tjump", "/v/a.mp4", "jump"),
+    ("/v/a.mp4\tjump up", "/v/a.mp4", "jump up"),
+    ("/v/1.webm, Removing [something], revealing [something] behind", "/v/1.webm", "Removing [something], revealing [something] behind"),
+    ("/v/a, b.mp4,one, two", "/v/a, b.mp4", "one, two"),
+    ("/v/ä.mp4, massaging person's head – 子供", "/v/ä.mp4", "massaging person's head – 子供"),
+    ('/v/a.mp4,"one, two"', "/v/a.mp4", "one, two"),
+    ('"/v/a, b.mp4", "the ""odd"" one"', "/v/a, b.mp4", 'the "odd" one'),
+    ('/v/quote"s.mp4, "odd" one', '/v/quote"s.mp4', '"odd" one'),
     ("/v/two words.MOV", "/v/two words.MOV", ""),
     ("sub/a.mp4, 0", "ROOT/sub/a.mp4", "0"),
 ])
