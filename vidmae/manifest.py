@@ -18,7 +18,7 @@ import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -325,8 +325,8 @@ def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, t
           progress: Callable[[int, int], object]) -> tuple[Summary, int]:
     """Check every source and write the manifest, its summary and the list of what was left out.
 
-    Rows of an earlier manifest at `out` are taken over where path, label, size and time of change are the same and it was
-    made with the same check.
+    Rows of an earlier manifest at `out` are taken over where path, size and time of change are the same and it was made with
+    the same check; labels are always those of the sources.
 
     Args:
         sources: From `find_sources`.
@@ -344,8 +344,8 @@ def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, t
     rows: list[Row] = []
     todo: list[Source] = []
     for source in _different(sources):
-        row = known.get((source.path, source.label))
-        rows.append(row) if row and _unchanged(row) else todo.append(source)
+        row = known.get(source.path)
+        rows.append(replace(row, label=source.label)) if row and _unchanged(row) else todo.append(source)
     reused = len(rows)
     bad: list[tuple[str, str]] = []
     progress(reused, reused + len(todo))
@@ -373,7 +373,7 @@ def _different(sources: Sequence[Source]) -> list[Source]:
     return [Source(path, label) for path, label in labels.items()]
 
 
-def _reusable(out: Path, check: Check) -> dict[tuple[str, str], Row]:
+def _reusable(out: Path, check: Check) -> dict[str, Row]:
     try:
         summary = read_summary(out)
         with out.open(encoding="utf-8", errors="surrogateescape", newline="") as f:
@@ -381,7 +381,7 @@ def _reusable(out: Path, check: Check) -> dict[tuple[str, str], Row]:
     except (ManifestError, KeyError, ValueError):
         return {}
     same = (summary.backend, summary.verified) == (check.backend, check.verify)
-    return {(row.path, row.label): row for row in rows} if same else {}
+    return {row.path: row for row in rows} if same else {}
 
 
 def _row(record: dict[str, Any]) -> Row:

@@ -110,6 +110,10 @@ def test_a_second_call_looks_at_changed_files_only(tmp_path):
     (tmp_path / "c.webm").unlink()
     second, reused = make(tmp_path, out)
     assert (second.videos, reused) == (3, 1)
+    labelled = [Source(source.path, "new") for source in find_sources(tmp_path)]  # a label is no reason to decode again
+    third, reused = build(labelled, out, Check("decord", True), workers=1, time_limit_s=60, progress=quiet)
+    assert (third.classes, third.hours, reused) == (1, second.hours, 3)
+    assert Manifest.read(out).class_index.tolist() == [0, 0, 0]
     assert build(find_sources(tmp_path), out, Check("pyav", True), workers=1, time_limit_s=60, progress=quiet)[1] == 0
 
 
