@@ -106,7 +106,7 @@ def _shots_options(p: argparse.ArgumentParser) -> None:
     what = p.add_argument_group("what")
     what.add_argument("manifest", metavar="MANIFEST", help="manifest with labels, or name of a data set")
     what.add_argument("--shots", type=_numbers, required=True, metavar="K,K,...", help="clips per class, such as 2,10,50")
-    what.add_argument("--seed", type=int, default=0, help="another seed draws other clips (default: %(default)s)")
+    what.add_argument("--seed", type=int, help="another seed draws other clips (default: 0)")
     what.add_argument("--allow-fewer", action="store_true", help="take what there is of a class with fewer than K clips")
     what.add_argument("--shot-list", type=Path, metavar="FILE", help="take the clips of this list of `path, label` lines")
     out = p.add_argument_group("output")
@@ -114,7 +114,10 @@ def _shots_options(p: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number or several, such as 2,10,50")
+    return [int(word) for word in words]
 
 
 def manifest(args: argparse.Namespace) -> int:
@@ -159,10 +162,12 @@ def shots(args: argparse.Namespace) -> int:
     """Make k-shot subsets and say what came of it."""
     path = find_data(args.manifest, args.manifest, environment_catalogue()).manifest
     labelled = read_labelled(path, paths=bool(args.shot_list))
+    if args.shot_list and args.seed is not None:
+        raise ShotsError(f"--seed {args.seed} draws clips and --shot-list names them; leave out one of the two")
     if args.shot_list and len(args.shots) != 1:
         raise ShotsError(f"--shots has {len(args.shots)} numbers; give the one that the list was made for (--shot-list)")
     subsets = [listed_shots(labelled, args.shot_list, args.shots[0], allow_fewer=args.allow_fewer)] if args.shot_list else \
-        draw_shots(labelled, args.shots, args.seed, allow_fewer=args.allow_fewer)
+        draw_shots(labelled, args.shots, args.seed or 0, allow_fewer=args.allow_fewer)
     repeated = len(labelled) - sum(map(len, rows_by_class(labelled).values()))
     if repeated:
         print(f"{repeated} rows repeat a clip of their class and count once", file=sys.stderr)

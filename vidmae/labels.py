@@ -1,7 +1,7 @@
 """Where the labels of videos come from: class folders, Something-Something's own label files, or lists.
 
     /data/k700/train/riding a bike/x.mp4        label_folders: the folder's name is the class
-    something-something-v2-train.json           the videos are ROOT/ID.webm, the class is made from `template`
+    something-something-v2-train.json           the videos are ROOT/ID.webm, the class is made from `template` (else `label`)
     train.csv with `path, label`                vidmae/manifest.py
 
 Class index = rank of the name in the order of Python's strings (`manifest.class_table`). The released models were trained

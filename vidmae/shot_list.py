@@ -56,9 +56,9 @@ def _contents(source: Source, rows: list[int], labelled: Labelled) -> set[str]:
 
 
 def _class_named(label: str, labelled: Labelled) -> str:
-    if label not in labelled.classes and label.isdecimal() and int(label) < len(labelled.classes):
-        return labelled.classes[int(label)]
-    return label
+    numbered = all(name.isdecimal() for name in labelled.classes)
+    is_index = not numbered and label.isdecimal() and int(label) < len(labelled.classes)
+    return labelled.classes[int(label)] if is_index and label not in labelled.classes else label
 
 
 def _name(path: str) -> str:

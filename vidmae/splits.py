@@ -77,8 +77,8 @@ def check_apart(train: Labelled, val: Labelled) -> None:
     shared = np.intersect1d(train.contents, val.contents)
     if len(shared):
         here, there = (np.flatnonzero(np.isin(side.contents, shared)) for side in (train, val))
-        raise ManifestError(f"{len(there)} of {len(val)} recordings of {val.path} are also in {train.path}, by content: its "
-                            f"rows {_rows(there)} are rows {_rows(here)} there; take them out of one of the two")
+        raise ManifestError(f"{len(there)} of {len(val)} recordings of {val.path} are also in {train.path}, by content: "
+                            f"rows {_rows(there)} of the first, rows {_rows(here)} of the second; take them out of one")
 
 
 def _check_classes(train: Labelled, val: Labelled) -> None:

@@ -109,11 +109,11 @@ def test_classes_have_the_numbers_that_training_gives_them(made):
 
 
 def test_repeated_clips_count_once(tmp_path):
-    rows = [row(f"/{i}.mp4", "a", i // 3) for i in range(12)]
-    labelled = read_labelled(written(tmp_path, rows))
+    rows = [row(f"/{i}.mp4", "a", i // 3) for i in range(12)] + [row(f"/b{i}.mp4", "b", 3 + i) for i in range(4)]
+    labelled = read_labelled(written(tmp_path, rows))  # 3 is in both classes: a clip of each
     subset = draw_shots(labelled, [4], 0)[0]
-    assert rows_of(subset, labelled).tolist() == [0, 3, 6, 9]
-    with pytest.raises(ShotsError, match=r"1 of 1 classes have fewer than 5 different clips: 'a \(4\)'; lower --shots"):
+    assert rows_of(subset, labelled).tolist() == [0, 3, 6, 9, 12, 13, 14, 15]
+    with pytest.raises(ShotsError, match=r"2 of 2 classes have fewer than 5 different clips: 'a \(4\)', 'b \(4\)'; lower --shots"):
         draw_shots(labelled, [5], 0)
 
 
@@ -193,6 +193,10 @@ def test_a_list_with_missing_or_ambiguous_clips_is_refused_with_counts(tmp_path)
     listing.write_text("/o/x.mp4, a\n/o/y.mp4, a\n/o/z.mp4, a\n/o/z.mp4, 1\n/o/gone.mp4, b\n/o/z.mp4, 7\n")
     with pytest.raises(ShotsError, match=r"of 6 clips .* 3 are not in .*\(2 are in another.* and 1 could be one of several"):
         listed_shots(labelled, listing, 2)
+    numbered = read_labelled(written(tmp_path, [replace(r, label="5") for r in rows], "n"), paths=True)
+    listing.write_text("/e/z.mp4, 0\n")  # class 0 is not the first of numbered classes
+    with pytest.raises(ShotsError, match=r"1 are not in .*\(1 are in another"):
+        listed_shots(numbered, listing, 1)
     listing.write_text("/b/x.mp4, a\n/o/y.mp4, 0\n")  # the exact path decides; the same content is no question
     subset = listed_shots(labelled, listing, 2, allow_fewer=True)
     assert rows_of(subset, labelled).tolist() == [1, 2] and subset.short == {"b": 0}
@@ -205,7 +209,7 @@ def test_training_and_validation_must_share_no_recording(tmp_path):
     check_apart(one, read_labelled(written(tmp_path, val, "val")))
     val[4] = replace(val[4], content=train[30].content)
     val[6] = replace(val[6], content=train[9].content)
-    with pytest.raises(ManifestError, match=r"2 of 20 recordings of .*val\.csv are also in .*its rows 5, 7 are rows 10, 31 there") as e:
+    with pytest.raises(ManifestError, match=r"2 of 20 recordings of .*val\.csv are also in .*rows 5, 7 of the first, rows 10, 31 of the second") as e:
         check_apart(one, read_labelled(written(tmp_path, val, "val")))
     assert "mp4" not in str(e.value)
 
@@ -248,9 +252,10 @@ def test_the_command_line(made, tmp_path):
 
 
 @pytest.mark.parametrize("words, said", [
-    (["shots", "s", "--shots", "40"], "classes have fewer than 40"), (["shots", "s", "--shots", "x"], "--shots"),
+    (["shots", "s", "--shots", "40"], "classes have fewer than 40"), (["shots", "s", "--shots", "x"], "--shots: 'x' is not"),
     (["shots", "none", "--shots", "2"], "'none' is not known"), (["shots", "s", "--shots", "2,3", "--shot-list", "l"], "2 numbers"),
-    (["shots", "s"], "--shots"), (["check", "s", "s"], "151 of 151 recordings")])
+    (["shots", "s"], "--shots"), (["shots", "s", "--shots", "2", "--seed", "1", "--shot-list", "l"], "--seed 1"),
+    (["check", "s", "s"], "151 of 151 recordings")])
 def test_misuse_is_exit_2_and_says_why(made, tmp_path, words, said):
     written(tmp_path / "manifests", made[0])
     done = cli("prepare.py", *words, cwd=tmp_path)
