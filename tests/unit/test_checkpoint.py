@@ -139,7 +139,9 @@ def on_four(manifest, tmp_path_factory):
     return give
 
 
-@pytest.mark.parametrize(("stage", "ranks"), [(1, 2), (2, 2), (3, 2), (3, 8)])
+@pytest.mark.parametrize(("stage", "ranks"), [
+    pytest.param(1, 2, marks=pytest.mark.slow), (2, 2), pytest.param(3, 2, marks=pytest.mark.slow),
+    pytest.param(3, 8, marks=pytest.mark.slow)])  # test_engine.py has all of them for a small network
 def test_a_run_of_four_ranks_continues_on_another_number(on_four, manifest, tmp_path, stage, ranks):
     """Same losses (so the same clips in the same order and the same batch) and the same weights up to rounding."""
     whole = on_four(stage)
