@@ -1,5 +1,5 @@
-"""The video MAE once more: slow, plain numpy in float64, written from the paper's definitions and without the model's
-shortcuts. Every patch is embedded, the decoder sees the tokens in grid order, the loss is masked at the end.
+"""The video MAE and the classifier once more: slow, plain numpy in float64, written from the paper's definitions and
+without the model's shortcuts. Every patch is embedded, the decoder sees the tokens in grid order, the loss is masked at the end.
 
 Letters: B clips, L tokens, D width, T H W frames and px, C channels.
 """
@@ -29,14 +29,9 @@ def loss(params, clips, mask, *, patch, tubelet, heads, decoder_heads, pred_t_di
 
 def forward(p, clips, mask, *, patch, tubelet, heads, decoder_heads):
     """Prediction for every token, [B, L, u * p * p * C]."""
-    tokens = conv(clips, p["patch_embed.proj.weight"], patch, tubelet) + p["patch_embed.proj.bias"]
-    tokens = tokens + position_table(p, "")
     out = []
-    for b in range(len(clips)):  # clip by clip: the visible tokens in grid order
-        cls = p["cls_token"][0] + p["pos_embed_class"][0]
-        x = np.concatenate([cls, tokens[b][~mask[b]]])
-        x = norm(run(x, p, "blocks", heads), p, "norm")
-        x = linear(x, p, "decoder_embed")
+    for b, x in enumerate(last_block(p, clips, mask, patch=patch, tubelet=tubelet, heads=heads)):
+        x = linear(norm(x, p, "norm"), p, "decoder_embed")
         full = np.repeat(p["mask_token"][0], mask.shape[1], axis=0)
         full[~mask[b]] = x[1:]
         full = full + position_table(p, "decoder_")
@@ -44,6 +39,22 @@ def forward(p, clips, mask, *, patch, tubelet, heads, decoder_heads):
         full = run(np.concatenate([cls, full]), p, "decoder_blocks", decoder_heads)
         out.append(linear(norm(full, p, "decoder_norm"), p, "decoder_pred")[1:])
     return np.stack(out)
+
+
+def logits(p, clips, *, patch, tubelet, heads, pool):
+    """The classifier in evaluation, [B, classes]."""
+    tokens = len(position_table(p, ""))
+    x = np.stack(last_block(p, clips, np.zeros((len(clips), tokens), bool), patch=patch, tubelet=tubelet, heads=heads))
+    return linear(norm(x[:, 0] if pool == "cls" else x[:, 1:].mean(1), p, "norm"), p, "head")
+
+
+def last_block(p, clips, mask, *, patch, tubelet, heads):
+    """Clip by clip the output of the last block: class token, then the visible tokens in grid order."""
+    tokens = conv(clips, p["patch_embed.proj.weight"], patch, tubelet) + p["patch_embed.proj.bias"]
+    tokens = tokens + position_table(p, "")
+    cls = p["cls_token"][0] + p["pos_embed_class"][0]
+    return [run(np.concatenate([cls, seen[~removed]]), p, "blocks", heads)
+            for seen, removed in zip(tokens, mask, strict=True)]
 
 
 def cut(clips, patch, u):

@@ -96,10 +96,16 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block.
 
-    def __init__(self, dim: int, num_heads: int, kernel: AttentionKernel = "auto", *, recompute_gelu: bool = True) -> None:
+    Attributes:
+        drop_path: Chance with which, in training, a clip skips the attention, and another with which it skips the MLP.
+    """
+
+    def __init__(self, dim: int, num_heads: int, kernel: AttentionKernel = "auto", *, recompute_gelu: bool = True,
+                 drop_path: float = 0.0) -> None:
         super().__init__()
+        self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = Attention(dim, num_heads, kernel)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -107,8 +113,20 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, D]."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        rate = self.drop_path if self.training else 0.0
+        x = x + drop_path(self.attn(self.norm1(x)), rate)
+        return x + drop_path(self.mlp(self.norm2(x)), rate)
+
+
+def drop_path(branch: Tensor, rate: float) -> Tensor:
+    """Zero the whole branch of a clip with chance `rate` and scale up the others', so that the mean stays.
+
+    Source: Huang et al. 2016 (arXiv 1603.09382), which scales down in evaluation instead.
+    """
+    if rate == 0:
+        return branch
+    kept = branch.new_empty(len(branch), *[1] * (branch.ndim - 1)).bernoulli_(1 - rate)
+    return branch * kept.div_(1 - rate)
 
 
 def recomputed(saved: Tensor, recompute: Callable[[], Tensor]) -> saved_tensors_hooks:

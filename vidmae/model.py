@@ -11,14 +11,12 @@ Source: Feichtenhofer et al. 2022 (arXiv 2205.09113); Orhan et al. 2024 (arXiv 2
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from vidmae.blocks import NORM_EPS, AttentionKernel, Block, PatchEmbed, linear
+from vidmae.blocks import NORM_EPS, AttentionKernel, Block, linear
+from vidmae.encoder import Encoder, positions, table
 from vidmae.masking import Mask
 from vidmae.patches import (
     as_frames,
@@ -33,46 +31,32 @@ from vidmae.patches import (
 from vidmae.sizes import ModelShape, model_shape
 
 
-class MaskedAutoencoder(nn.Module):
-    """Video MAE with separable position tables and a class token. Build one with `build_mae`.
-
-    Clips are uint8 [B, T, H, W, C] as decoded (normalised inside, after the patches are gathered), or floating
-    [B, C, T, H, W] that the caller has normalised.
+class MaskedAutoencoder(Encoder):
+    """Video MAE. Build one with `build_mae`.
 
     Attributes:
         shape: Sizes and token arithmetic.
         norm_pix_loss: Each target patch is normalised by its own mean and deviation.
-        activation_checkpointing: Blocks are recomputed in the backward pass.
-        mean, std: Pixel normalisation, for pixels in 0..1.
     """
+
+    shape: ModelShape
 
     def __init__(
         self, shape: ModelShape, *, norm_pix_loss: bool = False, attention: AttentionKernel = "auto",
         activation_checkpointing: bool = False, mean: float = 0.45, std: float = 0.225,
     ) -> None:
-        super().__init__()
-        self.shape, self.norm_pix_loss, self.mean, self.std = shape, norm_pix_loss, mean, std
-        self.activation_checkpointing = activation_checkpointing
+        super().__init__(shape, attention=attention, activation_checkpointing=activation_checkpointing, mean=mean, std=std)
+        self.norm_pix_loss = norm_pix_loss
         (t, h, w), dim, ddim = shape.grid, shape.embed_dim, shape.decoder_embed_dim
-
-        self.cls_token = _table(1, dim)
-        self.pos_embed_spatial = _table(h * w, dim)
-        self.pos_embed_temporal = _table(t, dim)
-        self.pos_embed_class = _table(1, dim)
-        self.patch_embed = PatchEmbed(dim, shape.t_patch_size, shape.patch_size)
-        lean = not activation_checkpointing
-        self.blocks = nn.ModuleList(
-            Block(dim, shape.num_heads, attention, recompute_gelu=lean) for _ in range(shape.depth))
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-
         self.decoder_embed = linear(dim, ddim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, ddim).normal_(std=0.02))
-        self.decoder_cls_token = _table(1, ddim)
-        self.decoder_pos_embed_spatial = _table(h * w, ddim)
-        self.decoder_pos_embed_temporal = _table(t, ddim)
-        self.decoder_pos_embed_class = _table(1, ddim)
+        self.decoder_cls_token = table(1, ddim)
+        self.decoder_pos_embed_spatial = table(h * w, ddim)
+        self.decoder_pos_embed_temporal = table(t, ddim)
+        self.decoder_pos_embed_class = table(1, ddim)
         self.decoder_blocks = nn.ModuleList(
-            Block(ddim, shape.decoder_num_heads, attention, recompute_gelu=lean) for _ in range(shape.decoder_depth))
+            Block(ddim, shape.decoder_num_heads, attention, recompute_gelu=not activation_checkpointing)
+            for _ in range(shape.decoder_depth))
         self.decoder_norm = nn.LayerNorm(ddim, eps=NORM_EPS)
         self.decoder_pred = linear(ddim, shape.pred_dim)
 
@@ -105,8 +89,7 @@ class MaskedAutoencoder(nn.Module):
             [B, 1 + K, D], class token first, then the kept tokens in the mask's order (all L in grid order for None).
         """
         if mask is None:
-            ids = torch.arange(self.shape.num_tokens, device=clips.device).expand(clips.shape[0], -1)
-            return self._encode(as_frames(clips, self.shape), ids)
+            return self._encode(as_frames(clips, self.shape))
         mask, frames = self._checked(clips, mask)
         return self._encode(frames, mask.ids_keep)
 
@@ -142,21 +125,17 @@ class MaskedAutoencoder(nn.Module):
             grid = grid.repeat_interleave(repeat, dim=axis)
         return grid
 
-    def _encode(self, frames: Tensor, ids: Tensor) -> Tensor:
+    def _encode(self, frames: Tensor, ids: Tensor | None = None) -> Tensor:
         """Tokens `ids` [B, K] of frames [B, T, H, W, C] to [B, 1 + K, D]."""
-        patches = take_tokens(patchify(frames, self.shape.t_patch_size, self.shape.patch_size), ids)
-        x = self.patch_embed(normalise(patches, self.mean, self.std))
-        x = x + _positions(ids, self.pos_embed_spatial, self.pos_embed_temporal)
-        cls = (self.cls_token + self.pos_embed_class).expand(len(x), -1, -1)
-        return self.norm(self._run(self.blocks, torch.cat([cls, x], dim=1)))
+        return self.norm(self.last_block(frames, ids))
 
     def _decode(self, encoded: Tensor, mask: Mask) -> Tensor:
         """Encoder output [B, 1 + K, D] to the prediction for the removed tokens [B, L - K, P]."""
         tables = self.decoder_pos_embed_spatial, self.decoder_pos_embed_temporal
         cls = (self.decoder_cls_token + self.decoder_pos_embed_class).expand(len(encoded), -1, -1)
-        kept = self.decoder_embed(encoded[:, 1:]) + _positions(mask.ids_keep, *tables)
-        removed = self.mask_token + _positions(mask.ids_removed, *tables)
-        x = self._run(self.decoder_blocks, torch.cat([cls, kept, removed], dim=1))
+        kept = self.decoder_embed(encoded[:, 1:]) + positions(mask.ids_keep, *tables)
+        removed = self.mask_token + positions(mask.ids_removed, *tables)
+        x = self.run(self.decoder_blocks, torch.cat([cls, kept, removed], dim=1))
         return self.decoder_pred(self.decoder_norm(x[:, encoded.shape[1]:]))
 
     def _target(self, frames: Tensor, ids: Tensor) -> Tensor:
@@ -166,12 +145,6 @@ class MaskedAutoencoder(nn.Module):
             frames = frames[:, predicted_frames(s.num_frames, s.pred_t_dim)]
         patches = patchify(frames, s.pred_t_patch_size, s.patch_size)
         return normalise(take_tokens(patches, ids), self.mean, self.std)
-
-    def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
-        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
-        for block in blocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        return x
 
     def _checked(self, clips: Tensor, mask: Mask) -> tuple[Mask, Tensor]:
         frames = as_frames(clips, self.shape)
@@ -213,40 +186,5 @@ def build_mae(
     shape = model_shape(
         name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size, decoder_embed_dim=decoder_embed_dim,
         decoder_depth=decoder_depth, decoder_num_heads=decoder_num_heads, mask_ratio=mask_ratio, pred_t_dim=pred_t_dim)
-    if attention not in ("auto", "sdpa", "naive"):
-        raise ValueError(f"attention {attention!r} is unknown; valid: auto, sdpa, naive (model.attention)")
     return MaskedAutoencoder(shape, norm_pix_loss=norm_pix_loss, attention=attention, mean=mean, std=std,
                              activation_checkpointing=activation_checkpointing)
-
-
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split parameters for the optimizer: biases and 1-D tensors are exempt from weight decay, all others decay.
-
-    Position tables, class tokens and the mask token decay too, as in the released training runs.
-
-    Returns:
-        Two groups, decayed first.
-    """
-    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-    for name, param in model.named_parameters():
-        if param.requires_grad:
-            groups[no_weight_decay(name, param)].append(param)
-    return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
-
-
-def no_weight_decay(name: str, param: Tensor) -> bool:
-    """Whether a parameter is exempt: a bias or 1-D. Under ZeRO-3 `param` may be a shard; its full shape counts."""
-    return name.endswith(".bias") or len(getattr(param, "ds_shape", param.shape)) <= 1
-
-
-def _table(rows: int, dim: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, rows, dim), std=0.02))
-
-
-def _positions(ids: Tensor, spatial: Tensor, temporal: Tensor) -> Tensor:
-    """Position vectors [B, N, D] of tokens `ids`; token t * H * W + s has spatial[s] + temporal[t].
-
-    F.embedding and not indexing: its backward adds up rows in parallel and in a fixed order.
-    """
-    cells = spatial.shape[1]
-    return F.embedding(ids % cells, spatial[0]) + F.embedding(ids // cells, temporal[0])

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidmae.sizes import CHANNELS, ModelShape
+from vidmae.sizes import CHANNELS, EncoderShape
 
 
-def as_frames(clips: Tensor, shape: ModelShape) -> Tensor:
+def as_frames(clips: Tensor, shape: EncoderShape) -> Tensor:
     """Bring both accepted clip layouts to [B, T, H, W, C] without a copy.
 
     Args:

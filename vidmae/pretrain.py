@@ -22,11 +22,11 @@ from vidmae.attempts import AttemptLog
 from vidmae.build import build_model, clip_loader, flops_per_clip, peak_flops
 from vidmae.config import PretrainConfig
 from vidmae.engine import Engine, NonFiniteError
+from vidmae.groups import param_groups
 from vidmae.layers import to_dict
 from vidmae.manifest import Manifest
 from vidmae.masking import mask_from_noise
 from vidmae.metrics import MetricsWriter, peak_memory_gib, read_metrics
-from vidmae.model import param_groups
 from vidmae.nonfinite import leave_out, skipped_windows, window_of
 from vidmae.pictures import reconstruction, save_png
 from vidmae.plan import Plan, make_plan

@@ -43,11 +43,11 @@ def num_kept(num_tokens: int, mask_ratio: float) -> int:
 
 
 @dataclass(frozen=True)
-class ModelShape:
-    """What fixes every tensor of a video MAE, its cost and its token arithmetic. Build one with `model_shape`.
+class EncoderShape:
+    """What fixes every tensor of an encoder and its token arithmetic. Build one with `encoder_shape`.
 
     Attributes:
-        name: `mae_vit_{size}_patch{px}`.
+        name: `vit_{size}_patch{px}`.
         img_size: Side of the square frame in px.
         num_frames: Frames per clip.
         t_patch_size: Frames per token.
@@ -55,11 +55,6 @@ class ModelShape:
         embed_dim: Encoder width.
         depth: Encoder blocks.
         num_heads: Encoder attention heads.
-        decoder_embed_dim: Decoder width.
-        decoder_depth: Decoder blocks.
-        decoder_num_heads: Decoder attention heads.
-        mask_ratio: Fraction of the tokens removed in training.
-        pred_t_dim: Frames of a clip that are predicted.
     """
 
     name: str
@@ -70,11 +65,6 @@ class ModelShape:
     embed_dim: int
     depth: int
     num_heads: int
-    decoder_embed_dim: int
-    decoder_depth: int
-    decoder_num_heads: int
-    mask_ratio: float
-    pred_t_dim: int
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -89,14 +79,34 @@ class ModelShape:
         return t * h * w
 
     @property
-    def num_kept(self) -> int:
-        """K at `mask_ratio`."""
-        return num_kept(self.num_tokens, self.mask_ratio)
-
-    @property
     def patch_dim(self) -> int:
         """P, pixel values of one input patch."""
         return self.t_patch_size * self.patch_size**2 * CHANNELS
+
+
+@dataclass(frozen=True)
+class ModelShape(EncoderShape):
+    """What fixes every tensor of a video MAE and its cost. Build one with `model_shape`.
+
+    Attributes:
+        name: `mae_vit_{size}_patch{px}`.
+        decoder_embed_dim: Decoder width.
+        decoder_depth: Decoder blocks.
+        decoder_num_heads: Decoder attention heads.
+        mask_ratio: Fraction of the tokens removed in training.
+        pred_t_dim: Frames of a clip that are predicted.
+    """
+
+    decoder_embed_dim: int
+    decoder_depth: int
+    decoder_num_heads: int
+    mask_ratio: float
+    pred_t_dim: int
+
+    @property
+    def num_kept(self) -> int:
+        """K at `mask_ratio`."""
+        return num_kept(self.num_tokens, self.mask_ratio)
 
     @property
     def pred_t_patch_size(self) -> int:
@@ -107,6 +117,19 @@ class ModelShape:
     def pred_dim(self) -> int:
         """Pixel values predicted per token."""
         return self.pred_t_patch_size * self.patch_size**2 * CHANNELS
+
+
+def encoder_shape(name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2) -> EncoderShape:
+    """Work out the shape of a named encoder.
+
+    Args:
+        name: `vit_{size}_patch{px}`, size one of ENCODER_SIZES; see EncoderShape for the rest.
+    Returns:
+        A checked shape.
+    Raises:
+        ValueError: The name is unknown, or sizes do not divide; the message says what would do.
+    """
+    return _encoder(name, "vit_", img_size, num_frames, t_patch_size)
 
 
 def model_shape(
@@ -122,27 +145,28 @@ def model_shape(
     Raises:
         ValueError: The name is unknown, or sizes do not divide; the message says what would do.
     """
-    size, patch_size = _parse(name)
-    embed_dim, depth, num_heads = ENCODER_SIZES[size]
-    _divides("img_size", img_size, "the patch size", patch_size)
-    _divides("num_frames", num_frames, "t_patch_size", t_patch_size)
+    encoder = _encoder(name, "mae_vit_", img_size, num_frames, t_patch_size)
     _divides("pred_t_dim", pred_t_dim, f"the clip's {num_frames // t_patch_size} time slots", num_frames // t_patch_size)
     _divides("decoder_embed_dim", decoder_embed_dim, "decoder_num_heads", decoder_num_heads)
     if pred_t_dim > num_frames:
         raise ValueError(f"pred_t_dim {pred_t_dim} is more than num_frames {num_frames}; predict at most every frame "
                          f"(model.pred_t_dim)")
-    shape = ModelShape(name, img_size, num_frames, t_patch_size, patch_size, embed_dim, depth, num_heads,
-                       decoder_embed_dim, decoder_depth, decoder_num_heads, mask_ratio, pred_t_dim)
+    shape = ModelShape(
+        **vars(encoder), decoder_embed_dim=decoder_embed_dim, decoder_depth=decoder_depth,
+        decoder_num_heads=decoder_num_heads, mask_ratio=mask_ratio, pred_t_dim=pred_t_dim)
     num_kept(shape.num_tokens, mask_ratio)
     return shape
 
 
-def _parse(name: str) -> tuple[str, int]:
-    match = re.fullmatch(rf"mae_vit_({'|'.join(ENCODER_SIZES)})_patch([1-9]\d*)", name)
+def _encoder(name: str, prefix: str, img_size: int, num_frames: int, t_patch_size: int) -> EncoderShape:
+    match = re.fullmatch(rf"{prefix}({'|'.join(ENCODER_SIZES)})_patch([1-9]\d*)", name)
     if not match:
-        raise ValueError(f"unknown model {name!r}; valid: mae_vit_{{{','.join(ENCODER_SIZES)}}}_patch{{px}}, such as "
-                         f"mae_vit_huge_patch14 or mae_vit_base_patch16 (model.name)")
-    return match[1], int(match[2])
+        raise ValueError(f"unknown model {name!r}; valid: {prefix}{{{','.join(ENCODER_SIZES)}}}_patch{{px}}, such as "
+                         f"{prefix}huge_patch14 or {prefix}base_patch16 (model.name)")
+    patch_size = int(match[2])
+    _divides("img_size", img_size, "the patch size", patch_size)
+    _divides("num_frames", num_frames, "t_patch_size", t_patch_size)
+    return EncoderShape(name, img_size, num_frames, t_patch_size, patch_size, *ENCODER_SIZES[match[1]])
 
 
 def _divides(what: str, value: int, unit_name: str, unit: int) -> None:

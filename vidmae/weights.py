@@ -5,6 +5,7 @@ A released file opens in one call:
     model = build_mae("mae_vit_huge_patch14")
     print(load_weights(model, "say.pth"))     # 595 tensors loaded
 
+`load_weights` wants every tensor; `load_encoder` starts a classifier from a pretraining file or another classifier.
 Parameter names of the model are those of the files, so nothing is mapped. What does not fit is an error that names the
 groups; nothing is skipped in silence.
 """
@@ -17,7 +18,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,11 +26,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vidmae.keys import by_group, groups, looks_like
 from vidmae.record import fsync_folder, make_private_folder
 
 State = dict[str, Tensor]
 
 PAYLOAD_KEYS = ("model", "model_state")  # the released files; files in the style of PySlowFast
+PRETRAINING_ONLY = ("decoder_", "mask_token")  # a masked autoencoder has them, a classifier has not
 WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # left by DistributedDataParallel and torch.compile
 
 
@@ -80,6 +83,40 @@ def load_weights(
                          resize_positions=resize_positions)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def load_encoder(
+    model: nn.Module, path: str | Path, *, new_head: bool = False, resize_positions: bool = False,
+) -> LoadReport:
+    """Start a classifier from a pretrained model or from another classifier. To evaluate one, use `load_weights`.
+
+    Every tensor of the encoder must fit; a decoder is left out. A head is loaded where the file and the model have one of
+    the same classes. Where the file has none the model keeps its own, where the model has none the file's is left out,
+    and the report says so.
+
+    Args:
+        model: A `VideoClassifier`, not sharded.
+        path: The weights.safetensors of a run or a released file, pretrained or finetuned; see `load_state`.
+        new_head: Leave the file's head out, whatever its classes: the model keeps its own.
+        resize_positions: See `load_into`.
+    Returns:
+        What was loaded; print it.
+    Raises:
+        ValueError: The file cannot be used or does not fit; says by how much and what the file looks like.
+    """
+    state, own = load_state(path), model.state_dict()
+    head = [name for name in state if name.startswith("head.")]
+    left_out = head if new_head or "head.weight" not in own else []
+    wanted = {name: t for name, t in state.items() if name not in left_out}
+    try:
+        report = load_into(model, wanted, allow_missing=() if len(head) > len(left_out) else ("head.",),
+                           allow_unexpected=PRETRAINING_ONLY, resize_positions=resize_positions)
+    except ValueError as error:
+        encoder = [name for name in own if not name.startswith("head.")]
+        fitting = sum(name in state and state[name].shape == own[name].shape for name in encoder)
+        raise ValueError(f"{path}: {fitting} of {len(encoder)} encoder tensors fit, the file looks like "
+                         f"{looks_like(state)}; {error}") from None
+    return replace(report, ignored=(*report.ignored, *left_out))
 
 
 def load_state(path: str | Path) -> State:
@@ -164,33 +201,41 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
         temporary.unlink(missing_ok=True)
 
 
-def by_group(names: Sequence[str]) -> list[str]:
-    """Sum up parameter names, one line a group: `blocks.0-31.attn: 256 tensors`."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for name in names:
-        match = re.match(r"(\w*blocks)\.(\d+)\.(\w+)", name)
-        key, index = ((match[1], "." + match[3]), int(match[2])) if match else ((name.split(".")[0], ""), -1)
-        groups.setdefault(key, []).append(index)
-    return [f"{stem}{_ranges(indices)}{part}: {len(indices)} tensor{'s' * (len(indices) > 1)}"
-            for (stem, part), indices in groups.items()]
-
-
 def _fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], resize: bool) -> tuple[State, list[str], list[str]]:
-    """Tensors that fit the model, position tables that were resized, shapes that do not fit."""
-    chosen, resized, misfits = {}, [], []
-    for name in own.keys() & state.keys():
+    """Tensors that fit the model, position tables that were resized, shapes that do not fit by group."""
+    chosen, resized, misfits = {}, [], {}
+    for name in sorted(own.keys() & state.keys()):
         have, want = tuple(state[name].shape), tuple(own[name].shape)
-        table = name.endswith("pos_embed_spatial") and have[2:] == want[2:] and _side(have) and _side(want)
         if have == want:
             chosen[name] = state[name]
-        elif table and resize:
+        elif resize and _is_spatial_table(name, have, want):
             chosen[name] = _resize_table(state[name], _side(have), _side(want))
             resized.append(f"{name} {have[1]} -> {want[1]}")
         else:
-            hint = " (another image size: pass resize_positions=True)" if table else \
-                " (another pred_t_dim)" if name.startswith("decoder_pred.") and have[1:] == want[1:] else ""
-            misfits.append(f"{name} is {have}, the model has {want}{hint}")
-    return chosen, sorted(resized), sorted(misfits)
+            misfits[name] = f"{name} is {have}, the model has {want}{_hint(name, have, want)}"
+    lines = []
+    for group, names in groups(misfits).items():
+        shown = misfits[max(names, key=lambda name: own[name].ndim)]  # a weight says more than a bias
+        lines.append(shown if len(names) == 1 else f"{group}: {len(names)} tensors of another shape, such as: {shown}")
+    return chosen, resized, lines
+
+
+def _hint(name: str, have: tuple[int, ...], want: tuple[int, ...]) -> str:
+    """What is behind two shapes that differ, where one setting can be named."""
+    if _is_spatial_table(name, have, want):
+        return " (another image size: pass resize_positions=True)"
+    if name.endswith("pos_embed_temporal") and have[2:] == want[2:]:
+        return " (another num_frames / t_patch_size: time slots are not interpolated)"
+    if name.startswith("decoder_pred.") and have[1:] == want[1:]:
+        return " (another pred_t_dim)"
+    if name.startswith("head.") and have[1:] == want[1:]:
+        return " (other classes: load_encoder with new_head=True leaves the file's head out)"
+    return ""
+
+
+def _is_spatial_table(name: str, have: tuple[int, ...], want: tuple[int, ...]) -> bool:
+    alike = len(have) == len(want) == 3 and have[2] == want[2]
+    return name.endswith("pos_embed_spatial") and alike and bool(_side(have) and _side(want))
 
 
 def _resize_table(table: Tensor, side: int, new_side: int) -> Tensor:
@@ -219,18 +264,6 @@ def _load_pickled(path: Path) -> State:
         raise ValueError(f"{path} has no state dict: its keys are {sorted(map(str, content))[:8]}, expected tensors, or "
                          f"them under one of {', '.join(PAYLOAD_KEYS)}")
     return dict(state)
-
-
-def _ranges(indices: Sequence[int]) -> str:
-    """0 0 1 2 5 as `.0-2,5`; -1 as nothing."""
-    spans: list[list[int]] = []
-    for i in sorted(set(indices) - {-1}):
-        if spans and spans[-1][1] == i - 1:
-            spans[-1][1] = i
-        else:
-            spans.append([i, i])
-    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
-    return "." + text if text else ""
 
 
 def _name_of(model: nn.Module) -> str:

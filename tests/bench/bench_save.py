@@ -42,8 +42,9 @@ def measure() -> dict[str, Any]:
     from vidmae.checkpoint import Saver
     from vidmae.config import CheckpointConfig, TrainConfig
     from vidmae.engine import Engine
+    from vidmae.groups import param_groups
     from vidmae.masking import random_mask
-    from vidmae.model import MaskedAutoencoder, param_groups
+    from vidmae.model import MaskedAutoencoder
     from vidmae.record import RunFolder
     from vidmae.sizes import model_shape
 

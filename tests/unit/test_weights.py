@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vidmae.keys import by_group
 from vidmae.masking import random_mask
 from vidmae.model import build_mae
-from vidmae.weights import by_group, load_into, load_state, load_weights, save_safetensors
+from vidmae.weights import load_into, load_state, load_weights, save_safetensors
 
 TOY = {"img_size": 16, "num_frames": 4, "pred_t_dim": 4, "decoder_embed_dim": 32, "decoder_depth": 2,
        "decoder_num_heads": 2, "mask_ratio": 0.5}

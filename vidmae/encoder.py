@@ -1,0 +1,91 @@
+"""What pretraining and classification share: patches and their positions through the encoder's blocks.
+
+Letters: B clips, L tokens, N tokens of a sequence, D width, T H W frames and px, C channels.
+"""
+
+from __future__ import annotations
+
+import typing
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vidmae.blocks import NORM_EPS, AttentionKernel, Block, PatchEmbed
+from vidmae.patches import normalise, patchify, take_tokens
+from vidmae.sizes import EncoderShape
+
+
+class Encoder(nn.Module):
+    """The parameters of a video ViT with separable position tables and a class token, under their released names.
+
+    A base class and not a part, since the released names have no prefix.
+
+    Clips are uint8 [B, T, H, W, C] as decoded (normalised inside, after the patches are gathered), or floating
+    [B, C, T, H, W] that the caller has normalised.
+
+    Attributes:
+        shape: Sizes and token arithmetic.
+        activation_checkpointing: Blocks are recomputed in the backward pass.
+        mean, std: Pixel normalisation, for pixels in 0..1.
+    """
+
+    def __init__(self, shape: EncoderShape, *, attention: AttentionKernel, activation_checkpointing: bool, mean: float,
+                 std: float, drop_path: float = 0.0) -> None:
+        super().__init__()
+        if attention not in (kernels := typing.get_args(AttentionKernel)):
+            raise ValueError(f"attention {attention!r} is unknown; valid: {', '.join(kernels)} (model.attention)")
+        self.shape, self.mean, self.std = shape, mean, std
+        self.activation_checkpointing = activation_checkpointing
+        (t, h, w), dim, last = shape.grid, shape.embed_dim, max(1, shape.depth - 1)
+
+        self.cls_token = table(1, dim)
+        self.pos_embed_spatial = table(h * w, dim)
+        self.pos_embed_temporal = table(t, dim)
+        self.pos_embed_class = table(1, dim)
+        self.patch_embed = PatchEmbed(dim, shape.t_patch_size, shape.patch_size)
+        self.blocks = nn.ModuleList(
+            Block(dim, shape.num_heads, attention, recompute_gelu=not activation_checkpointing,
+                  drop_path=drop_path * i / last) for i in range(shape.depth))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+
+    def last_block(self, frames: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Output of the last block, before the norm.
+
+        Args:
+            frames: [B, T, H, W, C], from `as_frames`.
+            ids: Tokens that are seen [B, N], in any order; None sees all L in grid order.
+        Returns:
+            [B, 1 + N, D], class token first.
+        """
+        patches = patchify(frames, self.shape.t_patch_size, self.shape.patch_size)
+        if ids is not None:
+            patches = take_tokens(patches, ids)
+        x = self.patch_embed(normalise(patches, self.mean, self.std))
+        x = x + positions(ids, self.pos_embed_spatial, self.pos_embed_temporal)
+        cls = (self.cls_token + self.pos_embed_class).expand(len(x), -1, -1)
+        return self.run(self.blocks, torch.cat([cls, x], dim=1))
+
+    def run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        """x through blocks one after the other."""
+        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
+        for block in blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x
+
+
+def table(rows: int, dim: int) -> nn.Parameter:
+    """A learned table [1, rows, dim] of positions or of one token, started as in the released code."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, rows, dim), std=0.02))
+
+
+def positions(ids: Tensor | None, spatial: Tensor, temporal: Tensor) -> Tensor:
+    """Position vectors [B, N, D] of tokens `ids`, or [1, L, D] of all; token t * H * W + s has spatial[s] + temporal[t].
+
+    F.embedding and not indexing: its backward adds up rows in parallel and in a fixed order.
+    """
+    if ids is None:
+        return (temporal[:, :, None] + spatial[:, None]).flatten(1, 2)
+    cells = spatial.shape[1]
+    return F.embedding(ids % cells, spatial[0]) + F.embedding(ids // cells, temporal[0])

@@ -1,0 +1,63 @@
+"""What the keys of a state dict tell: sums by group for messages, and whose file it may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+
+from vidmae.sizes import ENCODER_SIZES
+
+PATCH_EMBED = "patch_embed.proj.weight"
+FOREIGN = {  # part of a key -> whose it is
+    r"\.attn\.qkv\.": "a ViT with one matrix for q, k and v (timm, VideoMAE)",
+    r"(^|\.)layer4\.0\.conv1\.": "a ResNet",
+}
+
+
+def groups(names: Iterable[str]) -> dict[str, list[str]]:
+    """Parameter names by group, such as `blocks.0-31.attn`."""
+    found: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for name in names:
+        match = re.match(r"(\w*blocks)\.(\d+)\.(\w+)", name)
+        key, index = ((match[1], "." + match[3]), int(match[2])) if match else ((name.split(".")[0], ""), -1)
+        found.setdefault(key, []).append((index, name))
+    return {f"{stem}{_ranges([index for index, _ in members])}{part}": [name for _, name in members]
+            for (stem, part), members in found.items()}
+
+
+def by_group(names: Iterable[str]) -> list[str]:
+    """Sum up parameter names, one line a group: `blocks.0-31.attn: 256 tensors`."""
+    return [f"{group}: {len(members)} tensor{'s' * (len(members) > 1)}" for group, members in groups(names).items()]
+
+
+def looks_like(state: Mapping[str, Tensor]) -> str:
+    """What model a state dict seems to be of: a name of ours where it is one, else what gives it away."""
+    for pattern, whose in FOREIGN.items():
+        if any(re.search(pattern, name) for name in state):
+            return whose
+    stem = next((name for name in state if name.endswith(PATCH_EMBED)), None)
+    if stem is None:
+        return f"none that is known (it begins with {', '.join(list(state)[:3])})"
+    if stem != PATCH_EMBED:
+        return f"a part of a larger model (names begin with {stem.removesuffix(PATCH_EMBED)})"
+    if state[PATCH_EMBED].ndim != 5:
+        return "an image model (its patch embedding has no time axis)"
+    width, *_, patch_size = state[PATCH_EMBED].shape
+    depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    size = next((size for size, (dim, blocks, _) in ENCODER_SIZES.items() if (dim, blocks) == (width, depth)), None)
+    kind = "mae_vit" if "mask_token" in state else "vit"
+    return f"{kind}_{size}_patch{patch_size}" if size else f"a {kind} of width {width} with {depth} blocks"
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """0 0 1 2 5 as `.0-2,5`; -1 as nothing."""
+    spans: list[list[int]] = []
+    for i in sorted(set(indices) - {-1}):
+        if spans and spans[-1][1] == i - 1:
+            spans[-1][1] = i
+        else:
+            spans.append([i, i])
+    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+    return "." + text if text else ""
