@@ -54,7 +54,7 @@ class VideoClassifier(Encoder):
         self.pool = pool
         self.dropout = nn.Dropout(dropout)
         self.head = None if num_classes is None else nn.Linear(shape.embed_dim, num_classes)
-        if self.head is not None:
+        if self.head is not None:  # the weight as in the released code that this follows; the zero bias is our choice
             nn.init.trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
 
@@ -92,7 +92,7 @@ def build_classifier(
 
     Args:
         name: `vit_{nano,tiny,small,base,large,huge}_patch{px}`.
-        num_classes: Width of the head; None builds none. The head starts truncated-normal (0.02) with zero bias.
+        num_classes: Width of the head; None builds none. Its weight starts truncated-normal (0.02), its bias zero.
         img_size: Side of the square frame in px; a multiple of the patch size.
         num_frames: Frames per clip; a multiple of t_patch_size.
         t_patch_size: Frames per token.
