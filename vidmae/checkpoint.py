@@ -13,6 +13,8 @@ by looking at the folders and checking every file against COMPLETE.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from vidmae.config import CheckpointConfig, TrainConfig
 from vidmae.dist import Ranks
 from vidmae.engine import TAG, Engine
 from vidmae.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_atomic, write_json
-from vidmae.retention import superseded, why_no_room
+from vidmae.retention import GIB, free_bytes, superseded, why_no_room
 from vidmae.shard_writer import Background, hash_file, write_shards
 
 COMPLETE = "COMPLETE"
@@ -105,7 +107,7 @@ class Saver:
         before_s, started = self.finish(), time.monotonic()
         self._saved, self._began, self._lost_s = step, started, 0.0
         folder = self._tmp
-        self._agree(self._on_main(lambda: _make_empty(folder)))
+        self._agree(self._on_main(lambda: _make_empty(folder, self._engine.checkpoint_bytes)))
         shards = self._engine.shards(copied=self._keep.background)
         if self._ranks.is_main:
             shards |= {path.name: path.read_bytes() for path in self._run.records if path.exists()}
@@ -271,9 +273,13 @@ def _share(items: list[Any], ranks: Ranks) -> list[Any]:
     return items[ranks.rank::ranks.world_size]
 
 
-def _make_empty(tmp: Path) -> None:
+def _make_empty(tmp: Path, room_bytes: int) -> None:
+    """A folder for a new checkpoint. A full disk is noticed here, before steps are trained beside a save that must fail."""
     shutil.rmtree(tmp, ignore_errors=True)
     make_private_folder(tmp / TAG)
+    if (free := free_bytes(tmp)) < room_bytes:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for a checkpoint of {room_bytes / GIB:.3g} GiB, "
+                                    f"{free / GIB:.3g} are free", str(tmp.parent))
 
 
 def _rename(tmp: Path, final: Path) -> None:

@@ -13,6 +13,12 @@ HEADROOM = 1.02  # headers of the files and whole blocks of the file system
 GIB = 2**30
 
 
+def free_bytes(folder: Path) -> int:
+    """Room for this user on the disk that holds `folder`; quotas are not seen."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
 def superseded(steps: Iterable[int], keep: CheckpointConfig) -> list[int]:
     """Of the complete checkpoints of `steps`, those that may go."""
     return [s for s in sorted(steps)[:-keep.keep_last] if not keep.keep_every or s % keep.keep_every]
@@ -48,11 +54,11 @@ def why_no_room(folder: Path, have: list[int], each_bytes: int, start: int, tota
         probe = make_private_folder(folder) / ".probe"
         write_atomic(probe, b"a checkpoint can be written here")
         probe.unlink()
-        disk = os.statvfs(folder)
+        free = free_bytes(folder)
     except OSError as error:
         return f"checkpoints cannot be written to {folder}: {error}; make it writable, or choose another --runs-dir"
     more = max(0, most_at_once(have, start, total_steps, keep) - len(have))
-    need, free = more * each_bytes * HEADROOM, disk.f_bavail * disk.f_frsize
+    need = more * each_bytes * HEADROOM
     if need <= free:
         return None
     fewer = [f"checkpoint.keep_last={keep.keep_last - 1}"] if keep.keep_last > 1 else []

@@ -201,8 +201,7 @@ FAULTS = {
     "slurmd": Fault("kill -9 of a slurmd and its job steps", kill_slurmd),
     "down": Fault("node set down", node_down),
     "requeue": Fault("scontrol requeue", requeue),
-    # a save in the background fails a little later than it began: the steps of that while are lost, too
-    "disk": Fault("disk full, then room and --retry", disk_full, may_lose=EVERY + 3),
+    "disk": Fault("disk full, then room and --retry", disk_full),
     "truncated": Fault("newest checkpoint truncated, rank killed", truncated_checkpoint, after=22, may_lose=2 * EVERY),
     "hung": Fault("hung collective (a rank stopped)", hung_collective, flags=("--time", "20", "--set",
                                                                             "recovery.step_limit_s=8")),
