@@ -67,10 +67,10 @@ def judge(run: RunFolder, job_id: str, code: int, *, restarts: int, max_requeues
         return Verdict(False, EXIT_PREEMPTED, f"requeued {restarts} times, which is all that --max-requeues allows")
     if code == EXIT_PREEMPTED:
         return Verdict(True, 0, "saved, requeueing")
-    last = [(a.first_step, a.last_step, a.ended) for a in read_attempts(run)][-STUCK_ATTEMPTS:]
-    if len(last) == STUCK_ATTEMPTS and all(ended == "" for *_, ended in last) and len({first for first, *_ in last}) == 1:
-        return Verdict(False, EXIT_PREEMPTED, f"{STUCK_ATTEMPTS} attempts in a row started at step {last[0][0]} and died "
-                                              "before their next checkpoint: not requeued")
+    last = read_attempts(run)[-STUCK_ATTEMPTS:]
+    if len(last) == STUCK_ATTEMPTS and {(a.first_step, a.ended) for a in last} == {(last[0].first_step, "")}:
+        return Verdict(False, EXIT_PREEMPTED, f"{STUCK_ATTEMPTS} attempts in a row started at step {last[0].first_step} and "
+                                              "died before their next checkpoint: not requeued")
     how = f"killed by signal {code - 128}" if code > 128 else f"exit {code}"
     return Verdict(True, 0, f"a rank ended without being done ({how}), requeueing")
 

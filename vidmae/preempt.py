@@ -42,5 +42,5 @@ def received() -> str | None:
     return _received[0] if _received else None
 
 
-def _note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+def _note(number: int, _frame: FrameType | None) -> None:
     _received.append(signal.Signals(number).name)
