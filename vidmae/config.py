@@ -1,6 +1,7 @@
-"""The schema of a pretraining run: frozen dataclasses, one field a setting, its meaning under it.
+"""The schema of a run: frozen dataclasses, one field a setting, its meaning under it.
 
 `layers.py` fills them from recipes, profiles and flags. No torch here: the launchers read a recipe in milliseconds.
+`RunConfig` is what every training run has; pretraining adds its objective here, finetuning in `finetune_config.py`.
 """
 
 from __future__ import annotations
@@ -17,23 +18,41 @@ from vidmae.sizes import ModelShape, model_shape
 RECIPES = Path(__file__).parent / "recipes"
 
 
-def _check(ok: bool, key: str, value: object, allowed: str) -> None:
+def check(ok: bool, key: str, value: object, allowed: str) -> None:
+    """Refuse a value, with what is allowed and the flag that changes it."""
     if not ok:
         raise ConfigError(f"{key} is {value!r}, allowed: {allowed} (change it with --set {key}=...)")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The network and its objective."""
+class NetConfig:
+    """What every network here has: size, input, and how it computes."""
 
-    name: str = "mae_vit_huge_patch14"
-    """`mae_vit_{size}_patch{px}`; size is nano, tiny, small, base, large or huge."""
+    name: str = "vit_huge_patch14"
+    """`vit_{size}_patch{px}`; size is nano, tiny, small, base, large or huge."""
     img_size: int = 224
     """Side of the square input in px; a multiple of the patch size."""
     num_frames: int = 16
     """Frames per clip; a multiple of t_patch_size."""
     t_patch_size: int = 2
     """Frames per token."""
+    attention: Literal["auto", "sdpa", "naive"] = unsigned("auto")
+    """Attention kernel; auto takes the one that was measured to be faster for the device and the precision."""
+    activation_checkpointing: bool = unsigned(False)
+    """Recompute each block in the backward pass: less memory, about a fifth slower."""
+
+    def __post_init__(self) -> None:
+        check(self.img_size > 0, "model.img_size", self.img_size, "a positive number of px")
+        check(self.t_patch_size > 0 and self.num_frames > 0 and self.num_frames % self.t_patch_size == 0,
+              "model.num_frames", self.num_frames, f"a positive multiple of model.t_patch_size {self.t_patch_size}")
+
+
+@dataclass(frozen=True)
+class ModelConfig(NetConfig):
+    """A masked autoencoder and its objective."""
+
+    name: str = "mae_vit_huge_patch14"
+    """`mae_vit_{size}_patch{px}`; size is nano, tiny, small, base, large or huge."""
     mask_ratio: float = 0.9
     """Share of the tokens that is hidden from the encoder."""
     decoder_embed_dim: int = 512
@@ -46,18 +65,12 @@ class ModelConfig:
     """Normalise each target patch by its own mean and variance."""
     pred_t_dim: int = 16
     """Frames of a clip that are predicted, evenly spread; num_frames predicts all."""
-    attention: Literal["auto", "sdpa", "naive"] = unsigned("auto")
-    """Attention kernel; auto takes the one that was measured to be faster for the device and the precision."""
-    activation_checkpointing: bool = unsigned(False)
-    """Recompute each block in the backward pass: less memory, about a fifth slower."""
 
     def __post_init__(self) -> None:
-        _check(self.img_size > 0, "model.img_size", self.img_size, "a positive number of px")
-        _check(self.t_patch_size > 0 and self.num_frames > 0 and self.num_frames % self.t_patch_size == 0,
-               "model.num_frames", self.num_frames, f"a positive multiple of model.t_patch_size {self.t_patch_size}")
-        _check(0 < self.mask_ratio < 1, "model.mask_ratio", self.mask_ratio, "between 0 and 1, both excluded")
-        _check(1 <= self.pred_t_dim <= self.num_frames, "model.pred_t_dim", self.pred_t_dim,
-               f"1 to model.num_frames {self.num_frames}")
+        super().__post_init__()
+        check(0 < self.mask_ratio < 1, "model.mask_ratio", self.mask_ratio, "between 0 and 1, both excluded")
+        check(1 <= self.pred_t_dim <= self.num_frames, "model.pred_t_dim", self.pred_t_dim,
+              f"1 to model.num_frames {self.num_frames}")
 
     def shape(self) -> ModelShape:
         """Sizes and token arithmetic of the model.
@@ -105,18 +118,18 @@ class DataConfig:
     """Share of the videos, percent, that may be replaced; more stop the run. Counted over 1,000 videos at least."""
 
     def __post_init__(self) -> None:
-        _check(self.sampling_rate >= 1, "data.sampling_rate", self.sampling_rate, "1 or more frames")
-        _check(self.target_fps > 0, "data.target_fps", self.target_fps, "more than 0 fps")
+        check(self.sampling_rate >= 1, "data.sampling_rate", self.sampling_rate, "1 or more frames")
+        check(self.target_fps > 0, "data.target_fps", self.target_fps, "more than 0 fps")
         low, high = self.crop_area
-        _check(0 < low <= high <= 1, "data.crop_area", list(self.crop_area), "0 < lowest <= highest <= 1")
+        check(0 < low <= high <= 1, "data.crop_area", list(self.crop_area), "0 < lowest <= highest <= 1")
         low, high = self.crop_aspect
-        _check(0 < low <= high, "data.crop_aspect", list(self.crop_aspect), "0 < lowest <= highest")
-        _check(0 <= self.flip_prob <= 1, "data.flip_prob", self.flip_prob, "0 to 1")
-        _check(self.repeat_aug >= 1, "data.repeat_aug", self.repeat_aug, "1 or more clips per video")
-        _check(self.workers >= 0, "data.workers", self.workers, "0 or more processes")
-        _check(self.read_limit_s >= 0, "data.read_limit_s", self.read_limit_s, "0 (no limit) or more seconds")
-        _check(self.read_retries >= 0, "data.read_retries", self.read_retries, "0 or more tries")
-        _check(0 <= self.max_bad_pct <= 100, "data.max_bad_pct", self.max_bad_pct, "0 to 100 percent")
+        check(0 < low <= high, "data.crop_aspect", list(self.crop_aspect), "0 < lowest <= highest")
+        check(0 <= self.flip_prob <= 1, "data.flip_prob", self.flip_prob, "0 to 1")
+        check(self.repeat_aug >= 1, "data.repeat_aug", self.repeat_aug, "1 or more clips per video")
+        check(self.workers >= 0, "data.workers", self.workers, "0 or more processes")
+        check(self.read_limit_s >= 0, "data.read_limit_s", self.read_limit_s, "0 (no limit) or more seconds")
+        check(self.read_retries >= 0, "data.read_retries", self.read_retries, "0 or more tries")
+        check(0 <= self.max_bad_pct <= 100, "data.max_bad_pct", self.max_bad_pct, "0 to 100 percent")
 
 
 @dataclass(frozen=True)
@@ -147,15 +160,15 @@ class TrainConfig:
     """CPU threads per rank for torch; 0 leaves OMP_NUM_THREADS in charge."""
 
     def __post_init__(self) -> None:
-        _check(len(self.phases) >= 1, "train.phases", list(self.phases), "at least one phase")
-        _check(self.global_batch >= 1, "train.global_batch", self.global_batch, "1 or more clips")
-        _check(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "1 or more clips")
-        _check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
-        _check(all(0 <= b < 1 for b in self.betas), "train.betas", list(self.betas), "two numbers in [0, 1)")
-        _check(self.clip_grad >= 0, "train.clip_grad", self.clip_grad, "0 (off) or more")
-        _check(self.precision != "fp16" or self.zero_stage > 0, "train.precision", self.precision,
-               "bf16 or fp32 with train.zero_stage 0 (the loss scaler of fp16 comes with stages 1 to 3)")
-        _check(self.threads >= 0, "train.threads", self.threads, "0 (leave it) or more")
+        check(len(self.phases) >= 1, "train.phases", list(self.phases), "at least one phase")
+        check(self.global_batch >= 1, "train.global_batch", self.global_batch, "1 or more clips")
+        check(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "1 or more clips")
+        check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        check(all(0 <= b < 1 for b in self.betas), "train.betas", list(self.betas), "two numbers in [0, 1)")
+        check(self.clip_grad >= 0, "train.clip_grad", self.clip_grad, "0 (off) or more")
+        check(self.precision != "fp16" or self.zero_stage > 0, "train.precision", self.precision,
+              "bf16 or fp32 with train.zero_stage 0 (the loss scaler of fp16 comes with stages 1 to 3)")
+        check(self.threads >= 0, "train.threads", self.threads, "0 (leave it) or more")
 
 
 @dataclass(frozen=True)
@@ -172,10 +185,10 @@ class CheckpointConfig:
     """Train on while a checkpoint is written, from a copy in host memory; false stops training meanwhile."""
 
     def __post_init__(self) -> None:
-        _check(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "1 or more steps")
-        _check(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "1 or more checkpoints")
-        _check(self.keep_every >= 0 and self.keep_every % self.every_steps == 0, "checkpoint.keep_every", self.keep_every,
-               f"0 (none) or a multiple of checkpoint.every_steps {self.every_steps}")
+        check(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "1 or more steps")
+        check(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "1 or more checkpoints")
+        check(self.keep_every >= 0 and self.keep_every % self.every_steps == 0, "checkpoint.keep_every", self.keep_every,
+              f"0 (none) or a multiple of checkpoint.every_steps {self.every_steps}")
 
 
 @dataclass(frozen=True)
@@ -192,15 +205,15 @@ class RecoveryConfig:
     """Global batches that may be left out after a loss or gradient that was not finite; one more and the run fails."""
 
     def __post_init__(self) -> None:
-        _check(len(self.signals) >= 1, "recovery.signals", list(self.signals), "at least one, such as USR2")
+        check(len(self.signals) >= 1, "recovery.signals", list(self.signals), "at least one, such as USR2")
         for name in self.signals:
             try:
                 number_of(name)
             except ValueError as error:
                 raise ConfigError(f"recovery.signals is {list(self.signals)!r}: {error}") from error
-        _check(self.start_limit_s >= 0, "recovery.start_limit_s", self.start_limit_s, "0 (no limit) or more seconds")
-        _check(self.step_limit_s >= 0, "recovery.step_limit_s", self.step_limit_s, "0 (no limit) or more seconds")
-        _check(self.max_skips >= 0, "recovery.max_skips", self.max_skips, "0 or more")
+        check(self.start_limit_s >= 0, "recovery.start_limit_s", self.start_limit_s, "0 (no limit) or more seconds")
+        check(self.step_limit_s >= 0, "recovery.step_limit_s", self.step_limit_s, "0 (no limit) or more seconds")
+        check(self.max_skips >= 0, "recovery.max_skips", self.max_skips, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -215,18 +228,18 @@ class LogConfig:
     """Write a picture of masked input, reconstruction and original at the end. Off: footage may be private."""
 
     def __post_init__(self) -> None:
-        _check(self.every_s > 0, "log.every_s", self.every_s, "more than 0 s")
+        check(self.every_s > 0, "log.every_s", self.every_s, "more than 0 s")
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
-    """One pretraining experiment: everything that decides what is learned, and nothing of where it runs."""
+class RunConfig:
+    """One training experiment: everything that decides what is learned, and nothing of where it runs."""
 
-    name: str = "pretrain"
+    name: str = "run"
     """First part of the run folder's name."""
     seed: int = 0
     """Every random number of a run is a function of the seed and of the clip's position in the data order."""
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: NetConfig = field(default_factory=NetConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata={"signature": False})
@@ -235,8 +248,17 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         ok = bool(self.name) and all(c.isalnum() or c in "._-" for c in self.name) and self.name[0] not in ".-"
-        _check(ok, "name", self.name, "letters, digits, dot, dash and underscore, not led by a dot or a dash")
-        _check(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+        check(ok, "name", self.name, "letters, digits, dot, dash and underscore, not led by a dot or a dash")
+        check(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+
+
+@dataclass(frozen=True)
+class PretrainConfig(RunConfig):
+    """One pretraining experiment."""
+
+    name: str = "pretrain"
+    """First part of the run folder's name."""
+    model: ModelConfig = field(default_factory=ModelConfig)
 
 
 def find_recipe(name: str) -> Path:

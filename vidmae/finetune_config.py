@@ -1,0 +1,198 @@
+"""The schema of a cell of a few-shot sweep: one pretrained model, one k-shot subset, one way to learn from it.
+
+Defaults are those of the paper's few-shot runs (Orhan et al. 2024, released code). No torch here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vidmae.config import DataConfig, NetConfig, RunConfig, TrainConfig, check
+from vidmae.layers import unsigned
+from vidmae.schedule import Duration, Phase
+from vidmae.sizes import EncoderShape, encoder_shape
+
+Method = Literal["finetune", "linear", "knn", "attentive"]
+Rule = Literal["last", "holdout", "val-best"]
+EPOCH = Duration(1, "epochs")
+VIEWS = re.compile(r"center|random|[1-9]\d*x[13]")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig(NetConfig):
+    """The encoder and what stands on it. A checkpoint of our own brings name, img_size, num_frames and t_patch_size."""
+
+    pool: Literal["cls", "mean"] = "cls"
+    """What the head sees: the class token of the last block, or the mean of its patch tokens (global pooling)."""
+    dropout: float = 0.3
+    """Chance to zero a number of the head's input in training."""
+    drop_path: float = 0.1
+    """Chance to skip a branch of the last block in training; it grows linearly from 0 in the first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
+        check(0 <= self.drop_path < 1, "model.drop_path", self.drop_path, "at least 0 and below 1")
+
+    def shape(self) -> EncoderShape:
+        """Sizes and token arithmetic.
+
+        Raises:
+            ValueError: Sizes do not divide, or the name is unknown.
+        """
+        return encoder_shape(self.name, img_size=self.img_size, num_frames=self.num_frames, t_patch_size=self.t_patch_size)
+
+
+@dataclass(frozen=True)
+class LabelledConfig(DataConfig):
+    """The labelled clips: a k-shot subset to learn from, and a validation set."""
+
+    name: str = "ssv2"
+    """Name of the data set in the catalogue; the validation set is NAME-val."""
+    val_manifest: str = unsigned("")
+    """Manifest of the validation clips; filled in by the launcher. Its content, not its path, is signed."""
+    subset: str = unsigned("")
+    """File of the k-shot subset; empty takes all clips of the training manifest. Its content is signed."""
+    shots: int = 10
+    """Labelled clips per class; 0 where all clips of the manifest are used."""
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    """Share of the frame's area that the random resized crop keeps, lowest and highest."""
+    flip_prob: float = 0.5
+    """Probability of a horizontal flip, as in the paper; 0 where labels say left or right, as some of ssv2's do."""
+    repeat_aug: int = 1
+    """Clips cut from each opened video."""
+    mixup: float = 0.0
+    """Mixup's alpha: clips and labels are blended by a Beta(alpha, alpha) share; 0 is off."""
+    cutmix: float = 0.0
+    """CutMix's alpha: a box of another clip is pasted in; 0 is off. With mixup on as well, each batch takes one of them."""
+    rand_augment: int = 0
+    """RandAugment's operations per clip, the same ones on all of its frames; 0 is off."""
+    rand_magnitude: float = 9.0
+    """RandAugment's magnitude, 0 to 30."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.shots >= 0, "data.shots", self.shots, "0 (all clips) or more clips per class")
+        check(self.mixup >= 0, "data.mixup", self.mixup, "0 (off) or more")
+        check(self.cutmix >= 0, "data.cutmix", self.cutmix, "0 (off) or more")
+        check(self.rand_augment >= 0, "data.rand_augment", self.rand_augment, "0 (off) or more operations")
+        check(0 <= self.rand_magnitude <= 30, "data.rand_magnitude", self.rand_magnitude, "0 to 30")
+
+
+@dataclass(frozen=True)
+class FinetuneTrainConfig(TrainConfig):
+    """Optimisation of a classifier."""
+
+    phases: tuple[Phase, ...] = (Phase(Duration(20, "epochs"), lr=None, blr=1.2e-3),)
+    """What is trained in which order; the paper's runs had a constant rate until their wall time was over."""
+    global_batch: int = 32
+    """Clips per optimizer step, over all ranks; kept whatever the number of GPUs."""
+    micro_batch: int = unsigned(16)
+    """Clips per rank and forward pass, at most; grad_accum follows from it."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's averaging factors."""
+    clip_grad: float = 5.0
+    """Largest global gradient norm; 0 does not clip."""
+    layer_decay: float = 0.8
+    """Factor of the learning rate from one layer to the one below; 1 lets all layers learn alike."""
+    label_smoothing: float = 0.1
+    """Share of the target that is spread over all classes."""
+    init: str = unsigned("")
+    """Weights to start from; empty starts from scratch. Their content, not their path, is signed."""
+    init_content: str = ""
+    """Content hash of `init` (manifest.content_hash); filled in by the launcher."""
+    init_name: str = unsigned("scratch")
+    """What the tables call the weights; filled in by the launcher."""
+    resize_positions: bool = False
+    """Take weights of another image size: position tables are interpolated (bicubic)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 < self.layer_decay <= 1, "train.layer_decay", self.layer_decay, "above 0 and at most 1")
+        check(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Which state of the model is tested. Every table says which rule it was."""
+
+    rule: Rule = "last"
+    """last: the last step; holdout: the best on a held-out part of the training clips; val-best: the best on the
+    validation set, as in the paper, which flatters the result."""
+    holdout: float = 0.2
+    """Share of each class's training clips that rule holdout keeps back, one at least."""
+    every: Duration = EPOCH
+    """How often the rules holdout and val-best look."""
+    patience: int = 0
+    """Looks without a better top-1 after which training stops; 0 never stops early."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.holdout < 1, "select.holdout", self.holdout, "between 0 and 1, both excluded")
+        check(self.patience >= 0, "select.patience", self.patience, "0 (never) or more looks")
+        check(self.patience == 0 or self.rule != "last", "select.patience", self.patience,
+              "0 with select.rule last, which never looks")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How a model is tested on the validation set. The same numbers every time, on any number of ranks."""
+
+    views: str = "center"
+    """center: one view; random: the paper's random time, crop and flip, with a fixed seed per clip; TxS, such as 10x3:
+    T times and S crops (1 or 3), whose softmax is averaged."""
+    seed: int = 0
+    """Of the random view."""
+    batch: int = unsigned(16)
+    """Views of one forward pass."""
+
+    def __post_init__(self) -> None:
+        check(VIEWS.fullmatch(self.views) is not None, "evaluate.views", self.views, "center, random, or TxS with S 1 or 3")
+        check(self.seed >= 0, "evaluate.seed", self.seed, "0 or more")
+        check(self.batch >= 1, "evaluate.batch", self.batch, "1 or more views")
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Learning on frozen features."""
+
+    neighbors: int = 20
+    """knn: neighbours that vote, at most; there are no more than training clips."""
+    temperature: float = 0.07
+    """knn: votes weigh exp(cosine similarity / temperature)."""
+    folds: int = 5
+    """linear: folds of the cross-validation, on training clips alone, that chooses the penalty; no more than shots."""
+    token_grid: tuple[int, int, int] = (8, 4, 4)
+    """attentive: tokens kept per clip, time x height x width; the encoder's grid is averaged to it."""
+    features: str = unsigned("")
+    """Folder of the features that were extracted before; filled in by the launcher."""
+
+    def __post_init__(self) -> None:
+        check(self.neighbors >= 1, "probe.neighbors", self.neighbors, "1 or more")
+        check(self.temperature > 0, "probe.temperature", self.temperature, "more than 0")
+        check(self.folds >= 2, "probe.folds", self.folds, "2 or more")
+        check(min(self.token_grid) >= 1, "probe.token_grid", list(self.token_grid), "three numbers, 1 or more")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(RunConfig):
+    """One cell of a sweep."""
+
+    name: str = "fewshot"
+    """First part of the run folder's name; the sweep puts model, data, shots, seed and method there."""
+    method: Method = "finetune"
+    """finetune: all weights; linear, knn, attentive: on frozen features."""
+    model: ClassifierConfig = field(default_factory=ClassifierConfig)
+    data: LabelledConfig = field(default_factory=LabelledConfig)
+    train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
+    select: SelectConfig = field(default_factory=SelectConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    keep_weights: bool = unsigned(False)
+    """Keep the finetuned weights; a sweep over ViT-H would fill a disk with them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.method in ("finetune", "attentive") or self.select.rule == "last", "select.rule", self.select.rule,
+              f"last with method {self.method}, which has no steps")
