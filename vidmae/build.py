@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 
 from vidmae import cost
-from vidmae.config import PretrainConfig
+from vidmae.config import PretrainConfig, RunConfig
 from vidmae.cutting import ClipSpec
 from vidmae.dist import Ranks
 from vidmae.loader import Batch, make_loader
@@ -26,35 +26,31 @@ def build_model(config: PretrainConfig) -> MaskedAutoencoder:
                              activation_checkpointing=m.activation_checkpointing)
 
 
-def clip_spec(config: PretrainConfig) -> ClipSpec:
-    """What a clip of this configuration is."""
+def clip_spec(config: RunConfig, noise: int) -> ClipSpec:
+    """What a clip of this configuration is; `noise` numbers are drawn with each, for its mask."""
     m, d = config.model, config.data
     return ClipSpec(
         num_frames=m.num_frames, sampling_rate=d.sampling_rate, target_fps=d.target_fps, img_size=m.img_size,
         crop_area=d.crop_area, crop_aspect=d.crop_aspect, flip_prob=d.flip_prob, repeat_aug=d.repeat_aug,
-        repeat_window=d.repeat_window, backend=d.decoder, num_tokens=config.model.shape().num_tokens)
+        repeat_window=d.repeat_window, backend=d.decoder, num_tokens=noise)
 
 
-def clip_loader(config: PretrainConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int,
-                workers: int, skipped: tuple[int, ...] = (), unreadable: Mapping[int, str] = MappingProxyType({}),
+def clip_loader(config: RunConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int, workers: int,
+                noise: int = 0, skipped: tuple[int, ...] = (), unreadable: Mapping[int, str] = MappingProxyType({}),
                 pin_memory: bool = False) -> Iterable[Batch]:
     """One rank's micro-batches of the steps `start` to `stop` (excluded).
 
-    `skipped` windows of data are left out, `unreadable` rows are replaced without a try.
+    `noise` numbers come with each clip, for its mask; `skipped` windows of data are left out, `unreadable` rows are
+    replaced without a try.
     """
     return make_loader(
-        manifest, clip_spec(config), seed=config.seed, global_batch=config.train.global_batch,
+        manifest, clip_spec(config, noise), seed=config.seed, global_batch=config.train.global_batch,
         micro_batch=plan.micro_batch, grad_accum=plan.grad_accum, rank=rank, world_size=plan.world_size,
         start_step=start, stop_step=stop, skipped=skipped, workers=workers, read_limit_s=config.data.read_limit_s,
         read_retries=config.data.read_retries, unreadable=unreadable, pin_memory=pin_memory)
 
 
-def flops_per_clip(config: PretrainConfig) -> float:
-    """Matrix-product FLOPs of forward and backward for one clip, without recomputation."""
-    return cost.train_flops_per_clip(config.model.shape())
-
-
-def peak_flops(config: PretrainConfig, ranks: Ranks) -> float | None:
+def peak_flops(config: RunConfig, ranks: Ranks) -> float | None:
     """Peak FLOP/s of a rank's device: the data sheet's for a GPU, measured for a CPU, None where unknown."""
     if ranks.device.type == "cuda":
         tflops = cost.gpu_peak_tflops(torch.cuda.get_device_name(ranks.device))

@@ -119,9 +119,9 @@ class Engine:
         return torch.stack(self._losses).double()
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of the next update."""
+        """Set the learning rate of the next update; a group's own is `lr_scale` of it, where it has one."""
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
 
     def backward(self, *inputs: Any) -> None:
         """Forward and backward of one micro-batch."""

@@ -87,7 +87,7 @@ def _set_up(backend: str) -> None:
 def _shared(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
     """Memory that this process and those it forks from now on see alike; it has no name that could be left behind."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.frombuffer(mmap.mmap(-1, size), dtype=dtype).reshape(shape)
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype=dtype, count=int(np.prod(shape))).reshape(shape)
 
 
 def _cut(cutter: Cutter, clips: np.ndarray, noise: np.ndarray, what: tuple[int, Sequence[Place]]) -> str | None:
