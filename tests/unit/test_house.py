@@ -20,7 +20,7 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
     "vidmae": {},
     "jobs": {"vidmae": None},
     "sweeps": {"vidmae": None, "jobs": None},
-    "analysis": {"vidmae": {"config", "record"}},
+    "analysis": {"vidmae": {"config", "record", "predictions", "accuracy"}},
 }
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
@@ -34,7 +34,7 @@ STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes"
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
                "jobs.commands"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest", "vidmae.labels", "vidmae.splits", "vidmae.shots",
-                 "vidmae.shot_list"}
+                 "vidmae.shot_list", "vidmae.predictions", "vidmae.accuracy"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py"))  # those two run in jobs
