@@ -19,6 +19,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,13 +146,17 @@ def read_rows(path: Path) -> tuple[Summary, Iterator[list[str]]]:
     return summary, rows
 
 
+_KINDS: dict[str, Callable[[str], Any]] = {"q": int, "l": int, "d": float, "Q": partial(int, base=16)}
+
+
 @dataclass(frozen=True)
 class Manifest:
     """All rows, packed in arrays: no Python object per row, so loader workers share the memory of their parent.
 
     Attributes:
-        summary: Totals.
+        summary: Totals of the whole manifest, also after `take`.
         frames, fps, seconds, width, height: One number per video.
+        content: uint64 [N], content hashes as numbers.
         class_index: int64 [N]; the label itself where all are whole numbers, else its rank in alphabetical order; -1
             where there is no label.
     """
@@ -162,6 +167,7 @@ class Manifest:
     seconds: np.ndarray
     width: np.ndarray
     height: np.ndarray
+    content: np.ndarray
     class_index: np.ndarray
     _paths: np.ndarray
     _path_ends: np.ndarray
@@ -174,6 +180,20 @@ class Manifest:
         start = self._path_ends[row - 1] if row else 0
         return self._paths[start:self._path_ends[row]].tobytes().decode("utf-8", "surrogateescape")
 
+    def frame_bytes(self, row: int) -> int:
+        """Size of a decoded frame of a video."""
+        return int(self.height[row]) * int(self.width[row]) * 3
+
+    def take(self, rows: np.ndarray) -> Manifest:
+        """Some of the videos, in the order of `rows`: int64 [M]. Classes keep the numbers that they have here."""
+        ends = self._path_ends[rows]
+        sizes = ends - np.where(rows > 0, self._path_ends[rows - 1], 0)
+        new_ends = np.cumsum(sizes)
+        letters = np.arange(sizes.sum()) + np.repeat(ends - new_ends, sizes)
+        columns = {name: getattr(self, name)[rows]
+                   for name in ("frames", "fps", "seconds", "width", "height", "content", "class_index")}
+        return Manifest(self.summary, **columns, _paths=self._paths[letters], _path_ends=new_ends)
+
     @staticmethod
     def read(path: Path) -> Manifest:
         """Read a manifest; a million rows take seconds.
@@ -184,9 +204,8 @@ class Manifest:
         summary, rows = read_rows(path)
         paths, ends = bytearray(), array("q")
         numbers: dict[str, array[Any]] = {"frames": array("q"), "fps": array("d"), "seconds": array("d"),
-                                          "width": array("l"), "height": array("l")}
-        kinds = [(COLUMNS.index(name), column.append, float if column.typecode == "d" else int)
-                 for name, column in numbers.items()]
+                                          "width": array("l"), "height": array("l"), "content": array("Q")}
+        kinds = [(COLUMNS.index(name), column.append, _KINDS[column.typecode]) for name, column in numbers.items()]
         codes, known = array("q"), dict[str, int]()
         for row in rows:
             paths += row[0].encode("utf-8", "surrogateescape")
