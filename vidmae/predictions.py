@@ -131,3 +131,10 @@ def from_probabilities(prob: np.ndarray, label: np.ndarray, content: np.ndarray,
                               rank.astype(np.int32), true.astype(np.float32), np.array(classes, dtype=np.str_))
     predictions.check()
     return predictions
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions of several sets of clips, one after the other; at least one, all of the same classes."""
+    assert all(np.array_equal(part.classes, parts[0].classes) for part in parts)
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _DTYPES}
+    return Predictions(**columns, classes=parts[0].classes)

@@ -120,12 +120,13 @@ def view_loader(manifest: Manifest, rows: np.ndarray, spec: ViewSpec, *, rank: i
     return read_ahead(_Batches(rows, spec, batches, reader), workers=workers, pin_memory=pin_memory)
 
 
-def refuse_unreadable(unreadable: Mapping[int, str], clips: int) -> None:
+def refuse_unreadable(unreadable: Mapping[int, str], clips: int, *, gave_up: bool = False) -> None:
     """Make an error of clips that could not be read.
 
     Args:
         unreadable: Row of the manifest -> why.
         clips: How many should have been read.
+        gave_up: There may be more, which were not tried.
     Raises:
         ValueError: There are some; the message has their number, their rows (from 1) and the first reason, no names.
     """
@@ -133,6 +134,7 @@ def refuse_unreadable(unreadable: Mapping[int, str], clips: int) -> None:
         return
     rows = sorted(unreadable)
     shown = ", ".join(str(row + 1) for row in rows[:_SHOWN]) + (" ..." if len(rows) > _SHOWN else "")
-    raise ValueError(f"{len(rows)} of {clips} clips cannot be read (rows {shown} of the manifest; the first: "
+    number = f"at least {len(rows)}" if gave_up else f"{len(rows)}"
+    raise ValueError(f"{number} of {clips} clips cannot be read (rows {shown} of the manifest; the first: "
                      f"{unreadable[rows[0]]}), and without them the result would be another one; see that the recordings "
                      f"are where the manifest says (data.read_limit_s is the time for one), or make it again: {HOW_TO_MAKE}")
