@@ -37,7 +37,7 @@ def view_spec(config: FinetuneConfig) -> ViewSpec:
 
 def evaluate(model: nn.Module, manifest: Manifest, rows: np.ndarray, classes: Sequence[str], config: EvaluateConfig,
              spec: ViewSpec, ranks: Ranks, *, precision: str, data: DataConfig,
-             progress: Callable[[int, int], object] = lambda *_: None) -> Predictions:
+             progress: Callable[[int, int], bool] = lambda *_: False) -> Predictions:
     """What a model says of some clips. Collective: all ranks call it with the same arguments and get the same.
 
     Args:
@@ -51,10 +51,11 @@ def evaluate(model: nn.Module, manifest: Manifest, rows: np.ndarray, classes: Se
         ranks: From `dist.init`.
         precision: train.precision: what float32 weights are cast to in matrix products; others are taken as they are.
         data: Worker processes and limits of reading.
-        progress: Told after each batch how many of this rank's batches are done, and of how many.
+        progress: Told after each batch how many of this rank's batches are done, and of how many; True gives up.
     Returns:
         One row per clip, in the order of `rows`.
     Raises:
+        StoppedError: `progress` gave up on some rank.
         ValueError: On every rank alike: clips cannot be read, have no class among `classes`, or get scores that are NaN.
     """
     spec = replace(spec, views=config.views, seed=config.seed)
@@ -66,19 +67,25 @@ def evaluate(model: nn.Module, manifest: Manifest, rows: np.ndarray, classes: Se
                          workers=data.workers, read_limit_s=data.read_limit_s, read_retries=data.read_retries,
                          pin_memory=ranks.device.type == "cuda")
     with _testing(model), _numbers(model, precision, ranks.device):
-        forwards = 0
+        forwards, stop = 0, False
         for done, batch in enumerate(loader, 1):
             if len(batch.rows):
                 share.add(batch, model(batch.clips.to(ranks.device, non_blocking=True)), len(classes))
                 forwards += 1
-            progress(done, mine)
+            stop = progress(done, mine)
             share.unreadable |= dict(batch.unreadable)
-            if len(share.unreadable) >= GIVE_UP:
+            if stop or len(share.unreadable) >= GIVE_UP:
                 break
         if _sharded(model):  # all ranks gather the weights in each forward pass: go on as long as rank 0, which has most
             for _ in range(most - forwards):
                 model(torch.zeros(1, *spec.shape, dtype=torch.uint8, device=ranks.device))
+    if any(ranks.gather(stop)):
+        raise StoppedError
     return _gather(share, manifest, rows, classes, ranks)
+
+
+class StoppedError(Exception):
+    """A test was given up because somebody asked for it; on every rank alike."""
 
 
 @dataclass

@@ -165,9 +165,24 @@ class RunFolder:
         return self.path / "nonfinite.jsonl"
 
     @property
+    def evaluations(self) -> Path:
+        """Looks at a model between two steps, one JSON object a line."""
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def looks(self) -> Path:
+        """Weights that a look may yet choose."""
+        return self.path / "looks"
+
+    @property
+    def predictions(self) -> Path:
+        """What a finetuned model or a probe says of every validation clip."""
+        return self.path / "predictions.npz"
+
+    @property
     def records(self) -> tuple[Path, ...]:
         """Files that belong to the state of a run: a checkpoint holds them as they were at its step."""
-        return self.metrics, self.quarantine
+        return self.metrics, self.quarantine, self.evaluations
 
     @property
     def checkpoints(self) -> Path:
