@@ -29,13 +29,14 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "av": {"vidmae.decode"},
     "pandas": {"analysis"},
     "safetensors": {"vidmae.weights"},
+    "sklearn": {"vidmae.probes"},
 }
 STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
                "jobs.commands"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest", "vidmae.labels", "vidmae.splits", "vidmae.shots",
                  "vidmae.shot_list", "vidmae.predictions", "vidmae.accuracy",
-                 "vidmae.views"}
+                 "vidmae.views", "vidmae.features", "vidmae.probes"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py"))  # those two run in jobs
@@ -86,7 +87,7 @@ def test_heavy_libraries_have_one_import_site() -> None:
 
 
 def test_launchers_import_no_heavy_library_at_the_top() -> None:
-    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas")
+    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas", "sklearn")
     wrong = [f"{name} imports {target}" for name, tree in sources().items()
              if name.startswith("jobs") or name in PURE_OF_TORCH
              for target in imports(tree, top_level=True) if target.split(".")[0] in heavy]
@@ -109,7 +110,7 @@ def test_files_have_at_most_500_lines() -> None:
 def blocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A folder with a manifest, and an environment in which torch, deepspeed and the decoders cannot be imported."""
     folder = tmp_path_factory.mktemp("house")
-    for name in ("torch", "deepspeed", "decord", "av", "pandas"):
+    for name in ("torch", "deepspeed", "decord", "av", "pandas", "sklearn"):
         (folder / f"{name}.py").write_text(f"raise ImportError('a launcher must not import {name}')\n")
     write_manifest(folder / "manifests/demo.csv")
     return folder, {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": ""}

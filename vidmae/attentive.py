@@ -1,0 +1,131 @@
+"""The attentive probe: one learned query looks over the frozen tokens of a clip; what it finds goes to a linear head.
+
+    tokens [B, N, D] -> norm -> keys, values  \
+                              learned query ->  attention -> norm -> linear -> scores [B, C]
+
+It is trained with a fixed budget and tested after the last step. One device is enough for a head.
+
+Letters: B clips, N tokens, D width, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vidmae.blocks import NORM_EPS
+from vidmae.finetune_config import ProbeConfig
+from vidmae.groups import param_groups
+
+HEAD_WIDTH = 64  # of an attention head, about
+
+
+class Tokens(Protocol):
+    """Token features by place: an array [clips, N, D], or features.FeatureRows, which reads what is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Ends in N, D."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray: ...
+
+
+class AttentiveHead(nn.Module):
+    """One cross-attention and a linear layer.
+
+    Source: Bardes et al. 2024 (arXiv 2404.08471), without the MLP of its block: few shots cannot fill it.
+    """
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
+        self.norm_tokens = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attention = nn.MultiheadAttention(dim, _heads(dim), batch_first=True)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.head = nn.Linear(dim, num_classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Class scores [B, C] of tokens [B, N, D]."""
+        x, query = self.norm_tokens(tokens), self.query.expand(len(tokens), -1, -1)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels' backward passes on GPUs add up in any order
+            found, _ = self.attention(query, x, x, need_weights=False)
+        return self.head(self.norm(found[:, 0]))
+
+
+def attentive(train_x: Tokens, train_y: np.ndarray, val_x: Tokens, *, num_classes: int, probe: ProbeConfig, seed: int,
+              device: torch.device, say: Callable[[str], object] = print) -> tuple[np.ndarray, int]:
+    """Train a head and apply it. The same numbers every time on the same kind of device.
+
+    Args:
+        train_x: Tokens of the training clips.
+        train_y: Class index of each, int.
+        val_x: Tokens of the validation clips.
+        num_classes: C; classes without a training clip get probability 0.
+        probe: Epochs, batch, learning rate and weight decay.
+        seed: Of the start values and of the order.
+        device: Where to train.
+        say: Takes a line for the log.
+    Returns:
+        Probabilities of the validation clips, float64 [M, C], and the steps of the training.
+    Raises:
+        ValueError: The loss is not finite.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        head = AttentiveHead(train_x.shape[-1], num_classes).to(device)
+    present = torch.zeros(num_classes, dtype=torch.bool)
+    present[torch.from_numpy(np.unique(train_y)).long()] = True
+    absent = ~present.to(device)
+    steps = _train(head, absent, train_x, train_y, probe, seed, device, say)
+    return _probabilities(head.eval(), absent, val_x, probe.batch, device), steps
+
+
+def _train(head: AttentiveHead, absent: Tensor, x: Tokens, y: np.ndarray, probe: ProbeConfig, seed: int,
+           device: torch.device, say: Callable[[str], object]) -> int:
+    optimizer = torch.optim.AdamW(param_groups(head, probe.weight_decay), lr=probe.lr)
+    batch = min(probe.batch, len(x))
+    per_epoch = math.ceil(len(x) / batch)
+    steps = probe.epochs * per_epoch
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    targets, order = torch.from_numpy(y).long(), np.random.default_rng(seed)
+    for epoch in range(probe.epochs):
+        losses = []
+        for part in np.array_split(order.permutation(len(x)), per_epoch):
+            loss = F.cross_entropy(_scores(head, absent, x, part, device), targets[part].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.detach())
+        mean = torch.stack(losses).mean().item()
+        if not math.isfinite(mean):
+            raise ValueError(f"the loss of the attentive probe is {mean} in epoch {epoch + 1}; lower --set probe.lr "
+                             f"(now {probe.lr:g})")
+    say(f"attentive probe: {steps} steps of {batch} clips at most, loss of the last epoch {mean:.4f}")
+    return steps
+
+
+@torch.no_grad()
+def _probabilities(head: AttentiveHead, absent: Tensor, x: Tokens, batch: int, device: torch.device) -> np.ndarray:
+    parts = [np.arange(first, min(first + batch, len(x))) for first in range(0, len(x), batch)]
+    return np.concatenate([_scores(head, absent, x, part, device).double().softmax(-1).cpu().numpy() for part in parts])
+
+
+def _scores(head: AttentiveHead, absent: Tensor, x: Tokens, places: np.ndarray, device: torch.device) -> Tensor:
+    """Scores of the clips at these places; classes that are absent from training cannot win."""
+    scores = head(torch.from_numpy(x[places]).to(device))
+    return scores.masked_fill(absent, -torch.inf)
+
+
+def _heads(dim: int) -> int:
+    """Attention heads of about HEAD_WIDTH numbers each."""
+    return next(n for n in range(max(1, dim // HEAD_WIDTH), dim + 1) if dim % n == 0)
