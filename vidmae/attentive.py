@@ -91,7 +91,7 @@ def attentive(train_x: Tokens, train_y: np.ndarray, val_x: Tokens, *, num_classe
 
 def _train(head: AttentiveHead, absent: Tensor, x: Tokens, y: np.ndarray, probe: ProbeConfig, seed: int,
            device: torch.device, say: Callable[[str], object]) -> int:
-    optimizer = torch.optim.AdamW(param_groups(head, probe.weight_decay), lr=probe.lr)
+    optimizer = torch.optim.AdamW(param_groups(head, probe.weight_decay), lr=probe.lr, fused=True)
     batch = min(probe.batch, len(x))
     per_epoch = math.ceil(len(x) / batch)
     steps = probe.epochs * per_epoch
