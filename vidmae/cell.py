@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidmae.record import RunFolder
+
+if TYPE_CHECKING:
+    from vidmae.dist import Ranks
+    from vidmae.finetune_config import FinetuneConfig
 
 
 def main(run_path: str) -> int:
@@ -17,11 +22,21 @@ def main(run_path: str) -> int:
     if run.result.exists():
         print(f"{run.result} exists: this cell is done", flush=True)
         return 0
-    from vidmae.finetune import finetune
     from vidmae.finetune_config import FinetuneConfig
     from vidmae.program import run_program
 
-    return run_program(run_path, FinetuneConfig, finetune)
+    return run_program(run_path, FinetuneConfig, learn)
+
+
+def learn(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: float) -> bool:
+    """Finetune, or probe frozen features; True once the cell's result is there."""
+    if config.method == "finetune":
+        from vidmae.finetune import finetune
+
+        return finetune(run, config, ranks, started)
+    from vidmae.probe import probe
+
+    return probe(run, config, ranks, started)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ def test(run: RunFolder, config: FinetuneConfig, ranks: Ranks, manifest: Manifes
     """
     return evaluate(classifier, manifest, np.arange(len(manifest)), classes, config.evaluate, view_spec(config), ranks,
                     precision=config.train.precision, data=config.data,
-                    progress=Pulse(run, config, ranks, f"testing on {len(manifest):,} clips"))
+                    progress=partial(Pulse(run, config, ranks), "testing"))
 
 
 def clean_up(run: RunFolder, config: FinetuneConfig) -> None:

@@ -1,4 +1,4 @@
-"""Signs of life during long work between training steps: testing a model, extracting features."""
+"""Signs of life during long work outside of training steps: testing a model, extracting features, fitting a probe."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from vidmae.record import RunFolder, touch_heartbeat
 
 
 class Pulse:
-    """Called with every batch: sets the watchdog's clock anew, leaves a heartbeat, says how far the work is.
+    """Call it with every batch: it sets the watchdog's clock anew, leaves a heartbeat, says how far the work is.
 
     Args:
         run: The run folder.
         config: Its configuration.
         ranks: All ranks.
-        what: Names the work in the log, such as `testing on 24,777 clips`.
     """
 
-    def __init__(self, run: RunFolder, config: RunConfig, ranks: Ranks, what: str) -> None:
-        self._run, self._config, self._ranks, self._what = run, config, ranks, what
+    def __init__(self, run: RunFolder, config: RunConfig, ranks: Ranks) -> None:
+        self._run, self._config, self._ranks = run, config, ranks
         self._last_beat, self._last_line = -float("inf"), time.monotonic()
-        watchdog.expect_within(config.recovery.start_limit_s)
 
-    def __call__(self, done: int, total: int) -> bool:
-        """One more batch is about to be worked on; True where a signal asks to stop.
+    def __call__(self, what: str, done: int, total: int) -> bool:
+        """Take a sign of life; True where a signal asks to stop.
 
         Args:
-            done: Batches of this rank that are done.
-            total: Batches of this rank.
+            what: Names the work.
+            done: How much of it is done, in units of its own.
+            total: How much there is; 0 where nobody knows.
         """
         now = time.monotonic()
         watchdog.expect_within(self._config.recovery.start_limit_s)
         if self._ranks.is_main and now - self._last_beat >= HEARTBEAT_S:
             self._last_beat = now
-            touch_heartbeat(self._run, state=self._what, step=done, total_steps=total)
-        if now - self._last_line >= self._config.log.every_s:
+            touch_heartbeat(self._run, state=what, done=done, total=total)
+        if total and now - self._last_line >= self._config.log.every_s:
             self._last_line = now
-            say(self._ranks, f"{self._what}: {100 * done / total:.0f} %")
+            say(self._ranks, f"{what}: {done} of {total}")
         return preempt.received() is not None

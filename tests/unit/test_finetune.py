@@ -55,6 +55,21 @@ def test_it_learns_and_leaves_what_the_contract_says(finetuned):
     assert all("bikes" not in p.read_text() for p in finetuned.path.glob("*.json*"))
 
 
+@pytest.mark.parametrize("method", ["knn", "linear", "attentive"])
+def test_probes_share_what_was_extracted(finetuned, manifests, tmp_path_factory, method):
+    """One folder of features for all of them; frozen features of random weights tell real clips apart, too."""
+    folder = tmp_path_factory.getbasetemp() / "probes"
+    run = make_cell(folder / f"{method}-99999999", manifests, f"method={method}", f"probe.features={folder / 'features'}",
+                    "probe.token_grid=[2,2,2]", f"train.init={finetuned.weights}", "train.init_name=start", "probe.neighbors=3",
+                    f"train.init_content={content_hash(finetuned.weights)}")
+    codes, out = cell(run)
+    assert codes == [0], out
+    result, found = read_json(run.result), Predictions.read(run.predictions)
+    assert result["cell"]["method"] == method and result["steps"] == (20 if method == "attentive" else None), result
+    assert result["top1_pct"] == 100 * accuracy_score(found.label, found.top5[:, 0]) > 60
+    assert ("tensors loaded" in out) == (method != "linear"), "linear finds the features of knn, attentive needs tokens"
+
+
 def test_a_done_cell_ends_without_torch(finetuned, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('a done cell needs no torch')")
     codes, out = cell(finetuned, env={"PYTHONPATH": str(tmp_path)}, timeout_s=20)
