@@ -60,7 +60,19 @@ def cancel(state: State) -> str:
     submission = submissions(state.run)[-1]
     if submission["host"] != socket.gethostname():
         raise ConfigError(f"job {state.job_id} runs on {submission['host']}: cancel it there")
+    if slurm.base_id(state.job_id) != state.job_id:
+        return _end_cell(state)
     return _end_group(state, int(state.job_id), submission["process_birth"])
+
+
+def _end_cell(state: State) -> str:
+    """Let the process that runs a sweep on this machine end one of its cells."""
+    folder = state.run.submit / state.job_id  # a link, into a folder that is made when the cell's turn comes
+    (make_private_folder(folder.resolve()) / CANCELLED).touch()
+    deadline = time.monotonic() + GRACE_S
+    while state.state == "RUNNING" and not (folder / EXIT_RECORD).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return f"cancelled cell {state.job_id}, which was {state.state}"
 
 
 def _end_group(state: State, pid: int, birth: int) -> str:

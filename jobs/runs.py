@@ -24,6 +24,7 @@ EXIT_RECORD = "exit.json"  # of a local job: submit/<pid>/exit.json
 CANCELLED = "cancelled"  # submit/<jobid>/cancelled: a person wants it to end, so it is not requeued
 FRESH_S = 600.0  # a heartbeat younger than this is a sign of life
 INTERRUPTED = (130, -2)
+SHOWN = 10  # of many runs in a message
 LOCAL_STATES = {0: "COMPLETED", EXIT_PREEMPTED: "PREEMPTED", 124: "TIMEOUT"}
 
 
@@ -87,13 +88,15 @@ def find_run(given: str, runs_dir: Path) -> RunFolder:
     if (Path(given) / "run.json").is_file():
         return RunFolder(Path(given).absolute())
     runs = all_runs(runs_dir.absolute())
-    fit = [r for r in runs if r.path.name == given] or [r for r in runs if r.path.name.startswith(given)]
-    if not fit and given.split("_")[0].isdigit():
+    fit = ([r for r in runs if r.path.name == given] or [r for r in runs if r.path.name.rpartition("-")[0] == given]
+           or [r for r in runs if r.path.name.startswith(given)])  # cells of a sweep begin with the name of their run
+    if not fit and slurm.is_job_id(given):
         fit = [r for r in runs if any(s.get("job_id") == given for s in submissions(r))]
     if len(fit) == 1:
         return fit[0]
     if fit:
-        raise ConfigError(f"{given!r} fits {len(fit)} runs: {', '.join(r.path.name for r in fit)}; give more of the name")
+        shown = ", ".join(r.path.name for r in fit[:SHOWN]) + (" ..." if len(fit) > SHOWN else "")
+        raise ConfigError(f"{given!r} fits {len(fit)} runs: {shown}; give more of the name")
     names = [r.path.name for r in runs]
     raise ConfigError(f"no run {given!r} in {runs_dir}{nearest(given, names)}; there are {len(names)} "
                       "(python jobs/status.py lists them; --runs-dir names another folder)")
@@ -171,7 +174,9 @@ def _local_state(run: RunFolder, submission: Mapping[str, Any], job_id: str) -> 
         return State(run, job_id, "local", state, False, elapsed, "1", host, "exit.json", code)
     if host != socket.gethostname():
         return _by_records(run, job_id, "local", gone=False)
-    if process_birth(int(job_id)) == submission.get("process_birth"):
+    if process_birth(int(slurm.base_id(job_id))) == submission.get("process_birth"):
+        if slurm.base_id(job_id) != job_id and not log_path(run, job_id, 0).exists():  # a cell whose turn has not come
+            return State(run, job_id, "local", "PENDING", True, "", "1", "(Resources)", "process")
         return State(run, job_id, "local", "RUNNING", True, elapsed, "1", host, "process")
     return _by_records(run, job_id, "local", gone=True)
 
