@@ -38,9 +38,9 @@ def script_of(request: Request, first: int) -> str:
         request: With `tasks` and `max_parallel`.
         first: So many of the cells run to their end before the others start: they leave features that those find.
     """
-    r = request.resources
+    r, gpus = request.resources, ",".join(gpus_here()) if request.resources.gpus_per_node else ""
     words = [sys.executable, "-u", "-m", "jobs.local_array", str(request.run.path), "--max-parallel",
-             str(request.max_parallel or 1), "--first", str(first), "--gpus", ",".join(gpus_here()) if r.gpus_per_node else ""]
+             str(request.max_parallel or 1), "--first", str(first), "--gpus", gpus]
     words += ["--limit-s", str(60 * r.time_min), "--signal", request.signal, "--signal-delay-s",
               str(request.signal_delay_s)] if r.time_min else []
     return "\n".join(["#!/bin/bash", "", "# setup", *setup_lines(request), "", "# command",
@@ -95,10 +95,11 @@ class Task:
         make_private_folder(self.folder)
         self.slot, self.began = slot, time.monotonic()
         job_id, gpu = self.folder.name, gpus[slot % len(gpus)] if gpus else ""
+        env = {**os.environ, "VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu}
         command = [sys.executable, "-u", "-m", "jobs.local_array", "--run", str(self.run.path)]
         with (self.folder / f"{job_id}_0_log.out").open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                                            env={**os.environ, "VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu})
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
+                                            start_new_session=True)
 
     def end(self, how: signal.Signals) -> None:
         """Send a signal to the cell's process and all of its children."""

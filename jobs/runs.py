@@ -79,15 +79,19 @@ def all_runs(runs_dir: Path) -> list[RunFolder]:
     return sorted(found, key=lambda run: (run.record.stat().st_ctime, run.path.name))
 
 
-def find_run(given: str, runs_dir: Path) -> RunFolder:
+def find_run(given: str, runs_dir: Path, among: Sequence[RunFolder] | None = None) -> RunFolder:
     """The run that a user means: a path, a run id, the unique start of one, or a Slurm job id.
 
+    Args:
+        given: What the user typed.
+        runs_dir: Folder of the runs.
+        among: Only these of them; None: all.
     Raises:
         ConfigError: None or several fit; the message names the nearest or all of them.
     """
     if (Path(given) / "run.json").is_file():
         return RunFolder(Path(given).absolute())
-    runs = all_runs(runs_dir.absolute())
+    runs = all_runs(runs_dir.absolute()) if among is None else list(among)
     fit = ([r for r in runs if r.path.name == given] or [r for r in runs if r.path.name.rpartition("-")[0] == given]
            or [r for r in runs if r.path.name.startswith(given)])  # cells of a sweep begin with the name of their run
     if not fit and slurm.is_job_id(given):

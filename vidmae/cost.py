@@ -72,7 +72,7 @@ def train_flops_per_clip(shape: ModelShape, *, textbook: bool = False) -> float:
 
 
 def encoder_flops_per_clip(shape: EncoderShape) -> float:
-    """FLOPs of one view through a classifier's encoder, which sees all tokens: 3.28e12 for ViT-H/14; the head aside."""
+    """FLOPs of one view through a classifier's encoder, which sees all tokens: 3.27e12 for ViT-H/14; the head aside."""
     embed = 2 * shape.num_tokens * shape.patch_dim * shape.embed_dim
     return embed + shape.depth * _block_flops(shape.num_tokens + 1, shape.embed_dim)
 

@@ -33,13 +33,13 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 }
 STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
-               "jobs.commands"}
+               "jobs.commands", "jobs.arrays"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest", "vidmae.labels", "vidmae.splits", "vidmae.shots",
                  "vidmae.shot_list", "vidmae.predictions", "vidmae.accuracy",
                  "vidmae.views", "vidmae.features", "vidmae.probes"}
 CPU_LIMIT_S = 1.5
-SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "analysis") for p in (ROOT / wing).glob("*.py")
-                 if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py"))  # those two run in jobs
+SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
+                 if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs
 
 
 def sources() -> dict[str, ast.Module]:
@@ -89,7 +89,7 @@ def test_heavy_libraries_have_one_import_site() -> None:
 def test_launchers_import_no_heavy_library_at_the_top() -> None:
     heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas", "sklearn")
     wrong = [f"{name} imports {target}" for name, tree in sources().items()
-             if name.startswith("jobs") or name in PURE_OF_TORCH
+             if name.startswith(("jobs", "sweeps")) or name in PURE_OF_TORCH
              for target in imports(tree, top_level=True) if target.split(".")[0] in heavy]
     assert not wrong
 
