@@ -294,8 +294,18 @@ def accounted(ids: Iterable[str]) -> list[Job]:
         fields = line.split("|", 6)
         if len(fields) == 7:
             number, state, elapsed, nodes, code, where, name = fields
-            jobs.append(Job(number, name, state.split(" ")[0], elapsed, nodes, where, _number(code), "sacct"))
+            jobs += [Job(task, name, state.split(" ")[0], elapsed, nodes, where, _number(code), "sacct")
+                     for task in _task_ids(number)]
     return _asked_for(wanted, jobs)
+
+
+def _task_ids(number: str) -> list[str]:
+    """Ids of single tasks: sacct writes those of an array that never started as one, `7_[0-2,5%4]`."""
+    match = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", number)
+    if not match:
+        return [number]
+    ranges = [part.partition("-") for part in match[2].split(",")]
+    return [f"{match[1]}_{i}" for first, _, last in ranges for i in range(int(first), int(last or first) + 1)]
 
 
 def cancel(job_id: str) -> None:

@@ -2,8 +2,7 @@
 
     python sweeps/fewshot.py --shots 2,10,50
     python sweeps/fewshot.py --checkpoints s-vith14,scratch --data ssv2 --shots 10,50 --method finetune,linear --dry-run
-    python sweeps/fewshot.py --shots 10 --vary train.layer_decay=0.75,0.8 --max-parallel 16 --watch
-    python sweeps/fewshot.py --shots 2,10,50 --retry failed
+    python sweeps/fewshot.py --shots 10 --vary train.layer_decay=0.75,0.8 --max-parallel 16 --retry failed --watch
 
 A cell is checkpoint x data set x shots x seed x method x overrides, and has a run folder of its own. The same command again
 submits what is missing: cells that are done or active are left alone, cells that failed are named and wait for --retry.
@@ -28,7 +27,7 @@ from jobs.arrays import ARRAYS
 from jobs.experiment import choose_place, folder_problems
 from jobs.options import RUNS
 from jobs.submission import one_launcher
-from sweeps.options import make_parser
+from sweeps import options
 from sweeps.plan import Plan, resolve
 from sweeps.show import records, rows, show
 from sweeps.states import RETRY, look
@@ -40,9 +39,14 @@ from vidmae.record import make_private_folder
 SHOWN = 20  # cells that are named one by one
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    return options.make_parser(__doc__)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    args = make_parser(__doc__).parse_args(argv)
+    args = make_parser().parse_args(argv)
     try:
         return run(args, list(sys.argv[1:] if argv is None else argv))
     except slurm.SlurmError as error:
