@@ -106,6 +106,16 @@ def find_run(given: str, runs_dir: Path, among: Sequence[RunFolder] | None = Non
                       "(python jobs/status.py lists them; --runs-dir names another folder)")
 
 
+def find_runs(given: str, runs_dir: Path) -> list[RunFolder]:
+    """The run that a user means, see `find_run`; or of an array's job id all cells that were last submitted in it."""
+    if given.isdecimal():
+        jobs = [(run, str((submissions(run) or [{}])[-1].get("job_id"))) for run in all_runs(runs_dir.absolute())]
+        cells = [run for run, job_id in jobs if job_id != given and slurm.base_id(job_id) == given]
+        if cells and not any(run.path.name == given for run, _ in jobs):
+            return cells
+    return [find_run(given, runs_dir)]
+
+
 def submissions(run: RunFolder) -> list[dict[str, Any]]:
     """The jobs of a run, oldest first."""
     return list((read_json(run.record) or {}).get("submissions", []))
@@ -180,6 +190,8 @@ def _local_state(run: RunFolder, submission: Mapping[str, Any], job_id: str) -> 
         return _by_records(run, job_id, "local", gone=False)
     if process_birth(int(slurm.base_id(job_id))) == submission.get("process_birth"):
         if slurm.base_id(job_id) != job_id and not log_path(run, job_id, 0).exists():  # a cell whose turn has not come
+            if (run.submit / job_id / CANCELLED).exists():  # nor will it
+                return State(run, job_id, "local", "CANCELLED", False, source=CANCELLED)
             return State(run, job_id, "local", "PENDING", True, "", "1", "(Resources)", "process")
         return State(run, job_id, "local", "RUNNING", True, elapsed, "1", host, "process")
     return _by_records(run, job_id, "local", gone=True)

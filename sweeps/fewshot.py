@@ -65,6 +65,8 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     place = choose_place(args)
     _say(f"cluster: {place.cluster} ({place.why})")
     slurm.leave_surrounding_job()
+    if args.then_collect and place.cluster != "slurm":
+        raise ConfigError("--then-collect needs Slurm; on this machine: --wait, then python analysis/collect.py")
     if args.dry_run:
         return dry_run(resolve(args, argv, place, _say), args)
     runs_dir = args.runs_dir.expanduser().absolute()
@@ -130,8 +132,6 @@ def submit_all(plan: Plan, args: argparse.Namespace) -> list[str]:
 
 def _collect(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -> str:
     """Submit the job that makes the tables, after all arrays that cells of this grid wait or run in."""
-    if plan.place.cluster != "slurm":
-        raise ConfigError("--then-collect needs Slurm; on this machine: --wait, then python analysis/collect.py")
     active = {slurm.base_id(s.state.job_id) for s in plan.standings if s.kind == "active" and s.state}
     waits_for = sorted({*arrays, *active}, key=int)
     if not waits_for:

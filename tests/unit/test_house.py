@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.labelled import write_labelled
 from tests.launching import ROOT, write_manifest
 
 WINGS = ("vidmae", "jobs", "sweeps", "analysis")
@@ -113,6 +114,7 @@ def blocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
     for name in ("torch", "deepspeed", "decord", "av", "pandas", "sklearn"):
         (folder / f"{name}.py").write_text(f"raise ImportError('a launcher must not import {name}')\n")
     write_manifest(folder / "manifests/demo.csv")
+    write_labelled(folder / "manifests")
     return folder, {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": ""}
 
 
@@ -135,11 +137,14 @@ def test_help_starts_at_once_and_without_torch(script: str, blocked: tuple[Path,
     assert spent < CPU_LIMIT_S
 
 
+@pytest.mark.parametrize("command", [["jobs/pretrain.py", "--recipe", "demo"],
+                                     ["sweeps/fewshot.py", "--recipe", "finetune_demo", "--shots", "2,10"]])
 @pytest.mark.parametrize("cluster", ["local", "slurm"])
-def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, blocked: tuple[Path, dict[str, str]]) -> None:
+def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, command: list[str], blocked: tuple[Path, dict[str, str]],
+                                                    ) -> None:
     folder, env = blocked
-    args = [str(ROOT / "jobs/pretrain.py"), "--recipe", "demo", "--dry-run", "--cluster", cluster, "--gpus-per-node", "0",
-            "--cpus-per-task", "1"]
+    script, *more = command
+    args = [str(ROOT / script), *more, "--dry-run", "--cluster", cluster, "--gpus-per-node", "0", "--cpus-per-task", "1"]
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
     for name in ("sbatch", "srun", "sinfo"):  # a Slurm that never answers must not be waited for; this one refuses
