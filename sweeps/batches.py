@@ -9,7 +9,7 @@ from jobs import slurm
 from jobs.experiment import Place
 from jobs.profiles import ClusterProfile
 from jobs.resources import Resources, complete, count_gpus, local_resources
-from sweeps.grid import NO_STEPS, PROBES, Cell, first_of_features
+from sweeps.grid import PROBES, Cell, first_of_features
 from sweeps.states import Standing
 from vidmae.layers import ConfigError
 
@@ -19,8 +19,8 @@ class Classes:
     """What cells get.
 
     Attributes:
-        trained: A cell that trains.
-        fitted: A cell of a method without steps, which has one process.
+        trained: A cell that finetunes.
+        fitted: A probe, which has one process.
         said: A line for each number that nobody gave.
         max_parallel: Cells of an array at a time; 0 is no limit.
     """
@@ -32,7 +32,7 @@ class Classes:
 
     def of(self, cell: Cell) -> Resources:
         """What this cell gets."""
-        return self.fitted if cell.method in NO_STEPS else self.trained
+        return self.fitted if cell.method in PROBES else self.trained
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeps.grid import NO_STEPS, PROBES, Cell
+from sweeps.grid import PROBES, Cell
 from vidmae.cost import encoder_flops_per_clip, finetune_flops_per_clip
 from vidmae.finetune_config import FinetuneConfig
 from vidmae.plan import split_batch
@@ -14,7 +14,7 @@ from vidmae.schedule import Schedule
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a cell does: optimizer steps (0 for a method without), and FLOPs of training and evaluation together."""
+    """What a cell does: optimizer steps (0 for a probe), and FLOPs of training and evaluation together."""
 
     steps: int
     flops: float
@@ -25,7 +25,7 @@ def estimate(cells: Sequence[Cell]) -> list[Estimate]:
     seen: set[tuple[str, str, str]] = set()
     found = []
     for cell in cells:
-        steps = 0 if cell.method in NO_STEPS else _steps(cell.config, cell.subset.clips)
+        steps = 0 if cell.method in PROBES else _steps(cell.config, cell.subset.clips)
         shape, views = cell.config.model.shape(), views_of(cell.config.evaluate.views)
         val = cell.subset.data.val_videos
         if cell.method in PROBES:  # what the head itself costs is left out
@@ -47,7 +47,7 @@ def views_of(views: str) -> int:
 
 def check_batch(cell: Cell, world_size: int) -> None:
     """Refuse a batch that the ranks do not share evenly (ValueError)."""
-    if cell.method not in NO_STEPS:
+    if cell.method not in PROBES:
         split_batch(cell.config.train.global_batch, world_size, cell.config.train.micro_batch)
 
 

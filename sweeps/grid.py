@@ -20,8 +20,7 @@ from vidmae.record import signature
 from vidmae.sizes import EncoderShape
 
 KIND = "fewshot"
-NO_STEPS = ("linear", "knn")  # methods that fit in one go, on one process
-PROBES = (*NO_STEPS, "attentive")  # methods on frozen features, which all cells of a checkpoint and a data set share
+PROBES = ("linear", "knn", "attentive")  # methods on frozen features: one process, no looks between steps
 FILLED_IN = {  # what the sweep itself sets: key -> what to use instead of --set
     "name": "the names follow from the cells", "seed": "--seeds", "method": "--method", "data.name": "--data",
     "data.manifest": "--data", "data.val_manifest": "--data", "data.shots": "--shots", "data.subset": "--shots",
@@ -131,8 +130,8 @@ class Cell:
     @property
     def features(self) -> tuple[str, str, str]:
         """What the features of a probe depend on, by content: cells with equal values share them."""
-        shape = self.config.model.shape()
-        return f"{self.init.content} {shape}", self.subset.data.content, self.subset.data.val_content
+        encoder = f"{self.init.content} {self.config.model.shape()} {'tokens' if self.method == 'attentive' else 'pooled'}"
+        return encoder, self.subset.data.content, self.subset.data.val_content
 
     def record(self, sweep: str) -> dict[str, Any]:
         """What run.json and result.json say of it."""
@@ -190,7 +189,7 @@ def _product(inits: Sequence[Init], subsets: Sequence[Subset], settings: Setting
 def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], settings: Settings) -> FinetuneConfig:
     """The settings that the cells of all subsets share; later layers win."""
     flags: dict[str, Any] = {"method": method}
-    if settings.select and method not in NO_STEPS:
+    if settings.select and method not in PROBES:
         flags["select"] = {"rule": settings.select}
     if settings.views:
         flags["evaluate"] = {"views": settings.views}
@@ -257,10 +256,8 @@ def first_of_features(cells: Sequence[Cell]) -> list[Cell]:
     """Of the cells that share features the one that extracts most of them: it runs before the others, which find them."""
     leaders: dict[tuple[str, str, str], Cell] = {}
     for cell in cells:
-        if cell.method in PROBES:
-            best = leaders.setdefault(cell.features, cell)
-            if (cell.subset.clips, cell.method in NO_STEPS) > (best.subset.clips, best.method in NO_STEPS):
-                leaders[cell.features] = cell
+        if cell.method in PROBES and cell.subset.clips > leaders.setdefault(cell.features, cell).subset.clips:
+            leaders[cell.features] = cell
     return list(leaders.values())
 
 

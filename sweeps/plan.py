@@ -14,7 +14,7 @@ from jobs.options import masked_argv
 from sweeps.batches import Batch, Classes, make_batches, make_classes
 from sweeps.checkpoints import find_inits
 from sweeps.estimate import Estimate, check_batch, estimate
-from sweeps.grid import KIND, NO_STEPS, Cell, Settings, make_grid, parse_vary
+from sweeps.grid import KIND, PROBES, Cell, Settings, make_grid, parse_vary
 from sweeps.labelled import find_sets, find_subsets
 from sweeps.show import ENDED, Unit
 from sweeps.states import Standing, chosen, look
@@ -67,8 +67,8 @@ def resolve(args: argparse.Namespace, argv: Sequence[str], place: Place, say: Sa
     """
     site, profile, origins, partition = read_profile(args, place)
     runs_dir = args.runs_dir.expanduser().absolute()
-    if args.select and set(args.method) & set(NO_STEPS) and args.select != "last":
-        say(f"--select {args.select} holds for methods with steps; {' and '.join(NO_STEPS)} have none")
+    if args.select and set(args.method) & set(PROBES) and args.select != "last":
+        say(f"--select {args.select} is for finetuning; {', '.join(PROBES)} are tested at their end")
     recipe = find_recipe(args.recipe)
     settings = Settings(
         layers=(read_yaml(recipe, f"recipe {recipe.name}"), *site.config), overrides=tuple(args.set),

@@ -165,14 +165,14 @@ def test_one_probe_extracts_what_the_others_find() -> None:
     everything = [standing(c) for c in cells]
     first, *rest = make_batches(everything, everything, classes, 1000)
     assert {(s.cell.init.name, s.cell.method, s.cell.subset.shots) for s in first.cells} == {
-        ("s", "knn", 10), ("scratch", "knn", 10)} and first.resources == ONE
-    assert [(len(b.cells), b.waits_for, b.resources.world_size) for b in rest] == [(8, (), 2), (6, (0,), 1), (8, (0,), 2)]
+        (init, method, 10) for init in ("s", "scratch") for method in ("knn", "attentive")} and first.resources == ONE
+    assert [(len(b.cells), b.waits_for, b.resources.world_size) for b in rest] == [(8, (), 2), (12, (0,), 1)]
     done = [standing(s.cell, "done") if s in first.cells else s for s in everything]
     again = make_batches(chosen(done, None), done, classes, 1000)
-    assert all(not b.waits_for for b in again) and sum(len(b.cells) for b in again) == 22, "the features are there"
+    assert all(not b.waits_for for b in again) and sum(len(b.cells) for b in again) == 20, "the features are there"
     merged, before = merge([first, *rest])
-    assert before == 2 and merged.cells[:2] == first.cells and len(merged.cells) == 24
-    assert merged.cells[2].cell.method == "finetune"
+    assert before == 4 and merged.cells[:4] == first.cells and len(merged.cells) == 24
+    assert merged.cells[4].cell.method == "finetune"
 
 
 def test_costs() -> None:
