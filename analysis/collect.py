@@ -60,6 +60,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "md": to_markdown, 
 RUNS = Path("runs")
 CACHE = ".known-results.json"  # in the folder of the tables
 WIDEST = 10_000  # characters
+MOST_ROWS = 200  # of a table on the console; its files have all
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -231,7 +232,9 @@ def print_tables(tables: list[Table]) -> None:
     """The tables on standard error, never cut: a terminal that is too narrow wraps them."""
     console = Console(stderr=True, highlight=False, width=WIDEST)
     for table in tables:
-        console.print(Text(table.title, "bold"), to_console(table), *map(Text, table.lines_below), sep="\n")
+        more = len(table.rows) - MOST_ROWS
+        cut = [Text(f"and {more} more rows in the files")] if more > 0 else []
+        console.print(Text(table.title, "bold"), to_console(table, MOST_ROWS), *cut, *map(Text, table.lines_below), sep="\n")
 
 
 if __name__ == "__main__":

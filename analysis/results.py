@@ -85,12 +85,17 @@ def parse_object(text: bytes, name: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        at_end = getattr(error, "pos", -1) >= len(text.rstrip()) - 1 or "Unterminated" in str(error)
-        what = "is empty" if not text.strip() else "is cut off" if at_end else "is no JSON"
+        what = "is empty" if not text.strip() else "is cut off" if _ends_early(error, text) else "is no JSON"
         raise ResultError(f"{name} {what} ({error})") from error
     if not isinstance(record, dict):
         raise ResultError(f"{name} holds {type(record).__name__}, not an object")
     return record
+
+
+def _ends_early(error: Exception, text: bytes) -> bool:
+    if not isinstance(error, json.JSONDecodeError) or error.msg == "Extra data":
+        return False
+    return error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
 
 
 def read_result(text: bytes) -> tuple[Cell, Result]:

@@ -14,6 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from rich.box import SIMPLE
 from rich.table import Table as ConsoleTable
@@ -150,15 +151,15 @@ def to_latex(table: Table) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *below, r"\end{table}", ""])
 
 
-def to_console(table: Table) -> ConsoleTable:
-    """Rows and columns for `rich.console.Console.print`, without title and footer."""
+def to_console(table: Table, most_rows: int | None = None) -> ConsoleTable:
+    """Rows and columns for `rich.console.Console.print`, without title and footer, and only so many rows."""
     shown = ConsoleTable(box=SIMPLE)
     for name in ("model", "source"):
         shown.add_column(name, no_wrap=True)
     for column in table.columns:
         for metric in METRICS:
             shown.add_column(Text(f"{column}\n{metric}"), justify="right", no_wrap=True)
-    for row, line in zip(table.rows, cells(table), strict=True):
+    for row, line in islice(zip(table.rows, cells(table), strict=True), most_rows):
         shown.add_row(Text(row.model), Text(row.source), *(Text(cell.text, "bold" if cell.bold else "") for cell in line),
                       style="" if row.selection else "dim")
     return shown
