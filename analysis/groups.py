@@ -1,7 +1,8 @@
 """Few-shot runs -> rows. Runs meet in one cell only where nothing but the seed differs; what differs names the row.
 
-The settings of a run are the weights it starts from, method, selection rule, views, overrides, and the validation set that
-it was tested on. Those that differ among the runs join the checkpoint's name: `s-vith14 linear`, `s-vith14 10x3`.
+A checkpoint is its content: what it is called may change from sweep to sweep (a signature is in its name only where two runs
+share the rest), and its shortest name is shown. The settings of a run are method, selection rule, views, overrides, and
+the validation set that it was tested on. Those that differ among the runs join the name: `s-vith14 linear`, `s-vith14 10x3`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SELECTIONS = {
     "": "not known, as long as there is no result",
 }
 SUPERSEDED = "superseded"
-MOST_DIGITS = 8  # of a checkpoint's content hash that a name shows
+MOST_DIGITS = 8  # of a checkpoint's content that a name shows
 
 Settings = tuple[tuple[str, str], ...]  # name of a setting -> value, as a row's name shows it
 
@@ -78,26 +79,29 @@ def group(runs: Iterable[Run], versions: list[Version]) -> Grouped:
     failed: list[Run] = []
     for run in runs:
         (known if run.cell else failed).append(run)
-    tested = _validation_sets(known)
+    tested, called = _validation_sets(known), _checkpoint_names(known)
     gathered: dict[tuple[str, Settings], dict[Task, dict[int, list[Run]]]] = {}
     for run in known:
         assert run.cell is not None
-        row = gathered.setdefault((run.cell.checkpoint, _settings(run, run.cell, tested)), {})
+        row = gathered.setdefault((_identity(run.cell), _settings(run, run.cell, tested)), {})
         row.setdefault(task_of(run.cell), {}).setdefault(run.cell.seed, []).append(run)
-    differing = _differing(gathered)
+    differing = _differing([settings for _, settings in gathered])
+    alike = Counter(called.values())
     groups: list[Group] = []
     superseded: list[Run] = []
-    for (checkpoint, settings), by_task in gathered.items():
+    for (identity, settings), by_task in gathered.items():
         cells = {}
         for task, by_seed in by_task.items():
             cells[task] = [_newest(by_seed[seed], superseded) for seed in sorted(by_seed)]
-        name = " ".join([checkpoint, *(value for key, value in settings if value and key in differing[checkpoint])])
+        checkpoint = called[identity]
+        content = [identity.removeprefix("run:")[:MOST_DIGITS]] if alike[checkpoint] > 1 else []
+        name = " ".join([checkpoint, *content, *(value for key, value in settings if value and key in differing)])
         groups.append(Group(name, checkpoint, dict(settings)["select"], cells))
     return Grouped(sorted(groups, key=lambda group: _rank(group, versions)), superseded, failed)
 
 
 def _settings(run: Run, cell: Cell, tested: Mapping[str, Callable[[Run], str]]) -> Settings:
-    return (("content", cell.content[:MOST_DIGITS]), ("method", cell.method), ("select", cell.select), ("views", cell.views),
+    return (("method", cell.method), ("select", cell.select), ("views", cell.views),
             *((f"override {key}", f"{key}={value}") for key, value in cell.overrides), ("tested", tested[cell.data](run)))
 
 
@@ -116,19 +120,23 @@ def _validation_sets(runs: Sequence[Run]) -> dict[str, Callable[[Run], str]]:
     return {data: namer(data, len(sets) > 1) for data, sets in found.items()}
 
 
-def _differing(rows: Iterable[tuple[str, Settings]]) -> dict[str, set[str]]:
-    """Checkpoint -> the settings that its names show: those that differ among all rows; its content, where there are two."""
-    values: dict[str, set[str]] = defaultdict(set)
-    contents: dict[str, set[str]] = defaultdict(set)
-    rows = list(rows)
-    keys = {key for _, settings in rows for key, _ in settings}
-    for checkpoint, settings in rows:
-        given = dict(settings)
-        contents[checkpoint].add(given["content"])
-        for key in keys:
-            values[key].add(given.get(key, ""))
-    everywhere = {key for key in keys - {"content"} if len(values[key]) > 1}
-    return {checkpoint: everywhere | ({"content"} if len(found) > 1 else set()) for checkpoint, found in contents.items()}
+def _differing(rows: Sequence[Settings]) -> set[str]:
+    """The settings that are not the same in all rows; those that a row does not have are empty there."""
+    given = [dict(settings) for settings in rows]
+    return {key for key in {key for row in given for key in row} if len({row.get(key, "") for row in given}) > 1}
+
+
+def _identity(cell: Cell) -> str:
+    return cell.content or cell.checkpoint
+
+
+def _checkpoint_names(runs: Sequence[Run]) -> dict[str, str]:
+    """Identity of a checkpoint -> its shortest name."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        if run.cell:
+            names[_identity(run.cell)].add(run.cell.checkpoint)
+    return {identity: min(found, key=lambda name: (len(name), name)) for identity, found in names.items()}
 
 
 def _newest(runs: Sequence[Run], superseded: list[Run]) -> Run:

@@ -21,6 +21,7 @@ from analysis.results import Cell, OtherKindError, Result, ResultError, parse_ob
 from vidmae.record import make_private_folder, write_atomic
 
 RUN, RESULT, FAILURE, CONFIG = "run.json", "result.json", "failure.json", "config.yaml"
+ARRAY = "cells.txt"  # in the folder of a job array: it holds a folder per task, and no run
 CACHE_SCHEMA = 1
 ERROR = "error"  # kind of a failure.json: the code failed, and would again
 
@@ -126,7 +127,7 @@ def _runs_below(folder: str, known: KnownRecords) -> Iterator[Run]:
         if run:
             yield run
         return
-    for entry in files.values():
+    for entry in files.values() if ARRAY not in files else ():
         if entry.is_dir(follow_symlinks=False):
             yield from _runs_below(entry.path, known)
 

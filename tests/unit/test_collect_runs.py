@@ -21,7 +21,10 @@ from analysis.scan import KnownRecords, scan
 from analysis.stats import over_seeds
 from analysis.subset import read_subset
 from tests.launching import ROOT
+from vidmae.cell_result import Learned, write_cell_result
+from vidmae.finetune_config import FinetuneConfig, FinetuneTrainConfig
 from vidmae.predictions import from_probabilities
+from vidmae.record import RunFolder
 
 Run = dict[str, Any]
 
@@ -38,8 +41,8 @@ def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, st
 
 def make_cell(checkpoint: str = "s-vith14", data: str = "ssv2", shots: int = 10, seed: int = 0, method: str = "finetune",
               overrides: dict[str, str] | None = None) -> Run:
-    return {"checkpoint": checkpoint, "checkpoint_content": "" if checkpoint == "scratch" else "ab" * 8, "data": data, "shots": shots,
-            "seed": seed, "method": method, "overrides": overrides or {}, "sweep": "fewshot"}
+    return {"checkpoint": checkpoint, "checkpoint_content": "" if checkpoint == "scratch" else f"of {checkpoint}", "data": data,
+            "shots": shots, "seed": seed, "method": method, "overrides": overrides or {}, "sweep": "fewshot"}
 
 
 def make_result(cell: Run, top1: Any, top5: Any, more: Run) -> Run:
@@ -93,6 +96,9 @@ def grid() -> dict[tuple[str, str], list[float]]:
     """200 runs: 2 checkpoints x 2 data sets x (2, 10, 50 shots, all) with different numbers of seeds; the top-1 of each cell."""
     draw, expected, written = np.random.default_rng(1), {}, 0
     for checkpoint in ("scratch", "s-vith14-0011aabb"):
+        Path("runs/arrays/1-fewshot/code").mkdir(parents=True, exist_ok=True)
+        Path("runs/arrays/1-fewshot/cells.txt").write_text("")
+        Path("runs/arrays/1-fewshot/code/result.json").write_text("no run")
         for data in ("ssv2", "kinetics"):
             for shots, seeds in ((2, 30), (10, 16), (50, 3), (0, 1)):
                 values = draw.uniform(0, 50, seeds)
@@ -173,15 +179,25 @@ def test_unlike_runs_never_meet_in_a_cell(capsys: pytest.CaptureFixture[str]) ->
     code, *_ = run(capsys)
     rows = {model: row["ssv2-10shot top1_pct"] for (model, source), row in rows_of("tables/fewshot.csv").items() if source == "runs"}
     assert code == 0 and rows == {
-        "m abababab finetune last center": "10.000", "m abababab linear last center": "8.000", "m abababab finetune val-best center": "12.000",
-        "m abababab finetune last 10x3": "11.000", "m abababab finetune last center train.layer_decay=0.9": "9.000",
+        "m of m finetune last center": "10.000", "m of m linear last center": "8.000", "m of m finetune val-best center": "12.000",
+        "m of m finetune last 10x3": "11.000", "m of m finetune last center train.layer_decay=0.9": "9.000",
         "m cdcdcdcd finetune last center": "7.000"}
     markdown = Path("tables/fewshot.md").read_text()
     assert markdown.count("**12.00 ± 0.00 (2)**") == markdown.count("**11.00 ± 0.00 (2)**") == 1  # val-best competes with its like only
-    assert "Selection of m abababab finetune val-best center: best look on the validation set itself, as in the paper: optimistic" in markdown
+    assert "Selection of m of m finetune val-best center: best look on the validation set itself, as in the paper: optimistic" in markdown
     assert "Views per clip: 10x3 (10 times, 3 crops, averaged), center (one, in the middle)." in markdown
     assert {row["selection"].split(";")[0].split(":")[0] for row in rows_of("tables/fewshot.csv").values()} == {
         "last step", "best look on the validation set itself, as in the paper", "--"}
+
+
+def test_a_checkpoint_is_its_content_whatever_it_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, name, content in ((0, "m", "run:01234567"), (1, "m-01234567", "run:01234567"), (0, "n", "run:00000000"),
+                                (0, "n-11111111", "run:11111111"), (1, "n", "run:11111111"), (0, "scratch", ""), (1, "scratch", "")):
+        write_run(make_cell(name, seed=seed) | {"checkpoint_content": content}, 10.0, 30.0, sign=content[-8:])
+    run(capsys)
+    table = rows_of("tables/fewshot.csv")
+    assert {model: row["ssv2-10shot top1_n"] for (model, source), row in table.items() if source == "runs"} == {
+        "m": "2", "n 00000000": "1", "n 11111111": "2", "scratch": "2"}
 
 
 def test_a_setting_that_all_runs_share_is_not_in_the_name(capsys: pytest.CaptureFixture[str]) -> None:
@@ -395,6 +411,20 @@ def test_accuracy_on_some_classes(capsys: pytest.CaptureFixture[str]) -> None:
         assert float(row[f"toys-10shot {metric}_pct"]) == pytest.approx(100 * np.mean(hits), abs=6e-4)
     assert not any("ssv2" in key for key in row) and "Only clips of 2 classes, guessed among all: a test." in err
     assert rows_of("tables/fewshot-few.csv")["chance", "1/classes"]["toys-10shot top1_pct"] == "16.667"
+
+
+def test_a_result_as_a_cell_itself_writes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    draw = np.random.default_rng(4)
+    for seed in (0, 1):
+        predictions = from_probabilities(draw.dirichlet(np.ones(6), 60), np.arange(60) % 6, np.arange(60), CLASSES)
+        folder = RunFolder(Path(f"runs/cell{seed}"))
+        folder.path.mkdir(parents=True)
+        config = FinetuneConfig(seed=seed, method="knn", train=FinetuneTrainConfig(init_name="mine", init_content="12" * 8))
+        write_cell_result(folder, config, predictions, Learned(12, None, None, 0.5, 0.25, 1))
+    code, *_ = run(capsys)
+    assert code == 0 and rows_of("tables/fewshot.csv")["mine", "runs"]["ssv2-10shot top1_n"] == "2"
+    listed = list(csv.DictReader(Path("tables/results.csv").read_text().splitlines()))
+    assert [(line["method"], line["selected_step"], line["clips"], line["train_clips"]) for line in listed] == [("knn", "--", "60", "12")] * 2
 
 
 def test_a_subset_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
