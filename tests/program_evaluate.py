@@ -1,6 +1,7 @@
-"""Evaluates a small classifier on every rank in all kinds of views and prints the predictions as JSON; see test_evaluate.py.
+"""Evaluates a small classifier on every rank and prints the predictions as JSON; see test_evaluate.py.
 
-    python -m tests.program_evaluate MANIFEST
+    python -m tests.program_evaluate MANIFEST views      in all kinds of views, and with a file that is gone
+    python -m tests.program_evaluate MANIFEST sharded    with ZeRO-3, before and after a step of training
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from vidmae.views import ViewSpec
 
 CLASSES = ["a", "b c", "[d]", "e", "f", "g"]
 SPEC = ViewSpec(num_frames=4, sampling_rate=4, target_fps=30.0, img_size=32, backend="decord")
-DATA = DataConfig(workers=0)
+DATA = DataConfig(workers=0, read_limit_s=0.0)
 VIEWS = ("center", "random", "2x3")
 
 
@@ -43,7 +44,7 @@ def classifier() -> VideoClassifier:
 
 def look(model: nn.Module, manifest: Manifest, ranks: Ranks, views: str, *, data: DataConfig = DATA, rows: Any = None,
          precision: str = "fp32", spec: ViewSpec = SPEC, batch: int = 2, **options: Any) -> Predictions:
-    some = np.arange(len(manifest)) if rows is None else np.array(rows)
+    some = np.arange(len(manifest)) if rows is None else np.array(rows, dtype=np.int64)
     return evaluate(model, manifest, some, CLASSES, EvaluateConfig(views=views, seed=1, batch=batch), spec, ranks,
                     precision=precision, data=data, **options)
 
@@ -66,7 +67,7 @@ class _Loss(nn.Module):
 
 
 def sharded(manifest: Manifest, ranks: Ranks) -> list[dict[str, Any]]:
-    """Before and after a training step with ZeRO-3, the second with dropout between."""
+    """Predictions with ZeRO-3 before and after a step of training."""
     from vidmae.engine import Engine
 
     loss = _Loss().train()
@@ -81,16 +82,15 @@ def sharded(manifest: Manifest, ranks: Ranks) -> list[dict[str, Any]]:
     return [*found, plain(look(inner, manifest, ranks, "center"))]
 
 
-def main(path: str) -> None:
-    ranks = dist.init("cpu")
-    torch.set_num_threads(1)
-    manifest = Manifest.read(Path(path))
+def in_all_views(manifest: Manifest, ranks: Ranks) -> dict[str, Any]:
+    """Predictions of each kind of view, and the error where a file is gone."""
     model = classifier()
     results: dict[str, Any] = {views: plain(look(model, manifest, ranks, views)) for views in VIEWS}
-    gone = manifest.path(len(manifest) - 2)
+    path = Path(manifest.path(len(manifest) - 2))
+    away = path.with_suffix(".away")
     ranks.barrier()
     if ranks.is_main:
-        Path(gone).rename(f"{gone}.away")
+        path.rename(away)
     ranks.barrier()
     try:
         look(model, manifest, ranks, "center")
@@ -98,12 +98,17 @@ def main(path: str) -> None:
         results["error"] = str(error)
     ranks.barrier()
     if ranks.is_main:
-        Path(f"{gone}.away").rename(gone)
-    ranks.barrier()
-    results["sharded"] = sharded(manifest, ranks)
-    print(json.dumps(results))
+        away.rename(path)
+    return results
+
+
+def main(path: str, what: str) -> None:
+    ranks = dist.init("cpu")
+    torch.set_num_threads(1)
+    manifest = Manifest.read(Path(path))
+    print(json.dumps({"views": in_all_views, "sharded": sharded}[what](manifest, ranks)))
     dist.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

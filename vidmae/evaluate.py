@@ -126,6 +126,8 @@ def _gather(share: _Share, manifest: Manifest, rows: np.ndarray, classes: Sequen
 
 
 def _check_labels(manifest: Manifest, rows: np.ndarray, classes: int) -> None:
+    if not len(rows):
+        raise ValueError("there are 0 clips to test (data.val_manifest)")
     label = manifest.class_index[rows]
     outside = np.flatnonzero((label < 0) | (label >= classes))
     if len(outside):

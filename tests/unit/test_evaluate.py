@@ -12,6 +12,7 @@ from tests.facilities import demo_clips, need
 from tests.program_evaluate import CLASSES, DATA, SPEC, VIEWS, classifier, look, plain
 from tests.ranks import run_ranks
 from vidmae import dist
+from vidmae.classifier import VideoClassifier
 from vidmae.decode import open_video, probe
 from vidmae.evaluate import GIVE_UP, view_spec
 from vidmae.finetune_config import EvaluateConfig, FinetuneConfig
@@ -27,9 +28,10 @@ def path(tmp_path_factory) -> Path:
     need("clips")
     need("ffmpeg")
     folder = tmp_path_factory.mktemp("labelled")
-    for source in demo_clips():
-        videos.ffmpeg("-i", source, "-an", "-vf", "scale=-2:72", *videos.X264, "-force_key_frames", "expr:gte(t,n_forced*1.4)",
-                      "-f", "segment", "-segment_time", "1.4", "-reset_timestamps", "1", folder / f"secret-{source.stem}-%d.mp4")
+    for source in (p for p in demo_clips() if "bunny" not in p.name):
+        videos.ffmpeg("-i", source, "-an", "-vf", "scale=-2:72", *videos.X264, "-preset", "ultrafast", "-force_key_frames",
+                      "expr:gte(t,n_forced*1.4)", "-f", "segment", "-segment_time", "1.4", "-reset_timestamps", "1",
+                      folder / f"secret-{source.stem}-%d.mp4")
     clips = [p for p in sorted(folder.iterdir()) if probe(str(p)).frames > 30][:10]
     sources = [Source(str(clip), CLASSES[i % 6]) for i, clip in enumerate(clips)]
     build(sources, folder / "m.csv", Check("decord", False), workers=1, time_limit_s=120, progress=lambda *_: None)
@@ -54,23 +56,27 @@ def alone(manifest, ranks) -> dict[str, Predictions]:
 
 
 def test_four_ranks_find_the_same_to_the_last_bit(path, alone):
-    found = run_ranks("tests.program_evaluate", str(path), world_size=4)
+    found = run_ranks("tests.program_evaluate", str(path), "views", world_size=4)
     for views in VIEWS:
         assert all(rank[views] == plain(alone[views]) for rank in found), views
     assert all(rank["error"].startswith("1 of 10 clips cannot be read (rows 9 of the manifest; the first: ") for rank in found)
     assert "secret" not in found[0]["error"]
-    before, after = found[0]["sharded"]
-    assert all(rank["sharded"] == [before, after] for rank in found)
-    before, after = (np.array(result["prob"], np.int32).view(np.float32) for result in (before, after))
+
+
+@pytest.mark.slow
+def test_sharded_weights_are_tested_by_ranks_with_more_and_fewer_batches_and_train_on(path, alone):
+    found = run_ranks("tests.program_evaluate", str(path), "sharded", world_size=2)
+    assert found[0] == found[1], "of 5 batches rank 0 has 3"
+    before, after = (np.array(result["prob"], np.int32).view(np.float32) for result in found[0])
     assert before == pytest.approx(alone["center"].prob, abs=1e-5), "ZeRO-3 multiplies with another kernel"
-    assert np.abs(after - before).max() > 1e-3, "a step of training lies between"
+    assert np.abs(after - before).max() > 1e-3
 
 
 def test_read_ahead_and_asked_again_it_is_the_same(manifest, ranks, alone):
     model, told = classifier().train(), []
     model.blocks[0].eval()
     training = [module.training for module in model.modules()]
-    again = look(model, manifest, ranks, "2x3", data=replace(DATA, workers=2), progress=lambda *of: told.append(of))
+    again = look(model, manifest, ranks, "2x3", data=replace(DATA, workers=1, read_limit_s=60.0), progress=lambda *of: told.append(of))
     assert plain(again) == plain(alone["2x3"])
     assert [module.training for module in model.modules()] == training
     assert told == [(i, 30) for i in range(1, 31)]
@@ -80,28 +86,29 @@ def test_read_ahead_and_asked_again_it_is_the_same(manifest, ranks, alone):
     assert len({str(plain(p)["prob"]) for p in alone.values()}) == 3, "views differ"
 
 
-@pytest.mark.parametrize("views", VIEWS)
-def test_predictions_are_those_worked_out_by_hand(manifest, alone, views):
-    model, spec, found = classifier().eval(), replace(SPEC, views=views, seed=1), alone[views]
+def by_hand(model: VideoClassifier, frames: np.ndarray, manifest: Manifest, row: int, views: str) -> np.ndarray:
+    """Softmax of a clip, view by view and out of all frames of its file, averaged."""
+    spec, content, total = replace(SPEC, views=views, seed=1), int(manifest.content[row]), 0
+    for view in range(number := 6 if views == "2x3" else 1):
+        which = view_frames(spec, view, content=content, total_frames=len(frames), fps=float(manifest.fps[row]))
+        box, flip = view_box(spec, view, content=content, height=frames.shape[1], width=frames.shape[2])
+        with torch.no_grad():
+            scores = model(crop_resize(frames, which, box, 32, flip=flip)[None])[0].double().numpy()
+        total = total + np.exp(scores) / np.exp(scores).sum() / number
+    return total
+
+
+def test_predictions_are_those_worked_out_by_hand(manifest, alone):
+    model = classifier().eval()
     for row in range(len(manifest)):
-        content, probabilities = int(manifest.content[row]), []
-        with open_video(manifest.path(row), "pyav") as video:
+        with open_video(manifest.path(row), "decord") as video:
             frames = video.read(np.arange(video.num_frames))
-        for view in range(6 if views == "2x3" else 1):
-            which = view_frames(spec, view, content=content, total_frames=len(frames), fps=float(manifest.fps[row]))
-            box, flip = view_box(spec, view, content=content, height=frames.shape[1], width=frames.shape[2])
-            clip = crop_resize(frames, which, box, 32, flip=flip)
-            with torch.no_grad():
-                probabilities.append(model(clip[None])[0].double().exp())
-            probabilities[-1] /= probabilities[-1].sum()
-        mean = torch.stack(probabilities).mean(0).numpy()
-        assert found.label[row] == manifest.class_index[row]
-        assert found.prob[row] == pytest.approx(mean[found.label[row]], abs=2e-3), "decoders differ by rounding of colours"
-        assert found.content[row] == manifest.content[row]
-        best = np.sort(mean)[::-1]
-        if np.diff(best).max() < -4e-3:
+        for views, found in alone.items():
+            mean = by_hand(model, frames, manifest, row, views)
+            assert found.label[row] == manifest.class_index[row] and found.content[row] == manifest.content[row]
+            assert found.prob[row] == pytest.approx(mean[found.label[row]], abs=1e-6)
             assert found.top5[row].tolist() == np.argsort(-mean)[:5].tolist()
-    assert found.prob.std() > 0.02
+    assert alone["center"].classes.tolist() == CLASSES and alone["center"].prob.std() > 0.02
 
 
 def test_numbers_of_training_are_those_of_the_test(manifest, ranks, alone):
@@ -111,7 +118,7 @@ def test_numbers_of_training_are_those_of_the_test(manifest, ranks, alone):
     assert 0 < np.abs(whole.prob - alone["center"].prob).max() < 0.05
 
 
-def test_what_cannot_be_tested_is_refused(manifest, ranks, tmp_path):
+def test_what_cannot_be_tested_is_refused(manifest, ranks):
     model = classifier()
     with torch.no_grad():
         model.head.bias[2] = float("nan")
@@ -120,6 +127,8 @@ def test_what_cannot_be_tested_is_refused(manifest, ranks, tmp_path):
     odd = replace(manifest, class_index=np.where(np.arange(10) == 3, 6, manifest.class_index))
     with pytest.raises(ValueError, match=r"1 of 10 clips have a class index outside 0 to 5 \(the first: row 4 of the manifest"):
         look(classifier(), odd, ranks, "center")
+    with pytest.raises(ValueError, match="0 clips to test"):
+        look(classifier(), manifest, ranks, "center", rows=[])
 
 
 def test_it_gives_up_where_the_disk_is_gone(ranks, manifest, tmp_path):
