@@ -231,4 +231,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would only be in each other's way beside the pool's
     sys.exit(main())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from jobs.demo_clips import FRAMES, MOTIONS, SHOTS, SIZE_PX, decode, encode, main, render, scenes
@@ -74,7 +75,10 @@ def shifts_px(clip: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "clips"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     assert main(["--out", str(folder), "--clips", str(CLIPS)]) == 0
+    torch.set_num_threads(threads)
     return folder
 
 
@@ -166,7 +170,7 @@ def test_the_manifests_fit_each_other(out: Path, tmp_path: Path, capsys: pytest.
     for name, path in zip(SHOTS, made, strict=True):
         assert prepare(["manifest", str(out / name), "--labels", "folders", "--no-verify", "--workers", "1", "--out", path]) == 0
     assert prepare(["check", *made]) == 0
-    said = f"{20} videos to train on and {20} to validate on share no recording; {len(MOTIONS)} classes"
+    said = f"{len(MOTIONS) * CLIPS} videos to train on and {len(MOTIONS) * CLIPS} to validate on share no recording; {len(MOTIONS)} classes"
     assert said in capsys.readouterr().err
     assert prepare(["shots", made[0], "--shots", str(CLIPS)]) == 0
 
