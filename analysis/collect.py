@@ -148,7 +148,9 @@ def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version
     if keep and runs:
         known.write()
     if subset:
-        runs = on_subset(runs, subset)
+        everything, runs = len(runs), on_subset(runs, subset)
+        if left_out := everything - len(runs):
+            print(f"left out: {left_out} runs on other data sets than {subset.data} (--subset)", file=sys.stderr)
     return groups.group(runs, versions) if runs else None
 
 

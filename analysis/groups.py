@@ -8,7 +8,7 @@ the validation set that it was tested on. Those that differ among the runs join 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis.lines import Line, Published, kind_of
@@ -79,11 +79,11 @@ def group(runs: Iterable[Run], versions: list[Version]) -> Grouped:
     failed: list[Run] = []
     for run in runs:
         (known if run.cell else failed).append(run)
-    tested, called = _validation_sets(known), _checkpoint_names(known)
+    several, called = _with_several_validation_sets(known), _checkpoint_names(known)
     gathered: dict[tuple[str, Settings], dict[Task, dict[int, list[Run]]]] = {}
     for run in known:
         assert run.cell is not None
-        row = gathered.setdefault((_identity(run.cell), _settings(run, run.cell, tested)), {})
+        row = gathered.setdefault((_identity(run.cell), _settings(run, run.cell, several)), {})
         row.setdefault(task_of(run.cell), {}).setdefault(run.cell.seed, []).append(run)
     differing = _differing([settings for _, settings in gathered])
     alike = Counter(called.values())
@@ -100,24 +100,19 @@ def group(runs: Iterable[Run], versions: list[Version]) -> Grouped:
     return Grouped(sorted(groups, key=lambda group: _rank(group, versions)), superseded, failed)
 
 
-def _settings(run: Run, cell: Cell, tested: Mapping[str, Callable[[Run], str]]) -> Settings:
+def _settings(run: Run, cell: Cell, several: set[str]) -> Settings:
+    tested = f"{cell.data}:{run.result.clips}clips/{run.result.classes}" if run.result and cell.data in several else ""
     return (("method", cell.method), ("select", cell.select), ("views", cell.views),
-            *((f"override {key}", f"{key}={value}") for key, value in cell.overrides), ("tested", tested[cell.data](run)))
+            *((f"override {key}", f"{key}={value}") for key, value in cell.overrides), ("tested", tested))
 
 
-def _validation_sets(runs: Sequence[Run]) -> dict[str, Callable[[Run], str]]:
-    """Data set -> what names the validation set of a run on it: nothing, where all runs were tested on the same."""
-    found: dict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
+def _with_several_validation_sets(runs: Sequence[Run]) -> set[str]:
+    """The data sets whose runs were tested on different clips or classes."""
+    found: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for run in runs:
-        if run.cell:
-            sets = found[run.cell.data]
-            if run.result:
-                sets[run.result.clips, run.result.classes] += 1
-
-    def namer(data: str, several: bool) -> Callable[[Run], str]:
-        return lambda run: f"{data}:{run.result.clips}clips/{run.result.classes}" if several and run.result else ""
-
-    return {data: namer(data, len(sets) > 1) for data, sets in found.items()}
+        if run.cell and run.result:
+            found[run.cell.data].add((run.result.clips, run.result.classes))
+    return {data for data, sets in found.items() if len(sets) > 1}
 
 
 def _differing(rows: Sequence[Settings]) -> set[str]:

@@ -409,6 +409,7 @@ def test_accuracy_on_some_classes(capsys: pytest.CaptureFixture[str]) -> None:
     for k, metric in ((1, "top1"), (5, "top5")):
         hits = [np.mean([true in np.argsort(-p)[:k] for p, true in zip(prob, label, strict=True) if true < 2]) for prob, label in predicted]
         assert float(row[f"toys-10shot {metric}_pct"]) == pytest.approx(100 * np.mean(hits), abs=6e-4)
+    assert "left out: 1 runs on other data sets than toys (--subset)" in err
     assert not any("ssv2" in key for key in row) and "Only clips of 2 classes, guessed among all: a test." in err
     assert rows_of("tables/fewshot-few.csv")["chance", "1/classes"]["toys-10shot top1_pct"] == "16.667"
 
