@@ -85,19 +85,25 @@ def group(runs: Iterable[Run], versions: list[Version]) -> Grouped:
         assert run.cell is not None
         row = gathered.setdefault((_identity(run.cell), _settings(run, run.cell, several)), {})
         row.setdefault(task_of(run.cell), {}).setdefault(run.cell.seed, []).append(run)
-    differing = _differing([settings for _, settings in gathered])
-    alike = Counter(called.values())
+    names = _row_names(list(gathered), called)
     groups: list[Group] = []
     superseded: list[Run] = []
     for (identity, settings), by_task in gathered.items():
-        cells = {}
-        for task, by_seed in by_task.items():
-            cells[task] = [_newest(by_seed[seed], superseded) for seed in sorted(by_seed)]
-        checkpoint = called[identity]
-        content = [identity.removeprefix("run:")[:MOST_DIGITS]] if alike[checkpoint] > 1 else []
-        name = " ".join([checkpoint, *content, *(value for key, value in settings if value and key in differing)])
-        groups.append(Group(name, checkpoint, dict(settings)["select"], cells))
+        cells = {task: [_newest(by_seed[seed], superseded) for seed in sorted(by_seed)] for task, by_seed in by_task.items()}
+        groups.append(Group(names[identity, settings], called[identity], dict(settings)["select"], cells))
     return Grouped(sorted(groups, key=lambda group: _rank(group, versions)), superseded, failed)
+
+
+def _row_names(rows: Sequence[tuple[str, Settings]], called: Mapping[str, str]) -> dict[tuple[str, Settings], str]:
+    """The name of each row: the checkpoint's, its content where two are called alike, and the settings that differ."""
+    differing = _differing([settings for _, settings in rows])
+    alike = Counter(called.values())
+    names = {}
+    for identity, settings in rows:
+        content = [identity.removeprefix("run:")[:MOST_DIGITS]] if alike[called[identity]] > 1 else []
+        shown = [value for key, value in settings if value and key in differing]
+        names[identity, settings] = " ".join([called[identity], *content, *shown])
+    return names
 
 
 def _settings(run: Run, cell: Cell, several: set[str]) -> Settings:
@@ -135,7 +141,7 @@ def _checkpoint_names(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _newest(runs: Sequence[Run], superseded: list[Run]) -> Run:
-    """Of the runs of one cell and seed the newest result, else the first; the others are set aside, and say so."""
+    """Of the runs of one cell and seed the newest result, else one of them; the others go to `superseded`, and say so."""
     chosen = max(runs, key=lambda run: (run.result.finished if run.result else -1.0, run.path))
     superseded += [replace(run, status=SUPERSEDED, said=f"the cell's newest result is in {chosen.path}" if chosen.result else
                            f"the cell's run is {chosen.path}") for run in runs if run is not chosen]
