@@ -140,7 +140,7 @@ def _identity(e: Experiment, command: list[str]) -> dict[str, Any]:
         "schema": SCHEMA, "kind": KIND, "name": e.config.name, "signature": e.signature,
         "created": before.get("created", _now()), "command": before.get("command", command),
         "data": e.data.name, "manifest": str(e.data.manifest), "manifest_sha256": e.summary.csv_sha256,
-        "content_sha256": e.summary.content_sha256, "videos": e.summary.videos,
+        "content_sha256": e.summary.content_sha256, "videos": e.summary.videos, "fraction": e.summary.fraction,
         "plan": {
             "world_size": plan.world_size, "micro_batch": plan.micro_batch, "grad_accum": plan.grad_accum,
             "global_batch": e.config.train.global_batch, "total_steps": plan.schedule.total_steps,

@@ -75,6 +75,7 @@ class Summary:
         csv_bytes: Size of the csv.
         csv_sha256: Hash of the csv.
         content_sha256: Hash of contents and labels in row order, the same wherever the files lie.
+        fraction: What it is a fraction of, and how that was chosen (vidmae/history.py); None for a whole data set.
     """
 
     schema: int
@@ -88,6 +89,7 @@ class Summary:
     csv_bytes: int
     csv_sha256: str
     content_sha256: str
+    fraction: dict[str, Any] | None = None
 
     @property
     def hours(self) -> float:
@@ -144,6 +146,31 @@ def read_rows(path: Path) -> tuple[Summary, Iterator[list[str]]]:
     if next(rows) != list(COLUMNS):
         raise ManifestError(f"{path} has other columns than {', '.join(COLUMNS)}; make it again with: {HOW_TO_MAKE}")
     return summary, rows
+
+
+def read_all(path: Path) -> tuple[Summary, list[Row]]:
+    """Totals of a manifest and all of its rows as objects: for making other manifests, not for training.
+
+    Raises:
+        ManifestError: It is missing, cut, changed since it was made, or has no row.
+    """
+    summary, rows = read_rows(path)
+    return summary, [_row(dict(zip(COLUMNS, row, strict=True))) for row in rows]
+
+
+def write_part(out: Path, rows: Iterable[Row], whole: Summary, fraction: dict[str, Any]) -> Summary:
+    """Write some rows of a manifest as a manifest of their own, with its summary.
+
+    Args:
+        out: The csv to write.
+        rows: In any order.
+        whole: Totals of the manifest that they are of; the files are not checked again.
+        fraction: What the summary says of the choice.
+    Returns:
+        The totals.
+    """
+    chosen = sorted(rows, key=lambda row: row.path)
+    return _write(out, chosen, [], Check(whole.backend, whole.verified), fraction)
 
 
 _KINDS: dict[str, Callable[[str], Any]] = {"q": int, "l": int, "d": float, "Q": partial(int, base=16)}
@@ -416,18 +443,19 @@ def _unchanged(row: Row) -> bool:
     return (stat.st_size, stat.st_mtime_ns) == (row.bytes, row.mtime_ns)
 
 
-def _write(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check) -> Summary:
+def _write(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: dict[str, Any] | None = None,
+           ) -> Summary:
     data = _csv_bytes(COLUMNS, (tuple(asdict(row).values()) for row in rows))
     contents = "".join(f"{row.content} {row.label}\n" for row in rows)
     summary = Summary(
         schema=SCHEMA, videos=len(rows), unreadable=len(bad), seconds=sum(row.seconds for row in rows),
         bytes=sum(row.bytes for row in rows), classes=len({row.label for row in rows} - {""}), backend=check.backend,
         verified=check.verify, csv_bytes=len(data), csv_sha256=hashlib.sha256(data).hexdigest(),
-        content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest())
+        content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest(), fraction=fraction)
     make_private_folder(out.parent)
     write_atomic(unreadable_path(out), _csv_bytes(("path", "reason"), bad))
     write_atomic(out, data)
-    write_json(summary_path(out), asdict(summary))
+    write_json(summary_path(out), {key: value for key, value in asdict(summary).items() if value is not None})
     return summary
 
 

@@ -241,7 +241,8 @@ def test_contents_are_numbers_and_some_rows_are_a_manifest(tmp_path):
 
 def test_the_summary_is_read_without_numpy_work_or_decoders(tmp_path):
     out = written(tmp_path, [row()])
-    assert json.loads(m.summary_path(out).read_text()) == asdict(read_summary(out))
+    record = json.loads(m.summary_path(out).read_text())
+    assert record == {key: value for key, value in asdict(read_summary(out)).items() if value is not None}
     code = ("import sys; from pathlib import Path; from vidmae.manifest import read_summary;"
             "read_summary(Path(sys.argv[1])); assert not {'torch', 'av', 'decord'} & set(sys.modules)")
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code, str(out)]) == 0
