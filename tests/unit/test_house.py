@@ -29,6 +29,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "decord": {"vidmae.decode"},
     "av": {"vidmae.decode"},
     "pandas": {"analysis"},
+    "matplotlib": {"analysis"},
     "safetensors": {"vidmae.weights"},
     "sklearn": {"vidmae.probes"},
 }
