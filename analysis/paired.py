@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.fits import LEVEL
-from analysis.series import METRICS, Results
+from analysis.series import METRICS, Result, Results
 from analysis.sheets import Sheet
 
 SUBSETS = {"contiguous", "random", "spread"}
@@ -65,20 +65,23 @@ def compare(results: Results, first: str, second: str) -> list[Paired]:
             raise ValueError(f"there is no series {name!r}; there are: {', '.join(map(repr, results.series()))} (--compare)")
     if first == second:
         raise ValueError(f"--compare names {first!r} twice; give two series")
-    same_at = 1.0 if results.axis == "fraction" and {first, second} <= SUBSETS else None
     found = [paired for task in results.tasks(first) for metric in range(len(METRICS))
-             if (paired := _pair(results, (first, second), task, metric, same_at)).differences]
+             if (paired := _pair(results, (first, second), task, metric)).differences]
     if not found:
         raise ValueError(f"{first!r} and {second!r} have no task, {results.axis} and seed in common (--compare)")
     return found
 
 
-def _pair(results: Results, names: tuple[str, str], task: str, metric: int, same_at: float | None) -> Paired:
-    one, other = ({(float(f"{row.amount:.6g}"), row.seed): pct for row in results.of(name, task)
-                   if (pct := row.pct[metric]) is not None and row.amount != same_at} for name in names)
-    both = sorted(one.keys() & other.keys())
+def _pair(results: Results, names: tuple[str, str], task: str, metric: int) -> Paired:
+    one, other = ({(float(f"{row.amount:.6g}"), row.seed): (pct, row.run) for row in results.of(name, task)
+                   if (pct := row.pct[metric]) is not None and not _is_whole(row, results, names)} for name in names)
+    both = sorted(key for key in one.keys() & other.keys() if not one[key][1] or one[key][1] != other[key][1])
     return Paired(task, metric, [amount for amount, _ in both], [seed for _, seed in both],
-                  [one[key] - other[key] for key in both], len(one.keys() ^ other.keys()))
+                  [one[key][0] - other[key][0] for key in both], len(one.keys() ^ other.keys()))
+
+
+def _is_whole(row: Result, results: Results, names: tuple[str, str]) -> bool:
+    return results.axis == "fraction" and row.amount == 1 and set(names) <= SUBSETS
 
 
 def paired_sheet(found: Sequence[Paired], results: Results, first: str, second: str) -> Sheet:

@@ -1,11 +1,13 @@
 """How accuracy grows with the amount of pretraining video, and what a hundred times as much would buy, with intervals.
 
+    python analysis/scaling.py
     python analysis/scaling.py --published
     python analysis/scaling.py --results scaling.csv --compare contiguous,random
 
 Fits accuracy = a + b log10(amount), a power law with a ceiling and a logistic curve to each task, compares them by AICc and
-by leaving out each amount, and carries them on to x10 and x100. --published takes the paper's own numbers, child S and its
-fractions. --results is CSV with the columns fraction (or hours), task, seed, top1_pct and, as there are, top5_pct, series.
+by leaving out each amount, and carries them on to x10 and x100. Results are those of the few-shot runs in runs/ whose
+checkpoint was pretrained on a fraction; --published takes the paper's own numbers, child S and its fractions; --results is
+CSV with the columns fraction (or hours), task, seed, top1_pct and, as there are, top5_pct, series.
 Standard output is the paths of the files that were written: tables as CSV, Markdown and LaTeX, a figure per task as PNG and
 SVG; standard error has the table of fits, and what is missing.
 
@@ -41,11 +43,15 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    source = what.add_mutually_exclusive_group(required=True)
+    source = what.add_mutually_exclusive_group()
+    source.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER",
+                        help="fit the results of the runs in this folder (default: %(default)s)")
     source.add_argument("--results", type=Path, metavar="FILE.csv", help="fit these results")
     source.add_argument("--published", action="store_true", help="fit the published results, v1 and v3")
     what.add_argument("--compare", metavar="A,B", help="also compare two series, paired by task, amount and seed: "
                                                        "contiguous,random, or s,say at equal hours")
+    what.add_argument("--axis", choices=("fraction", "hours"),
+                      help="amounts of --runs (default: fraction, unless a fraction was chosen by hours)")
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, default=Path("tables"), metavar="FOLDER",
                      help="where tables and figures go (default: %(default)s)")
@@ -73,9 +79,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def load(args: argparse.Namespace) -> Results:
     """The results that were asked for."""
+    from analysis.scaling_runs import read_runs
     from analysis.series import published_results, read_results
 
-    return published_results() if args.published else read_results(args.results)
+    if args.published:
+        return published_results()
+    return read_results(args.results) if args.results else read_runs(args.runs, args.axis)
 
 
 def analyse(results: Results, pair: str | None) -> tuple[list[Study], list[Sheet], list[str]]:
@@ -91,7 +100,7 @@ def analyse(results: Results, pair: str | None) -> tuple[list[Study], list[Sheet
 
     studies, failed = study_all(results)
     if not studies:
-        raise ValueError("; ".join(failed) or "there is no accuracy in the results")
+        raise ValueError("; ".join(failed or results.lost) or "there is no accuracy in the results")
     sheets = [fits_sheet(studies, results), left_out_sheet(studies, results)]
     if any(len(each.by_seed) > 1 for each in studies):
         sheets.append(seeds_sheet(studies, results.whole))

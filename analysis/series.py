@@ -41,6 +41,7 @@ class Result:
         amount: Of pretraining data: share of the recordings or hours.
         seed: Which repeat.
         pct: Top-1 and top-5 accuracy, 0 to 100; None where there is none.
+        run: The pretraining run, where it is known.
     """
 
     series: str
@@ -48,6 +49,7 @@ class Result:
     amount: float
     seed: int
     pct: tuple[float | None, float | None]
+    run: str = ""
 
     @property
     def key(self) -> tuple[str, str, float, int]:
@@ -63,11 +65,13 @@ class Results:
         axis: What amounts are.
         rows: In the order of the source.
         source: For the tables' footer.
+        lost: What the source should hold and does not, apart from rows without a value.
     """
 
     axis: Axis
     rows: Sequence[Result]
     source: str
+    lost: Sequence[str] = ()
 
     @property
     def whole(self) -> float:
@@ -95,7 +99,7 @@ def points(rows: Sequence[Result], metric: int) -> Points:
 
 def missing(results: Results) -> list[str]:
     """What is not there: every amount of a series is expected in each of its tasks, for each of the task's seeds."""
-    said = []
+    said = list(results.lost)
     for series in results.series():
         amounts = sorted({row.amount for row in results.rows if row.series == series})
         for task in results.tasks(series):

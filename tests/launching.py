@@ -96,14 +96,14 @@ def write_cell_profile(folder: Path, name: str = "cells", pretrain: str = "", **
     return profile
 
 
-def write_manifest(path: Path, *, videos: int = 64, content: str = "a") -> Path:
+def write_manifest(path: Path, *, videos: int = 64, content: str = "a", fraction: dict | None = None) -> Path:
     """Write a manifest that has totals and no rows: all that a launcher reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("not read by the launcher\n")
     digest = hashlib.sha256(content.encode()).hexdigest()
     summary = Summary(schema=SCHEMA, videos=videos, unreadable=0, seconds=60.0 * videos, bytes=1, classes=0,
                       backend="decord", verified=True, csv_bytes=path.stat().st_size, csv_sha256=digest,
-                      content_sha256=digest)
+                      content_sha256=digest, fraction=fraction)
     summary_path(path).write_text(json.dumps(asdict(summary)))
     return path
 

@@ -227,7 +227,7 @@ def write_fraction(out: Path, history: History, amount: Amount) -> Summary:
     rows, choice = beginning(history.rows, amount), history.choice
     return write_part(out, rows, history.whole, {
         "of": history.path.stem, "of_content_sha256": history.whole.content_sha256, "of_videos": len(history.rows),
-        "of_hours": sum(row.seconds for row in history.rows) / 3600,
+        "of_hours": sum(row.seconds for row in history.rows) / 3600, "has_hours": sum(row.seconds for row in rows) / 3600,
         "share": None if amount.share is None else float(amount.share), "hours": amount.hours, "subset": choice.subset,
         "seed": (choice.seed or 0) if choice.subset == "random" else None, **_said(history, len(rows))})
 

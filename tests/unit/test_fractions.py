@@ -194,10 +194,13 @@ def test_the_command_writes_manifests_that_are_read_as_any_other(small, tmp_path
     record = json.loads(Path(out[1]).with_suffix(".json").read_text())
     assert record["verified"] and record["backend"] == "decord"
     assert record["fraction"] == {
-        "of": "s", "of_content_sha256": whole.content_sha256, "of_videos": 300, "of_hours": 5.0, "share": 0.1, "hours": None,
+        "of": "s", "of_content_sha256": whole.content_sha256, "of_videos": 300, "of_hours": 5.0, "has_hours": 0.5, "share": 0.1, "hours": None,
         "subset": "contiguous", "seed": None, "children": ["S"], "recordings": 5, "days": 5, "age_since": "first recording",
         "age_days": [0.0, pytest.approx(12, abs=0.5)]}
     assert "fraction" not in json.loads(small.with_suffix(".json").read_text())
+    launched = cli("pretrain.py", "--recipe", "demo", "--data", out[1], "--dry-run", "--cluster", "local", "--gpus-per-node", "0",
+                   "--cpus-per-task", "1", cwd=tmp_path)
+    assert launched.returncode == 0 and "s-0.1-contiguous" in launched.stderr, launched.stderr
 
 
 def test_random_has_its_seed_in_the_name(small, tmp_path):
