@@ -12,8 +12,9 @@ from analysis.fits import CEILING, LINE, Fit, FitError
 from analysis.series import METRICS, Results
 from analysis.sheets import Sheet
 
-INTERVALS = ("[95 %]: confidence interval of slope and gain, prediction interval of one further run at x10 and x100, "
-             "by Student's t; approximate for the curves. Clipped to 0 and 100 %; * marks a value that was above.")
+INTERVALS = ("[95 %]: confidence interval of slope and gain, prediction interval of one further run at x10 and x100 (of means: of "
+             "the mean of as many runs), by Student's t; approximate for the curves. Clipped to 0 and 100 %; * marks what was "
+             "above.")
 JUDGED = ("left out: root mean square error, in points, of each amount foreseen from the others. n too small: AICc needs 5 "
           "points for the line, 6 for the curves. best by: lowest AICc, where all have one; lowest error left out.")
 SINGLE = ("One run per amount of data ({tasks}): the intervals are the regression's, from how far the points lie from the "

@@ -73,8 +73,13 @@ class Study:
 
     @property
     def banded(self) -> Fit:
-        """The line whose intervals are drawn: with repeats that of the means, since repeats tell nothing of the form."""
-        return self.means.fit if self.means else self.line
+        """The line whose intervals are drawn: that of the means where repeats alone do not explain how far those lie off."""
+        return self.means.fit if self.means and self.bent else self.line
+
+    @property
+    def bent(self) -> bool:
+        """Whether the means of the amounts lie further from the line than repeats explain."""
+        return self.lack is not None and self.lack < DOUBTFUL
 
     @property
     def repeated(self) -> bool:
@@ -140,7 +145,7 @@ def warnings(studies: Iterable[Study], whole: float) -> list[str]:
                 top = float(judged.fit.at(math.log10(whole) + DECADES[-1])[0])
                 said.append(f"{each.name}: the {judged.name} fit passes 100 % at x{factor:.3g} of the data ({top:.1f} % at "
                             "x100); it is shown clipped at 100 %")
-        if each.lack is not None and each.lack < DOUBTFUL:
+        if each.bent:
             said.append(f"{each.name}: the means of the amounts lie further from the line than repeats explain (F test, p = "
                         f"{each.lack:.2g}): repeats make its intervals too narrow, go by {MEANS}")
     return said

@@ -116,7 +116,7 @@ def _bands(panel: Axes, line: Fit, x: np.ndarray, scale: float) -> None:
     low, high = (np.clip(side, 0, CEILING) for side in line.confidence(x))
     panel.fill_between(scale * 10 ** x, low, high, color=BLUE, alpha=0.25, linewidth=0, label="95 % confidence of the line")
     low, high = (np.clip(side, 0, CEILING) for side in line.prediction(x))
-    for side, label in ((low, "95 % prediction of a run"), (high, None)):
+    for side, label in ((low, "95 % prediction"), (high, None)):
         panel.plot(scale * 10 ** x, side, color=BLUE, linewidth=0.8, linestyle=(0, (6, 2, 1, 2)), label=label)
 
 

@@ -135,6 +135,16 @@ def test_repeats_show_what_seeds_change_and_aicc_becomes_a_number(capsys, tmp_pa
     assert seeds[0]["slope_low"] == "--"  # none is claimed for one seed
 
 
+def test_repeats_that_agree_on_a_bend_do_not_make_the_line_certain() -> None:
+    bend = {0.001: 2.0, 0.01: -2.0, 0.1: -2.0, 1.0: 2.0}
+    rows = [Result("", "k", share, seed, (20 + 4 * math.log10(share) + bend[share] + 0.1 * seed, None)) for share in SHARES for seed in range(3)]
+    (found,), _ = study_all(Results("fraction", rows, "x"))
+    assert found.bent and len(found.banded.points.x) == 4 and "repeats make its intervals too narrow" in warnings([found], 1.0)[-1]
+    straight = [Result("", "k", row.amount, row.seed, (20 + 4 * math.log10(row.amount) + (row.seed - 1), None)) for row in rows]
+    (found,), _ = study_all(Results("fraction", straight, "x"))
+    assert not found.bent and len(found.banded.points.x) == 12
+
+
 def test_a_missing_fraction_is_said_with_the_points_that_are_left(capsys, tmp_path) -> None:
     rows = [row for row in made() if not (row["task"] == "ssv2-10shot" and row["fraction"] == 0.1)]
     rows[0]["top5_pct"] = ""
@@ -198,7 +208,7 @@ def test_figures_are_pictures_and_the_same_again(capsys, tmp_path) -> None:
     tree = ElementTree.parse(tmp_path / "a" / names[1])
     words = {"".join(node.itertext()).strip() for node in tree.iter("{http://www.w3.org/2000/svg}text")}
     assert {"Share of the recordings (%)", "Top-1 accuracy (%)", "Top-5 accuracy (%)", "log-linear", "power law", "logistic", "runs",
-            "published v1", "published v3", "95 % confidence of the line", "95 % prediction of a run", "10000"} <= words
+            "published v1", "published v3", "95 % confidence of the line", "95 % prediction", "10000"} <= words
     other = {"".join(node.itertext()).strip() for node in ElementTree.parse(tmp_path / "a" / names[3]).iter("{http://www.w3.org/2000/svg}text")}
     assert "published v3" not in other  # nothing published in this task
 
