@@ -12,8 +12,8 @@ from analysis.fits import CEILING, LINE, Fit, FitError
 from analysis.series import METRICS, Results
 from analysis.sheets import Sheet
 
-INTERVALS = ("[95 %]: confidence interval of slope and gain, prediction interval of one further run at x10 and x100 (of means: of "
-             "the mean of as many runs), by Student's t; approximate for the curves. Clipped to 0 and 100 %; * marks what was "
+INTERVALS = ("[95 %]: confidence interval of slope and gain, prediction interval of a further run (of means: of the mean of "
+             "as many) at x10 and x100, by Student's t; approximate for the curves. Clipped to 0 and 100 %; * marks a value "
              "above.")
 JUDGED = ("left out: root mean square error, in points, of each amount foreseen from the others. n too small: AICc needs 5 "
           "points for the line, 6 for the curves. best by: lowest AICc, where all have one; lowest error left out.")
@@ -107,9 +107,12 @@ def _texts(line: Mapping[str, object]) -> list[str]:
     return [*_words(line, "series", "task", "metric", "fit", "points"),
             around("slope_per_decade", "slope_low", "slope_high", 2), f"{_number(line['x1_pct']):.2f}",
             around("x10_pct", "x10_low_pct", "x10_high_pct"), around("x100_pct", "x100_low_pct", "x100_high_pct"),
-            around("gain_x100", "gain_x100_low", "gain_x100_high"), f"{_number(line['r2']):.3f}",
-            "n too small" if line["aicc"] is None else f"{_number(line['aicc']):.1f}",
-            "--" if line["left_out_rms"] is None else f"{_number(line['left_out_rms']):.2f}", *_words(line, "chosen_by")]
+            around("gain_x100", "gain_x100_low", "gain_x100_high"), _maybe(line["r2"], 3),
+            _maybe(line["aicc"], 1, "n too small"), _maybe(line["left_out_rms"], 2), *_words(line, "chosen_by")]
+
+
+def _maybe(value: object, digits: int, nothing: str = "--") -> str:
+    return nothing if value is None else f"{_number(value):.{digits}f}"
 
 
 def _number(value: object) -> float:

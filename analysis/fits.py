@@ -99,10 +99,10 @@ class Fit:
         return len(self.points.x) - len(self.values)
 
     @property
-    def r2(self) -> float:
-        """Share of the variance that the curve explains; NaN where there is none."""
+    def r2(self) -> float | None:
+        """Share of the variance that the curve explains; None where there is none."""
         total = float(((self.points.y - self.points.y.mean()) ** 2).sum())
-        return 1 - self.rss / total if total else math.nan
+        return 1 - self.rss / total if total else None
 
     @property
     def aicc(self) -> float | None:
