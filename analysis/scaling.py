@@ -87,9 +87,12 @@ def load(args: argparse.Namespace) -> Results:
     return read_results(args.results) if args.results else read_runs(args.runs, args.axis)
 
 
-def analyse(results: Results, pair: str | None) -> tuple[list[Study], list[Sheet], list[str]]:
+def analyse(results: Results, given: str | None) -> tuple[list[Study], list[Sheet], list[str]]:
     """All fits, their tables, and what is missing.
 
+    Args:
+        results: What to fit.
+        given: What --compare says.
     Raises:
         ValueError: Not one task can be fitted, or the two series cannot be compared.
     """
@@ -98,18 +101,28 @@ def analyse(results: Results, pair: str | None) -> tuple[list[Study], list[Sheet
     from analysis.paired import compare, paired_sheet
     from analysis.series import missing
 
+    compared = [paired_sheet(compare(results, *pair), results, *pair)] if (pair := two_series(given)) else []
     studies, failed = study_all(results)
     if not studies:
         raise ValueError("; ".join(failed or results.lost) or "there is no accuracy in the results")
     sheets = [fits_sheet(studies, results), left_out_sheet(studies, results)]
     if any(len(each.by_seed) > 1 for each in studies):
         sheets.append(seeds_sheet(studies, results.whole))
-    if pair is not None:
-        first, comma, second = (word.strip() for word in pair.partition(","))
-        if not comma:
-            raise ValueError(f"--compare {pair} is not two series, such as contiguous,random")
-        sheets.append(paired_sheet(compare(results, first, second), results, first, second))
-    return studies, sheets, missing(results) + failed
+    return studies, sheets + compared, missing(results) + failed
+
+
+def two_series(given: str | None) -> tuple[str, str] | None:
+    """What --compare names; None without it.
+
+    Raises:
+        ValueError: It does not name two.
+    """
+    if given is None:
+        return None
+    first, comma, second = (word.strip() for word in given.partition(","))
+    if not comma:
+        raise ValueError(f"--compare {given} is not two series, such as contiguous,random")
+    return first, second
 
 
 def write(sheets: Sequence[Sheet], folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ import yaml
 from analysis.series import Axis, Result, Results
 from vidmae.record import read_json
 
+CELL = ("checkpoint", "data", "shots", "method")
 Pct = tuple[float | None, float | None]
 
 
@@ -80,8 +81,9 @@ def read_runs(folder: Path, axis: Axis | None = None) -> Results:
         raise ValueError(f"there is no folder of runs {folder} (--runs)")
     records = {path.parent: read_json(path) or {} for path in sorted(folder.glob("*/run.json"))}
     pretrained = find_pretrained(records)
-    few = [few_shot(run, record) for run, record in records.items()
-           if record.get("kind") == "fewshot" and isinstance(record.get("cell"), dict)]
+    cells = {run: record for run, record in records.items() if record.get("kind") == "fewshot"}
+    unclear = [run.name for run, record in cells.items() if not set(CELL) <= set(record.get("cell") or ())]
+    few = [few_shot(run, record) for run, record in cells.items() if run.name not in unclear]
     by_run: dict[str, list[FewShot]] = defaultdict(list)
     for each in few:
         if source := _source(each, pretrained):
@@ -91,7 +93,8 @@ def read_runs(folder: Path, axis: Axis | None = None) -> Results:
                          "none of the first starts from one of the others (--runs; --results takes a table)")
     chosen: Axis = axis or ("fraction" if all(run.share is not None for run in pretrained) else "hours")
     rows, lost = _rows(pretrained, by_run, chosen)
-    return Results(chosen, rows, f"runs in {folder}", lost)
+    return Results(chosen, rows, f"runs in {folder}",
+                   [*lost, *(f"{name}: its run.json does not say which cell it is" for name in unclear)])
 
 
 def find_pretrained(records: Mapping[Path, Mapping[str, Any]]) -> list[Pretrained]:

@@ -95,9 +95,11 @@ def test_what_has_no_usable_result_is_said(tmp_path) -> None:
     (tmp_path / "few-s-0.1-random-1-10-1-/result.json").write_text('{"top1_pct": NaN, "top5_pct": 9.0}')
     (tmp_path / "few-s-0.01-random-0-10-1-/result.json").unlink()
     (tmp_path / "few-s-0.01-random-0-10-1-/failure.json").write_text("{}")
+    few(tmp_path, "odd", "", 3.0, seed=7)
+    (tmp_path / "few-odd-10-7-/run.json").write_text('{"kind": "fewshot", "cell": {"data": "ssv2"}}')
     results = read_runs(tmp_path)
     assert sorted(line.partition(": ")[2] for line in results.lost) == [
-        "it failed", "its accuracy is no number from 0 to 100", "its result.json is damaged"]
+        "it failed", "its accuracy is no number from 0 to 100", "its result.json is damaged", "its run.json does not say which cell it is"]
     assert any("random ssv2-10shot top-1: fraction 0.1 (seed 1), 1 (seed 1) missing" in line for line in missing(results))
 
 
