@@ -28,7 +28,7 @@ HELP = """Make manifests of fractions of a recording history, for data scaling; 
 
     python jobs/prepare.py fraction s --fractions 0.001,0.01,0.1
     python jobs/prepare.py fraction s --fractions 0.001,0.01,0.1 --subset random --seed 1
-    python jobs/prepare.py fraction s --hours 1,10,100 --subset spread --born 2012-09-28
+    python jobs/prepare.py fraction s --hours 1,10,100 --subset spread --born 2012-01-01
 
 A share is ceil(n * share) of the n videos, each content counted once; hours are as many videos as make them up.
 Each fraction is written as NAME-SHARE-SUBSET.csv (NAME-10h-..., and ...-seedN for random); train on it with --data NAME-...
@@ -49,7 +49,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
                       help="how names are read: a regular expression with the groups recording and, as there are, child, "
                            "date, time, part (default: SAYCam's, S_20130417_0626_01_segment12.mp4)")
     what.add_argument("--born", type=_births, default={}, metavar="DATE",
-                      help="the child's date of birth, 2012-09-28, or S=2012-09-28,A=... for several; else ages count from "
+                      help="the child's date of birth, 2012-01-01, or S=2012-01-01,A=... for several; else ages count from "
                            "the child's first recording")
     p.add_argument_group("output").add_argument("--out", type=Path, metavar="FOLDER", help="default: the manifest's folder")
 
@@ -103,5 +103,5 @@ def _births(text: str) -> dict[str, date]:
                 raise ValueError
             found[match[1] or ""] = date.fromisoformat(match[2])
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{word!r} is not a date such as 2012-09-28 or S=2012-09-28") from error
+            raise argparse.ArgumentTypeError(f"{word!r} is not a date such as 2012-01-01 or S=2012-01-01") from error
     return found
