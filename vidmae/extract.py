@@ -17,21 +17,23 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidmae import preempt
 from vidmae.classifier import VideoClassifier
 from vidmae.dist import Ranks
+from vidmae.evaluate import GIVE_UP, view_spec
 from vidmae.features import FeatureStore
 from vidmae.finetune_config import FinetuneConfig
 from vidmae.manifest import Manifest
 from vidmae.patches import as_frames
 from vidmae.record import RunLockedError, held
 from vidmae.view_loader import ViewBatch, refuse_unreadable, view_loader
-from vidmae.views import ViewSpec
 from vidmae.waiting import asked_to_stop
 
 CLIPS_PER_SHARD = 500
@@ -56,7 +58,7 @@ def extract(model: Callable[[], VideoClassifier], manifest: Manifest, rows: np.n
     Returns:
         True once all are there; False where a signal asked to stop, with everything saved that was extracted.
     Raises:
-        ValueError: Videos cannot be read, by number and row, after all others are saved; or features are not finite.
+        ValueError: Videos cannot be read, by number and row, after the others are saved; or features are not finite.
     """
     contents = manifest.content[rows]
     waits = False
@@ -97,26 +99,29 @@ class _Extraction:
         self._unreadable: dict[int, str] = {}
 
     def run(self, rows: np.ndarray) -> bool:
-        m, d, ranks = self._config.model, self._config.data, self._ranks
-        spec = ViewSpec(m.num_frames, d.sampling_rate, d.target_fps, m.img_size, d.decoder, views=self._store.spec.view)
+        d, ranks, gave_up = self._config.data, self._ranks, False
+        spec = replace(view_spec(self._config), views=self._store.spec.view)
         batches = iter(view_loader(self._manifest, rows, spec, rank=ranks.rank, world_size=ranks.world_size,
                                    batch=self._batch, workers=d.workers, read_limit_s=d.read_limit_s,
                                    read_retries=d.read_retries, pin_memory=ranks.device.type == "cuda"))
         a_round = self._batch * ranks.world_size
         for done in range(0, len(rows), a_round):
             self._take(next(batches, None))
-            stop = asked_to_stop(ranks)
-            if stop or sum(len(contents) for contents, _ in self._pending) >= CLIPS_PER_SHARD:
+            stop, gave_up = (ranks_so > 0 for ranks_so in ranks.sum([
+                preempt.received() is not None, len(self._unreadable) >= GIVE_UP]))
+            if stop or gave_up or sum(len(contents) for contents, _ in self._pending) >= CLIPS_PER_SHARD:
                 self._save()
             if stop:
                 return False
+            if gave_up:
+                break
             if ranks.is_main:
                 with suppress(FileNotFoundError):  # taken over while this rank stood still; the work is of use all the same
                     os.utime(self._store.lock)
             self._tick("features", min(done + a_round, len(rows)), len(rows))
         self._save()
         unreadable = {row: why for of_rank in ranks.gather(self._unreadable) for row, why in of_rank.items()}
-        refuse_unreadable(unreadable, len(rows))
+        refuse_unreadable(unreadable, len(rows), gave_up=gave_up)
         return True
 
     def _take(self, batch: ViewBatch | None) -> None:
