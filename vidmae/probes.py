@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C that cross-validation tries; scikit-learn's: C times the sum of losses, plus half the squared norm."""
 PENALTY_UNTRIED = 1e-2
 """C where a class has a single clip, so that nothing can be held out."""

@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
-from vidmae.attentive import attentive
+from vidmae.attentive import AttentiveHead, attentive
 from vidmae.finetune_config import ProbeConfig
 from vidmae.probes import PENALTIES, PENALTY_UNTRIED, knn, linear
 
@@ -157,6 +157,19 @@ def test_attentive_sees_what_the_mean_of_the_tokens_hides():
     assert torch.equal(torch.get_rng_state(), state)  # nobody else's random numbers move
     mean = linear(x.mean(1), y, val_x.mean(1), num_classes=4, folds=5, seed=0, say=said.append)
     assert (mean.argmax(1) == val_y).mean() < 0.5
+
+
+def test_the_head_is_multi_head_attention_with_one_query():
+    torch.manual_seed(0)
+    head, theirs = AttentiveHead(192, 5), torch.nn.MultiheadAttention(192, 3, batch_first=True)
+    tokens = torch.randn(2, 7, 192)
+    with torch.no_grad():
+        head.query.mul_(100)  # else it looks at all tokens alike
+        theirs.in_proj_weight.copy_(torch.cat([torch.eye(192), head.key.weight, head.value.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([torch.zeros(192), torch.ones(192), head.value.bias.fill_(0.3)]))
+        theirs.out_proj.load_state_dict(head.proj.state_dict())
+        expected, weights = theirs(head.query.flatten().expand(2, 1, -1), tokens, tokens)
+        assert torch.allclose(head.look(tokens), expected[:, 0], atol=1e-5) and weights.std() > 0.05
 
 
 def test_attentive_is_deterministic_given_the_seed():
