@@ -151,6 +151,7 @@ class FeatureStore:
         self.spec, self._say = spec, say
         self.folder = make_private_folder(root / spec.folder_name)
         self._shards: dict[str, np.ndarray] = {}
+        self._contents: dict[str, np.ndarray] = {}  # in memory: on the disk they lie far apart
         self._whole: set[str] = set()
         self._check_spec(self.folder / "spec.json")
 
@@ -221,7 +222,7 @@ class FeatureStore:
         self._open_new()
         while True:
             names = sorted(self._shards)
-            shard, row = _look_up(contents, [self._shards[name]["content"] for name in names])
+            shard, row = _look_up(contents, [self._contents[name] for name in names])
             unseen = [names[i] for i in np.unique(shard[shard != NOWHERE]) if names[i] not in self._whole]
             damaged = [name for name in unseen if not self._is_whole(name)]
             self._whole.update(unseen)
@@ -237,7 +238,7 @@ class FeatureStore:
                     shard = np.load(path, mmap_mode="r", allow_pickle=False)
                     if shard.dtype != self.spec.row or shard.ndim != 1:
                         raise ValueError("other columns")
-                    self._shards[path.name] = shard
+                    self._shards[path.name], self._contents[path.name] = shard, shard["content"].copy()
                 except FileNotFoundError:  # another process has dropped it
                     continue
                 except (ValueError, EOFError):  # cut, or something else
@@ -254,6 +255,7 @@ class FeatureStore:
         for name in names:
             self._say(f"{self.folder / name} is damaged; its clips will be extracted again")
             self._shards.pop(name, None)
+            self._contents.pop(name, None)
             self._whole.discard(name)
             (self.folder / name).unlink(missing_ok=True)
 
