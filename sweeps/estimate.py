@@ -29,7 +29,7 @@ def estimate(cells: Sequence[Cell]) -> list[Estimate]:
         shape, views = cell.config.model.shape(), views_of(cell.config.evaluate.views)
         val = cell.subset.data.val_videos
         if cell.method in PROBES:  # what the head itself costs is left out
-            clips = 0 if cell.features in seen else cell.subset.clips + val * views
+            clips = 0 if cell.features in seen else cell.subset.clips + val
             found.append(Estimate(steps, clips * encoder_flops_per_clip(shape)))
             seen.add(cell.features)
             continue

@@ -191,7 +191,7 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     flags: dict[str, Any] = {"method": method}
     if settings.select and method not in PROBES:
         flags["select"] = {"rule": settings.select}
-    if settings.views:
+    if settings.views and method not in PROBES:
         flags["evaluate"] = {"views": settings.views}
     filled = {
         "data": {"name": data.name, "manifest": str(data.manifest), "val_manifest": str(data.val_manifest)},

@@ -69,6 +69,8 @@ def resolve(args: argparse.Namespace, argv: Sequence[str], place: Place, say: Sa
     runs_dir = args.runs_dir.expanduser().absolute()
     if args.select and set(args.method) & set(PROBES) and args.select != "last":
         say(f"--select {args.select} is for finetuning; {', '.join(PROBES)} are tested at their end")
+    if args.views and set(args.method) & set(PROBES) and args.views != "center":
+        say(f"--views {args.views} is for finetuning; {', '.join(PROBES)} look at the centre view")
     recipe = find_recipe(args.recipe)
     settings = Settings(
         layers=(read_yaml(recipe, f"recipe {recipe.name}"), *site.config), overrides=tuple(args.set),

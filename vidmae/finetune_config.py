@@ -208,3 +208,5 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         check(self.method == "finetune" or self.select.rule == "last", "select.rule", self.select.rule,
               f"last with method {self.method}, which has no looks")
+        check(self.method == "finetune" or self.evaluate.views == "center", "evaluate.views", self.evaluate.views,
+              f"center with method {self.method}: frozen features are those of the centre view")

@@ -131,7 +131,7 @@ CHANGE_FEATURES = ["model.img_size=48", "model.num_frames=8", "model.t_patch_siz
                    "model.name=vit_tiny_patch16", "data.sampling_rate=4", "data.target_fps=25", "data.decoder=pyav",
                    "train.precision=fp32", "seed=1", "method=attentive"]
 DO_NOT = ["method=linear", "data.shots=2", "data.name=k700", "data.workers=0", "probe.neighbors=5", "evaluate.batch=2",
-          "evaluate.views=10x3", "train.global_batch=64", "model.dropout=0.5", "model.attention=naive",
+          "train.global_batch=64", "model.dropout=0.5", "model.attention=naive",
           "data.crop_area=[0.5, 1]", "probe.token_grid=[2, 1, 1]"]
 
 
@@ -170,6 +170,8 @@ def test_a_token_grid_larger_than_the_encoders_is_refused():
 
 
 @pytest.mark.parametrize("method", ["linear", "knn", "attentive"])
-def test_probes_have_no_looks(method):
+def test_probes_have_no_looks_and_one_view(method):
     with pytest.raises(ValueError, match="last with method"):
         config(f"method={method}", "select.rule=holdout")
+    with pytest.raises(ValueError, match=f"evaluate.views .* center with method {method}"):
+        config(f"method={method}", "evaluate.views=10x3")

@@ -179,7 +179,7 @@ def test_costs() -> None:
     cells = grid(subsets=[subset(2), subset(10)], methods=["finetune", "knn"], views="2x3", select="val-best")
     two, ten, knn, knn_again = estimate(cells)
     assert (two.steps, ten.steps) == (-(-15 * 6 // 8), -(-15 * 30 // 8)) and knn.steps == 0
-    per_clip = knn.flops / (6 + 12 * 6)
+    per_clip = knn.flops / (6 + 12)
     looks = two.steps // -(-6 // 8)
     assert two.flops == pytest.approx((3 * 8 * two.steps + 12 * 6 + 12 * looks) * per_clip)
     assert knn_again.flops == 0, "the features are there by then"
