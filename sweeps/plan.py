@@ -104,5 +104,8 @@ def _refuse(cells: Sequence[Cell], classes: Classes, partition: slurm.Partition 
         found.append("train.device is cuda, but cells have no GPU (--gpus-per-node, or --set train.device=auto)")
     for cell in {(c.config.train.global_batch, c.method): c for c in cells}.values():
         check_batch(cell, classes.of(cell).world_size)
+    if any(c.subset.shots == 1 and c.config.select.rule == "holdout" for c in cells):
+        found.append("--shots 1 with select.rule holdout, which keeps one clip of each class back: none would be left to "
+                     "learn from; allowed: 2 or more (--shots, or --select last)")
     if found:
         raise ConfigError("\nerror: ".join(found))
