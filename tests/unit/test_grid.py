@@ -338,8 +338,8 @@ def test_the_live_table_counts_cells_and_shows_the_best(tmp_path: Path) -> None:
     watch = Watch(found, time.time() - 30, 0)
     header, line, total = watch.rows()
     assert dict(zip(header, line, strict=True)) == {
-        "CHECKPOINT": "s", "DATA": "toys", "METHOD": "finetune", "SHOTS": "2", "DONE": "2", "RUNNING": "1", "WAITING": "1",
-        "FAILED": "1", "BEST TOP-1": "31.3 %", "LEFT": ""}
+        "CHECKPOINT": "s", "DATA": "toys", "METHOD": "finetune", "SHOTS": "2", "DONE": "2", "RUN": "1", "WAIT": "1",
+        "FAIL": "1", "BEST TOP-1": "31.3 %", "LEFT": ""}
     assert total[-1] == "00:00:30" and watch.line() == "2/5 cells done, 1 running, 1 waiting, 1 failed, 00:00:30 left"
     found[1].run.result.write_text('{"top1_pct": NaN}')
     found[0].run.result.write_text('{"top1_pct": 2')
