@@ -84,7 +84,7 @@ def resolve(args: argparse.Namespace, argv: Sequence[str], place: Place, say: Sa
     device = cells[0].config.train.device
     classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
     _refuse(cells, classes, partition, runs_dir)
-    standings, problems = look(cells, runs_dir)
+    standings, problems = look(cells, runs_dir, write=not args.dry_run)
     for problem in problems:
         say(f"note: {problem}")
     most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
