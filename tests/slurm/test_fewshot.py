@@ -71,7 +71,8 @@ def test_a_chain_from_pretraining_to_tables(cluster: Cluster, chain: tuple[str, 
     chained, scratch, collect = done.stdout.split()
     assert cluster.job_state(f"{scratch}_0") in ("", "PENDING", "RUNNING", "COMPLETED")
     wait_until((folder / "tables/results.csv").exists, "the job that collects does not run")
-    found = {row["checkpoint"]: row["status"] for row in csv.DictReader((folder / "tables/results.csv").open())}
+    with (folder / "tables/results.csv").open() as f:
+        found = {row["checkpoint"]: row["status"] for row in csv.DictReader(f)}
     cells = {path.name: path for path in (folder / "runs").glob("*-finetune-*")}
     of_run = next(path for name, path in cells.items() if name.startswith("demo-"))
     record = json.loads((of_run / "run.json").read_text())
@@ -114,6 +115,12 @@ def test_twelve_cells_one_fails_one_runs_out_of_time(cluster: Cluster, started: 
     rows = [json.loads(line) for line in cli("status.py", "--json", cwd=folder).stdout.splitlines()]
     assert {row["run"]: row["job_id"] for row in rows}[failed].startswith(f"{array}_")
     assert "submitit" in cli("logs.py", failed, cwd=folder).stdout and cli("logs.py", late, cwd=folder).returncode == 0
+
+    collected = cli("analysis/collect.py", cwd=folder)
+    with (folder / "tables/results.csv").open() as f:
+        told = {row["run"].rpartition("/")[2]: row for row in csv.DictReader(f)}
+    assert collected.returncode == 3 and {run for run, row in told.items() if row["status"] != "found"} == {failed, late}
+    assert told[failed]["status"] == "failed" and "asked to" in str(told[failed].values()) and "1 failed" in collected.stderr
 
     again = sweep(folder, *GRID, profile=profile)
     assert again.returncode == 1 and again.stdout == "" and "nothing to submit" in again.stderr, "named, and left alone"
