@@ -1,4 +1,4 @@
-# make demo   set up, then pretrain a tiny model on real clips on this machine (about 3 minutes after the set-up)
+# make demo   set up, then pretrain a tiny model on real clips, finetune it, make the table (5 minutes after the set-up)
 # make test   set up (Slurm too, where this is Debian or Ubuntu and you are root), then run all tests, in JOBS=2 processes
 # make lint   ruff and mypy
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes

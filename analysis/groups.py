@@ -100,10 +100,16 @@ def _row_names(rows: Sequence[tuple[str, Settings]], called: Mapping[str, str]) 
     alike = Counter(called.values())
     names = {}
     for identity, settings in rows:
-        content = [identity.removeprefix("run:")[:MOST_DIGITS]] if alike[called[identity]] > 1 else []
+        content = [_short(identity)] if alike[called[identity]] > 1 else []
         shown = [value for key, value in settings if value and key in differing]
         names[identity, settings] = " ".join([called[identity], *content, *shown])
     return names
+
+
+def _short(identity: str) -> str:
+    """As much of a checkpoint's content as a name needs: the shape of random weights, some digits of a hash."""
+    kind, _, content = identity.rpartition(":")
+    return content if kind == "scratch" else content[:MOST_DIGITS]
 
 
 def _settings(run: Run, cell: Cell, several: set[str]) -> Settings:

@@ -38,7 +38,7 @@ class Cell:
 
     Attributes:
         checkpoint: Name of the weights it starts from.
-        content: Hash of their content; empty for scratch.
+        content: `run:` and a signature, the hash of a file, or `scratch:` and the shape of the model.
         data: Data set.
         shots: Labelled clips per class; 0 for all clips.
         seed: Of the draw and of the training.

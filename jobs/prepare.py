@@ -149,8 +149,8 @@ def manifest(args: argparse.Namespace) -> int:
         _say_unreadable(console, path, args.show_names)
     if note := count_note(path.stem, summary):
         console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
-    console.print(f"manifest: {path}\nnext: python jobs/pretrain.py --data {path} --dry-run", highlight=False,
-                  soft_wrap=True)
+    following = f"sweeps/fewshot.py --data {path} --shots 10" if summary.classes else f"jobs/pretrain.py --data {path}"
+    console.print(f"manifest: {path}\nnext: python {following} --dry-run", highlight=False, soft_wrap=True)
     print(path)
     return 0 if summary.videos else 3
 

@@ -18,7 +18,6 @@ from vidmae.features import feature_spec
 from vidmae.finetune_config import FinetuneConfig
 from vidmae.layers import ConfigError, Layer, build, parse_set, to_dict
 from vidmae.record import signature
-from vidmae.sizes import EncoderShape
 
 KIND = "fewshot"
 PROBES = ("linear", "knn", "attentive")  # methods on frozen features: one process, no looks between steps
@@ -136,7 +135,9 @@ class Cell:
     def record(self, sweep: str) -> dict[str, Any]:
         """What run.json and result.json say of it."""
         overrides = dict(item.split("=", 1) for item in self.overrides)
-        return {"checkpoint": self.init.name, "checkpoint_content": self.init.content, "data": self.subset.data.name,
+        m = self.config.model  # random weights have no content, but networks of different shape are not the same
+        content = self.init.content or f"scratch:{m.name}-{m.img_size}px-{m.num_frames}x{m.t_patch_size}"
+        return {"checkpoint": self.init.name, "checkpoint_content": content, "data": self.subset.data.name,
                 "shots": self.subset.shots, "seed": self.subset.seed, "method": self.method, "overrides": overrides,
                 "sweep": sweep}
 
@@ -261,8 +262,3 @@ def first_of_features(cells: Sequence[Cell]) -> list[Cell]:
         if cell.method in PROBES and cell.subset.clips > leaders.setdefault(cell.features, cell).subset.clips:
             leaders[cell.features] = cell
     return list(leaders.values())
-
-
-def shape_key(shape: EncoderShape) -> tuple[str, int, int, int]:
-    """What makes two encoders the same network."""
-    return shape.name, shape.img_size, shape.num_frames, shape.t_patch_size

@@ -87,7 +87,7 @@ def test_a_checkpoint_wins_over_the_recipe_and_set_over_both() -> None:
         "/m/toys.csv", "/m/toys-val.csv", "/m/toys.shots2-seed0.json", 2, 0)
     assert (cell.config.train.init, cell.config.train.init_content, cell.config.train.init_name) == (
         RUN.weights, "run:1a2b3c4d", "s")
-    assert grid([SCRATCH])[0].config.model.name == "vit_tiny_patch16", "the recipe's"
+    assert grid([SCRATCH])[0].config.model.name == "vit_nano_patch16", "the recipe's"
     (same,) = grid(variants=[(), ()])
     assert same.signature == grid()[0].signature, "what comes up twice is there once"
 
@@ -184,10 +184,10 @@ def test_one_probe_extracts_what_the_others_find() -> None:
 def test_costs() -> None:
     cells = grid(subsets=[subset(2), subset(10)], methods=["finetune", "knn"], views="2x3", select="val-best")
     two, ten, knn, knn_again = estimate(cells)
-    assert (two.steps, ten.steps) == (-(-15 * 6 // 8), -(-15 * 30 // 8)) and knn.steps == 0
+    assert (two.steps, ten.steps) == (15 * 6 // 10, 15 * 30 // 10) and knn.steps == 0
     per_clip = knn.flops / (6 + 12)
-    looks = two.steps // -(-6 // 8)
-    assert two.flops == pytest.approx((3 * 8 * two.steps + 12 * 6 + 12 * looks) * per_clip)
+    looks = two.steps // -(-6 // 10)
+    assert two.flops == pytest.approx((3 * 10 * two.steps + 12 * 6 + 12 * looks) * per_clip)
     assert knn_again.flops == 0, "the features are there by then"
     assert [views_of(v) for v in ("center", "random", "10x3", "1x1")] == [1, 1, 30, 1]
 
@@ -213,7 +213,7 @@ def test_checkpoints_are_the_finished_runs_and_scratch(tmp_path: Path) -> None:
     found = {init.name: init for init in find_inits([], [], tmp_path)}
     assert set(found) == {"a", "b", "scratch"}
     assert found["a"].weights == str(a.weights) and found["a"].content == f"run:{a.path.name[-8:]}"
-    assert found["b"].settings == {"model": {"name": "vit_tiny_patch16", "img_size": 112, "num_frames": 16, "t_patch_size": 2},
+    assert found["b"].settings == {"model": {"name": "vit_nano_patch16", "img_size": 112, "num_frames": 16, "t_patch_size": 2},
                                    "data": {"sampling_rate": 2, "target_fps": 30.0}}
     assert found["scratch"].content == found["scratch"].weights == "" and found["scratch"].settings == found["a"].settings
     assert find_inits(["a"], [], tmp_path)[0].content == found["a"].content, "cells that begin with the name are no runs"
@@ -232,7 +232,7 @@ def test_scratch_once_for_every_shape(tmp_path: Path) -> None:
         make_pretrained(tmp_path, name, f"model.img_size={size}")
     make_pretrained(tmp_path, "d", "model.name=mae_vit_small_patch16")
     names = [init.name for init in find_inits([], [], tmp_path)]
-    assert names == ["a", "b", "c", "d", "scratch-vit_tiny_patch16-112px", "scratch-vit_tiny_patch16-224px",
+    assert names == ["a", "b", "c", "d", "scratch-vit_nano_patch16-112px", "scratch-vit_nano_patch16-224px",
                      "scratch-vit_small_patch16"]
 
 
@@ -324,7 +324,8 @@ def test_the_recipes_are_those_of_a_cell() -> None:
     paper, demo = (load(FinetuneConfig, find_recipe(name)) for name in ("finetune_vith14", "finetune_demo"))
     assert paper == FinetuneConfig(), "the defaults of the schema are the paper's"
     pretrained = load(PretrainConfig, find_recipe("demo"))
-    assert (demo.model.name, demo.model.img_size) == (pretrained.model.name.removeprefix("mae_"), pretrained.model.img_size)
+    assert demo.model.name == pretrained.model.name.removeprefix("mae_") and demo.train.resize_positions
+    assert demo.model.img_size < pretrained.model.img_size
 
 
 def test_the_live_table_counts_cells_and_shows_the_best(tmp_path: Path) -> None:
