@@ -29,6 +29,8 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "av": {"vidmae.decode"},
     "pandas": {"analysis"},
     "safetensors": {"vidmae.weights"},
+    "cv2": {"vidmae.vision"},
+    "skimage": {"vidmae.scores"},
 }
 STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
@@ -85,7 +87,7 @@ def test_heavy_libraries_have_one_import_site() -> None:
 
 
 def test_launchers_import_no_heavy_library_at_the_top() -> None:
-    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas")
+    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas", "cv2", "skimage", "scipy")
     wrong = [f"{name} imports {target}" for name, tree in sources().items()
              if name.startswith("jobs") or name in PURE_OF_TORCH
              for target in imports(tree, top_level=True) if target.split(".")[0] in heavy]
