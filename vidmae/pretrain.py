@@ -35,6 +35,7 @@ from vidmae.quarantine import Quarantine, Substitution
 from vidmae.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
 from vidmae.weights import load_weights, save_safetensors
 
+SAMPLING = ("sampling_rate", "target_fps", "decoder")  # of the data settings: what a user of the weights must know
 SHOWN_NORMS = 20  # gradient norms before a step that was not finite, in nonfinite.jsonl
 
 
@@ -248,8 +249,10 @@ def export(engine: Engine, run: RunFolder, config: PretrainConfig, ranks: dist.R
     """Write the float32 weights under the released key names. Collective."""
     state = {name: tensor for name, tensor in engine.full_parameters() if ranks.is_main}
     if ranks.is_main:
+        settings = to_dict(config)
         save_safetensors(state, run.weights, {"model": config.model.name, "step": str(step),
-                                              "config": json.dumps(to_dict(config)["model"])})
+                                              "config": json.dumps(settings["model"]),
+                                              "sampling": json.dumps({key: settings["data"][key] for key in SAMPLING})})
 
 
 def draw(run: RunFolder, config: PretrainConfig, manifest: Manifest, *, videos: int = 3) -> None:

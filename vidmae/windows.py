@@ -10,13 +10,14 @@ another is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vidmae.clips import clip_indices, span_frames
-from vidmae.decode import open_video
+from vidmae.decode import DecodeError, open_video
+from vidmae.killable import Outcome, map_killable
 from vidmae.manifest import Manifest
 
 CENTRE_SHARE = 224 / 256
@@ -99,9 +100,16 @@ class WindowReader:
         Raises:
             DecodeError: The video cannot be read.
         """
+        try:
+            return self._read(*place)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(type(error).__name__) from None  # its text may hold the file's name
+
+    def _read(self, path: str, start: float, fps: float) -> np.ndarray:
         from vidmae.transforms import crop_resize
 
-        path, start, fps = place
         with open_video(path, self.spec.backend) as video:
             indices = clip_indices(start, self.spec.span(fps), self.spec.num_frames, video.num_frames)
             needed, which = np.unique(indices, return_inverse=True)
@@ -114,3 +122,26 @@ class WindowReader:
 def places(manifest: Manifest, windows: Sequence[Window]) -> list[tuple[str, float, float]]:
     """Arguments of a `WindowReader` for clips of a manifest."""
     return [(manifest.path(w.row), w.start, float(manifest.fps[w.row])) for w in windows]
+
+
+def read_windows(spec: WindowSpec, where: Sequence[tuple[str, float, float]], *, workers: int, limit_s: float,
+                 ) -> Iterator[Outcome[np.ndarray]]:
+    """Read clips, in any order.
+
+    Args:
+        spec: What a clip is.
+        where: See `places`.
+        workers: Processes that read.
+        limit_s: Seconds for one clip, then its process is killed; 0 sets no limit and reads in this process.
+    Yields:
+        One outcome for every clip: its pixels, uint8 [T, S, S, 3], or why it cannot be read, without its name.
+    """
+    reader = WindowReader(spec)
+    if limit_s:
+        yield from map_killable(reader, where, workers=workers, time_limit_s=limit_s)
+        return
+    for index, place in enumerate(where):
+        try:
+            yield Outcome(index, reader(place), None)
+        except DecodeError as error:
+            yield Outcome(index, None, str(error))

@@ -26,7 +26,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
     "submitit": {"jobs.launch"},
     "decord": {"vidmae.decode"},
-    "av": {"vidmae.decode"},
+    "av": {"vidmae.decode", "vidmae.encode"},
     "pandas": {"analysis"},
     "safetensors": {"vidmae.weights"},
     "cv2": {"vidmae.vision"},
