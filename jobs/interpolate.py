@@ -66,6 +66,8 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--per-video", type=int, default=1, metavar="N",
                       help="clips of each video, evenly spread (default: %(default)s)")
     what.add_argument("--untrained", action="store_true", help="score the model as it was before training, too")
+    what.add_argument("--track", type=int, default=0, metavar="N",
+                      help="tracking probe: N scenes of each path, real textures moved over real pictures (default: none)")
     what.add_argument("--true-stats", action="store_true",
                       help="a model with norm_pix_loss takes brightness and contrast from the hidden patches")
     what.add_argument("--seed", type=int, default=0, help="of random and tube masks (default: %(default)s)")
@@ -146,7 +148,7 @@ def resolve(args: argparse.Namespace, out: Path, console: Console) -> Interpolat
         weights=str(weights), weights_content=content_hash(file), settings=tuple(args.set),
         videos={name: str(find_manifest(given, name, out, console, args)) for name, given in named.items()},
         mask=args.mask, ratio=args.ratio, seed=args.seed, sampling_rate=args.sampling_rate, per_video=args.per_video,
-        untrained=args.untrained, true_stats=args.true_stats, pictures=_pictures(args),
+        untrained=args.untrained, true_stats=args.true_stats, track=args.track, pictures=_pictures(args),
         names=args.show_names, decoder=args.decoder, device=args.device, workers=args.workers)
 
 
@@ -195,7 +197,7 @@ def fill_in(out: Path, shard: str, console: Console) -> int:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                if match := re.match(r"(\d+)/(\d+) clips", line):
+                if match := re.match(r"(\d+)/(\d+) (?:clips|scenes)", line):
                     tell(int(match[1]), int(match[2]))
                 else:
                     console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
@@ -236,12 +238,28 @@ def show(record: dict[str, Any], console: Console) -> None:
             numbers = [f"{row[key]:{form}}" for key, form in zip(SHOWN, FORMS, strict=True)]
             table.add_row(row["domain"], row["method"], *numbers, _margin(record["differences"], row))
     console.print(table)
+    if record["tracking"]:
+        show_tracking(record["tracking"], console)
     for name, count in record["short_videos"].items():
         if count:
             console.print(f"{name}: {count} videos are shorter than a clip ({record['clip_s']:.2f} s) and were left out "
                           "(a smaller --sampling-rate takes shorter ones)", style="yellow", highlight=False)
     for reason, count in record["unreadable"].items():
         console.print(f"{count} clips could not be read: {reason}", style="yellow", highlight=False, markup=False)
+
+
+def show_tracking(rows: list[dict[str, Any]], console: Console) -> None:
+    """Where the objects of the tracking probe are, and whether each is there once."""
+    table = Table(title=f"tracking, {rows[0]['scenes']} scenes of each path")
+    for name in ("mask", "path", "method"):
+        table.add_column(name)
+    for name in ("error px", "places found", "found once %"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        interval = "" if row["ci_low"] is None else f" [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
+        table.add_row(row["mask"], row["path"], row["method"], f"{row['error_px']:.1f}{interval}", f"{row['objects']:.2f}",
+                      f"{row['one_object_pct']:.0f}")
+    console.print(table)
 
 
 def _margin(differences: list[dict[str, Any]], row: dict[str, Any]) -> str:

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from vidmae import dist
+from vidmae import dist, probe
 from vidmae.baselines import Filler, applicable, model_filler
 from vidmae.config import DataConfig
 from vidmae.encode import write_mp4
@@ -46,6 +47,7 @@ from vidmae.trained import Trained, load_trained, untrained
 from vidmae.windows import WindowSpec, places, read_windows, spread_windows
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE = 0, 1, 2, 3
+BANK = 12  # clips that scenes are made of
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Interpolation:
             raise ValueError("this model fills in normalised patches (model.norm_pix_loss): it says nothing of their "
                              "brightness and contrast; --true-stats takes both from the hidden patches, which flatters it")
         self._mask("", 0)
+        if config.track:
+            probe.hidden_by(config.mask, config.ratio, self.shape)
         self.spec = window_spec(config, trained)
         self.fillers: dict[str, Filler] = {MODEL: model_filler(trained.model, device)}
         if config.untrained:
@@ -113,10 +117,41 @@ class Interpolation:
             rows.append({"domain": clip.domain, "row": clip.row + 1, "clip": clip.number, "content": clip.content,
                          "method": method, "motion_px": judge.motion_px, **vars(judge.score(filled)), **name})
             if clip.picture and method == MODEL:
-                stem = pictures / f"{clip.domain}-row{clip.row + 1:05d}-{clip.number}"
-                save_png(strip(pixels, hidden, filled), stem.with_suffix(".png"))
-                write_mp4(side_by_side(pixels, hidden, filled), stem.with_suffix(".mp4"),
-                          self.spec.target_fps / self.spec.sampling_rate)
+                self.draw(pictures / f"{clip.domain}-row{clip.row + 1:05d}-{clip.number}", pixels, hidden, filled)
+        return rows
+
+    def draw(self, stem: Path, pixels: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> None:
+        """Write a completion as three rows (.png) and side by side (.mp4)."""
+        save_png(strip(pixels, hidden, filled), stem.with_suffix(".png"))
+        write_mp4(side_by_side(pixels, hidden, filled), stem.with_suffix(".mp4"),
+                  self.spec.target_fps / self.spec.sampling_rate)
+
+    def bank(self) -> list[np.ndarray]:
+        """First frames of some clips, evenly spread: what scenes are made of.
+
+        Raises:
+            ValueError: None of them can be read.
+        """
+        some = [self.clips[i].place for i in sorted(_spread(len(self.clips), BANK))]
+        read = read_windows(self.spec, some, workers=self.config.workers, limit_s=self.config.read_limit_s)
+        frames = {outcome.index: outcome.value[0] for outcome in read if outcome.value is not None}
+        if not frames:
+            raise ValueError("not one clip can be read to make scenes of (--track)")
+        return [frames[i] for i in sorted(frames)]
+
+    def track(self, part: int, parts: int, pictures: Path, say: Any) -> list[Row]:
+        """Rows of one part of the scenes of the tracking probe."""
+        scenes, rows = probe.scenes_of(self.config.track)[part::parts], list[Row]()
+        bank = self.bank() if scenes else []
+        frames = probe.whole_hidden(probe.hidden_by(self.config.mask, self.config.ratio, self.shape)) if scenes else []
+        for done, (number, path) in enumerate(scenes, 1):
+            scene = probe.scene_of(number, path, bank, self.spec.num_frames, frames)
+            for name, hidden in probe.masks(scene, self.config.mask, self.config.ratio, self.shape):
+                for method, filled, found in probe.scene_rows(scene, number, name, hidden, frames, self.fillers):
+                    rows += found
+                    if method == MODEL and number == 0 and self.config.pictures:
+                        self.draw(pictures / f"scene-{path}-{name}", scene.clip, hidden, filled)
+            say(f"{done}/{len(scenes)} scenes")
         return rows
 
 
@@ -146,6 +181,8 @@ def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> 
     order = {name: i for i, name in enumerate(work.config.videos)}
     rows.sort(key=lambda row: (order[row["domain"]], row["row"], row["clip"]))
     make_private_folder(path.parent)
+    if work.config.track:
+        write_csv(tracking_path(path), work.track(part, parts, pictures, say), probe.COLUMNS)
     write_json(path.with_suffix(".json"), {"unreadable": dict(unreadable)})
     write_csv(path, rows, _columns(work.config))
 
@@ -166,6 +203,12 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
     write_csv(out / "scores.csv", rows, _columns(work.config))
     write_csv(out / "methods.csv", methods, METHOD_COLUMNS)
     write_csv(out / "differences.csv", differences, DIFFERENCE_COLUMNS)
+    tracking = [row for path in paths for row in read_csv(tracking_path(path))] if work.config.track else []
+    tracked = probe.summary(tracking)
+    if tracking:
+        tracking.sort(key=lambda row: int(row["scene"]))
+        write_csv(out / "tracking.csv", tracking, probe.COLUMNS)
+        write_csv(out / "tracking_summary.csv", tracked, probe.SUMMARY_COLUMNS)
     spec, config = work.spec, work.config
     write_json(out / "result.json", {
         "schema": SCHEMA, "kind": "interpolate", "model": work.shape.name, "weights_content": config.weights_content,
@@ -173,8 +216,7 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
         "sampling_rate": spec.sampling_rate, "clip_fps": spec.target_fps / spec.sampling_rate, "clip_s": spec.seconds,
         "true_stats": config.true_stats, "clips": len({(r["domain"], r["row"], r["clip"]) for r in rows}),
         "short_videos": work.short, "unreadable": dict(unreadable), "methods": methods,
-        "differences": [{key: None if value != value else value for key, value in row.items()} for row in differences],
-        "job_id": job_id(),
+        "differences": _without_nan(differences), "tracking": _without_nan(tracked), "job_id": job_id(),
         "finished": time.time()})
     return True
 
@@ -257,6 +299,16 @@ class _Plain:
         if now or done == total or not total or time.monotonic() - self._last >= self._every_s:
             self._last = time.monotonic()
             print(text, flush=True)
+
+
+def tracking_path(part: Path) -> Path:
+    """The rows of the tracking probe beside those of a part."""
+    return part.with_suffix(".tracking.csv")
+
+
+def _without_nan(rows: list[Row]) -> list[Row]:
+    """JSON has no NaN: an interval that there is not is null."""
+    return [{key: None if value != value else value for key, value in row.items()} for row in rows]
 
 
 def _columns(config: InterpolateConfig) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ class InterpolateConfig:
     """Score the model as it was before training, too."""
     true_stats: bool = False
     """Let a model of normalised patches (norm_pix_loss) take brightness and contrast from the hidden patches."""
+    track: int = 0
+    """Scenes of each path of the tracking probe (probe.py); 0: none."""
     pictures: int = 0
     """Clips of each set whose pictures and videos are written. 0: none, footage may be private."""
     names: bool = False
@@ -59,6 +61,7 @@ class InterpolateConfig:
         check(0 < self.ratio < 1, "--ratio", self.ratio, "between 0 and 1, both excluded")
         check(self.sampling_rate >= 0, "--sampling-rate", self.sampling_rate, "1 or more frames, or 0 (that of training)")
         check(self.per_video >= 1, "--per-video", self.per_video, "1 or more clips per video")
+        check(self.track >= 0, "--track", self.track, "0 (none) or more scenes of each path")
         check(self.pictures >= 0, "--clips", self.pictures, "0 (none) or more clips")
         check(self.workers >= 1, "--workers", self.workers, "1 or more processes")
         check(self.read_limit_s >= 0, "read_limit_s", self.read_limit_s, "0 (no limit) or more seconds")

@@ -3,10 +3,11 @@
     OUT/                      0700
       config.yaml             what was asked for
       videos-NAME.csv         manifest of a folder or file that had none (the one place with file names)
-      parts/of_0004/0001.csv  rows of one part of the clips; with 0001.json: how many could not be read, and why
+      parts/of_0004/0001.csv  rows of one part of the clips; 0001.json: how many could not be read, and why
       scores.csv              all rows: domain, row (of the manifest, from 1), clip, content, method, motion_px, scores
       methods.csv             mean of every score per domain, third of motion, method
       differences.csv         model minus each baseline, paired, with 95 % intervals over recordings
+      tracking.csv            with --track: place and number of the objects of each scene; tracking_summary.csv has the means
       pictures/               only where asked for: NAME-row00012-0.png (three rows), .mp4 (side by side)
       result.json             exists exactly when all parts are done
 """

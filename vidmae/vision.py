@@ -67,23 +67,18 @@ def beyond(before: np.ndarray, last: np.ndarray, frames: float) -> np.ndarray:
     return warp(last, frames * dense_flow(grey(last), grey(before)))
 
 
-def correlation(frame: np.ndarray, template: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Normalised cross-correlation of a template with every place of a frame, mean-free, in -1..1.
+def correlate(picture: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """Sum of the products of a template with every place of a picture.
 
     Args:
-        frame: float [H, W, 3].
-        template: float [h, w, 3].
-        weight: float [h, w], 0 where the template does not count.
+        picture: float [H, W] or [H, W, 3].
+        template: float [h, w] or [h, w, 3].
     Returns:
-        float32 [H - h + 1, W - w + 1]; 0 where the frame is flat.
+        float32 [H - h + 1, W - w + 1], over all colours.
     """
     import cv2
 
-    # of a flat place the library gives noise over noise: less contrast than a thousandth of full scale is none
-    mask = np.repeat(weight.astype(np.float32)[..., None], 3, axis=2)
-    found = np.asarray(cv2.matchTemplate(frame.astype(np.float32), template.astype(np.float32), cv2.TM_CCOEFF_NORMED,
-                                         mask=mask))
-    return np.where(np.isfinite(found) & (np.abs(found) <= 1.001), found, 0).astype(np.float32)
+    return np.asarray(cv2.matchTemplate(picture.astype(np.float32), template.astype(np.float32), cv2.TM_CCORR))
 
 
 def peak_at(values: np.ndarray, y: int, x: int) -> tuple[float, float]:

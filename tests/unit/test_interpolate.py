@@ -30,6 +30,7 @@ from vidmae.layers import ConfigError, load, to_yaml
 from vidmae.manifest import Manifest
 from vidmae.masking import center_mask
 from vidmae.record import RunFolder, read_json
+from vidmae.scenes import PATHS
 from vidmae.scores import SCORES
 from vidmae.trained import load_trained, untrained
 from vidmae.weights import save_safetensors
@@ -130,6 +131,17 @@ def test_pictures_only_where_asked_for(weights, manifest, tmp_path):
     assert found[0]["path"] == Manifest.read(manifest).path(0)
 
 
+def test_the_tracking_probe_in_shards(weights, manifest, tmp_path):
+    settings = {"track": 1, "ratio": 0.5}
+    assert [start(tmp_path, weights, manifest, "--shard", shard, **settings) for shard in ("0/2", "1/2")] == [0, 0]
+    table = {(r["mask"], r["path"], r["method"]): r for r in rows(tmp_path / "tracking_summary.csv")}
+    assert {key[:2] for key in table} == {(m, p) for m in ("center", "box") for p in PATHS}
+    for (_, _, method), row in table.items():
+        assert method not in ("truth", "fade", "model") or float(row["one_object_pct"]) == 100 * (method == "truth")
+    assert len(rows(tmp_path / "tracking.csv")) == 2 * 5 * len([*METHODS, "truth"])  # of two objects each has a row
+    assert len(read_json(tmp_path / "result.json")["tracking"]) == len(table)
+
+
 def test_a_model_comes_from_a_run_an_export_or_a_released_file(weights, manifest, tmp_path):
     export = load_trained(weights)
     state = export.model.state_dict()
@@ -166,6 +178,7 @@ def test_what_has_no_decoder_is_refused(tmp_path):
 @pytest.mark.parametrize(("settings", "message"), [
     ({"ratio": 0.99}, r"mask_ratio 0\.99 keeps 0 of 16 tokens.*at most 0\.9375 \(--ratio\)"),
     ({"ratio": 0.97, "mask": "tube"}, r"keeps 0 of 4 tokens.*at most 0\.75 \(--ratio\)"),
+    ({"track": 1}, r"--mask center --ratio 0\.25 hides none: use .* --ratio 0\.5 or more"),
     ({"sampling_rate": 400}, r"400 of 30 fps are 106\.67 s, the longest video has .* use at most --sampling-rate \d+"),
     ({"settings": ("model.norm_pix_loss=true",)}, "--true-stats"),
 ])
