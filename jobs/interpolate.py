@@ -3,13 +3,15 @@
     python jobs/interpolate.py --run s-1a2b3c4d --videos s --out results/s-center
     python jobs/interpolate.py --weights say.pth --videos /data/walk.mp4 --mask center --ratio 0.5 --sampling-rate 4 \\
         --frames --clips 3 --out results/walk
+    python jobs/interpolate.py --run s-1a2b3c4d --videos s --untrained --track 50 --out results/s-tracking
     python jobs/interpolate.py --run s-1a2b3c4d --domains own=s other-child=a kinetics=kinetics-val --out results/domains
 
 VIDEOS is a folder, a video, a manifest (.csv) or the name of a data set. Of 16 frames, center hides 7 to 10 at ratio 0.25
 and 5 to 12 at 0.5; temporal hides the last frames. Scores are of the hidden pixels alone: scores.csv has a row per clip and
 method, methods.csv the means, differences.csv the model minus each baseline with 95 % intervals, each for all clips and for
-the thirds that move least, middling and most. Standard output is the folder alone. The same command again does what is
-missing.
+the thirds that move least, middling and most. --track renders scenes in which real textures move along known paths, and
+says where a completion shows them, and whether once: a cross-fade shows two ghosts. Standard output is the folder alone.
+The same command again does what is missing.
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 some clips could not be read, 130 Ctrl-C.
 """

@@ -42,6 +42,7 @@ from vidmae.manifest import Manifest, read_rows
 from vidmae.masking import make_mask, removed_pixels
 from vidmae.pictures import save_png, side_by_side, strip
 from vidmae.record import SCHEMA, job_id, make_private_folder, read_json, write_json
+from vidmae.scenes import PATHS
 from vidmae.scores import Judge
 from vidmae.trained import Trained, load_trained, untrained
 from vidmae.windows import WindowSpec, places, read_windows, spread_windows
@@ -204,9 +205,9 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
     write_csv(out / "methods.csv", methods, METHOD_COLUMNS)
     write_csv(out / "differences.csv", differences, DIFFERENCE_COLUMNS)
     tracking = [row for path in paths for row in read_csv(tracking_path(path))] if work.config.track else []
+    tracking.sort(key=lambda row: (int(row["scene"]), PATHS.index(row["path"])))
     tracked = probe.summary(tracking)
     if tracking:
-        tracking.sort(key=lambda row: int(row["scene"]))
         write_csv(out / "tracking.csv", tracking, probe.COLUMNS)
         write_csv(out / "tracking_summary.csv", tracked, probe.SUMMARY_COLUMNS)
     spec, config = work.spec, work.config

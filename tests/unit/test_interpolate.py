@@ -24,6 +24,7 @@ from vidmae import interpolate
 from vidmae.classifier import build_classifier
 from vidmae.config import ModelConfig
 from vidmae.decode import open_video
+from vidmae.encode import write_mp4
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import differences_table, methods_table
 from vidmae.layers import ConfigError, load, to_yaml
@@ -140,6 +141,17 @@ def test_the_tracking_probe_in_shards(weights, manifest, tmp_path):
         assert method not in ("truth", "fade", "model") or float(row["one_object_pct"]) == 100 * (method == "truth")
     assert len(rows(tmp_path / "tracking.csv")) == 2 * 5 * len([*METHODS, "truth"])  # of two objects each has a row
     assert len(read_json(tmp_path / "result.json")["tracking"]) == len(table)
+
+
+def test_a_video_of_odd_size_is_filled_up_with_white(tmp_path):
+    frames = np.full((3, 31, 45, 3), 40, dtype=np.uint8)
+    write_mp4(frames, tmp_path / "odd.mp4", 3.75)
+    with open_video(tmp_path / "odd.mp4", "pyav") as reader:
+        assert (reader.num_frames, reader.fps) == (3, 3.75)
+        read = reader.read([2])[0].astype(int)
+    assert read.shape == (32, 46, 3) and abs(read[:30, :44] - 40).max() < 12 and read[31, :44].min() > 200
+    with pytest.raises(ValueError, match="at least one frame"):
+        write_mp4(frames[:0], tmp_path / "none.mp4", 3.75)
 
 
 def test_a_model_comes_from_a_run_an_export_or_a_released_file(weights, manifest, tmp_path):
