@@ -36,7 +36,7 @@ STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes"
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
                "jobs.commands"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest", "vidmae.labels", "vidmae.splits", "vidmae.shots",
-                 "vidmae.shot_list"}
+                 "vidmae.shot_list", "vidmae.interpolate_config"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py"))  # those two run in jobs
@@ -147,3 +147,12 @@ def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, blocked: tuple
         (programs / name).chmod(0o755)
     spent, out = cpu_seconds(args, folder, {**env, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"})
     assert out.startswith("#!/bin/bash") and spent < CPU_LIMIT_S
+
+
+def test_a_dry_run_of_an_interpolation_starts_at_once_and_without_torch(blocked: tuple[Path, dict[str, str]]) -> None:
+    folder, env = blocked
+    (folder / "say.pth").write_bytes(b"weights")
+    args = [str(ROOT / "jobs/interpolate.py"), "--weights", "say.pth", "--videos", "demo", "--out", "results", "--dry-run"]
+    spent, out = cpu_seconds(args, folder, env)
+    assert out.startswith("weights:") and spent < CPU_LIMIT_S
+    assert not (folder / "results").exists()

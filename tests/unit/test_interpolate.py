@@ -28,7 +28,7 @@ from vidmae.encode import write_mp4
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import differences_table, methods_table
 from vidmae.layers import ConfigError, load, to_yaml
-from vidmae.manifest import Manifest
+from vidmae.manifest import Check, Manifest, build, find_sources
 from vidmae.masking import center_mask
 from vidmae.record import RunFolder, read_json
 from vidmae.scenes import PATHS
@@ -110,6 +110,18 @@ def test_shards_and_a_second_call_give_the_same_tables(done, weights, manifest, 
     finished = read_json(tmp_path / "result.json")["finished"]
     assert start(tmp_path, weights, manifest) == 0
     assert read_json(tmp_path / "result.json")["finished"] == finished
+
+
+def test_a_video_that_is_gone_is_counted_and_not_named(weights, manifest, tmp_path, capsys):
+    for number in range(2):
+        (tmp_path / f"secret{number}.mp4").symlink_to(Manifest.read(manifest).path(number))
+    build(find_sources(tmp_path), tmp_path / "two.csv", Check("decord", False), workers=1, time_limit_s=60,
+          progress=lambda *_: None)
+    (tmp_path / "secret1.mp4").unlink()
+    assert start(tmp_path / "out", weights, tmp_path / "two.csv", decoder="pyav") == 3
+    assert {row["row"] for row in rows(tmp_path / "out/scores.csv")} == {"1"}
+    assert read_json(tmp_path / "out/result.json")["unreadable"] == {"no such file": 1}
+    assert "secret" not in "".join([*capsys.readouterr(), (tmp_path / "out/result.json").read_text()])
 
 
 def test_pictures_only_where_asked_for(weights, manifest, tmp_path):
