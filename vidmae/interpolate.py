@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vidmae import dist, probe
+from vidmae import dist, tracking_probe
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import (
     COLUMNS,
@@ -56,7 +56,7 @@ def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> 
     rows.sort(key=lambda row: (order[row["domain"]], row["row"], row["clip"]))
     make_private_folder(path.parent)
     if work.config.track:
-        write_csv(tracking_path(path), work.track(part, parts, pictures, say), probe.COLUMNS)
+        write_csv(tracking_path(path), work.track(part, parts, pictures, say), tracking_probe.COLUMNS)
     write_json(path.with_suffix(".json"), {"unreadable": dict(unreadable)})
     write_csv(path, rows, _columns(work.config))
 
@@ -79,10 +79,10 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
     write_csv(out / "differences.csv", differences, DIFFERENCE_COLUMNS)
     tracking = [row for path in paths for row in read_csv(tracking_path(path))] if work.config.track else []
     tracking.sort(key=lambda row: (int(row["scene"]), PATHS.index(row["path"])))
-    tracked = probe.summary(tracking)
+    tracked = tracking_probe.summary(tracking)
     if tracking:
-        write_csv(out / "tracking.csv", tracking, probe.COLUMNS)
-        write_csv(out / "tracking_summary.csv", tracked, probe.SUMMARY_COLUMNS)
+        write_csv(out / "tracking.csv", tracking, tracking_probe.COLUMNS)
+        write_csv(out / "tracking_summary.csv", tracked, tracking_probe.SUMMARY_COLUMNS)
     spec, config = work.spec, work.config
     write_json(out / "result.json", {
         "schema": SCHEMA, "kind": "interpolate", "model": work.shape.name, "weights_content": config.weights_content,

@@ -41,7 +41,7 @@ class InterpolateConfig:
     true_stats: bool = False
     """Let a model of normalised patches (norm_pix_loss) take brightness and contrast from the hidden patches."""
     track: int = 0
-    """Scenes of each path of the tracking probe (probe.py); 0: none."""
+    """Scenes of each path of the tracking probe (tracking_probe.py); 0: none."""
     pictures: int = 0
     """Clips of each set whose pictures and videos are written. 0: none, footage may be private."""
     names: bool = False

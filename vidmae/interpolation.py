@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidmae import probe
+from vidmae import tracking_probe
 from vidmae.baselines import Filler, applicable, model_filler
 from vidmae.config import DataConfig
 from vidmae.encode import write_mp4
@@ -65,7 +65,7 @@ class Interpolation:
                              "brightness and contrast; --true-stats takes both from the hidden patches, which flatters it")
         self._mask("", 0)
         if config.track:
-            probe.hidden_by(config.mask, config.ratio, self.shape)
+            tracking_probe.hidden_by(config.mask, config.ratio, self.shape)
         self.spec = window_spec(config, trained)
         self.fillers: dict[str, Filler] = {MODEL: model_filler(trained.model, device)}
         if config.untrained:
@@ -121,13 +121,13 @@ class Interpolation:
 
     def track(self, part: int, parts: int, pictures: Path, say: Any) -> list[Row]:
         """Rows of one part of the scenes of the tracking probe."""
-        scenes, rows = probe.scenes_of(self.config.track)[part::parts], list[Row]()
+        scenes, rows = tracking_probe.scenes_of(self.config.track)[part::parts], list[Row]()
         bank = self.bank() if scenes else []
-        frames = probe.whole_hidden(probe.hidden_by(self.config.mask, self.config.ratio, self.shape)) if scenes else []
+        frames = tracking_probe.whole_hidden(tracking_probe.hidden_by(self.config.mask, self.config.ratio, self.shape)) if scenes else []
         for done, (number, path) in enumerate(scenes, 1):
-            scene = probe.scene_of(number, path, bank, self.spec.num_frames, frames)
-            for name, hidden in probe.masks(scene, self.config.mask, self.config.ratio, self.shape):
-                for method, filled, found in probe.scene_rows(scene, number, name, hidden, frames, self.fillers):
+            scene = tracking_probe.scene_of(number, path, bank, self.spec.num_frames, frames)
+            for name, hidden in tracking_probe.masks(scene, self.config.mask, self.config.ratio, self.shape):
+                for method, filled, found in tracking_probe.scene_rows(scene, number, name, hidden, frames, self.fillers):
                     rows += found
                     if method == MODEL and number == 0 and self.config.pictures:
                         self.draw(pictures / f"scene-{path}-{name}", scene.clip, hidden, filled)

@@ -10,10 +10,10 @@ import pytest
 from tests.footage import real_clip
 from vidmae.baselines import fade, hold
 from vidmae.masking import box_mask, center_mask, removed_pixels
-from vidmae.probe import hidden_by, masks, scene_of, scene_rows, scenes_of, summary, whole_hidden
 from vidmae.scenes import PATHS, SIDE_SHARE, Scene, make_scene
 from vidmae.sizes import encoder_shape
 from vidmae.tracking import likeness, locate, measure
+from vidmae.tracking_probe import hidden_by, masks, scene_of, scene_rows, scenes_of, summary, whole_hidden
 
 SIZE, SIDE = 96, 14
 SHAPE = encoder_shape("vit_nano_patch16", img_size=SIZE, num_frames=16)
