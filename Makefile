@@ -1,11 +1,12 @@
 # make demo   set up, then pretrain a tiny model on real clips on this machine (about 3 minutes after the set-up)
-# make test   set up (Slurm too, where this is Debian or Ubuntu and you are root), then run all tests
+# make test   set up (Slurm too, where this is Debian or Ubuntu and you are root), then run all tests, in JOBS=2 processes
 # make lint   ruff and mypy
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
 # make bench  measure speed and memory against their targets, about 15 minutes
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+JOBS ?= 2
 
 .PHONY: demo test lint bench faults
 
@@ -19,7 +20,7 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	bash tests/slurm/install.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

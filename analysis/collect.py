@@ -1,14 +1,19 @@
-"""Turn results into tables: models x tasks, best top-1 and top-5 accuracy, beside the published numbers and chance.
+"""Turn results into tables: models x tasks, top-1 and top-5 accuracy, beside the published numbers and chance.
 
-    python analysis/collect.py --logs mae_st/models_finetuned
-    python analysis/collect.py --logs mae_st --explain old/s_250ep
+    python analysis/collect.py
+    python analysis/collect.py runs /scratch/old/runs --logs mae_st/models_finetuned
+    python analysis/collect.py --subset ssv2_developmental
+    python analysis/collect.py --explain s-vith14
 
-Reads the logs of mae_st, JSON lines in files named {model}_{task}_log.txt, in any folders below. Few-shot tasks, whole data
-sets and ImageNet have a table each, written as CSV, Markdown and LaTeX; logs.csv lists every log and what became of it.
-A row is called old/MODEL or new/MODEL where a folder says so. Every model is expected in every column of its table.
+Reads every few-shot run below the folders, runs/ where none is named: mean over seeds with a 95 % confidence interval, and
+how many. Settings that differ among the runs join the name of the row, so that unlike numbers never meet in a cell. --logs
+adds the logs of mae_st, JSON lines in files named {model}_{task}_log.txt, in any folders below. Few-shot tasks, whole data
+sets and ImageNet have a table each, written as CSV, Markdown and LaTeX; results.csv and logs.csv list what they are made of.
+Every run that was announced is expected, and every row in every column of its table. A second call reads only what is new.
 Standard output is the paths of the files that were written; standard error has the tables, and what is missing or failed.
 
-Exit codes: 0 ok, 2 nothing to read or no place to write, 3 results are incomplete: cells without a value, or damaged logs.
+Exit codes: 0 ok, 2 nothing to read or no place to write, 3 results are incomplete: missing or failed runs, cells without a
+value, or damaged logs.
 """
 
 from __future__ import annotations
@@ -16,131 +21,209 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from analysis.gather import Gathered, gather, make_tables, missing
-from analysis.logs import LogResult
+from analysis import gather, groups
+from analysis.gather import Gathered
+from analysis.groups import Grouped
+from analysis.lines import Line, Shown, make_tables, missing
+from analysis.listing import (
+    LOG_COLUMNS,
+    RUN_COLUMNS,
+    Record,
+    behind_logs,
+    behind_runs,
+    describe_log,
+    describe_run,
+    list_logs,
+    list_runs,
+    log_record,
+    report_logs,
+    report_runs,
+    run_record,
+)
+from analysis.logs import CLASSES
 from analysis.options import Parser
-from analysis.published import read_published
+from analysis.published import Version, read_published
+from analysis.scan import KnownRecords, scan, without_garbage_collection
+from analysis.subset import Subset, on_subset, read_subset
 from analysis.tables import Table, csv_text, to_console, to_csv, to_latex, to_markdown
 from vidmae.record import make_private_folder, write_atomic
 
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
-COLUMNS = ("log", "status", "row", "model", "task", "shots", "lines", "first_epoch", "last_epoch", "resets", "top1_pct",
-           "top1_epoch", "top5_pct", "top5_epoch", "said")
+RUNS = Path("runs")
+CACHE = ".known-results.json"  # in the folder of the tables
 WIDEST = 10_000  # characters
+MOST_ROWS = 200  # of a table on the console; its files have all
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    what.add_argument("--logs", type=Path, required=True, metavar="FOLDER", help="read the logs of mae_st below this folder")
+    what.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help=f"folders with run folders (default: {RUNS})")
+    what.add_argument("--logs", type=Path, metavar="FOLDER", help="read the logs of mae_st below this folder, too")
+    what.add_argument("--subset", type=Path, metavar="NAME|FILE",
+                      help="accuracy on the clips of some classes: a YAML file, or a name in analysis/subsets")
+    what.add_argument("--published", choices=("matching", "all", "none"), default="matching",
+                      help="which published numbers stand beside ours (default: %(default)s)")
     what.add_argument("--explain", metavar="ROW",
-                      help="list the logs behind the numbers of a row, or of all rows of a model, and write nothing")
+                      help="list what is behind the numbers of a row, or of all rows of a model, and write nothing")
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, default=Path("tables"), metavar="FOLDER",
                      help="where the tables go (default: %(default)s)")
     out.add_argument("--json", action="store_true",
-                     help="one object instead of the paths: files, counts and all logs; with --explain one object a log")
+                     help="one object instead of the paths: files, counts and lists; with --explain one object a line")
     return parser
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Everything that was read; None where it was not asked for."""
+
+    grouped: Grouped | None
+    gathered: Gathered | None
+    lines: list[Line]
+    shown: Shown
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
-        versions = read_published()
-        gathered = gather(args.logs, versions)
-        if args.explain:
-            return explain(gathered, args.explain, as_json=args.json)
-        tables = make_tables(gathered.rows, versions)
-        records = list_logs(gathered)
-        files = write(tables, records, args.out)
+        with without_garbage_collection():
+            collected = collect(args)
+            if args.explain:
+                return explain(collected, args.explain, as_json=args.json)
+            tables = make_tables(collected.lines, collected.shown)
+            listed = listings(collected)
+            files = write(tables, listed, args.out)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    counts = count(gathered)
+    counts = count(collected)
     print_tables(tables)
-    for line in report(gathered, counts):
+    for line in report(collected, counts):
         print(line, file=sys.stderr)
-    print(json.dumps({"files": list(map(str, files)), **counts, "logs": records}) if args.json else
-          "\n".join(map(str, files)))
+    print(json.dumps({"files": list(map(str, files)), **counts, **listed}) if args.json else "\n".join(map(str, files)))
     return 3 if counts["missing"] or counts["failed"] or counts["damaged"] or not counts["found"] else 0
 
 
-def count(gathered: Gathered) -> dict[str, int]:
+def collect(args: argparse.Namespace) -> Collected:
+    """Read runs and logs.
+
+    Raises:
+        ValueError: There is nothing to read, or what was asked for does not fit together.
+        OSError: A folder cannot be listed.
+    """
+    versions = read_published()
+    subset = read_subset(args.subset) if args.subset else None
+    if subset and args.logs:
+        raise ValueError("--subset needs the predictions of every clip, which logs do not have; leave out --logs")
+    folders = args.folders or ([RUNS] if RUNS.is_dir() else [])
+    if not folders and not args.logs:
+        raise ValueError(f"there is no folder {RUNS} here; name the folders that hold run folders, or logs with --logs")
+    grouped = read_runs(folders, subset, versions, args.out / CACHE, keep=not args.explain)
+    if not grouped and not args.logs:
+        on = f" on {subset.data} (--subset)" if subset else ""
+        raise ValueError(f"no few-shot run{on} below {', '.join(map(str, folders))}; start some "
+                         "(python sweeps/fewshot.py), or name other folders")
+    gathered = gather.gather(args.logs, versions) if args.logs else None
+    lines = [*(groups.lines_of(grouped, versions) if grouped else ()),
+             *(gather.lines_of(gathered.rows, versions) if gathered else ())]
+    return Collected(grouped, gathered, lines, beside(grouped, subset, versions, args.published))
+
+
+def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version], cache: Path, *,
+              keep: bool) -> Grouped | None:
+    """The few-shot runs below folders, in rows; None where there are none. `keep` what was read for the next call."""
+    known = KnownRecords(cache)
+    runs = scan(folders, known)
+    if keep and runs:
+        known.write()
+    if subset:
+        everything, runs = len(runs), on_subset(runs, subset)
+        if left_out := everything - len(runs):
+            print(f"left out: {left_out} runs on other data sets than {subset.data} (--subset)", file=sys.stderr)
+    return groups.group(runs, versions) if runs else None
+
+
+def beside(grouped: Grouped | None, subset: Subset | None, versions: list[Version], published: str) -> Shown:
+    """What stands beside and below the rows."""
+    classes = {**CLASSES, **groups.classes_of(run for _, run in grouped.runs)} if grouped else CLASSES
+    footers = groups.footers(grouped) if grouped else {}
+    if not subset:
+        return Shown(versions, published, classes, footers)
+    what = (f"Only clips of {len(subset.classes)} classes, guessed among all: {subset.why}. Published numbers are of "
+            "all clips, hence not shown.")
+    return Shown(versions, "none", classes, {kind: [what, *said] for kind, said in footers.items()}, f"-{subset.name}",
+                 f", {subset.name} classes of {subset.data}")
+
+
+def count(collected: Collected) -> dict[str, int]:
     """How many results there are and should be; a damaged log counts as found, too."""
-    results = [log for _, log in gathered.logs]
-    absent = sum(map(len, missing(gathered.rows).values()))
-    return {"found": sum(not log.failed for log in results), "expected": len(results) + absent, "missing": absent,
-            "failed": sum(log.failed for log in results) + len(gathered.failed),
-            "damaged": sum(bool(log.problems) and not log.failed for log in results), "skipped": len(gathered.skipped)}
+    counts: Counter[str] = Counter()
+    if collected.grouped:
+        counts.update(run.status for _, run in collected.grouped.runs)
+        counts.update(failed=len(collected.grouped.failed), superseded=len(collected.grouped.superseded))
+    if collected.gathered:
+        logs = [log for _, log in collected.gathered.logs]
+        counts.update(found=sum(not log.failed for log in logs), skipped=len(collected.gathered.skipped),
+                      failed=sum(log.failed for log in logs) + len(collected.gathered.failed),
+                      damaged=sum(bool(log.problems) and not log.failed for log in logs))
+    nameless = len(collected.gathered.failed) if collected.gathered else 0  # logs that do not say of what: not expected
+    counts["missing"] += len(missing(collected.lines))
+    counts["expected"] = counts["found"] + counts["missing"] + counts["failed"] - nameless
+    return {name: counts[name] for name in ("found", "expected", "missing", "failed", "damaged", "skipped", "superseded")}
 
 
-def report(gathered: Gathered, counts: dict[str, int]) -> list[str]:
+def report(collected: Collected, counts: dict[str, int]) -> list[str]:
     """What was found and what was not, for people."""
     lines = [", ".join(f"{name} {number}" for name, number in counts.items())]
-    lines += [f"missing: {row}: {', '.join(tasks)}" for row, tasks in missing(gathered.rows).items()]
-    for _, log in gathered.logs:
-        if log.problems:
-            lines.append(f"{'failed' if log.failed else 'damaged'}: {log.path}: {'; '.join(log.problems)}")
-    lines += [f"failed: {path}: {why}" for path, why in gathered.failed.items()]
-    lines += [f"skipped: {path}: {why}" for path, why in gathered.skipped.items()]
-    if gathered.others:
-        kinds = ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in sorted(gathered.others.items()))
-        lines.append(f"skipped: files of other kinds: {kinds}")
-    return lines
+    absent: dict[str, list[str]] = {}
+    for line, task in missing(collected.lines):
+        absent.setdefault(line.name, []).append(task.name)
+    lines += [f"missing: {name}: {', '.join(tasks)}" for name, tasks in absent.items()]
+    lines += report_runs(collected.grouped) if collected.grouped else []
+    return lines + (report_logs(collected.gathered) if collected.gathered else [])
 
 
-def list_logs(gathered: Gathered) -> list[dict[str, Any]]:
-    """Every log and what became of it, with the keys `COLUMNS`."""
-    records = [record_of(row, log) for row, log in gathered.logs]
-    for status, paths in (("failed", gathered.failed), ("skipped", gathered.skipped)):
-        records += [dict.fromkeys(COLUMNS) | {"log": str(path), "status": status, "said": why}
-                    for path, why in paths.items()]
-    return records
+def listings(collected: Collected) -> dict[str, list[Record]]:
+    """What the tables are made of."""
+    listed = {}
+    if collected.grouped:
+        listed[f"results{collected.shown.suffix}"] = list_runs(collected.grouped)
+    if collected.gathered:
+        listed["logs"] = list_logs(collected.gathered)
+    return listed
 
 
-def record_of(row: str, log: LogResult) -> dict[str, Any]:
-    """A log with the keys `COLUMNS`; None where it does not say."""
-    best = [(best.pct, best.epoch) if best else (None, None) for best in (log.top1, log.top5)]
-    status = "failed" if log.failed else "damaged" if log.problems else "found"
-    values = (str(log.path), status, row, log.model, log.task.name, log.task.shots, log.lines, log.first_epoch,
-              log.last_epoch, log.resets, *best[0], *best[1], "; ".join((*log.notes, *log.problems)) or None)
-    return dict(zip(COLUMNS, values, strict=True))
-
-
-def explain(gathered: Gathered, wanted: str, *, as_json: bool) -> int:
-    """Print the logs behind a row to standard output."""
-    chosen = [wanted] if wanted in gathered.rows else [
-        row for row, cells in gathered.rows.items() if any(log.model == wanted for log in cells.values())]
-    if not chosen:
-        raise ValueError(f"no row {wanted!r}; there are: {', '.join(gathered.rows) or 'none'} (--explain)")
-    for row in chosen:
-        for log in gathered.rows[row].values():
-            print(json.dumps(record_of(row, log)) if as_json else describe(row, log))
+def explain(collected: Collected, wanted: str, *, as_json: bool) -> int:
+    """Print what is behind a row to standard output."""
+    runs = behind_runs(collected.grouped, wanted) if collected.grouped else []
+    logs = behind_logs(collected.gathered, wanted) if collected.gathered else []
+    if not runs and not logs:
+        names = ", ".join(line.name for line in collected.lines) or "none"
+        raise ValueError(f"no row {wanted!r}; there are: {names} (--explain)")
+    for row, run in runs:
+        print(json.dumps(run_record(row, run)) if as_json else describe_run(row, run))
+    for row, log in logs:
+        print(json.dumps(log_record(row, log)) if as_json else describe_log(row, log))
     return 0
 
 
-def describe(row: str, log: LogResult) -> str:
-    """A log on one line."""
-    best = [f"{name} {best.pct:.3f} at epoch {best.epoch}" if best else f"{name} --"
-            for name, best in (("top-1", log.top1), ("top-5", log.top5))]
-    epochs = "no epochs" if log.first_epoch is None else f"epochs {log.first_epoch} to {log.last_epoch}"
-    return "; ".join((f"{row} {log.task.name}: {', '.join(best)}", f"{log.lines} lines, {epochs}", *log.notes, *log.problems,
-                      str(log.path)))
-
-
-def write(tables: list[Table], records: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Write every table in every format, and the list of logs; the paths."""
+def write(tables: list[Table], listed: dict[str, list[Record]], folder: Path) -> list[Path]:
+    """Write every table in every format, and the lists; the paths."""
     texts = {f"{table.name}.{suffix}": form(table) for table in tables for suffix, form in FORMATS.items()}
-    texts["logs.csv"] = csv_text([COLUMNS, *([record[name] for name in COLUMNS] for record in records)])
+    for name, records in listed.items():
+        columns = LOG_COLUMNS if name == "logs" else RUN_COLUMNS
+        texts[f"{name}.csv"] = csv_text([columns, *([record[column] for column in columns] for record in records)])
     make_private_folder(folder)
     for name, text in texts.items():
         write_atomic(folder / name, text.encode(errors="backslashreplace"))
@@ -151,7 +234,9 @@ def print_tables(tables: list[Table]) -> None:
     """The tables on standard error, never cut: a terminal that is too narrow wraps them."""
     console = Console(stderr=True, highlight=False, width=WIDEST)
     for table in tables:
-        console.print(Text(table.title, "bold"), to_console(table), *map(Text, table.lines_below), sep="\n")
+        more = len(table.rows) - MOST_ROWS
+        cut = [Text(f"and {more} more rows in the files")] if more > 0 else []
+        console.print(Text(table.title, "bold"), to_console(table, MOST_ROWS), *cut, *map(Text, table.lines_below), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Logs in a folder -> rows and columns -> tables. A log is never dropped: it is a cell, or it has failed, or is no result.
+"""Logs in a folder -> rows. A log is never dropped: it is a cell, or it has failed, or is no result.
 
 A row is a model. Where a folder says of which generation (`old`, `new`), that is part of the row's name; where two logs
 would still meet in one cell, their folders are, and at last the files.
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.logs import CLASSES, ENDING, SELECTION, LogResult, NoAccuracyError, Task, read_log
+from analysis.lines import Line, Published
+from analysis.logs import ENDING, SELECTION, LogResult, NoAccuracyError, Task, read_log
 from analysis.published import Version, generation, versions_of
-from analysis.tables import Accuracies, Row, Table
+from analysis.stats import Estimate
+from analysis.tables import Accuracies
 
-TITLES = {"fewshot": "Few-shot action recognition", "full": "Action recognition with all labels",
-          "imagenet": "Object recognition"}
 TEXT = {".txt", ".json", ".jsonl", ".log"}  # worth a name where they are no logs; of other files only the number is said
 
 Rows = dict[str, dict[Task, LogResult]]  # name of a row -> its cells
@@ -107,61 +107,16 @@ def name_rows(logs: Iterable[LogResult], folder: Path, versions: list[Version]) 
     return rows
 
 
-def kind_of(task: Task) -> str:
-    """Which table a task belongs to: a key of `TITLES`."""
-    if task.shots is not None:
-        return "fewshot"
-    return "imagenet" if task.data == "imagenet" else "full"
-
-
-def grids(rows: Rows) -> dict[str, tuple[Rows, list[Task]]]:
-    """Kind of table -> its rows and its columns; kinds without a log are left out."""
-    found = {}
-    for kind in TITLES:
-        of_kind = {name: cells for name, cells in rows.items() if any(kind_of(task) == kind for task in cells)}
-        tasks = {task for cells in of_kind.values() for task in cells if kind_of(task) == kind}
-        if of_kind:
-            found[kind] = of_kind, sorted(tasks, key=_task_rank)
-    return found
-
-
-def missing(rows: Rows) -> dict[str, list[str]]:
-    """Row -> the tasks of its tables for which it has no log."""
-    absent: dict[str, list[str]] = defaultdict(list)
-    for of_kind, tasks in grids(rows).values():
-        for name, cells in of_kind.items():
-            for task in tasks:
-                if task not in cells:
-                    absent[name].append(task.name)
-    return dict(absent)
-
-
-def make_tables(rows: Rows, versions: list[Version]) -> list[Table]:
-    """One table for each kind of task."""
-    return [_make_table(kind, of_kind, tasks, versions) for kind, (of_kind, tasks) in grids(rows).items()]
-
-
-def _make_table(kind: str, rows: Rows, tasks: list[Task], versions: list[Version]) -> Table:
-    lines, used, unpublished = [], [], []
+def lines_of(rows: Rows, versions: list[Version]) -> list[Line]:
+    """The rows for the tables, each beside the published numbers of its name."""
+    lines = []
     for name, cells in rows.items():
-        lines.append(Row(name, "logs", {task.name: _accuracies(log) for task, log in cells.items()}))
         log = next(iter(cells.values()))
-        published = [(version, found) for version in versions_of(log.model, generation(log.path, versions), versions)
-                     if (found := version.accuracies(log.model, [task.name for task in tasks]))]
-        lines += [Row(name, f"published {version.name}", found, competes=False) for version, found in published]
-        used += [version for version, _ in published if version not in used]
-        if not published:
-            unpublished.append(name)
-    chance = {task.name: (task.chance_pct(1), task.chance_pct(5)) for task in tasks}
-    lines.append(Row("chance", "1/classes", chance, competes=False))
-    footer = [f"Published {version.name}: {version.source}." for version in versions if version in used]
-    if unpublished:
-        footer.append(f"Nothing published under this name: {', '.join(unpublished)}.")
-    if unknown := sorted({task.data for task in tasks if task.data not in CLASSES}):
-        footer.append(f"Number of classes unknown, hence no chance level: {', '.join(unknown)}.")
-    footer += [f"{name}, {task.name}: {said}." for name, cells in rows.items() for task in tasks if task in cells
-               for said in (*cells[task].notes, *cells[task].problems)]
-    return Table(kind, TITLES[kind], [task.name for task in tasks], lines, SELECTION, footer)
+        known = versions_of(log.model, generation(log.path, versions), versions)
+        lines.append(Line(name, log.model, "logs", SELECTION, {task: _accuracies(log) for task, log in cells.items()},
+                          [Published(name, version, log.model) for version in known],
+                          {task: (*log.notes, *log.problems) for task, log in cells.items()}))
+    return lines
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -175,12 +130,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _accuracies(log: LogResult) -> Accuracies:
-    return log.top1.pct if log.top1 else None, log.top5.pct if log.top5 else None
-
-
-def _task_rank(task: Task) -> tuple[int, str, int, str]:
-    known = list(CLASSES)
-    return known.index(task.data) if task.data in CLASSES else len(known), task.data, task.shots or 0, task.which
+    return Estimate(log.top1.pct) if log.top1 else None, Estimate(log.top5.pct) if log.top5 else None
 
 
 def _rank(name: str, cells: dict[Task, LogResult], versions: list[Version]) -> tuple[int, int, str]:

@@ -54,10 +54,6 @@ class Task:
         """Such as `ssv2-10shot`."""
         return self.data + self.which
 
-    def chance_pct(self, guesses: int) -> float | None:
-        """Accuracy of so many different guesses at random; None where the number of classes is unknown."""
-        return 100 * guesses / CLASSES[self.data] if self.data in CLASSES else None
-
 
 @dataclass(frozen=True)
 class Best:

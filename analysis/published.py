@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,18 @@ from typing import Any
 import yaml
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
+
+_RUN = r"(-[0-9a-f]{8})?"  # a run's id is its name and its signature
+_KEPT = r"(mae_|vit_)?{}_none"  # released files before any finetuning: mae_s_none.pth, s_none.pth
+_OURS = {"s": "s", "say": "say", "kinetics": "kinetics", "kinetics-200h": "kinetics_128"}
+CHECKPOINTS: Sequence[tuple[str, str, str]] = (
+    # name of a checkpoint -> generation, model. Clear cases only: a recipe that repeats the paper's, or the file itself.
+    ("scratch", "v1", "random"),  # random weights; the retrained models (v3) have no such control
+    *((re.escape(name) + "-vith14" + _RUN, "v3", model) for name, model in _OURS.items()),  # recipes follow v3
+    *((_KEPT.format(re.escape(name)), "v3", model) for name, model in _OURS.items()),  # files were replaced by v3's
+    (_KEPT.format("hvm1"), "v3", "sayavakepicutego4d"),  # HVM-1: SAYCam, AVA, Kinetics, EPIC, UCF101 and Ego4D
+    (_KEPT.format("hvm1@448"), "v3", "sayavakepicutego4d_448"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,3 +61,11 @@ def generation(path: Path, versions: list[Version]) -> Version | None:
 def versions_of(model: str, known: Version | None, versions: list[Version]) -> list[Version]:
     """The generations that have numbers for a model: of the known one, else of all."""
     return [version for version in ([known] if known else versions) if model in version.models]
+
+
+def versions_of_checkpoint(name: str, versions: list[Version]) -> list[tuple[Version, str]]:
+    """The generations and models whose published numbers belong beside results of a checkpoint; mostly one, or none."""
+    for pattern, version, model in CHECKPOINTS:
+        if re.fullmatch(pattern, name):
+            return [(found, model) for found in versions if found.name == version]
+    return []

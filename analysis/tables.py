@@ -1,8 +1,9 @@
 """A result table in four forms: rich for the console, CSV for programs, Markdown, LaTeX (booktabs).
 
-Rows are models, columns tasks, each with top-1 and top-5 accuracy in %. A cell without a value is `--`. The best value of
-each column is bold, among the rows that compete: published numbers and chance do not. How the numbers were selected stands
-under every table; in CSV, where there is no such place, in a column of its own.
+Rows are models, columns tasks, each with top-1 and top-5 accuracy in %: a number, or `mean ± half (n)` over n seeds, half
+being half of the 95 % confidence interval. A cell without a value is `--`. The best value of each column is bold among the
+rows that were selected alike; published numbers and chance do not compete. How the numbers were selected stands under every
+table; in CSV, where there is no such place, in a column of its own.
 """
 
 from __future__ import annotations
@@ -10,20 +11,28 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from rich.box import SIMPLE
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
+from analysis.stats import Estimate
+
 METRICS = ("top-1", "top-5")
 MISSING = "--"
 UNIT = "Accuracy in %."
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+INTERVAL = ("Mean ± half of the 95 % confidence interval over seeds (Student t); in brackets the number of seeds. Of one "
+            "seed no interval is claimed.")
+CSV_PARTS = ("pct", "lower_pct", "upper_pct", "n")
+MOST_NAMES = 5  # of rows, in a sentence
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
           **{character: f"\\{character}" for character in "&%$#_{}"}}
 
-Accuracies = tuple[float | None, float | None]  # top-1 and top-5 in %
+Accuracies = tuple[Estimate | None, Estimate | None]  # top-1 and top-5
 
 
 @dataclass(frozen=True)
@@ -34,13 +43,14 @@ class Row:
         model: What was tested.
         source: Where the numbers come from, such as `logs` or `published v3`.
         cells: Column -> accuracies; a column that is not here is missing.
-        competes: Whether its values can be the best of their column.
+        selection: How the numbers were selected. Among rows of the same selection the best of a column is bold; rows
+            without one do not compete.
     """
 
     model: str
     source: str
     cells: Mapping[str, Accuracies]
-    competes: bool = True
+    selection: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,6 @@ class Table:
         title: One line.
         columns: Names of the tasks, in order.
         rows: In order.
-        selection: How the numbers were selected.
         footer: Further sentences.
     """
 
@@ -60,13 +69,22 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: Sequence[Row]
-    selection: str
     footer: Sequence[str]
 
     @property
     def lines_below(self) -> list[str]:
         """Everything that stands under the table."""
-        return [f"{UNIT} Selection: {self.selection}. Bold: the best of what is not published.", *self.footer]
+        selected: dict[str, list[str]] = defaultdict(list)
+        for row in self.rows:
+            if row.selection:
+                selected[row.selection].append(row.model)
+        if len(selected) < 2:
+            lines = [f"{UNIT} Selection: {''.join(selected)}. Bold: the best of what is not published."]
+        else:
+            lines = [f"{UNIT} Bold: the best among rows that were selected alike, of what is not published."]
+            lines += [f"Selection of {some(names)}: {selection}." for selection, names in selected.items()]
+        counted = any(value and value.n for row in self.rows for pair in row.cells.values() for value in pair)
+        return [*lines, *([INTERVAL] if counted else []), *self.footer]
 
 
 @dataclass(frozen=True)
@@ -79,19 +97,23 @@ class Cell:
 
 def cells(table: Table) -> list[list[Cell]]:
     """The values of each row, two per column. Equal values, as printed, are equally bold."""
-    grid = [[_number(pct) for column in table.columns for pct in row.cells.get(column, (None, None))] for row in table.rows]
-    best = [max((float(text) for row, text in zip(table.rows, column, strict=True) if row.competes and text != MISSING),
-                default=None) for column in zip(*grid, strict=True)]
-    return [[Cell(text, row.competes and text != MISSING and float(text) == most)
-             for text, most in zip(texts, best, strict=True)] for row, texts in zip(table.rows, grid, strict=True)]
+    grid = [[_printed(value) for value in _values(table, row)] for row in table.rows]
+    best: dict[tuple[str, int], float] = {}
+    for row, line in zip(table.rows, grid, strict=True):
+        for index, text in enumerate(line):
+            if row.selection and text != MISSING:
+                key = row.selection, index
+                best[key] = max(best.get(key, 0.0), _leading(text))
+    return [[Cell(text, bool(row.selection) and text != MISSING and _leading(text) == best[row.selection, index])
+             for index, text in enumerate(line)] for row, line in zip(table.rows, grid, strict=True)]
 
 
 def to_csv(table: Table) -> str:
-    """Comma-separated values; every row says how its numbers were selected."""
-    header = ["model", "source", *(f"{column} {metric}_pct" for column in table.columns for metric in ("top1", "top5")),
-              "selection"]
-    lines = [[row.model, row.source, *(cell.text for cell in line), table.selection if row.competes else None]
-             for row, line in zip(table.rows, cells(table), strict=True)]
+    """Comma-separated values: mean, ends of the interval and seeds, and in every row how its numbers were selected."""
+    header = ["model", "source", *(f"{column} {metric}_{part}" for column in table.columns for metric in ("top1", "top5")
+                                   for part in CSV_PARTS), "selection"]
+    lines = [[row.model, row.source, *(part for value in _values(table, row) for part in _parts(value)),
+              row.selection or None] for row in table.rows]
     return csv_text([header, *lines])
 
 
@@ -123,23 +145,23 @@ def to_latex(table: Table) -> str:
              _ampersands(["", "", *above]), "".join(rules), _ampersands(["model", "source", *METRICS * len(table.columns)]),
              r"\midrule"]
     for row, line in zip(table.rows, cells(table), strict=True):
-        values = (f"\\textbf{{{cell.text}}}" if cell.bold else cell.text for cell in line)
+        values = (f"\\textbf{{{escape_latex(cell.text)}}}" if cell.bold else escape_latex(cell.text) for cell in line)
         lines.append(_ampersands([escape_latex(row.model), escape_latex(row.source), *values]))
     below = [f"\\par\\noindent\\footnotesize {escape_latex(line)}" for line in table.lines_below]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *below, r"\end{table}", ""])
 
 
-def to_console(table: Table) -> ConsoleTable:
-    """Rows and columns for `rich.console.Console.print`, without title and footer."""
+def to_console(table: Table, most_rows: int | None = None) -> ConsoleTable:
+    """Rows and columns for `rich.console.Console.print`, without title and footer, and only so many rows."""
     shown = ConsoleTable(box=SIMPLE)
     for name in ("model", "source"):
         shown.add_column(name, no_wrap=True)
     for column in table.columns:
         for metric in METRICS:
             shown.add_column(Text(f"{column}\n{metric}"), justify="right", no_wrap=True)
-    for row, line in zip(table.rows, cells(table), strict=True):
+    for row, line in islice(zip(table.rows, cells(table), strict=True), most_rows):
         shown.add_row(Text(row.model), Text(row.source), *(Text(cell.text, "bold" if cell.bold else "") for cell in line),
-                      style="" if row.competes else "dim")
+                      style="" if row.selection else "dim")
     return shown
 
 
@@ -153,8 +175,33 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\|*`<])", r"\\\1", _one_line(text))
 
 
-def _number(pct: float | None) -> str:
-    return MISSING if pct is None else f"{pct:.3f}"
+def some(names: Sequence[str]) -> str:
+    """Names in a sentence, not too many of them."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _values(table: Table, row: Row) -> list[Estimate | None]:
+    return [value for column in table.columns for value in row.cells.get(column, (None, None))]
+
+
+def _printed(value: Estimate | None) -> str:
+    if value is None:
+        return MISSING
+    if value.n is None:
+        return f"{value.pct:.3f}"
+    half = "" if value.half_width is None else f" ± {value.half_width:.2f}"
+    return f"{value.pct:.2f}{half} ({value.n})"
+
+
+def _leading(text: str) -> float:
+    return float(text.split()[0])
+
+
+def _parts(value: Estimate | None) -> list[object]:
+    if value is None:
+        return [None] * len(CSV_PARTS)
+    return [*(None if part is None else f"{part:.3f}" for part in (value.pct, value.lower, value.upper)), value.n]
 
 
 def _one_line(text: str) -> str:

@@ -1,7 +1,7 @@
 """Stop the jobs of runs. Checkpoints stay; `python jobs/pretrain.py ... --retry` continues from the newest.
 
     python jobs/cancel.py s-vith14
-    python jobs/cancel.py 81233 say-vith14-0a1b2c3d
+    python jobs/cancel.py 81233 say-vith14-0a1b2c3d    a Slurm job; that of an array stands for all of its cells
 
 Exit codes: 0 ok (also where nothing was active), 2 no such run, 4 Slurm refused or unreachable.
 """
@@ -14,10 +14,11 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 
 from jobs import slurm
 from jobs.options import Parser, add_runs_dir
-from jobs.runs import CANCELLED, EXIT_RECORD, INTERRUPTED, State, find_run, process_birth, state_of, submissions
+from jobs.runs import CANCELLED, EXIT_RECORD, INTERRUPTED, State, find_runs, process_birth, state_of, states, submissions
 from vidmae.layers import ConfigError
 from vidmae.record import SCHEMA, make_private_folder, write_json
 
@@ -37,9 +38,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
-        found = [find_run(given, args.runs_dir) for given in args.runs]
-        for run in found:
-            print(f"{run.path.name}: {cancel(state_of(run))}", file=sys.stderr)
+        found = [(given, find_runs(given, args.runs_dir)) for given in args.runs]
+        for given, runs in found:
+            if len(runs) > 1:
+                print(cancel_array(given, states(runs)[0]), file=sys.stderr)
+            else:
+                print(f"{runs[0].path.name}: {cancel(state_of(runs[0]))}", file=sys.stderr)
         return 0
     except slurm.SlurmError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -60,7 +64,32 @@ def cancel(state: State) -> str:
     submission = submissions(state.run)[-1]
     if submission["host"] != socket.gethostname():
         raise ConfigError(f"job {state.job_id} runs on {submission['host']}: cancel it there")
+    if slurm.base_id(state.job_id) != state.job_id:
+        return _end_cell(state)
     return _end_group(state, int(state.job_id), submission["process_birth"])
+
+
+def cancel_array(array_id: str, cells: Sequence[State]) -> str:
+    """Stop all cells of an array that are active; what was done, in words."""
+    active = sorted((s for s in cells if s.active), key=lambda s: s.state == "RUNNING")  # those that wait start no more
+    for state in active:
+        if state.cluster == "slurm":
+            (make_private_folder(state.run.submit / state.job_id) / CANCELLED).touch()
+        else:
+            cancel(state)
+    if active and active[0].cluster == "slurm":
+        slurm.cancel(array_id)
+    return f"cancelled {len(active)} of {len(cells)} cells of array {array_id}"
+
+
+def _end_cell(state: State) -> str:
+    """Let the process that runs a sweep on this machine end one of its cells."""
+    folder = state.run.submit / state.job_id  # a link, into a folder that is made when the cell's turn comes
+    (make_private_folder(folder.resolve()) / CANCELLED).touch()
+    deadline = time.monotonic() + GRACE_S
+    while state.state == "RUNNING" and not (folder / EXIT_RECORD).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return f"cancelled cell {state.job_id}, which was {state.state}"
 
 
 def _end_group(state: State, pid: int, birth: int) -> str:

@@ -107,6 +107,22 @@ def choose_place(args: argparse.Namespace) -> Place:
     return Place("local", f"no Slurm here: {problem}")
 
 
+def read_profile(args: argparse.Namespace, place: Place,
+                 ) -> tuple[Site, ClusterProfile, dict[str, str], slurm.Partition | None]:
+    """The site, its profile with the resource flags over it, the origin of each value, and what Slurm says of the partition.
+
+    Raises:
+        ConfigError: The profile or a flag cannot be used, or there is no such partition.
+        SlurmError: Slurm does not answer.
+    """
+    asks = place.cluster == "slurm" and not place.unasked
+    site = find_site(args.profile, slurm.cluster_name() if asks else None)
+    layers = [*([environment_layer()] if place.cluster == "slurm" else []), *site.layers,
+              *flag_layers(resource_flags(args), args.sbatch)]
+    profile, origins = build(ClusterProfile, layers)
+    return site, profile, origins, choose_partition(profile.partition, slurm.partitions()) if asks else None
+
+
 def resolve(args: argparse.Namespace, place: Place) -> Experiment:
     """Read recipe, profile, flags and data, ask Slurm what the partition has, and work out the rest.
 
@@ -114,16 +130,11 @@ def resolve(args: argparse.Namespace, place: Place) -> Experiment:
         ConfigError: Something cannot be used; the message says what would do.
         SlurmError: Slurm does not answer.
     """
-    asks = place.cluster == "slurm" and not place.unasked
-    site = find_site(args.profile, slurm.cluster_name() if asks else None)
-    layers = [*([environment_layer()] if place.cluster == "slurm" else []), *site.layers,
-              *flag_layers(resource_flags(args), args.sbatch)]
-    profile, profile_origins = build(ClusterProfile, layers)
+    site, profile, profile_origins, partition = read_profile(args, place)
     recipe = find_recipe(args.recipe)
     config_layers = [read_yaml(recipe, f"recipe {recipe.name}"), *site.config, *parse_set(args.set),
                      *([Layer("--name", {"name": args.name})] if args.name is not None else [])]
     config, origins = build(PretrainConfig, config_layers)
-    partition = choose_partition(profile.partition, slurm.partitions()) if asks else None
     if place.cluster == "slurm":
         resources, said = complete(profile, profile_origins, partition)
     else:
@@ -159,8 +170,8 @@ def _find_data(given: str | None, config: PretrainConfig, origins: dict[str, str
 
 def problems(e: Experiment) -> list[str]:
     """Everything that would make the job fail, one message each; empty where it can run."""
-    found = _partition_problems(e.partition, e.resources) if e.partition else []
-    found += _folder_problems(e.run.path)
+    found = partition_problems(e.partition, e.resources) if e.partition else []
+    found += folder_problems(e.run.path)
     try:
         e.config.model.shape()
     except ValueError as error:
@@ -180,7 +191,8 @@ def problems(e: Experiment) -> list[str]:
     return found
 
 
-def _partition_problems(partition: slurm.Partition, r: Resources) -> list[str]:
+def partition_problems(partition: slurm.Partition, r: Resources) -> list[str]:
+    """What the partition does not have or allow, one message each."""
     most = min(partition.nodes, partition.max_nodes or partition.nodes)
     most_gpus = max((s.gpus for s in partition.shapes), default=0)
     found = []
@@ -206,7 +218,8 @@ def _partition_problems(partition: slurm.Partition, r: Resources) -> list[str]:
     return found
 
 
-def _folder_problems(path: Path) -> list[str]:
+def folder_problems(path: Path) -> list[str]:
+    """Why a run folder cannot be made there, or not be used by a job."""
     if re.search(r"[%:\x00-\x1f\x7f\\]", str(path)):
         what = "a %, colon, backslash or control character, which Slurm or PYTHONPATH would read as something else"
         return [f"the run folder {str(path)!r} holds {what} (--runs-dir)"]

@@ -1,21 +1,25 @@
 """From a request to a batch script and a job. The only module that imports submitit, and only when it is needed.
 
-A job carries a `Pretrain` with the run folder's path and nothing else. The script that --dry-run shows is the one that
-is submitted: both are written by the same executor.
+A job carries a `Pretrain` (or a `Cell`) with the run folder's path and nothing else. The script that --dry-run shows is
+the one that is submitted: both are written by the same executor.
 
     launcher --sbatch--> batch script --srun--> one process per rank: submitit unpickles Pretrain, which calls
     vidmae.pretrain.main, all from the snapshot in code/, since the job starts in it and PYTHONPATH names it first
+
+The tasks of an array share its folder (jobs/arrays.py), one snapshot and one batch script.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import os
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,25 +46,60 @@ class Pretrain:
     run_path: str
 
     def __call__(self) -> None:
-        """Say who this rank is, train, and leave with the exit code, which Slurm then sees."""
-        import submitit
+        """Pretrain, and leave with the exit code, which Slurm then sees."""
+        run_rank("vidmae.pretrain", self.run_path)
 
-        from vidmae import preempt, watchdog
 
-        preempt.listen()  # in place of submitit's handlers: those save on rank 0 alone and requeue under the others
-        os.environ.update(rank_variables(submitit.JobEnvironment()))
-        run = RunFolder(Path(self.run_path))
-        if os.environ["RANK"] == "0":
-            release_lock_of_dead_job(run)
-        from vidmae import pretrain
+@dataclass(frozen=True)
+class Cell:
+    """What the task of a sweep's array runs on every rank."""
 
-        if code := pretrain.main(self.run_path):
-            note_exit_code(run.submit / os.environ["VIDMAE_JOB_ID"] / EXIT_CODE, code)
-        if code == preempt.EXIT_PREEMPTED:  # srun would kill the other ranks for it, and those are just leaving too
-            code = 0
-        atexit.register(watchdog.end_process, code)  # once submitit has written what it writes
-        if code:
+    run_path: str
+
+    def __call__(self) -> None:
+        """Run the cell like `Pretrain`; one that is done ends at once, before torch is loaded."""
+        if RunFolder(Path(self.run_path)).result.exists():
+            print(f"done before: {self.run_path}", flush=True)
+            return
+        run_rank("vidmae.cell", self.run_path)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command of the suite as a job of its own, on one task; it belongs to no run.
+
+    Attributes:
+        argv: The script and its arguments.
+        cwd: Folder in which it runs.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str
+
+    def __call__(self) -> None:
+        """Run the command, and leave with its exit code."""
+        if code := subprocess.run([sys.executable, *self.argv], cwd=self.cwd, stdin=subprocess.DEVNULL).returncode:
             sys.exit(code)
+
+
+def run_rank(program: str, run_path: str) -> None:
+    """Say who this rank is, run the `main` of a module, and leave with its exit code."""
+    import submitit
+
+    from vidmae import preempt, watchdog
+
+    preempt.listen()  # in place of submitit's handlers: those save on rank 0 alone and requeue under the others
+    env = submitit.JobEnvironment()
+    os.environ.update(rank_variables(env))
+    if os.environ["RANK"] == "0":
+        release_lock_of_dead_job(RunFolder(Path(run_path)))
+    if code := importlib.import_module(program).main(run_path):
+        note_exit_code(env.paths.folder / EXIT_CODE, code)
+    if code == preempt.EXIT_PREEMPTED:  # srun would kill the other ranks for it, and those are just leaving too
+        code = 0
+    atexit.register(watchdog.end_process, code)  # once submitit has written what it writes
+    if code:
+        sys.exit(code)
 
 
 def note_exit_code(path: Path, code: int) -> None:
@@ -80,10 +119,10 @@ def rank_variables(env: Any) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Request:
-    """One job as it is asked for.
+    """One job, or one array of jobs, as it is asked for.
 
     Attributes:
-        run: The run folder.
+        run: The run folder; of an array its own folder.
         job_name: Name in squeue.
         resources: What it gets.
         on_cpu: The ranks compute on the CPU.
@@ -96,6 +135,9 @@ class Request:
         setup: Shell lines before srun.
         python: Shell command that starts Python; empty takes the launcher's.
         env: Variables of the job.
+        tasks: Of an array; 0 is a single job.
+        max_parallel: Tasks of an array that may run at the same time; 0 does not limit them.
+        recovers: Whether what is left at its end is judged by jobs/recover.py, as a run's is.
     """
 
     run: RunFolder
@@ -111,6 +153,9 @@ class Request:
     setup: tuple[str, ...] = ()
     python: str = ""
     env: dict[str, str] = field(default_factory=dict)
+    tasks: int = 0
+    max_parallel: int = 0
+    recovers: bool = True
 
 
 def setup_lines(request: Request) -> list[str]:
@@ -139,7 +184,9 @@ def slurm_parameters(request: Request) -> dict[str, Any]:
     if request.options.get("dependency"):
         more["kill-on-invalid-dep"] = "yes"  # else the job waits for ever once its parent has failed
     more |= {name: value if value else True for name, value in request.more_options.items()}
-    noted = f"{shlex.quote(str(request.run.submit))}/$SLURM_JOB_ID/{EXIT_CODE}"
+    job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if request.tasks else "$SLURM_JOB_ID"
+    noted = f"{shlex.quote(str(request.run.submit))}/{job}/{EXIT_CODE}"
+    judged = [f"[ -s {noted} ] && code=$(cat {noted})", f"exec {recover_command(request)}"]
     parameters: dict[str, Any] = {
         "job_name": request.job_name, "partition": r.partition, "nodes": r.nodes, "ntasks_per_node": r.tasks_per_node,
         "gpus_per_node": r.gpus_per_node or None, "cpus_per_task": r.cpus_per_task, "time": r.time_min,
@@ -148,9 +195,11 @@ def slurm_parameters(request: Request) -> dict[str, Any]:
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={r.cpus_per_task}"],
         # bash runs a trap once srun has ended; without one, a TERM would end the script before its last command
         "setup": [*setup_lines(request), f"rm -f {noted}", f"trap : TERM {request.signal}"],
-        "teardown": ["code=$?", f"[ -s {noted} ] && code=$(cat {noted})", f"exec {recover_command(request)}"],
+        "teardown": ["code=$?", *(judged if request.recovers else ["exit $code"])],
         "additional_parameters": more, **request.options,
     }
+    if request.tasks:
+        parameters["array_parallelism"] = request.max_parallel or request.tasks
     return {key: value for key, value in parameters.items() if value != "" and (value is not None or key == "wckey")}
 
 
@@ -161,16 +210,32 @@ def batch_script(request: Request, cluster: str) -> str:
 
 
 def submit(request: Request, cluster: str) -> str:
-    """Submit the job; its id.
+    """Submit a pretraining job; its id. Raises like `submit_program`."""
+    return submit_program(request, Pretrain(str(request.run.path)), cluster)
+
+
+def submit_program(request: Request, program: Callable[[], None], cluster: str = "slurm") -> str:
+    """Submit one job that calls `program` on every rank; its id.
 
     Raises:
         SlurmAwayError: sbatch was not answered; there may be a job all the same.
         SlurmError: sbatch refused.
     """
+    return _submitted(request, lambda: str(_executor(request, cluster).submit(program).job_id))
+
+
+def submit_array(request: Request, runs: Sequence[RunFolder]) -> str:
+    """Submit the cells of a sweep as one array; its id without a task. Raises like `submit_program`."""
+    assert len(runs) == request.tasks
+    cells = [Cell(str(run.path)) for run in runs]
+    return _submitted(request, lambda: slurm.base_id(str(_executor(request, "slurm").submit_array(cells)[0].job_id)))
+
+
+def _submitted(request: Request, call: Callable[[], str]) -> str:
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
-        return str(_executor(request, cluster).submit(Pretrain(str(request.run.path))).job_id)
+        return call()
     except (FailedJobError, FailedSubmissionError) as error:
         words = " ".join(str(error).split())
         if getattr(error.__cause__, "returncode", None) == KILLED_BY_LIMIT:
@@ -188,6 +253,8 @@ def _executor(request: Request, cluster: str) -> Any:
     if cluster == "slurm":
         executor = _slurm_executor()(folder, python=request.python or None)
         executor.update_parameters(**slurm_parameters(request))
+        if request.tasks:
+            executor.parameters["map_count"] = request.tasks
         return executor
     executor = _local_executor()("/", python=request.python or None)  # it makes its folder, and --dry-run writes nothing
     executor.folder = folder.absolute()
@@ -197,9 +264,10 @@ def _executor(request: Request, cluster: str) -> Any:
 
 def _slurm_executor() -> type[Any]:
     import submitit
+    from submitit.core.utils import DelayedSubmission
 
     class LimitedSlurmExecutor(submitit.SlurmExecutor):
-        """Gives sbatch a time limit."""
+        """Gives sbatch a time limit, and an array this executor's own settings."""
 
         @classmethod
         def affinity(cls) -> int:
@@ -207,6 +275,23 @@ def _slurm_executor() -> type[Any]:
 
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:
             return ["timeout", f"{slurm.SUBMIT_TIMEOUT_S:g}", "sbatch", str(submission_file_path)]
+
+        def _internal_process_submissions(self, delayed_submissions: list[DelayedSubmission]) -> list[Any]:
+            """submitit submits an array by a plain executor, without what is set here, and one task as no array."""
+            if "map_count" not in self.parameters:
+                return list(super()._internal_process_submissions(delayed_submissions))
+            top = self.folder.parent
+            for place, delayed in enumerate(delayed_submissions):
+                delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
+                delayed.dump(top / f".{place}.pkl")
+            job_id = self._submit_command(self._submitit_command_str).job_id
+            jobs: list[Any] = [submitit.SlurmJob(self.folder, f"{job_id}_{place}", tasks=list(range(self._num_tasks())))
+                    for place in range(len(delayed_submissions))]
+            for job in jobs:  # all folders first: a task that starts now writes its log there, and then waits for its call
+                job.paths.folder.mkdir(mode=0o700, exist_ok=True)
+            for place, job in enumerate(jobs):
+                (top / f".{place}.pkl").replace(job.paths.submitted_pickle)
+            return jobs
 
     return LimitedSlurmExecutor
 
@@ -231,7 +316,7 @@ def _local_executor() -> type[Any]:
             # by its descriptor: the script moves to the job's folder below, maybe before bash has opened it
             with (request.run.submit / "local.log").open("ab") as log, script.open("rb") as text:
                 process = subprocess.Popen(["bash", f"/dev/fd/{text.fileno()}"], stdin=subprocess.DEVNULL, stdout=log,
-                                           stderr=log, env=_own_environment(), cwd=request.run.code,
+                                           stderr=log, env=own_environment(), cwd=request.run.code,
                                            start_new_session=True, pass_fds=(text.fileno(),))
             job: Any = LocalJob(self.folder, str(process.pid), tasks=list(range(self._num_tasks())), process=process)
             job.paths.move_temporary_file(script, "submission_file")
@@ -240,7 +325,8 @@ def _local_executor() -> type[Any]:
     return DetachedLocalExecutor
 
 
-def _own_environment() -> dict[str, str]:
+def own_environment() -> dict[str, str]:
+    """The environment without what a Slurm job that this process may run in has put there."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SUBMITIT_")) or k == "SLURM_CONF"}
 
 

@@ -24,7 +24,7 @@ def live_holder(run: RunFolder) -> str | None:
         return None
     of_job = str(holder.get("job_id"))
     known = next((s for s in submissions(run) if str(s.get("job_id")) == of_job), {})
-    if not known and not of_job.isdigit():
+    if not known and not slurm.is_job_id(of_job):
         return None
     if known.get("cluster", "slurm") == "slurm":
         alive = any(job.active for job in slurm.queued([of_job]))

@@ -1,9 +1,10 @@
 """Prepare data, once, before training: `manifest` lists and checks videos, `check` compares the manifests of training and
-validation, `shots` draws k clips of every class. `VERB --help` says more.
+validation, `shots` draws k clips of every class, `fraction` takes a part of a recording history. `VERB --help` says more.
 
     python jobs/prepare.py manifest /data/headcam/S --name s
     python jobs/prepare.py check ssv2 ssv2-val
     python jobs/prepare.py shots ssv2 --shots 2,10,50
+    python jobs/prepare.py fraction s --fractions 0.001,0.01,0.1
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jobs import prepare_fraction
 from jobs.catalogue import environment_catalogue, find_data
+from vidmae.history import FractionError
 from vidmae.labels import count_note, find_labelled
 from vidmae.layers import ConfigError
 from vidmae.manifest import Check, ManifestError, Source, build, unreadable_path
+from vidmae.recordings import RecordingsError
 from vidmae.shot_list import listed_shots
 from vidmae.shots import ShotsError, draw_shots, rows_by_class, shots_path, write_shots
 from vidmae.splits import check_apart, read_labelled
@@ -64,10 +68,12 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("train", metavar="TRAIN", help="manifest, or name of a data set")
     p.add_argument("val", metavar="VAL", help="manifest, or name of a data set")
     _shots_options(_verb(verbs, "shots", shots, "draw k clips of every class", SHOTS_HELP))
+    prepare_fraction.add_options(_verb(verbs, "fraction", prepare_fraction.run, "take a part of a recording history",
+                                       prepare_fraction.HELP))
     args = parser.parse_args(argv)
     try:
         return int(args.run(args))
-    except (ManifestError, ShotsError, ConfigError) as error:
+    except (ManifestError, ShotsError, FractionError, RecordingsError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -1,6 +1,6 @@
 """What becomes of a job whose ranks have left: the last command of its batch script, on its first node.
 
-    python -m jobs.recover RUN CODE --max-requeues 20 --signal-delay-s 300
+    python -m jobs.recover RUN|ARRAY CODE --max-requeues 20 --signal-delay-s 300
 
     the run is done                                            exit 0
     saved and left because a signal asked for it (75)          requeue
@@ -24,9 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import slurm
+from jobs.arrays import run_of_task
 from jobs.commands import SlurmAwayError
 from jobs.resources import SAVE_MARGIN_S
 from jobs.runs import CANCELLED
+from vidmae import record
 from vidmae.attempts import read_attempts, totals
 from vidmae.preempt import EXIT_PREEMPTED
 from vidmae.record import LOST, SCHEMA, RunFolder, read_json, write_json
@@ -122,13 +124,13 @@ def requeue(job_id: str) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; the job's exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="run folder, or the array's folder, whose line of cells.txt is the run")
     parser.add_argument("code", type=int, help="exit code of the ranks")
     parser.add_argument("--max-requeues", type=int, default=20)
     parser.add_argument("--signal-delay-s", type=int, default=300)
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # requeueing ends this script with it, and there are nodes to exclude
-    run, job_id = RunFolder(args.run), os.environ["SLURM_JOB_ID"]
+    run, job_id = run_of_task(args.run), record.job_id()
     verdict = judge(run, job_id, args.code, restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
                     max_requeues=args.max_requeues)
     print(f"job {job_id}: {verdict.why}", flush=True)

@@ -24,6 +24,7 @@ EXIT_RECORD = "exit.json"  # of a local job: submit/<pid>/exit.json
 CANCELLED = "cancelled"  # submit/<jobid>/cancelled: a person wants it to end, so it is not requeued
 FRESH_S = 600.0  # a heartbeat younger than this is a sign of life
 INTERRUPTED = (130, -2)
+SHOWN = 10  # of many runs in a message
 LOCAL_STATES = {0: "COMPLETED", EXIT_PREEMPTED: "PREEMPTED", 124: "TIMEOUT"}
 
 
@@ -78,25 +79,41 @@ def all_runs(runs_dir: Path) -> list[RunFolder]:
     return sorted(found, key=lambda run: (run.record.stat().st_ctime, run.path.name))
 
 
-def find_run(given: str, runs_dir: Path) -> RunFolder:
+def find_run(given: str, runs_dir: Path, among: Sequence[RunFolder] | None = None) -> RunFolder:
     """The run that a user means: a path, a run id, the unique start of one, or a Slurm job id.
 
+    Args:
+        given: What the user typed.
+        runs_dir: Folder of the runs.
+        among: Only these of them; None: all.
     Raises:
         ConfigError: None or several fit; the message names the nearest or all of them.
     """
     if (Path(given) / "run.json").is_file():
         return RunFolder(Path(given).absolute())
-    runs = all_runs(runs_dir.absolute())
-    fit = [r for r in runs if r.path.name == given] or [r for r in runs if r.path.name.startswith(given)]
-    if not fit and given.split("_")[0].isdigit():
+    runs = all_runs(runs_dir.absolute()) if among is None else list(among)
+    fit = ([r for r in runs if r.path.name == given] or [r for r in runs if r.path.name.rpartition("-")[0] == given]
+           or [r for r in runs if r.path.name.startswith(given)])  # cells of a sweep begin with the name of their run
+    if not fit and slurm.is_job_id(given):
         fit = [r for r in runs if any(s.get("job_id") == given for s in submissions(r))]
     if len(fit) == 1:
         return fit[0]
     if fit:
-        raise ConfigError(f"{given!r} fits {len(fit)} runs: {', '.join(r.path.name for r in fit)}; give more of the name")
+        shown = ", ".join(r.path.name for r in fit[:SHOWN]) + (" ..." if len(fit) > SHOWN else "")
+        raise ConfigError(f"{given!r} fits {len(fit)} runs: {shown}; give more of the name")
     names = [r.path.name for r in runs]
     raise ConfigError(f"no run {given!r} in {runs_dir}{nearest(given, names)}; there are {len(names)} "
                       "(python jobs/status.py lists them; --runs-dir names another folder)")
+
+
+def find_runs(given: str, runs_dir: Path) -> list[RunFolder]:
+    """The run that a user means, see `find_run`; or of an array's job id all cells that were last submitted in it."""
+    if given.isdecimal():
+        jobs = [(run, str((submissions(run) or [{}])[-1].get("job_id"))) for run in all_runs(runs_dir.absolute())]
+        cells = [run for run, job_id in jobs if job_id != given and slurm.base_id(job_id) == given]
+        if cells and not any(run.path.name == given for run, _ in jobs):
+            return cells
+    return [find_run(given, runs_dir)]
 
 
 def submissions(run: RunFolder) -> list[dict[str, Any]]:
@@ -171,7 +188,11 @@ def _local_state(run: RunFolder, submission: Mapping[str, Any], job_id: str) -> 
         return State(run, job_id, "local", state, False, elapsed, "1", host, "exit.json", code)
     if host != socket.gethostname():
         return _by_records(run, job_id, "local", gone=False)
-    if process_birth(int(job_id)) == submission.get("process_birth"):
+    if process_birth(int(slurm.base_id(job_id))) == submission.get("process_birth"):
+        if slurm.base_id(job_id) != job_id and not log_path(run, job_id, 0).exists():  # a cell whose turn has not come
+            if (run.submit / job_id / CANCELLED).exists():  # nor will it
+                return State(run, job_id, "local", "CANCELLED", False, source=CANCELLED)
+            return State(run, job_id, "local", "PENDING", True, "", "1", "(Resources)", "process")
         return State(run, job_id, "local", "RUNNING", True, elapsed, "1", host, "process")
     return _by_records(run, job_id, "local", gone=True)
 

@@ -18,6 +18,7 @@ from jobs.commands import SlurmError, ask, run
 ABSENT_TIMEOUT_S = 5.0
 ACT_TIMEOUT_S = 30.0  # what changes a job waits for locks that a question does not need
 SUBMIT_TIMEOUT_S = 60.0
+DEFAULT_ARRAY_SIZE = 1001  # MaxArraySize where slurm.conf does not say
 
 STATES = {  # state -> what squeue calls it in two letters, and whether the job may still do something
     "PENDING": ("PD", True), "CONFIGURING": ("CF", True), "RUNNING": ("R", True), "COMPLETING": ("CG", True),
@@ -108,6 +109,20 @@ class Job:
     def active(self) -> bool:
         """True while it waits or runs."""
         return STATES.get(self.state, ("", True))[1]
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a text is a job's id (`123`) or that of an array's task (`123_4`)."""
+    return re.fullmatch(r"\d+(?:_\d+)?", text) is not None
+
+
+def base_id(job_id: str) -> str:
+    """The id of the array that a task belongs to; of any other job its own. Mind that Python's int("12_3") is 123."""
+    return job_id.partition("_")[0]
+
+
+def _asked_for(wanted: set[str], found: list[Job]) -> list[Job]:
+    return [job for job in found if job.id in wanted or base_id(job.id) in wanted]
 
 
 def absent() -> SlurmError | None:
@@ -208,7 +223,17 @@ def parse_gres(text: str) -> tuple[int, str]:
 
 def cluster_name() -> str:
     """What the cluster calls itself."""
-    match = re.search(r"^ClusterName\s*=\s*(\S+)", ask(["scontrol", "show", "config"]).stdout, re.MULTILINE)
+    return _setting("ClusterName")
+
+
+def max_array_size() -> int:
+    """Tasks of one array, at most."""
+    size = _setting("MaxArraySize")
+    return int(size) if size.isdigit() and int(size) > 0 else DEFAULT_ARRAY_SIZE
+
+
+def _setting(name: str) -> str:
+    match = re.search(rf"^{name}\s*=\s*(\S+)", ask(["scontrol", "show", "config"]).stdout, re.MULTILINE)
     return match[1] if match else ""
 
 
@@ -223,16 +248,19 @@ def test_start(script: str) -> str:
 
 
 def queued(ids: Iterable[str] = (), *, name: str | None = None) -> list[Job]:
-    """Jobs that squeue knows (it also keeps those of the last minutes), by id or by name.
+    """Jobs that squeue knows (it also keeps those of the last minutes), by id or by name; every task of an array is one.
 
+    Args:
+        ids: Of jobs, of tasks of arrays (`123_4`), or of arrays (`123`: all of its tasks). An array is asked for once.
+        name: Instead of ids.
     Raises:
         SlurmError: The controller does not answer.
     """
-    wanted = sorted(set(ids))
+    wanted = set(ids)
     if not wanted and name is None:
         return []
-    command = ["squeue", "--noheader", "--all", "--states=all", "--format=%i|%T|%M|%D|%j|%R|%k"]
-    command += [f"--jobs={','.join(wanted)}"] if wanted else [f"--name={name}", "--me"]
+    command = ["squeue", "--noheader", "--all", "--array", "--states=all", "--format=%i|%T|%M|%D|%j|%R|%k"]
+    command += [f"--jobs={','.join(sorted({base_id(i) for i in wanted}))}"] if wanted else [f"--name={name}", "--me"]
     try:
         text = ask(command).stdout
     except SlurmError as error:
@@ -246,7 +274,7 @@ def queued(ids: Iterable[str] = (), *, name: str | None = None) -> list[Job]:
             number, state, elapsed, nodes, job_name, where, comment = fields
             jobs.append(Job(number, job_name, state, elapsed, nodes, where, None, "squeue",
                             "" if comment == "(null)" else comment))
-    return jobs
+    return _asked_for(wanted, jobs) if wanted else jobs
 
 
 def accounted(ids: Iterable[str]) -> list[Job]:
@@ -255,18 +283,29 @@ def accounted(ids: Iterable[str]) -> list[Job]:
     Raises:
         SlurmError: There is no accounting, or it does not answer.
     """
-    wanted = sorted(set(ids))
+    wanted = set(ids)
     if not wanted:
         return []
-    text = ask(["sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={','.join(wanted)}",
+    text = ask(["sacct", "--allocations", "--noheader", "--parsable2",
+                f"--jobs={','.join(sorted({base_id(i) for i in wanted}))}",
                 "--format=JobID,State,Elapsed,NNodes,ExitCode,NodeList,JobName"]).stdout
     jobs = []
     for line in text.splitlines():
         fields = line.split("|", 6)
         if len(fields) == 7:
             number, state, elapsed, nodes, code, where, name = fields
-            jobs.append(Job(number, name, state.split(" ")[0], elapsed, nodes, where, _number(code), "sacct"))
-    return jobs
+            jobs += [Job(task, name, state.split(" ")[0], elapsed, nodes, where, _number(code), "sacct")
+                     for task in _task_ids(number)]
+    return _asked_for(wanted, jobs)
+
+
+def _task_ids(number: str) -> list[str]:
+    """Ids of single tasks: sacct writes those of an array that never started as one, `7_[0-2,5%4]`."""
+    match = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", number)
+    if not match:
+        return [number]
+    ranges = [part.partition("-") for part in match[2].split(",")]
+    return [f"{match[1]}_{i}" for first, _, last in ranges for i in range(int(first), int(last or first) + 1)]
 
 
 def cancel(job_id: str) -> None:

@@ -1,7 +1,8 @@
 """Show where runs stand: queued, running, done or failed, and how far training is.
 
     python jobs/status.py                       all runs in runs/
-    python jobs/status.py s-vith14 --json       one run, by its id, the start of it, its path or its Slurm job id
+    python jobs/status.py s-vith14 --json       one run, by its id, the start of it, its path or its Slurm job id; the id
+                                                of an array stands for all of its cells
 
 The state is the first of: result.json, squeue, sacct, the process (local jobs), heartbeat.json; else UNKNOWN. ENDED
 means that the job is over and nobody knows how (no accounting). GOOD is goodput: the share of all attempts' seconds that
@@ -19,7 +20,7 @@ import time
 from typing import Any
 
 from jobs.options import Parser, add_runs_dir
-from jobs.runs import State, all_runs, find_run, format_seconds, progress, states, why
+from jobs.runs import State, all_runs, find_runs, format_seconds, progress, states, why
 from jobs.slurm import STATES
 from vidmae.attempts import read_attempts, totals
 from vidmae.record import read_json
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
-        runs = [find_run(given, args.runs_dir) for given in args.runs] if args.runs else all_runs(args.runs_dir.absolute())
+        chosen = [run for given in args.runs for run in find_runs(given, args.runs_dir)]
+        runs = chosen if args.runs else all_runs(args.runs_dir.absolute())
         found, problems = states(runs)
         records = [record_of(state) for state in found]
     except ValueError as error:

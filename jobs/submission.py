@@ -61,7 +61,7 @@ def submit_once(e: Experiment, *, retry: bool, command: list[str]) -> Outcome:
         SlurmError: sbatch refused, or the state of an earlier job cannot be asked.
     """
     make_private_folder(e.run.path)
-    with _one_launcher(e.run):
+    with one_launcher(e.run.path):
         if e.run.result.exists():
             return Outcome("done", str((submissions(e.run) or [{}])[-1].get("job_id") or ""))
         if active := _active_job(e.run, retry=retry):
@@ -140,7 +140,7 @@ def _identity(e: Experiment, command: list[str]) -> dict[str, Any]:
         "schema": SCHEMA, "kind": KIND, "name": e.config.name, "signature": e.signature,
         "created": before.get("created", _now()), "command": before.get("command", command),
         "data": e.data.name, "manifest": str(e.data.manifest), "manifest_sha256": e.summary.csv_sha256,
-        "content_sha256": e.summary.content_sha256, "videos": e.summary.videos,
+        "content_sha256": e.summary.content_sha256, "videos": e.summary.videos, "fraction": e.summary.fraction,
         "plan": {
             "world_size": plan.world_size, "micro_batch": plan.micro_batch, "grad_accum": plan.grad_accum,
             "global_batch": e.config.train.global_batch, "total_steps": plan.schedule.total_steps,
@@ -161,13 +161,13 @@ def _now() -> str:
 
 
 @contextmanager
-def _one_launcher(run: RunFolder) -> Iterator[None]:
-    """Let one launcher at a time touch the run folder; others wait, and then see what it did.
+def one_launcher(folder: Path) -> Iterator[None]:
+    """Let one launcher at a time touch a folder of this suite; others wait, and then see what it did.
 
     The lock is an exclusive create, which every shared file system has, and flock has not. It is dropped where its
     process is gone, or after five minutes.
     """
-    path = run.path / LOCK
+    path = folder / LOCK
     me = {"host": socket.gethostname(), "pid": os.getpid(), "birth": process_birth(os.getpid()), "time": time.time()}
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
@@ -180,7 +180,7 @@ def _one_launcher(run: RunFolder) -> Iterator[None]:
                 print(f"taking over from a launcher that is gone ({path.name})", file=sys.stderr)
                 path.unlink(missing_ok=True)
             elif time.monotonic() > deadline:
-                raise ConfigError(f"another launcher holds {run.path} for {LOCK_WAIT_S:.0f} s ({path})") from None
+                raise ConfigError(f"another launcher holds {folder} for {LOCK_WAIT_S:.0f} s ({path})") from None
             else:
                 time.sleep(0.2)
     try:

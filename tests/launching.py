@@ -52,14 +52,58 @@ def main(run_path):
 '''
 
 
-def write_manifest(path: Path, *, videos: int = 64, content: str = "a") -> Path:
+# Takes the place of vidmae/cell.py. FAILS and SLEEPS hold a part of the names of the cells that fail, and that sleep until
+# they are killed; PAUSE_S is how long the others take
+CELL_STAND_IN = '''
+import json, os, sys, time
+from pathlib import Path
+
+def main(run_path):
+    run, job = Path(run_path), os.environ["VIDMAE_JOB_ID"]
+    seen = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME")}
+    seen |= {"file": os.path.realpath(__file__), "began": time.time(), "torch": "torch" in sys.modules}
+    part = lambda name: os.environ.get(name) and os.environ[name] in run.name
+    if part("SLEEPS"):
+        time.sleep(300)
+    time.sleep(float(os.environ.get("PAUSE_S", "0")))
+    (run / f"seen.{job}.json").write_text(json.dumps(seen | {"ended": time.time()}))
+    if part("FAILS"):
+        (run / "failure.json").write_text(json.dumps({"schema": 1, "job_id": job, "time": time.time(), "rank": 0, "kind": "error",
+                                                      "error": "ValueError", "message": "asked to"}))
+        return 1
+    record = json.loads((run / "run.json").read_text())
+    result = {"schema": 1, "kind": "fewshot", "name": record["name"], "cell": record["cell"], "top1_pct": 25.0, "top5_pct": 60.0}
+    (run / "result.json").write_text(json.dumps(result))
+    return 0
+'''
+
+
+def write_cell_profile(folder: Path, name: str = "cells", pretrain: str = "", **env: str) -> Path:
+    """Write a cluster profile whose setup puts the stand-in for a cell into the snapshot; `env` steers it.
+
+    Args:
+        folder: Where it is written.
+        name: Of the profile.
+        pretrain: What the stand-in for pretraining does, where that is wanted, too.
+        env: FAILS, SLEEPS, PAUSE_S.
+    """
+    (folder / "cell.py").write_text(CELL_STAND_IN)
+    (folder / "stand_in.py").write_text(STAND_IN)
+    profile = folder / f"{name}.yaml"
+    lines = [f"  {key}: {json.dumps(value)}" for key, value in {**env, **({"STAND_IN": pretrain} if pretrain else {})}.items()]
+    profile.write_text("\n".join(["setup:", f"  - cp '{folder}/cell.py' vidmae/cell.py", *(
+        [f"  - cp '{folder}/stand_in.py' vidmae/pretrain.py"] if pretrain else []), *(["env:"] if lines else []), *lines, ""]))
+    return profile
+
+
+def write_manifest(path: Path, *, videos: int = 64, content: str = "a", fraction: dict | None = None) -> Path:
     """Write a manifest that has totals and no rows: all that a launcher reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("not read by the launcher\n")
     digest = hashlib.sha256(content.encode()).hexdigest()
     summary = Summary(schema=SCHEMA, videos=videos, unreadable=0, seconds=60.0 * videos, bytes=1, classes=0,
                       backend="decord", verified=True, csv_bytes=path.stat().st_size, csv_sha256=digest,
-                      content_sha256=digest)
+                      content_sha256=digest, fraction=fraction)
     summary_path(path).write_text(json.dumps(asdict(summary)))
     return path
 
@@ -87,6 +131,7 @@ def hear_ctrl_c() -> None:
 
 def cli(script: str, *args: str, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 60,
         ) -> subprocess.CompletedProcess[str]:
-    """Run a script of jobs/ as a user would."""
-    return subprocess.run([sys.executable, str(ROOT / "jobs" / script), *args], cwd=cwd, env=env, capture_output=True,
-                          text=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
+    """Run a script of jobs/, or of another wing (`sweeps/fewshot.py`), as a user would."""
+    path = ROOT / script if "/" in script else ROOT / "jobs" / script
+    return subprocess.run([sys.executable, str(path), *args], cwd=cwd, env=env, capture_output=True, text=True,
+                          timeout=timeout_s, stdin=subprocess.DEVNULL)

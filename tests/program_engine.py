@@ -91,7 +91,8 @@ def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path
     if mode == "save":  # the copies taken at step 3, after training went on
         write(folder / f"{precision}-{stage}-{ranks.world_size}-later", later)
     weights = {k: v.tolist() for k, v in engine.full_parameters()}
-    return {"losses": losses, "norms": norms, "weights": weights, "error": error, "saved": saved}
+    return {"losses": losses, "norms": norms, "weights": weights, "error": error, "saved": saved,
+            "compiler": "torch._inductor.compile_fx" in sys.modules}
 
 
 def main(folder: str, *cases: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import socket
@@ -9,11 +11,18 @@ import subprocess
 import sys
 from typing import Any
 
+FIRST_PORT, PORTS = 2000, 8000  # below the ports of jobs and of the tests' Slurm, and of those that the kernel hands out
+_tried = itertools.count(os.getpid() * 499)  # processes that test at the same time begin far from each other
+
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A port that nobody listens on, and that nobody takes by chance until the ranks have started."""
+    for number in _tried:
+        port = FIRST_PORT + number % PORTS
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("", port))
+            return port
+    raise AssertionError("the count has no end")
 
 
 def run_ranks(module: str, *args: str, world_size: int, timeout_s: float = 300) -> list[Any]:

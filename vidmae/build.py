@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
 
 from vidmae import cost
-from vidmae.config import PretrainConfig
+from vidmae.classifier import VideoClassifier, build_classifier
+from vidmae.config import PretrainConfig, RunConfig
 from vidmae.cutting import ClipSpec
 from vidmae.dist import Ranks
+from vidmae.finetune_config import FinetuneConfig, FinetuneTrainConfig
 from vidmae.loader import Batch, make_loader
-from vidmae.manifest import Manifest
+from vidmae.manifest import Manifest, content_hash
 from vidmae.metrics import measure_gemm_flops
 from vidmae.model import MaskedAutoencoder
 from vidmae.plan import Plan
+from vidmae.weights import load_encoder
+
+RUN = "run:"  # of a train.init_content that names a run by its signature
 
 
 def build_model(config: PretrainConfig) -> MaskedAutoencoder:
@@ -26,35 +32,72 @@ def build_model(config: PretrainConfig) -> MaskedAutoencoder:
                              activation_checkpointing=m.activation_checkpointing)
 
 
-def clip_spec(config: PretrainConfig) -> ClipSpec:
-    """What a clip of this configuration is."""
+def build_classifier_for(config: FinetuneConfig, num_classes: int | None, *, start: bool = True,
+                         say: Callable[[str], object] = lambda _: None) -> VideoClassifier:
+    """The classifier of a cell, its new weights drawn from the seed.
+
+    Args:
+        config: Of the cell.
+        num_classes: Width of the head; None builds none.
+        start: Load the encoder that the cell starts from (train.init).
+        say: Told what was loaded.
+    Raises:
+        ValueError: The weights are not those that the cell was made for, or do not fit.
+    """
+    torch.manual_seed(config.seed)
+    m = config.model
+    model = build_classifier(m.name, num_classes=num_classes, img_size=m.img_size, num_frames=m.num_frames,
+                             t_patch_size=m.t_patch_size, pool=m.pool, dropout=m.dropout, drop_path=m.drop_path,
+                             attention=m.attention, activation_checkpointing=m.activation_checkpointing)
+    if start and config.train.init:
+        check_init(config.train)
+        say(f"start: {config.train.init_name}: "
+            f"{load_encoder(model, config.train.init, new_head=True, resize_positions=config.train.resize_positions)}")
+    elif start:
+        say("start: from scratch")
+    return model
+
+
+def check_init(train: FinetuneTrainConfig) -> None:
+    """Refuse weights that are not those of the cell's signature: a run by its signature, a file by its content.
+
+    Raises:
+        ValueError: They are not there or others.
+    """
+    path, expected = Path(train.init), train.init_content
+    if not path.is_file():
+        raise ValueError(f"train.init is {path}, which does not exist (a run writes it when it is done)")
+    found = RUN + path.parent.name.rpartition("-")[2] if expected.startswith(RUN) else content_hash(path)
+    if expected and found != expected:
+        raise ValueError(f"{path} is {found}, and this cell was made for {expected}: the weights are others by now; start "
+                         "the sweep again")
+
+
+def clip_spec(config: RunConfig, noise: int) -> ClipSpec:
+    """What a clip of this configuration is; `noise` numbers are drawn with each, for its mask."""
     m, d = config.model, config.data
     return ClipSpec(
         num_frames=m.num_frames, sampling_rate=d.sampling_rate, target_fps=d.target_fps, img_size=m.img_size,
         crop_area=d.crop_area, crop_aspect=d.crop_aspect, flip_prob=d.flip_prob, repeat_aug=d.repeat_aug,
-        repeat_window=d.repeat_window, backend=d.decoder, num_tokens=config.model.shape().num_tokens)
+        repeat_window=d.repeat_window, backend=d.decoder, num_tokens=noise)
 
 
-def clip_loader(config: PretrainConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int,
-                workers: int, skipped: tuple[int, ...] = (), unreadable: Mapping[int, str] = MappingProxyType({}),
+def clip_loader(config: RunConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int, workers: int,
+                noise: int = 0, skipped: tuple[int, ...] = (), unreadable: Mapping[int, str] = MappingProxyType({}),
                 pin_memory: bool = False) -> Iterable[Batch]:
     """One rank's micro-batches of the steps `start` to `stop` (excluded).
 
-    `skipped` windows of data are left out, `unreadable` rows are replaced without a try.
+    `noise` numbers come with each clip, for its mask; `skipped` windows of data are left out, `unreadable` rows are
+    replaced without a try.
     """
     return make_loader(
-        manifest, clip_spec(config), seed=config.seed, global_batch=config.train.global_batch,
+        manifest, clip_spec(config, noise), seed=config.seed, global_batch=config.train.global_batch,
         micro_batch=plan.micro_batch, grad_accum=plan.grad_accum, rank=rank, world_size=plan.world_size,
         start_step=start, stop_step=stop, skipped=skipped, workers=workers, read_limit_s=config.data.read_limit_s,
         read_retries=config.data.read_retries, unreadable=unreadable, pin_memory=pin_memory)
 
 
-def flops_per_clip(config: PretrainConfig) -> float:
-    """Matrix-product FLOPs of forward and backward for one clip, without recomputation."""
-    return cost.train_flops_per_clip(config.model.shape())
-
-
-def peak_flops(config: PretrainConfig, ranks: Ranks) -> float | None:
+def peak_flops(config: RunConfig, ranks: Ranks) -> float | None:
     """Peak FLOP/s of a rank's device: the data sheet's for a GPU, measured for a CPU, None where unknown."""
     if ranks.device.type == "cuda":
         tflops = cost.gpu_peak_tflops(torch.cuda.get_device_name(ranks.device))

@@ -300,6 +300,11 @@ def _prune(run: RunFolder, newest: int, keep: CheckpointConfig) -> None:
         shutil.rmtree(trash, ignore_errors=True)
 
 
+def complete_steps(run: RunFolder) -> list[int]:
+    """Steps whose checkpoints have their marker, ascending."""
+    return sorted(_complete(run, 10**9))
+
+
 def _complete(run: RunFolder, newest: int) -> dict[int, Path]:
     """Step -> folder of the checkpoints that have their marker; later than `newest` only damaged ones can be."""
     found = {int(p.parent.name.removeprefix("step_")): p.parent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from vidmae.sizes import MLP_RATIO, ModelShape
+from vidmae.sizes import MLP_RATIO, EncoderShape, ModelShape
 
 GIB = 2**30
 
@@ -71,6 +71,17 @@ def train_flops_per_clip(shape: ModelShape, *, textbook: bool = False) -> float:
     return 3 * forward_flops_per_clip(shape, textbook=textbook) - _patch_embed_flops(shape, textbook)
 
 
+def encoder_flops_per_clip(shape: EncoderShape) -> float:
+    """FLOPs of one view through a classifier's encoder, which sees all tokens: 3.27e12 for ViT-H/14; the head aside."""
+    embed = 2 * shape.num_tokens * shape.patch_dim * shape.embed_dim
+    return embed + shape.depth * _block_flops(shape.num_tokens + 1, shape.embed_dim)
+
+
+def finetune_flops_per_clip(shape: EncoderShape) -> float:
+    """FLOPs of forward and backward of a classifier whose weights all learn."""
+    return 3 * encoder_flops_per_clip(shape)
+
+
 def state_gib(shape: ModelShape, *, zero_stage: int, precision: str, world_size: int) -> float:
     """GiB per GPU for weights, gradients, master weights and AdamW's two averages.
 
@@ -109,14 +120,19 @@ def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, check
 
 
 def gpu_hours(shape: ModelShape, *, clips: float, peak_tflops: float, mfu: float = 0.4) -> float:
-    """GPU-hours to train on `clips` at a share `mfu` of the peak: arithmetic alone, loading and saving not counted.
+    """GPU-hours to pretrain on `clips`; see `hours_of`."""
+    return hours_of(clips * train_flops_per_clip(shape), peak_tflops=peak_tflops, mfu=mfu)
+
+
+def hours_of(flops: float, *, peak_tflops: float, mfu: float = 0.4) -> float:
+    """GPU-hours at a share `mfu` of the peak: arithmetic alone, loading and saving not counted.
 
     Raises:
         ValueError: `mfu` is not in (0, 1].
     """
     if not 0 < mfu <= 1:
         raise ValueError(f"mfu {mfu} must be above 0 and at most 1, a share of the peak")
-    return clips * train_flops_per_clip(shape) / (peak_tflops * 1e12 * mfu) / 3600
+    return flops / (peak_tflops * 1e12 * mfu) / 3600
 
 
 def _block_parameters(dim: int) -> int:

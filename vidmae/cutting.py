@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vidmae.clips import clip_indices, random_start, span_frames
-from vidmae.decode import open_video
+from vidmae.decode import VideoReader, open_video
 from vidmae.manifest import Manifest
 from vidmae.order import CLIP, WINDOW, Place, rng
 from vidmae.transforms import crop_resize, sample_crop
 
-READ_BYTES = 2**28  # of decoded frames that are held at a time; a repeat is read whole however large
+READ_BYTES = 2**28  # of decoded frames that are held at a time; a clip is read whole however large
+
+Output = tuple[tuple[int, ...], type[np.generic]]
+"""shape and type of one of the things that a clip consists of"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,16 @@ class Cutter:
     spec: ClipSpec
     seed: int
 
+    @property
+    def backend(self) -> str:
+        """Decoder that reads the videos."""
+        return self.spec.backend
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What `cut` fills for each clip."""
+        return (self.spec.shape, np.uint8), ((self.spec.num_tokens,), np.float32)
+
     def cut(self, row: int, places: Sequence[Place], clips: np.ndarray, noise: np.ndarray) -> None:
         """Cut some repeats out of one video, which is opened once.
 
@@ -58,22 +71,16 @@ class Cutter:
             DecodeError: The video cannot be read.
         """
         spec = self.spec
-        height, width = int(self.manifest.height[row]), int(self.manifest.width[row])
         span = span_frames(num_frames=spec.num_frames, sampling_rate=spec.sampling_rate, target_fps=spec.target_fps,
                            fps=float(self.manifest.fps[row]))
         rngs = [rng(CLIP, self.seed, p.epoch, p.slot, p.repeat) for p in places]
         with open_video(self.manifest.path(row), spec.backend) as video:
             starts = [random_start(self._window_rng(place, own), span, video.num_frames)
                       for place, own in zip(places, rngs, strict=True)]
-            by_time = np.argsort(starts, kind="stable").tolist()
-            at_once = max(1, READ_BYTES // (spec.num_frames * height * width * 3))
-            for some in (by_time[i:i + at_once] for i in range(0, len(by_time), at_once)):
-                indices = np.stack([clip_indices(starts[i], span, spec.num_frames, video.num_frames) for i in some])
-                needed, where = np.unique(indices, return_inverse=True)
-                frames = video.read(needed)  # a frame that several repeats share is decoded once
-                for i, which in zip(some, where.reshape(indices.shape), strict=True):
-                    self._cut_one(frames, which, rngs[i], clips[i])
-                    noise[i] = rngs[i].random(spec.num_tokens, dtype=np.float32)
+            indices = np.stack([clip_indices(start, span, spec.num_frames, video.num_frames) for start in starts])
+            for i, frames, which in read_clips(video, indices, frame_bytes=self.manifest.frame_bytes(row)):
+                self._cut_one(frames, which, rngs[i], clips[i])
+                noise[i] = rngs[i].random(spec.num_tokens, dtype=np.float32)
 
     def _window_rng(self, place: Place, own: np.random.Generator) -> np.random.Generator:
         if self.spec.repeat_window == "shared":
@@ -85,3 +92,23 @@ class Cutter:
         box = sample_crop(own, frames.shape[1], frames.shape[2], spec.crop_area, spec.crop_aspect)
         flip = bool(own.random() < spec.flip_prob)
         clip[:] = crop_resize(frames, which, box, spec.img_size, flip=flip).numpy()
+
+
+def read_clips(video: VideoReader, indices: np.ndarray, *, frame_bytes: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Read several clips of a video in order of time, as many at once as fit READ_BYTES: frames they share are decoded once.
+
+    Args:
+        video: Open.
+        indices: int64 [n, T], the frame numbers of each clip.
+        frame_bytes: Size of a decoded frame.
+    Yields:
+        Place of the clip in `indices`, frames uint8 [N, H, W, 3], and which of them are its: int64 [T].
+    Raises:
+        DecodeError: The video cannot be read.
+    """
+    by_time = np.argsort(indices[:, 0], kind="stable").tolist()
+    at_once = max(1, READ_BYTES // (indices.shape[1] * frame_bytes))
+    for some in (by_time[i:i + at_once] for i in range(0, len(by_time), at_once)):
+        needed, where = np.unique(indices[some], return_inverse=True)
+        frames = video.read(needed)
+        yield from ((i, frames, which) for i, which in zip(some, where.reshape(len(some), -1), strict=True))

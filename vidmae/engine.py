@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,18 @@ def _deepspeed(device: torch.device) -> Any:
     logger.setLevel(logging.WARNING)
     if device.type == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    _import_muon_uncompiled()
     return deepspeed
+
+
+def _import_muon_uncompiled() -> None:
+    """Import deepspeed's Muon before deepspeed does, with its kernels left as they are written.
+
+    ZeRO asks of every optimizer whether it is a Muon. At its import that module hands three kernels, which are never
+    called here, to torch.compile, and every rank would import the whole of torch._inductor for them.
+    """
+    with mock.patch.object(torch, "compile", lambda kernel: kernel):
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
 
 
 def engine_config(train: TrainConfig, *, micro_batch: int, grad_accum: int, device: torch.device) -> dict[str, Any]:
@@ -119,9 +131,9 @@ class Engine:
         return torch.stack(self._losses).double()
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of the next update."""
+        """Set the learning rate of the next update; a group's own is `lr_scale` of it, where it has one."""
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
 
     def backward(self, *inputs: Any) -> None:
         """Forward and backward of one micro-batch."""

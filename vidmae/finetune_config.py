@@ -165,6 +165,14 @@ class ProbeConfig:
     """linear: folds of the cross-validation, on training clips alone, that chooses the penalty; no more than shots."""
     token_grid: tuple[int, int, int] = (8, 4, 4)
     """attentive: tokens kept per clip, time x height x width; the encoder's grid is averaged to it."""
+    epochs: int = 20
+    """attentive: passes over the training clips, after the last of which it is tested."""
+    lr: float = 1e-3
+    """attentive: learning rate at the start, which falls to 0 along a cosine."""
+    weight_decay: float = 0.05
+    """attentive: AdamW weight decay; biases and 1-D parameters have none."""
+    batch: int = 64
+    """attentive: clips per step, at most; there are no more than training clips."""
     features: str = unsigned("")
     """Folder of the features that were extracted before; filled in by the launcher."""
 
@@ -173,6 +181,10 @@ class ProbeConfig:
         check(self.temperature > 0, "probe.temperature", self.temperature, "more than 0")
         check(self.folds >= 2, "probe.folds", self.folds, "2 or more")
         check(min(self.token_grid) >= 1, "probe.token_grid", list(self.token_grid), "three numbers, 1 or more")
+        check(self.epochs >= 1, "probe.epochs", self.epochs, "1 or more")
+        check(self.lr > 0, "probe.lr", self.lr, "more than 0")
+        check(self.weight_decay >= 0, "probe.weight_decay", self.weight_decay, "0 or more")
+        check(self.batch >= 1, "probe.batch", self.batch, "1 or more clips")
 
 
 @dataclass(frozen=True)
@@ -194,5 +206,7 @@ class FinetuneConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.method in ("finetune", "attentive") or self.select.rule == "last", "select.rule", self.select.rule,
-              f"last with method {self.method}, which has no steps")
+        check(self.method == "finetune" or self.select.rule == "last", "select.rule", self.select.rule,
+              f"last with method {self.method}, which has no looks")
+        check(self.method == "finetune" or self.evaluate.views == "center", "evaluate.views", self.evaluate.views,
+              f"center with method {self.method}: frozen features are those of the centre view")

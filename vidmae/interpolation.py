@@ -122,8 +122,10 @@ class Interpolation:
     def track(self, part: int, parts: int, pictures: Path, say: Any) -> list[Row]:
         """Rows of one part of the scenes of the tracking probe."""
         scenes, rows = tracking_probe.scenes_of(self.config.track)[part::parts], list[Row]()
-        bank = self.bank() if scenes else []
-        frames = tracking_probe.whole_hidden(tracking_probe.hidden_by(self.config.mask, self.config.ratio, self.shape)) if scenes else []
+        if not scenes:
+            return rows
+        bank = self.bank()
+        frames = tracking_probe.whole_hidden(tracking_probe.hidden_by(self.config.mask, self.config.ratio, self.shape))
         for done, (number, path) in enumerate(scenes, 1):
             scene = tracking_probe.scene_of(number, path, bank, self.spec.num_frames, frames)
             for name, hidden in tracking_probe.masks(scene, self.config.mask, self.config.ratio, self.shape):

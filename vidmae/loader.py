@@ -8,7 +8,6 @@ place. So what a run sees depends on the seed and on which files cannot be read,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -18,16 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from vidmae.cutting import ClipSpec, Cutter
 from vidmae.decode import DecodeError
-from vidmae.killable import KillableFork, follow_parent
 from vidmae.manifest import HOW_TO_MAKE, Manifest
 from vidmae.nonfinite import window_of
 from vidmae.order import Place, place_of, substitute_row
 from vidmae.quarantine import Substitution
 from vidmae.reading import Reader
+from vidmae.workers import empty_batch, read_ahead
 
 SUBSTITUTES = 10  # tried for one video; where more than a few fail, the disk is gone and not the video
 
@@ -80,8 +79,8 @@ class _MicroBatches(Dataset[Batch]):
         first = window * self.global_batch + (self.rank * self.grad_accum + j) * self.micro_batch
         places = [place_of(first + i, videos=len(self.manifest), repeat_aug=self.spec.repeat_aug, seed=self.seed)
                   for i in range(self.micro_batch)]
-        clips = _empty((self.micro_batch, *self.spec.shape), torch.uint8)
-        noise = _empty((self.micro_batch, self.spec.num_tokens), torch.float32)
+        clips = empty_batch((self.micro_batch, *self.spec.shape), torch.uint8)
+        noise = empty_batch((self.micro_batch, self.spec.num_tokens), torch.float32)
         rows: list[int] = []
         substituted = []
         for _, group in groupby(places, key=lambda p: (p.epoch, p.slot)):
@@ -108,17 +107,6 @@ class _MicroBatches(Dataset[Batch]):
         raise DecodeError(
             f"row {asked + 1} of the manifest cannot be read: {why}; nor can {SUBSTITUTES} substitutes, the last of them "
             f"row {row + 1}: {reason}; see that the recordings are where the manifest says, or make it again: {HOW_TO_MAKE}")
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory for a batch; in a worker the shared memory in which the batch travels.
-
-    Batches on a worker's own heap are copied on their way and leave holes: it grew from 0.2 to 0.8 GiB in 600 clips.
-    """
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
-    memory = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return torch.empty(0, dtype=dtype).set_(memory).view(shape)
 
 
 def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: int, micro_batch: int, grad_accum: int,
@@ -156,13 +144,4 @@ def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: 
                     most_clips=min(micro_batch, spec.repeat_aug))
     items = _MicroBatches(manifest, spec, seed, global_batch, micro_batch, grad_accum, rank, start_step, stop_step, skipped,
                           reader)
-    return DataLoader(
-        items, batch_size=None, shuffle=False,
-        num_workers=workers, pin_memory=pin_memory, prefetch_factor=prefetch if workers else None,
-        worker_init_fn=_start_worker, multiprocessing_context=KillableFork() if workers else None)
-
-
-def _start_worker(_: int) -> None:
-    """One thread per worker."""
-    torch.set_num_threads(1)
-    follow_parent()
+    return read_ahead(items, workers=workers, prefetch=prefetch, pin_memory=pin_memory)

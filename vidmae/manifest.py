@@ -19,6 +19,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class Summary:
         csv_bytes: Size of the csv.
         csv_sha256: Hash of the csv.
         content_sha256: Hash of contents and labels in row order, the same wherever the files lie.
+        fraction: What it is a fraction of, and how that was chosen (vidmae/history.py); None for a whole data set.
     """
 
     schema: int
@@ -87,6 +89,7 @@ class Summary:
     csv_bytes: int
     csv_sha256: str
     content_sha256: str
+    fraction: dict[str, Any] | None = None
 
     @property
     def hours(self) -> float:
@@ -145,13 +148,42 @@ def read_rows(path: Path) -> tuple[Summary, Iterator[list[str]]]:
     return summary, rows
 
 
+def read_all(path: Path) -> tuple[Summary, list[Row]]:
+    """Totals of a manifest and all of its rows as objects: for making other manifests, not for training.
+
+    Raises:
+        ManifestError: It is missing, cut, changed since it was made, or has no row.
+    """
+    summary, rows = read_rows(path)
+    return summary, [_row(dict(zip(COLUMNS, row, strict=True))) for row in rows]
+
+
+def write_part(out: Path, rows: Iterable[Row], whole: Summary, fraction: dict[str, Any]) -> Summary:
+    """Write some rows of a manifest as a manifest of their own, with its summary.
+
+    Args:
+        out: The csv to write.
+        rows: In any order.
+        whole: Totals of the manifest that they are of; the files are not checked again.
+        fraction: What the summary says of the choice.
+    Returns:
+        The totals.
+    """
+    chosen = sorted(rows, key=lambda row: row.path)
+    return _write(out, chosen, [], Check(whole.backend, whole.verified), fraction)
+
+
+_KINDS: dict[str, Callable[[str], Any]] = {"q": int, "l": int, "d": float, "Q": partial(int, base=16)}
+
+
 @dataclass(frozen=True)
 class Manifest:
     """All rows, packed in arrays: no Python object per row, so loader workers share the memory of their parent.
 
     Attributes:
-        summary: Totals.
+        summary: Totals of the whole manifest, also after `take`.
         frames, fps, seconds, width, height: One number per video.
+        content: uint64 [N], content hashes as numbers.
         class_index: int64 [N]; the label itself where all are whole numbers, else its rank in alphabetical order; -1
             where there is no label.
     """
@@ -162,6 +194,7 @@ class Manifest:
     seconds: np.ndarray
     width: np.ndarray
     height: np.ndarray
+    content: np.ndarray
     class_index: np.ndarray
     _paths: np.ndarray
     _path_ends: np.ndarray
@@ -174,6 +207,20 @@ class Manifest:
         start = self._path_ends[row - 1] if row else 0
         return self._paths[start:self._path_ends[row]].tobytes().decode("utf-8", "surrogateescape")
 
+    def frame_bytes(self, row: int) -> int:
+        """Size of a decoded frame of a video."""
+        return int(self.height[row]) * int(self.width[row]) * 3
+
+    def take(self, rows: np.ndarray) -> Manifest:
+        """Some of the videos, in the order of `rows`: int64 [M]. Classes keep the numbers that they have here."""
+        ends = self._path_ends[rows]
+        sizes = ends - np.where(rows > 0, self._path_ends[rows - 1], 0)
+        new_ends = np.cumsum(sizes)
+        letters = np.arange(sizes.sum()) + np.repeat(ends - new_ends, sizes)
+        columns = {name: getattr(self, name)[rows]
+                   for name in ("frames", "fps", "seconds", "width", "height", "content", "class_index")}
+        return Manifest(self.summary, **columns, _paths=self._paths[letters], _path_ends=new_ends)
+
     @staticmethod
     def read(path: Path) -> Manifest:
         """Read a manifest; a million rows take seconds.
@@ -184,9 +231,8 @@ class Manifest:
         summary, rows = read_rows(path)
         paths, ends = bytearray(), array("q")
         numbers: dict[str, array[Any]] = {"frames": array("q"), "fps": array("d"), "seconds": array("d"),
-                                          "width": array("l"), "height": array("l")}
-        kinds = [(COLUMNS.index(name), column.append, float if column.typecode == "d" else int)
-                 for name, column in numbers.items()]
+                                          "width": array("l"), "height": array("l"), "content": array("Q")}
+        kinds = [(COLUMNS.index(name), column.append, _KINDS[column.typecode]) for name, column in numbers.items()]
         codes, known = array("q"), dict[str, int]()
         for row in rows:
             paths += row[0].encode("utf-8", "surrogateescape")
@@ -397,18 +443,19 @@ def _unchanged(row: Row) -> bool:
     return (stat.st_size, stat.st_mtime_ns) == (row.bytes, row.mtime_ns)
 
 
-def _write(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check) -> Summary:
+def _write(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: dict[str, Any] | None = None,
+           ) -> Summary:
     data = _csv_bytes(COLUMNS, (tuple(asdict(row).values()) for row in rows))
     contents = "".join(f"{row.content} {row.label}\n" for row in rows)
     summary = Summary(
         schema=SCHEMA, videos=len(rows), unreadable=len(bad), seconds=sum(row.seconds for row in rows),
         bytes=sum(row.bytes for row in rows), classes=len({row.label for row in rows} - {""}), backend=check.backend,
         verified=check.verify, csv_bytes=len(data), csv_sha256=hashlib.sha256(data).hexdigest(),
-        content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest())
+        content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest(), fraction=fraction)
     make_private_folder(out.parent)
     write_atomic(unreadable_path(out), _csv_bytes(("path", "reason"), bad))
     write_atomic(out, data)
-    write_json(summary_path(out), asdict(summary))
+    write_json(summary_path(out), {key: value for key, value in asdict(summary).items() if value is not None})
     return summary
 
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 
-PERMUTATION, WINDOW, CLIP, SUBSTITUTE = 0, 1, 2, 3  # first word of a seed: streams of different purpose never meet
+PERMUTATION, WINDOW, CLIP, SUBSTITUTE, VIEW = 0, 1, 2, 3, 4  # first word of a seed: streams of different purpose never meet
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidmae.config import PretrainConfig
+from vidmae.config import RunConfig
 from vidmae.schedule import Schedule
 
 
@@ -65,7 +65,7 @@ class Plan:
     total_clips: int
 
 
-def make_plan(config: PretrainConfig, *, videos: int, world_size: int) -> Plan:
+def make_plan(config: RunConfig, *, videos: int, world_size: int) -> Plan:
     """Work out the derived numbers.
 
     Raises:

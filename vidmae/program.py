@@ -9,21 +9,24 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from vidmae import dist, preempt, watchdog
-from vidmae.config import PretrainConfig
+from vidmae.config import RunConfig
 from vidmae.layers import load
 from vidmae.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-Train = Callable[[RunFolder, PretrainConfig, dist.Ranks, float], bool]
+C = TypeVar("C", bound=RunConfig)
+Train = Callable[[RunFolder, C, dist.Ranks, float], bool]
 
 
-def run_program(run_path: str, train: Train) -> int:
+def run_program(run_path: str, schema: type[C], train: Train[C]) -> int:
     """Train in a run folder that the launcher made. Every rank calls this.
 
     Args:
         run_path: The run folder.
+        schema: Of its configuration.
         train: Called with the folder, its configuration, the ranks and the time of the start; True once the target is
             reached, False where a signal asked to stop and the state is saved.
     Returns:
@@ -31,7 +34,7 @@ def run_program(run_path: str, train: Train) -> int:
     """
     started, run, ranks = time.time(), RunFolder(Path(run_path)), None
     try:
-        config = load(PretrainConfig, run.config)
+        config = load(schema, run.config)
         preempt.listen(config.recovery.signals)
         watchdog.expect_within(config.recovery.start_limit_s)
         ranks = dist.init(config.train.device)
@@ -56,7 +59,7 @@ def say(ranks: dist.Ranks, text: str) -> None:
         print(text, flush=True)
 
 
-def _with_lock(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, train: Train, started: float) -> bool:
+def _with_lock(run: RunFolder, config: C, ranks: dist.Ranks, train: Train[C], started: float) -> bool:
     """Rank 0 holds the lock for all; the others learn whether it got it."""
     if not ranks.is_main:
         if problem := ranks.from_main(None):

@@ -20,8 +20,9 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,28 @@ class RunLockedError(RuntimeError):
     """Another live job writes to the run folder."""
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a file so that readers see the old or the new content, never a part, also after a power cut."""
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Write a file so that readers see the old or the new content, never a part.
+
+    Args:
+        path: The file.
+        data: Its content.
+        mode: Its permissions.
+        durable: Also after a power cut, which costs two disk flushes; not worth it for what can be written again.
+    """
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(fd, "wb") as f:
             f.write(data)
             f.flush()
-            os.fsync(f.fileno())
+            if durable:
+                os.fsync(f.fileno())
         tmp.replace(path)
     finally:
         tmp.unlink(missing_ok=True)
-    fsync_folder(path.parent)
+    if durable:
+        fsync_folder(path.parent)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -60,9 +70,9 @@ def fsync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
+def write_json(path: Path, record: Mapping[str, Any], *, durable: bool = True) -> None:
     """Write one JSON object atomically. NaN and infinity are refused: they are not JSON."""
-    write_atomic(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+    write_atomic(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode(), durable=durable)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -165,9 +175,24 @@ class RunFolder:
         return self.path / "nonfinite.jsonl"
 
     @property
+    def evaluations(self) -> Path:
+        """Looks at a model between two steps, one JSON object a line."""
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def looks(self) -> Path:
+        """Weights that a look may yet choose."""
+        return self.path / "looks"
+
+    @property
+    def predictions(self) -> Path:
+        """What a finetuned model or a probe says of every validation clip."""
+        return self.path / "predictions.npz"
+
+    @property
     def records(self) -> tuple[Path, ...]:
         """Files that belong to the state of a run: a checkpoint holds them as they were at its step."""
-        return self.metrics, self.quarantine
+        return self.metrics, self.quarantine, self.evaluations
 
     @property
     def checkpoints(self) -> Path:
@@ -196,7 +221,13 @@ class RunFolder:
 
 
 def job_id() -> str:
-    """Id of the job that this process belongs to: Slurm's, else the one the launcher gave, else this process."""
+    """Id of the job that this process belongs to: Slurm's, else the one the launcher gave, else this process.
+
+    A task of an array is `<array>_<task>`, the form that squeue, scontrol, scancel and sacct take.
+    """
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    if array and task:
+        return f"{array}_{task}"
     return os.environ.get("SLURM_JOB_ID") or os.environ.get("VIDMAE_JOB_ID") or f"pid{os.getpid()}"
 
 
@@ -211,53 +242,79 @@ def touch_heartbeat(run: RunFolder, **progress: Any) -> None:
                                "time": time.time(), **progress})
 
 
-@contextmanager
-def locked(run: RunFolder) -> Iterator[None]:
-    """Hold the run folder's lock: one job writes at a time.
-
-    The lock appears whole or not at all (a hard link of a finished file). A lock of the same job (requeued by Slurm),
-    of a dead process of this host, or with no sign of life (lock or heartbeat) for 10 minutes is taken over.
+def locked(run: RunFolder) -> AbstractContextManager[None]:
+    """Hold the run folder's lock: one job writes at a time; its signs of life are the lock and the heartbeat. See `held`.
 
     Raises:
         RunLockedError: Another job holds it; the message names the job, its host and its last sign of life.
     """
+    return held(run.lock, heartbeat=run.heartbeat, what=f"{run.path} is being written",
+                remedy=f"wait for it, or stop it: python jobs/cancel.py {run.path}")
+
+
+@contextmanager
+def held(lock: Path, *, heartbeat: Path, what: str, remedy: str) -> Iterator[None]:
+    """Hold a lock file, as one job of all.
+
+    The lock appears whole or not at all (a hard link of a finished file), on shared file systems too. A lock of the same
+    job (requeued by Slurm), of a dead process of this host, or with no sign of life for 10 minutes is taken over.
+
+    Args:
+        lock: The file.
+        heartbeat: A file that the holder touches as a sign of life; may be the lock itself.
+        what: What the holder does, for the message: `X is being written`.
+        remedy: What would do, for the message.
+    Raises:
+        RunLockedError: Another job holds it; the message names the job, its host and its last sign of life.
+    """
     mine = {"schema": SCHEMA, "job_id": job_id(), "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
-    draft = run.lock.with_name(f".lock.{socket.gethostname()}.{os.getpid()}.json")
+    draft = lock.with_name(f".lock.{socket.gethostname()}.{os.getpid()}.json")
+    refuse_if_alive = partial(_refuse_if_alive, lock, heartbeat, what, remedy)
     write_json(draft, mine)
     try:
-        try:
-            os.link(draft, run.lock)
-        except FileExistsError:
-            _refuse_if_alive(run)
-            draft.replace(run.lock)
-            time.sleep(TAKEOVER_SETTLE_S)  # of several that take over at once, the last one's lock stays
-        if read_json(run.lock) != mine:
-            _refuse_if_alive(run)
-            raise RunLockedError(f"{run.lock} was taken by another job at the same moment; start again in a minute")
+        while not _linked(draft, lock):
+            if refuse_if_alive():
+                draft.replace(lock)
+                time.sleep(TAKEOVER_SETTLE_S)  # of several that take over at once, the last one's lock stays
+                break
+        if read_json(lock) != mine:
+            refuse_if_alive()
+            raise RunLockedError(f"{lock} was taken by another job at the same moment; start again in a minute")
     finally:
         draft.unlink(missing_ok=True)
     try:
         yield
     finally:
-        if read_json(run.lock) == mine:
-            run.lock.unlink()
+        if read_json(lock) == mine:
+            lock.unlink()
 
 
-def _refuse_if_alive(run: RunFolder) -> None:
-    holder = read_json(run.lock)
-    if holder is not None and _alive(run, holder):
-        age_s = time.time() - max(float(holder["time"]), _mtime(run.heartbeat))
-        raise RunLockedError(
-            f"{run.path} is being written by job {holder['job_id']} (host {holder['host']}, pid {holder['pid']}, last "
-            f"sign of life {age_s:.0f} s ago); wait for it, or stop it: python jobs/cancel.py {run.path}")
+def _linked(draft: Path, lock: Path) -> bool:
+    try:
+        os.link(draft, lock)
+    except FileExistsError:
+        return False
+    return True
 
 
-def _alive(run: RunFolder, holder: Mapping[str, Any]) -> bool:
+def _refuse_if_alive(lock: Path, heartbeat: Path, what: str, remedy: str) -> bool:
+    """True where the lock is a dead job's, False where it was given back meanwhile: whoever links first has it then."""
+    holder = read_json(lock)
+    if holder is None:
+        return False
+    age_s = time.time() - max(float(holder["time"]), _mtime(heartbeat))
+    if _alive(holder, age_s):
+        raise RunLockedError(f"{what} by job {holder['job_id']} (host {holder['host']}, pid {holder['pid']}, last sign of "
+                             f"life {age_s:.0f} s ago); {remedy}")
+    return True
+
+
+def _alive(holder: Mapping[str, Any], age_s: float) -> bool:
     if holder["job_id"] == job_id() and holder["pid"] != os.getpid():
         return False  # our own earlier attempt: Slurm starts a requeued job only after the last one has ended
     if holder["host"] == socket.gethostname() and not _process_exists(int(holder["pid"])):
         return False
-    return time.time() - max(float(holder["time"]), _mtime(run.heartbeat)) < STALE_LOCK_S
+    return age_s < STALE_LOCK_S
 
 
 def _process_exists(pid: int) -> bool:

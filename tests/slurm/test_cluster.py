@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,13 @@ print(env["SLURMD_NODENAME"], int(total))
 dist.barrier()
 dist.destroy_process_group()  # else gloo's threads may still run when the interpreter ends, which aborts it
 """
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder for another cluster: the path of a socket in it must not be longer than 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="vidmae-slurm-other-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _double(number: int) -> tuple[int, str]:
@@ -125,14 +134,14 @@ def test_accounting_and_controller_stop_and_come_back(cluster: slurm.Cluster) ->
     assert cluster.wait_node("cn1", up=True)
 
 
-def test_second_cluster_runs_beside_survives_its_shell_and_leaves_nothing(cluster: slurm.Cluster, tmp_path: Path) -> None:
+def test_second_cluster_runs_beside_survives_its_shell_and_leaves_nothing(cluster: slurm.Cluster, short_path: Path) -> None:
     def cli(verb: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, slurm.__file__, verb, "--folder", str(tmp_path / "b"), "--nodes", "1"]
+        command = [sys.executable, slurm.__file__, verb, "--folder", str(short_path / "b"), "--nodes", "1"]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd="/")
 
     first = cli("start")
-    assert first.stdout == f"export SLURM_CONF={tmp_path}/b/slurm.conf\n", first.stderr
-    second = slurm.load(tmp_path / "b")
+    assert first.stdout == f"export SLURM_CONF={short_path}/b/slurm.conf\n", first.stderr
+    second = slurm.load(short_path / "b")
     before = second.pids
     assert cli("start").stdout == first.stdout
     assert second.pids == before, "a second start leaves a running cluster as it is"
@@ -151,12 +160,12 @@ def test_second_cluster_runs_beside_survives_its_shell_and_leaves_nothing(cluste
     assert len(pids) == 5
     assert cli("stop").returncode == 0
     assert _alive(pids) == []
-    assert not (tmp_path / "b").exists()
+    assert not (short_path / "b").exists()
     assert None not in slurm.status(cluster.folder).values(), "the other cluster is untouched"
 
 
-def test_stop_ends_what_start_left_half_way(cluster: slurm.Cluster, tmp_path: Path) -> None:
-    folder = tmp_path / "half"
+def test_stop_ends_what_start_left_half_way(cluster: slurm.Cluster, short_path: Path) -> None:
+    folder = short_path / "half"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "_SLURMDBD", settings._SLURMDBD.replace("StorageLoc", "NoSuchKey"))
         with pytest.raises(RuntimeError, match=r"(?s)slurmdbd ended.*NoSuchKey"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.runs import make_manifest
-from tests.slurm import faults
+from tests.slurm import daemons, faults
 from tests.slurm.cluster import Cluster
 from vidmae.record import RunFolder, read_json
 
@@ -87,6 +87,8 @@ def test_one_writer(cluster: Cluster, manifest: Path, tmp_path: Path) -> None:
     left = run.lock.read_bytes()
     cluster.run("scancel", job)
     cluster.wait_job(job, "CANCELLED")
+    daemons.wait(lambda: not cluster.run("squeue", "-h", "-j", job, check=False).stdout, 60, "the end of its ranks",
+                 cluster.folder, "slurmctld")  # one that still ends would remove the lock
     run.lock.write_bytes(left)  # as a job leaves it that is killed
     done = subprocess.run([sys.executable, "jobs/pretrain.py", *arguments, "--retry"], cwd=faults.ROOT, capture_output=True,
                           text=True, timeout=180)

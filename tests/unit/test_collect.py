@@ -15,10 +15,17 @@ import pytest
 from analysis import collect
 from analysis.logs import Best, LogResult, NoAccuracyError, Task, parse_name, read_log
 from analysis.published import read_published
+from analysis.stats import Estimate
 from analysis.tables import Row, Table, cells, to_csv, to_latex, to_markdown
 
 Epoch = dict[str, Any]
 PRETRAINING = [{"train_lr": 1e-4, "train_mask_ratio": 0.9, "train_loss": 0.9 - epoch / 10, "epoch": epoch} for epoch in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No runs/ in the current folder."""
+    monkeypatch.chdir(tmp_path)
 
 
 def epoch(number: int | None, top1: Any, top5: Any, **more: Any) -> Epoch:
@@ -159,7 +166,7 @@ def test_tables_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Capture
     assert imagenet["new/kinetics", "logs"]["imagenet_0.02 top1_pct"] == "51.000"
     assert imagenet["chance", "1/classes"]["imagenet_0.02 top5_pct"] == "0.500"
 
-    for line in ("found 5, expected 7, missing 1, failed 2, damaged 1, skipped 2", "missing: old/s_250ep: kinetics-50shot",
+    for line in ("found 5, expected 7, missing 1, failed 2, damaged 1, skipped 2, superseded 0", "missing: old/s_250ep: kinetics-50shot",
                  f"failed: {folder}/new/mine_448_kinetics-50shot_log.txt: test_acc1 is not a number from 0 to 100 (line 1: nan)",
                  f"damaged: {folder}/imagenet/new/kinetics_imagenet_0.02_log.txt: the last line is cut off (line 3)",
                  f"failed: {folder}/odd_log.txt: its name does not say model and task",
@@ -267,24 +274,29 @@ def test_a_log_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture
     assert fewshot["s", "logs"]["ssv2-10shot top1_pct"] == "--" and fewshot["m", "logs"]["ssv2-10shot top1_pct"] == "1.000"
 
 
+def both(top1: float, top5: float) -> dict[str, tuple[Estimate, Estimate]]:
+    return {"x-1shot": (Estimate(top1), Estimate(top5))}
+
+
 def small_table(*rows: Row) -> Table:
-    return Table("t", "A & B_1: 50 %", ["x-1shot"], rows, "rule", ["note #1 {a} ~ ^ $ \\"])
+    return Table("t", "A & B_1: 50 %", ["x-1shot"], rows, ["note #1 {a} ~ ^ $ \\"])
 
 
 def test_the_best_of_each_column_is_bold_and_published_numbers_do_not_compete() -> None:
-    table = small_table(Row("a", "logs", {"x-1shot": (5.0001, 8.0)}), Row("b", "logs", {"x-1shot": (5.0, 9.0)}), Row("c", "logs", {}),
-                        Row("a", "published v1", {"x-1shot": (7.0, 10.0)}, competes=False))
+    table = small_table(Row("a", "logs", both(5.0001, 8.0), "rule"), Row("b", "logs", both(5.0, 9.0), "rule"),
+                        Row("c", "logs", {}, "rule"), Row("a", "published v1", both(7.0, 10.0)))
     assert [[(cell.text, cell.bold) for cell in line] for line in cells(table)] == [
         [("5.000", True), ("8.000", False)], [("5.000", True), ("9.000", True)], [("--", False)] * 2, [("7.000", False), ("10.000", False)]]
     markdown, latex = to_markdown(table).splitlines(), to_latex(table).splitlines()
     assert "| b | logs | **5.000** | **9.000** |" in markdown and "| c | logs | -- | -- |" in markdown
     assert r"b & logs & \textbf{5.000} & \textbf{9.000} \\" in latex and r"c & logs & -- & -- \\" in latex
     assert r"a & published v1 & 7.000 & 10.000 \\" in latex
-    assert to_csv(table).splitlines()[3] == "c,logs,--,--,rule"
+    assert to_csv(table).splitlines()[3:] == ["c,logs,--,--,--,--,--,--,--,--,rule", "a,published v1,7.000,--,--,--,10.000,--,--,--,--"]
+    assert table.lines_below[0] == "Accuracy in %. Selection: rule. Bold: the best of what is not published."
 
 
 def test_latex_and_markdown_are_escaped() -> None:
-    table = small_table(Row("s_0.1 & 50%|x\n*y*", "logs", {"x-1shot": (1.0, 2.0)}))
+    table = small_table(Row("s_0.1 & 50%|x\n*y*", "logs", both(1.0, 2.0), "rule"))
     latex = to_latex(table)
     assert r"\caption{A \& B\_1: 50 \%}" in latex
     assert r"s\_0.1 \& 50\%|x *y* & logs & \textbf{1.000} & \textbf{2.000} \\" in latex.splitlines()

@@ -9,7 +9,7 @@ import torch
 from vidmae import cost
 from vidmae.masking import random_mask
 from vidmae.model import build_mae
-from vidmae.sizes import ENCODER_SIZES, model_shape
+from vidmae.sizes import ENCODER_SIZES, encoder_shape, model_shape
 
 HUGE = model_shape("mae_vit_huge_patch14")
 
@@ -89,6 +89,16 @@ def test_activations():
     assert one * cost.GIB == pytest.approx(in_blocks + 23e6, abs=1e6)  # and the ends, the target and the prediction
     assert two == pytest.approx(2 * one)
     assert cost.activation_gib(HUGE, micro_batch=1, precision="bf16", checkpointing=True) < 0.25 * one
+
+
+def test_an_encoder_that_sees_all_tokens():
+    """Every matrix product of a clip written out: 4 frames of 32 px in patches of 2 x 16 x 16, width 96, 3 blocks."""
+    shape = encoder_shape("vit_nano_patch16", img_size=32, num_frames=4)
+    products = [(8, 2 * 16 * 16 * 3, 96)]  # [tokens, pixels] x [pixels, width]
+    products += 3 * [(9, 96, 3 * 96), (9, 96, 9), (9, 9, 96), (9, 96, 96), (9, 96, 4 * 96), (9, 4 * 96, 96)]  # with the class token
+    forward = sum(2 * rows * inner * columns for rows, inner, columns in products)
+    assert cost.encoder_flops_per_clip(shape) == forward and cost.finetune_flops_per_clip(shape) == 3 * forward
+    assert cost.encoder_flops_per_clip(HUGE) == pytest.approx(3.272e12, rel=1e-3)
 
 
 def test_gpu_hours():

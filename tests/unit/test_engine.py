@@ -151,6 +151,10 @@ def test_a_non_finite_number_on_one_rank_stops_all_before_the_update(two_ranks, 
         np.testing.assert_allclose(ours["weights"][name], value, rtol=2e-5, atol=2e-4, err_msg=name)
 
 
+def test_no_rank_waits_for_the_import_of_a_compiler(two_ranks):
+    assert not any(result["compiler"] for result in two_ranks.values())
+
+
 def test_precision_becomes_the_right_deepspeed_mode():
     def config(**kw):
         return engine_config(TrainConfig(**kw), micro_batch=1, grad_accum=1, device=CPU)

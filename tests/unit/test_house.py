@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.labelled import write_labelled
 from tests.launching import ROOT, write_manifest
 
 WINGS = ("vidmae", "jobs", "sweeps", "analysis")
@@ -20,7 +21,7 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
     "vidmae": {},
     "jobs": {"vidmae": None},
     "sweeps": {"vidmae": None, "jobs": None},
-    "analysis": {"vidmae": {"config", "record"}},
+    "analysis": {"vidmae": {"config", "record", "predictions", "accuracy"}},
 }
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
@@ -28,18 +29,21 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "decord": {"vidmae.decode"},
     "av": {"vidmae.decode", "vidmae.encode"},
     "pandas": {"analysis"},
+    "matplotlib": {"analysis"},
     "safetensors": {"vidmae.weights"},
     "cv2": {"vidmae.vision"},
     "skimage": {"vidmae.scores"},
+    "sklearn": {"vidmae.probes"},
 }
 STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
-               "jobs.commands"}
+               "jobs.commands", "jobs.arrays"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest", "vidmae.labels", "vidmae.splits", "vidmae.shots",
-                 "vidmae.shot_list", "vidmae.interpolate_config"}
+                 "vidmae.shot_list", "vidmae.predictions", "vidmae.accuracy", "vidmae.views", "vidmae.features",
+                 "vidmae.probes", "vidmae.recordings", "vidmae.history", "vidmae.interpolate_config"}
 CPU_LIMIT_S = 1.5
-SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "analysis") for p in (ROOT / wing).glob("*.py")
-                 if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py"))  # those two run in jobs
+SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
+                 if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs
 
 
 def sources() -> dict[str, ast.Module]:
@@ -87,9 +91,9 @@ def test_heavy_libraries_have_one_import_site() -> None:
 
 
 def test_launchers_import_no_heavy_library_at_the_top() -> None:
-    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas", "cv2", "skimage", "scipy")
+    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas", "sklearn", "cv2", "skimage")
     wrong = [f"{name} imports {target}" for name, tree in sources().items()
-             if name.startswith("jobs") or name in PURE_OF_TORCH
+             if name.startswith(("jobs", "sweeps")) or name in PURE_OF_TORCH
              for target in imports(tree, top_level=True) if target.split(".")[0] in heavy]
     assert not wrong
 
@@ -110,9 +114,10 @@ def test_files_have_at_most_500_lines() -> None:
 def blocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A folder with a manifest, and an environment in which torch, deepspeed and the decoders cannot be imported."""
     folder = tmp_path_factory.mktemp("house")
-    for name in ("torch", "deepspeed", "decord", "av", "pandas"):
+    for name in ("torch", "deepspeed", "decord", "av", "pandas", "sklearn"):
         (folder / f"{name}.py").write_text(f"raise ImportError('a launcher must not import {name}')\n")
     write_manifest(folder / "manifests/demo.csv")
+    write_labelled(folder / "manifests")
     return folder, {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": ""}
 
 
@@ -135,11 +140,14 @@ def test_help_starts_at_once_and_without_torch(script: str, blocked: tuple[Path,
     assert spent < CPU_LIMIT_S
 
 
+@pytest.mark.parametrize("command", [["jobs/pretrain.py", "--recipe", "demo"],
+                                     ["sweeps/fewshot.py", "--recipe", "finetune_demo", "--shots", "2,10"]])
 @pytest.mark.parametrize("cluster", ["local", "slurm"])
-def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, blocked: tuple[Path, dict[str, str]]) -> None:
+def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, command: list[str], blocked: tuple[Path, dict[str, str]],
+                                                    ) -> None:
     folder, env = blocked
-    args = [str(ROOT / "jobs/pretrain.py"), "--recipe", "demo", "--dry-run", "--cluster", cluster, "--gpus-per-node", "0",
-            "--cpus-per-task", "1"]
+    script, *more = command
+    args = [str(ROOT / script), *more, "--dry-run", "--cluster", cluster, "--gpus-per-node", "0", "--cpus-per-task", "1"]
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
     for name in ("sbatch", "srun", "sinfo"):  # a Slurm that never answers must not be waited for; this one refuses

@@ -136,6 +136,7 @@ def test_every_value_and_its_origin(folder: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_run_from_submission_to_done(folder: Path) -> None:
+    write_manifest(folder / "manifests/demo.csv", fraction={"of": "s", "share": 0.01})
     first = launch(folder, "ok", "--wait", "--json")
     assert first.returncode == 0, first.stderr
     said = json.loads(first.stdout)
@@ -145,6 +146,7 @@ def test_a_run_from_submission_to_done(folder: Path) -> None:
     assert run.path.stat().st_mode & 0o777 == 0o700
     record = read_json(run.record) or {}
     assert record["videos"] == 64 and record["plan"]["total_steps"] == 380 and record["signature"] == run.path.name[-8:]
+    assert record["fraction"] == {"of": "s", "share": 0.01}
     (submission,) = record["submissions"]
     assert submission["job_id"] == said["job_id"] and submission["state"] == "submitted"
     assert (json.loads((run.path / f"seen.{said['job_id']}.0.json").read_text()))["SITE_NOTE"] == 'it\'s "quoted" $HOME'

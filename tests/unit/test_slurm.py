@@ -148,7 +148,7 @@ def test_a_question_is_asked_again_while_slurm_is_away(programs: Path, capsys: p
 
 def test_a_question_is_given_up_and_its_tries_are_told(programs: Path) -> None:
     fails(programs, "sinfo", AWAY, times=99)
-    with pytest.raises(slurm.SlurmAwayError, match=r"`sinfo .*Unable to contact .* \(tried 4 times in 3\.\d+ s\)"):
+    with pytest.raises(slurm.SlurmAwayError, match=r"`sinfo .*Unable to contact .* \(tried 4 times in [3-9]\S* s\)"):
         slurm.partitions()
     assert len(calls(programs, "sinfo")) == 4
 
@@ -156,7 +156,7 @@ def test_a_question_is_given_up_and_its_tries_are_told(programs: Path) -> None:
 def test_all_tries_together_keep_a_limit(programs: Path) -> None:
     write_program(programs, "sinfo", f"echo >> {programs}/sinfo.calls; exec sleep 30")
     began = time.monotonic()
-    with pytest.raises(slurm.SlurmAwayError, match=r"`sinfo -h` did not answer within 0.5 s.* \(tried 2 times in 1\.\d+ s\)"):
+    with pytest.raises(slurm.SlurmAwayError, match=r"`sinfo -h` did not answer within 0.5 s.* \(tried 2 times in [12]\S* s\)"):
         commands.ask(["sinfo", "-h"], timeout_s=0.5, patience_s=2.6)
     assert len(calls(programs, "sinfo")) == 2 and time.monotonic() - began < 2.6
 

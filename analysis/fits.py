@@ -1,0 +1,273 @@
+"""Curves through accuracies at growing amounts of data, what they foresee, and how far that can be trusted.
+
+    log-linear    y = a + b x
+    power law     y = ceiling - shortfall 10^(-exponent x),       ceiling at most 100
+    logistic      y = ceiling / (1 + exp(-rate (x - middle))),    ceiling at most 100
+
+x is log10 of the amount, y is accuracy in %. All are fitted by least squares. The line's intervals are exact (Student's t)
+where deviations are normal and alike everywhere; those of the other two are the usual approximation by the derivatives in
+the parameters, and parameters that stopped at a limit are taken as known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+LEVEL = 0.95
+CEILING = 100.0
+LEAST_AMOUNTS = 3
+Array = np.ndarray
+
+
+class FitError(ValueError):
+    """There are too few points for what is asked."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """What a curve is fitted to.
+
+    Attributes:
+        x: float64 [N]; log10 of the amount of data.
+        y: float64 [N]; accuracy in %.
+    """
+
+    x: Array
+    y: Array
+
+    @property
+    def amounts(self) -> Array:
+        """The different x, ascending."""
+        return np.unique(self.x)
+
+    def means(self) -> Points:
+        """One point per amount: the mean of its repeats."""
+        return Points(self.amounts, np.array([self.y[self.x == x].mean() for x in self.amounts]))
+
+    def without(self, x: float) -> Points:
+        """All points of other amounts."""
+        return Points(self.x[self.x != x], self.y[self.x != x])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A family of curves.
+
+    Attributes:
+        name: As in tables.
+        parameters: Their names, p in all.
+        mean: Parameters [p] or [p, S, 1] and x [N] to y [N] or [S, N].
+        gradient: Parameters [p] and x [N] to the derivatives [N, p].
+        starts: Points to parameters [S, p] to begin a search at; None where the solution is in closed form.
+        limits: Lowest and highest parameters.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    mean: Callable[[Array, Array], Array]
+    gradient: Callable[[Array, Array], Array]
+    starts: Callable[[Points], Array] | None = None
+    limits: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A curve through points.
+
+    Attributes:
+        curve: Its family.
+        points: What it was fitted to.
+        values: float64 [p]; the parameters.
+        rss: Sum of squared residuals.
+        stuck: Parameters that stopped at a limit.
+    """
+
+    curve: Curve
+    points: Points
+    values: Array
+    rss: float
+    stuck: tuple[str, ...] = ()
+    _free: Array = field(default_factory=lambda: np.array([], dtype=bool))
+
+    @property
+    def dof(self) -> int:
+        """Degrees of freedom: points less parameters."""
+        return len(self.points.x) - len(self.values)
+
+    @property
+    def r2(self) -> float | None:
+        """Share of the variance that the curve explains; None where there is none."""
+        total = float(((self.points.y - self.points.y.mean()) ** 2).sum())
+        return 1 - self.rss / total if total else None
+
+    @property
+    def aicc(self) -> float | None:
+        """Akaike's criterion for small samples; the variance counts as a parameter. None with too few points for it.
+
+        Source: Hurvich and Tsai 1989, Biometrika 76(2): n ln(RSS/n) + 2k + 2k(k+1)/(n-k-1).
+        """
+        n, k = len(self.points.x), len(self.values) + 1
+        if n <= k + 1:
+            return None
+        return n * math.log(max(self.rss, 1e-12) / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
+
+    def at(self, x: Array | float) -> Array:
+        """The curve at x; not clipped."""
+        return self.curve.mean(self.values, np.atleast_1d(np.asarray(x, dtype=float)))
+
+    def value(self, parameter: str) -> float:
+        """One of the parameters."""
+        return float(self.values[self.curve.parameters.index(parameter)])
+
+    def confidence(self, x: Array | float, level: float = LEVEL) -> tuple[Array, Array]:
+        """Interval of the curve itself at each x: low, high."""
+        x = np.atleast_1d(np.asarray(x, dtype=float))
+        return self._around(self.at(x), self._variance(self.curve.gradient(self.values, x)), level)
+
+    def prediction(self, x: Array | float, level: float = LEVEL) -> tuple[Array, Array]:
+        """Interval of one further point at each x: low, high."""
+        x = np.atleast_1d(np.asarray(x, dtype=float))
+        return self._around(self.at(x), self._variance(self.curve.gradient(self.values, x)) + self._noise(), level)
+
+    def interval(self, parameter: str, level: float = LEVEL) -> tuple[float, float]:
+        """Interval of a parameter: low, high."""
+        one = np.eye(len(self.values))[[self.curve.parameters.index(parameter)]]
+        low, high = self._around(np.array([self.value(parameter)]), self._variance(one), level)
+        return float(low[0]), float(high[0])
+
+    def gain(self, start: float, end: float, level: float = LEVEL) -> tuple[float, float, float]:
+        """How much the curve grows from one x to another, and the interval of that: gain, low, high."""
+        between = self.curve.gradient(self.values, np.array([end])) - self.curve.gradient(self.values, np.array([start]))
+        gain = self.at(end) - self.at(start)
+        low, high = self._around(gain, self._variance(between), level)
+        return float(gain[0]), float(low[0]), float(high[0])
+
+    def _noise(self) -> float:
+        if self.dof < 1 or len(self.points.amounts) < LEAST_AMOUNTS:
+            raise FitError(f"no interval: {self.curve.name} has {len(self.values)} parameters and stands on "
+                           f"{len(self.points.x)} points at {len(self.points.amounts)} amounts of data; at least "
+                           f"{max(LEAST_AMOUNTS, len(self.values) + 1)} points are needed, at {LEAST_AMOUNTS} amounts")
+        return self.rss / self.dof
+
+    def _variance(self, gradient: Array) -> Array:
+        design = self.curve.gradient(self.values, self.points.x)[:, self._free]
+        inverse = np.linalg.pinv(design.T @ design)
+        return self._noise() * np.einsum("ni,ij,nj->n", gradient[:, self._free], inverse, gradient[:, self._free])
+
+    def _around(self, middle: Array, variance: Array, level: float) -> tuple[Array, Array]:
+        from scipy.special import stdtrit
+
+        half = stdtrit(self.dof, (1 + level) / 2) * np.sqrt(variance)
+        return middle - half, middle + half
+
+
+def fit(curve: Curve, points: Points) -> Fit:
+    """Fit a curve by least squares.
+
+    Raises:
+        FitError: There are fewer different amounts than parameters.
+    """
+    if len(points.amounts) < len(curve.parameters):
+        raise FitError(f"{curve.name} needs {len(curve.parameters)} different amounts of data, there are "
+                       f"{len(points.amounts)}")
+    values = _search(curve, points) if curve.starts else \
+        np.linalg.lstsq(curve.gradient(np.zeros(len(curve.parameters)), points.x), points.y, rcond=None)[0]
+    free = np.ones(len(values), dtype=bool)
+    if curve.starts:
+        low, high = map(np.array, curve.limits)
+        free = (values > low + 1e-6) & (values < high - 1e-6)
+    stuck = tuple(name for name, moves in zip(curve.parameters, free, strict=True) if not moves)
+    return Fit(curve, points, values, float(((points.y - curve.mean(values, points.x)) ** 2).sum()), stuck, free)
+
+
+def _search(curve: Curve, points: Points) -> Array:
+    """The best of searches from the three best starts."""
+    from scipy.optimize import least_squares
+
+    assert curve.starts is not None
+    low, high = map(np.array, curve.limits)
+    starts = np.clip(curve.starts(points), low + 1e-9, high - 1e-9)
+    errors = ((curve.mean(starts.T[:, :, None], points.x) - points.y) ** 2).sum(axis=1)
+    found = [least_squares(lambda values: curve.mean(values, points.x) - points.y, start, bounds=(low, high),
+                           jac=lambda values: curve.gradient(values, points.x), x_scale="jac")
+             for start in starts[np.argsort(errors, kind="stable")[:3]]]
+    best: Array = min(found, key=lambda result: float(result.cost)).x
+    return np.where(best < low + 1e-6, low, np.where(best > high - 1e-6, high, best))
+
+
+def held_out(curve: Curve, points: Points) -> dict[float, float] | None:
+    """Leave one amount out, all of its repeats: x to measured less foreseen; None where what is left is too little."""
+    if len(points.amounts) - 1 < max(2, len(curve.parameters)):
+        return None
+    return {float(x): float(points.y[points.x == x].mean() - fit(curve, points.without(x)).at(x)[0]) for x in points.amounts}
+
+
+def lack_of_fit(line: Fit) -> float | None:
+    """Chance that repeats alone scatter the means of the amounts as far from the curve as they are; None without repeats.
+
+    Source: the F test for lack of fit, pure error against the rest of the residuals.
+    """
+    from scipy.special import fdtrc
+
+    x, y, amounts = line.points.x, line.points.y, line.points.amounts
+    pure = sum(float(((y[x == each] - y[x == each].mean()) ** 2).sum()) for each in amounts)
+    dof_pure, dof_lack = len(x) - len(amounts), len(amounts) - len(line.values)
+    if dof_pure < 1 or dof_lack < 1 or not pure:
+        return None
+    return float(fdtrc(dof_lack, dof_pure, max(line.rss - pure, 0.0) / dof_lack / (pure / dof_pure)))
+
+
+def _line_gradient(_: Array, x: Array) -> Array:
+    return np.stack([np.ones_like(x), x], axis=1)
+
+
+def _decay(values: Array, x: Array) -> Array:
+    return 10 ** np.clip(-values[2] * x, -300, 300)
+
+
+def _power_gradient(values: Array, x: Array) -> Array:
+    decay = _decay(values, x)
+    return np.stack([np.ones_like(x), -decay, values[1] * decay * x * math.log(10)], axis=1)
+
+
+def _power_starts(points: Points) -> Array:
+    starts = []
+    for exponent in np.geomspace(0.005, 3, 24):
+        decay = 10 ** (-exponent * points.x)
+        design = np.stack([np.ones_like(decay), -decay], axis=1)
+        ceiling, shortfall = np.linalg.lstsq(design, points.y, rcond=None)[0]
+        if ceiling > CEILING:
+            ceiling, shortfall = CEILING, float(decay @ (CEILING - points.y) / (decay @ decay))
+        starts.append((ceiling, shortfall, exponent))
+    return np.array(starts)
+
+
+def _sigmoid(values: Array, x: Array) -> Array:
+    return 1 / (1 + np.exp(np.clip(-values[1] * (x - values[2]), -300, 300)))
+
+
+def _logistic_gradient(values: Array, x: Array) -> Array:
+    s = _sigmoid(values, x)
+    return np.stack([s, values[0] * s * (1 - s) * (x - values[2]), -values[0] * s * (1 - s) * values[1]], axis=1)
+
+
+def _logistic_starts(points: Points) -> Array:
+    starts = []
+    for ceiling in np.geomspace(min(1.02 * float(points.y.max()) + 0.1, CEILING), CEILING, 16):
+        share = np.clip(points.y / (ceiling + 1e-6), 0.002, 0.998)
+        rate, offset = np.polyfit(points.x, np.log(share / (1 - share)), 1)
+        rate = max(float(rate), 0.01)
+        starts.append((ceiling, rate, -float(offset) / rate))
+    return np.array(starts)
+
+
+LINE = Curve("log-linear", ("intercept", "slope"), lambda values, x: values[0] + values[1] * x, _line_gradient)
+POWER = Curve("power law", ("ceiling", "shortfall", "exponent"), lambda values, x: values[0] - values[1] * _decay(values, x),
+              _power_gradient, _power_starts, ((0.0, 0.0, 1e-3), (CEILING, np.inf, 10.0)))
+LOGISTIC = Curve("logistic", ("ceiling", "rate", "middle"), lambda values, x: values[0] * _sigmoid(values, x),
+                 _logistic_gradient, _logistic_starts, ((0.0, 1e-3, -50.0), (CEILING, 50.0, 50.0)))
+CURVES = (LINE, POWER, LOGISTIC)

@@ -1,0 +1,201 @@
+"""An array on this machine: one process that outlives the launcher runs the cells, some at a time, each on its own.
+
+    runs/arrays/<time>-fewshot/submit/controller.sh    what is started, in a session of its own; its pid is the array's id
+    submit/<pid>_<i>/<pid>_<i>_0_log.out, exit.json    of cell i, as of any local job
+
+A cell has one process and at most one GPU. A file `cancelled` in its folder (jobs/cancel.py) stops it or keeps it from
+starting; SIGINT to the controller stops all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.arrays import cells_of
+from jobs.launch import INTERRUPTED, KILLED_BY_LIMIT, Request, own_environment, setup_lines
+from jobs.runs import CANCELLED, EXIT_RECORD
+from vidmae.preempt import number_of
+from vidmae.record import SCHEMA, RunFolder, make_private_folder, write_json
+
+LOOK_S = 0.2
+SCRIPT = "controller.sh"
+
+
+def script_of(request: Request, first: int) -> str:
+    """The script that runs an array here.
+
+    Args:
+        request: With `tasks` and `max_parallel`.
+        first: So many of the cells run to their end before the others start: they leave features that those find.
+    """
+    r, gpus = request.resources, ",".join(gpus_here()) if request.resources.gpus_per_node else ""
+    words = [sys.executable, "-u", "-m", "jobs.local_array", str(request.run.path), "--max-parallel",
+             str(request.max_parallel or 1), "--first", str(first), "--gpus", gpus]
+    words += ["--limit-s", str(60 * r.time_min), "--signal", request.signal, "--signal-delay-s",
+              str(request.signal_delay_s)] if r.time_min else []
+    return "\n".join(["#!/bin/bash", "", "# setup", *setup_lines(request), "", "# command",
+                      f"cd {shlex.quote(str(request.run.code))} || exit 1", f"exec {shlex.join(words)}", ""])
+
+
+def start(request: Request, first: int) -> str:
+    """Start the controller; its pid, which is the array's id."""
+    script = request.run.submit / SCRIPT
+    script.write_text(script_of(request, first))
+    with (request.run.submit / "local.log").open("ab") as log:
+        process = subprocess.Popen(["bash", str(script)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   env=own_environment(), cwd=request.run.code, start_new_session=True)
+    return str(process.pid)
+
+
+def gpus_here() -> list[str]:
+    """The GPUs that a process started from here would see, as CUDA_VISIBLE_DEVICES names them."""
+    from jobs.resources import count_gpus
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [v.strip() for v in visible.split(",")] if visible else list(map(str, range(count_gpus())))
+
+
+@dataclass
+class Task:
+    """A cell in its turn.
+
+    Attributes:
+        run: Its run folder.
+        folder: submit/<pid>_<i>.
+        slot: Which of the places that run at a time it has.
+        process: Once it runs.
+        began: Monotonic seconds of its start.
+        warned: The signal before the time limit was sent.
+    """
+
+    run: RunFolder
+    folder: Path
+    slot: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    began: float = 0.0
+    warned: bool = field(default=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """A person wants it to end."""
+        return (self.folder / CANCELLED).exists()
+
+    def start(self, slot: int, gpus: Sequence[str]) -> None:
+        """Start the cell's program; its session is its own, so that it can be ended with its loader processes."""
+        make_private_folder(self.folder)
+        self.slot, self.began = slot, time.monotonic()
+        job_id, gpu = self.folder.name, gpus[slot % len(gpus)] if gpus else ""
+        env = {**os.environ, "VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu}
+        command = [sys.executable, "-u", "-m", "jobs.local_array", "--run", str(self.run.path)]
+        with (self.folder / f"{job_id}_0_log.out").open("ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
+                                            start_new_session=True)
+
+    def end(self, how: signal.Signals) -> None:
+        """Send a signal to the cell's process and all of its children."""
+        assert self.process is not None
+        try:
+            os.killpg(self.process.pid, how)
+        except ProcessLookupError:
+            return
+
+    def note(self, code: int) -> None:
+        """Leave the exit code for jobs/status.py and --retry."""
+        make_private_folder(self.folder)
+        write_json(self.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "time": time.time()})
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The time limit of a cell: `seconds` after its start it is killed, `delay_s` earlier it is warned by `signal`."""
+
+    seconds: float = 0.0
+    signal: str = "USR2"
+    delay_s: float = 0.0
+
+
+def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], limit: Limit) -> None:
+    """Run all cells of an array."""
+    waiting = [Task(run, array / "submit" / f"{os.getpid()}_{i}") for i, run in enumerate(cells_of(array))]
+    running: list[Task] = []
+    leaders = waiting[:first]
+    try:
+        while waiting or running:
+            running = [task for task in running if not _over(task, limit)]
+            while waiting and len(running) < max_parallel:
+                if waiting[0] not in leaders and any(task in leaders for task in running):
+                    break
+                task = waiting.pop(0)
+                if task.cancelled:
+                    task.note(INTERRUPTED)
+                    continue
+                task.start(min(set(range(max_parallel)) - {t.slot for t in running}), gpus)
+                running.append(task)
+            time.sleep(LOOK_S)
+    except KeyboardInterrupt:  # what jobs/cancel.py sends
+        for task in running:
+            task.end(signal.SIGKILL)
+        for task in running + waiting:
+            task.note(INTERRUPTED)
+
+
+def _over(task: Task, limit: Limit) -> bool:
+    """Whether a cell has ended; its exit code is noted then. Ends it where its time is up or a person wants it."""
+    assert task.process is not None
+    code, ran_s = task.process.poll(), time.monotonic() - task.began
+    if code is None and task.cancelled:
+        code = INTERRUPTED
+    elif code is None and limit.seconds and ran_s > limit.seconds:
+        code = KILLED_BY_LIMIT
+    elif code is None:
+        if limit.seconds and not task.warned and ran_s > limit.seconds - limit.delay_s:
+            task.end(signal.Signals(number_of(limit.signal)))
+            task.warned = True
+        return False
+    task.end(signal.SIGKILL)  # what is left of it: loader processes
+    task.process.wait()
+    task.note(code)
+    return True
+
+
+def run_cell(path: str) -> None:
+    """Be a cell's program on this machine, and end this process with its exit code."""
+    from vidmae import preempt, watchdog
+
+    if not RunFolder(Path(path)).result.exists():
+        preempt.listen()
+        watchdog.end_process(importlib.import_module("vidmae.cell").main(path))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command: the controller, or with --run one cell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("array", type=Path, nargs="?")
+    parser.add_argument("--run")
+    parser.add_argument("--max-parallel", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--gpus", default="")
+    parser.add_argument("--limit-s", type=float, default=0.0)
+    parser.add_argument("--signal", default="USR2")
+    parser.add_argument("--signal-delay-s", type=float, default=0.0)
+    args = parser.parse_args(argv)
+    if args.run:
+        run_cell(args.run)
+        return 0
+    control(args.array, max_parallel=args.max_parallel, first=args.first, gpus=[g for g in args.gpus.split(",") if g],
+            limit=Limit(args.limit_s, args.signal, args.signal_delay_s))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""What --checkpoints means: pretraining runs, files of weights, `scratch`. Reads configurations and headers, no tensors.
+
+    run                 its weights.safetensors; model, frames and frame rate as in its config.yaml
+    NAME.safetensors    model as in the file's header
+    NAME.pth            a released file; model as in the recipe
+    scratch             no weights, once for every shape of model among the others; alone, the recipe's model
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs.runs import all_runs, find_run, state_of, why
+from sweeps.grid import Init
+from vidmae.config import PretrainConfig
+from vidmae.layers import ConfigError, load
+from vidmae.manifest import content_hash
+from vidmae.record import RunFolder, read_json
+
+SCRATCH = "scratch"
+FILES = (".safetensors", ".pth", ".pt")
+MODEL = ("name", "img_size", "num_frames", "t_patch_size")  # of a checkpoint's model what an encoder takes over
+LONGEST_HEADER = 100 * 2**20  # what the format allows
+
+
+def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> list[Init]:
+    """The checkpoints of a sweep, pretrained ones first.
+
+    Args:
+        given: Of --checkpoints; empty takes all finished pretraining runs, or those of --after, and scratch.
+        after: Of --after: runs that may still be under way.
+        runs_dir: Folder of the runs.
+    Raises:
+        ConfigError: There is no such checkpoint, it cannot be used, or its run is not done.
+        SlurmError: The state of a run that is not done cannot be asked.
+    """
+    pretrained = [run for run in all_runs(runs_dir) if (read_json(run.record) or {}).get("kind") == "pretrain"]
+    waiting = {run.path: run for name in after if (run := find_run(name, runs_dir, pretrained))}
+    names = list(given) or [SCRATCH, *([] if after else [str(run.path) for run in pretrained if run.result.exists()])]
+    runs = dict(waiting)
+    files = []
+    for name in names:
+        if Path(name).suffix in FILES:
+            files.append(Path(name).expanduser().absolute())
+        elif name != SCRATCH:
+            run = find_run(name, runs_dir, pretrained)
+            runs[run.path] = run
+    found = [_of_run(run, run.path in waiting) for run in runs.values()] + [_of_file(path) for path in files]
+    found = _short_names(found)
+    return found + (_scratch(found) if SCRATCH in names else [])
+
+
+def _of_run(run: RunFolder, may_wait: bool) -> Init:
+    record = read_json(run.record) or {}
+    if record.get("kind") != "pretrain":
+        raise ConfigError(f"{run.path.name} is no pretraining run (--checkpoints)")
+    config = load(PretrainConfig, run.config)
+    model = {key: getattr(config.model, key) for key in MODEL} | {"name": config.model.name.removeprefix("mae_")}
+    clips = {"sampling_rate": config.data.sampling_rate, "target_fps": config.data.target_fps}
+    after = "" if run.result.exists() else _job_of(run, may_wait)
+    if not after and not run.weights.is_file():
+        raise ConfigError(f"{run.weights} is missing: {run.path.name} is done and its weights are gone (--checkpoints)")
+    return Init(run.path.name, str(run.weights), f"run:{record['signature']}", {"model": model, "data": clips}, after)
+
+
+def _job_of(run: RunFolder, may_wait: bool) -> str:
+    """The job that still has to finish a run."""
+    state = state_of(run)
+    if not state.active:
+        raise ConfigError(f"{run.path.name} is not done and nothing works on it: {why(state)}; continue it with --retry, or "
+                          "leave it out (--checkpoints)")
+    if not may_wait:
+        raise ConfigError(f"{run.path.name} is not done: job {state.job_id} is {state.state}; to submit its cells so that "
+                          f"they start when it is, give --after {run.path.name}")
+    if state.cluster != "slurm":
+        raise ConfigError(f"{run.path.name} is still trained on this machine (job {state.job_id}); --after needs Slurm: "
+                          "wait for the run to end")
+    return state.job_id
+
+
+def _of_file(path: Path) -> Init:
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path} (--checkpoints takes runs, .safetensors or .pth files, and scratch)")
+    settings = {"model": _model_of(path)} if path.suffix == ".safetensors" else None
+    return Init(path.stem, str(path), content_hash(path), settings)
+
+
+def _model_of(path: Path) -> dict[str, Any]:
+    """The model that a safetensors file says it holds; nothing where it does not say."""
+    said = _metadata(path)
+    try:
+        config = json.loads(said["config"]) if "config" in said else {}
+        model = {key: config[key] for key in MODEL if key in config}
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"the header of {path} is damaged: config is no JSON ({error})") from error
+    name = str(model.get("name", said.get("model", ""))).removeprefix("mae_")
+    return {**model, "name": name} if name else model
+
+
+def _metadata(path: Path) -> Mapping[str, str]:
+    """The strings in the header of a safetensors file: its length in 8 bytes, little-endian, then JSON."""
+    with path.open("rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        text = f.read(length) if length <= LONGEST_HEADER else b""
+    try:
+        return dict(json.loads(text).get("__metadata__") or {})
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} is no safetensors file, or is cut off: its header cannot be read "
+                          "(--checkpoints)") from error
+
+
+def _short_names(inits: Sequence[Init]) -> list[Init]:
+    """Runs without their signature where that is still unique."""
+    short = {init.content: init.name.rpartition("-")[0] if init.content.startswith("run:") else init.name for init in inits}
+    counts = Counter(short[init.content] for init in inits)
+    named = [replace(init, name=short[init.content]) if counts[short[init.content]] == 1 else init for init in inits]
+    twice = [name for name, count in Counter(init.name for init in named).items() if count > 1]
+    if twice:
+        raise ConfigError(f"two checkpoints are called {twice[0]!r}, and tables could not tell them apart; rename the file")
+    return named
+
+
+def _scratch(others: Sequence[Init]) -> list[Init]:
+    """Scratch for every shape of model."""
+    shapes: dict[tuple[Any, ...], Mapping[str, Any] | None] = {}
+    for init in others:
+        model = (init.settings or {}).get("model", {})
+        shapes.setdefault(tuple(model.get(key) for key in MODEL), init.settings)
+    if len(shapes) <= 1:
+        return [Init(SCRATCH, settings=next(iter(shapes.values()), None))]
+    return [Init(_scratch_name(shape, list(shapes)), settings=settings) for shape, settings in shapes.items()]
+
+
+def _scratch_name(shape: tuple[Any, ...], shapes: Sequence[tuple[Any, ...]]) -> str:
+    """`scratch-` and as much of the shape as tells it from the others."""
+    name, img_size, num_frames, t_patch_size = shape
+    if name is None:
+        return SCRATCH
+    alike = [other for other in shapes if other[0] == name]
+    parts = [name]
+    parts += [f"{img_size}px"] if len({other[1] for other in alike}) > 1 else []
+    parts += [f"{num_frames}x{t_patch_size}"] if len({other[2:] for other in alike}) > 1 else []
+    return "-".join([SCRATCH, *parts])

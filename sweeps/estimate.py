@@ -1,0 +1,68 @@
+"""What a cell costs: steps, clips and FLOPs by arithmetic, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sweeps.grid import PROBES, Cell
+from vidmae.cost import encoder_flops_per_clip, finetune_flops_per_clip
+from vidmae.finetune_config import FinetuneConfig
+from vidmae.plan import split_batch
+from vidmae.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a cell does: optimizer steps (0 for a probe), and FLOPs of training and evaluation together."""
+
+    steps: int
+    flops: float
+
+
+def estimate(cells: Sequence[Cell]) -> list[Estimate]:
+    """The cost of each cell; features that several cells share are counted for the first of them."""
+    seen: set[tuple[str, str, str]] = set()
+    found = []
+    for cell in cells:
+        steps = 0 if cell.method in PROBES else _steps(cell.config, cell.subset.clips)
+        shape, views = cell.config.model.shape(), views_of(cell.config.evaluate.views)
+        val = cell.subset.data.val_videos
+        if cell.method in PROBES:  # what the head itself costs is left out
+            clips = 0 if cell.features in seen else cell.subset.clips + val
+            found.append(Estimate(steps, clips * encoder_flops_per_clip(shape)))
+            seen.add(cell.features)
+            continue
+        trained = steps * cell.config.train.global_batch * finetune_flops_per_clip(shape)
+        tested = val * views + _looked_at(cell, steps)
+        found.append(Estimate(steps, trained + tested * encoder_flops_per_clip(shape)))
+    return found
+
+
+def views_of(views: str) -> int:
+    """Views of one clip: 30 for `10x3`."""
+    times, x, crops = views.partition("x")
+    return int(times) * int(crops) if x and times.isdigit() else 1
+
+
+def check_batch(cell: Cell, world_size: int) -> None:
+    """Refuse a batch that the ranks do not share evenly (ValueError)."""
+    if cell.method not in PROBES:
+        split_batch(cell.config.train.global_batch, world_size, cell.config.train.micro_batch)
+
+
+def _steps(config: FinetuneConfig, clips: int) -> int:
+    schedule = Schedule.plan(config.train.phases, clips_per_epoch=clips * config.data.repeat_aug,
+                             global_batch=config.train.global_batch)
+    return schedule.total_steps
+
+
+def _looked_at(cell: Cell, steps: int) -> int:
+    """Clips that the rules holdout and val-best look at on the way."""
+    select, config = cell.config.select, cell.config
+    if select.rule == "last" or not steps:
+        return 0
+    every = select.every.steps(clips_per_epoch=cell.subset.clips * config.data.repeat_aug,
+                               global_batch=config.train.global_batch)
+    clips = cell.subset.data.val_videos if select.rule == "val-best" else int(cell.subset.clips * select.holdout)
+    return steps // max(1, every) * clips

@@ -1,0 +1,200 @@
+"""Finetune or probe pretrained models with few labelled clips per class: a grid of cells as Slurm arrays.
+
+    python sweeps/fewshot.py --shots 2,10,50
+    python sweeps/fewshot.py --checkpoints s-vith14,scratch --data ssv2 --shots 10,50 --method finetune,linear --dry-run
+    python sweeps/fewshot.py --shots 10 --vary train.layer_decay=0.75,0.8 --max-parallel 16 --retry failed --watch
+
+A cell is checkpoint x data set x shots x seed x method x overrides, and has a run folder of its own. The same command again
+submits what is missing: cells that are done or active are left alone, cells that failed are named and wait for --retry.
+Standard output is one array id a line; everything for people goes to standard error.
+
+Exit codes: 0 ok, 1 cells have failed (with --wait or --watch: not all are done), 2 usage or configuration, 4 Slurm refused
+or unreachable, 130 Ctrl-C (the jobs go on).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from jobs import slurm
+from jobs.arrays import ARRAYS
+from jobs.experiment import choose_place, folder_problems
+from jobs.options import RUNS
+from jobs.submission import one_launcher
+from sweeps import options
+from sweeps.plan import Plan, resolve
+from sweeps.show import records, rows, show
+from sweeps.states import RETRY, look
+from sweeps.submission import scripts, submit, submit_collect
+from sweeps.watch import wait_for
+from vidmae.layers import ConfigError
+from vidmae.record import make_private_folder
+
+SHOWN = 20  # cells that are named one by one
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    return options.make_parser(__doc__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        return run(args, list(sys.argv[1:] if argv is None else argv))
+    except slurm.SlurmError as error:
+        return _fail(str(error), 4)
+    except ValueError as error:
+        return _fail(str(error), 2)
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}", 2)
+    except KeyboardInterrupt:
+        print("\ninterrupted; python jobs/status.py shows what was submitted", file=sys.stderr)
+        return 130
+
+
+def run(args: argparse.Namespace, argv: list[str]) -> int:
+    """Resolve, check, show; then print the scripts, or submit and wait."""
+    place = choose_place(args)
+    _say(f"cluster: {place.cluster} ({place.why})")
+    slurm.leave_surrounding_job()
+    if args.then_collect and place.cluster != "slurm":
+        raise ConfigError("--then-collect needs Slurm; on this machine: --wait, then python analysis/collect.py")
+    if args.dry_run:
+        return dry_run(resolve(args, argv, place, _say), args)
+    runs_dir = args.runs_dir.expanduser().absolute()
+    if found := folder_problems(runs_dir):
+        raise ConfigError(found[0])
+    with one_launcher(make_private_folder(runs_dir / ARRAYS)):
+        plan = resolve(args, argv, place, _say)
+        present(plan)
+        arrays = submit_all(plan, args)
+    name_ended(plan)
+    next_commands(plan, args, arrays)
+    if args.wait:
+        return wait(plan, args)
+    return 1 if plan.ended else 0
+
+
+def present(plan: Plan) -> None:
+    """The grid and what it costs, on stderr."""
+    for line in plan.classes.said:
+        _say(f"  {line}")
+    show(rows(plan.standings, plan.costs, plan.submits, plan.unit))
+    _say(plan.unit.basis())
+
+
+def dry_run(plan: Plan, args: argparse.Namespace) -> int:
+    """The grid on stderr, the batch scripts on stdout; or all of it as one object."""
+    present(plan)
+    name_ended(plan)
+    texts = scripts(plan.sweep, plan.batches) if plan.batches else []
+    if args.json:
+        cells = records(plan.standings, plan.costs, plan.submits, plan.unit)
+        print(json.dumps({"cluster": plan.place.cluster, "cells": cells, "scripts": texts}))
+    else:
+        print("\n".join(texts), end="\n" if texts else "")
+    if texts and plan.place.cluster == "slurm" and not plan.place.unasked:
+        _say(f"start: {slurm.test_start(texts[0])}")
+    _say("dry run: nothing was written or submitted")
+    return 0
+
+
+def submit_all(plan: Plan, args: argparse.Namespace) -> list[str]:
+    """Submit the arrays, and the job that collects; ids of the arrays, printed one a line."""
+    done = submit(plan.sweep, plan.batches, _say) if plan.batches else []
+    if not done:
+        kinds = Counter(s.kind for s in plan.standings)
+        _say(f"nothing to submit: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")
+    arrays = [array.job_id for array in done]
+    collect = ""
+    if args.then_collect:
+        collect = _collect(plan, args, arrays)
+    if args.json:
+        jobs = {s.cell.signature: f"{a.job_id}_{i}" for a in done for i, s in enumerate(a.cells)}
+        cells: list[dict[str, Any]] = records(plan.standings, plan.costs, plan.submits, plan.unit)
+        for cell, s in zip(cells, plan.standings, strict=True):
+            cell["job_id"] = jobs.get(s.cell.signature, cell["job_id"])
+        print(json.dumps({"cluster": plan.place.cluster, "arrays": arrays, "collect": collect or None, "cells": cells}),
+              flush=True)
+    else:
+        for job_id in [*arrays, *([collect] if collect else [])]:
+            print(job_id, flush=True)
+    return arrays
+
+
+def _collect(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -> str:
+    """Submit the job that makes the tables, after all arrays that cells of this grid wait or run in."""
+    active = {slurm.base_id(s.state.job_id) for s in plan.standings if s.kind == "active" and s.state}
+    waits_for = sorted({*arrays, *active}, key=int)
+    if not waits_for:
+        _say("nothing to wait for, so no job was submitted that collects: python analysis/collect.py")
+        return ""
+    job_id, folder = submit_collect(plan.sweep, waits_for, args.out, plan.classes.trained.partition)
+    _say(f"submitted job {job_id}, which makes the tables in {args.out} once all cells have ended; log "
+         f"{folder.submit / job_id / f'{job_id}_0_log.out'}")
+    return job_id
+
+
+def name_ended(plan: Plan) -> None:
+    """Name the cells that ended without a result and are not submitted again."""
+    ended = plan.ended
+    for s in ended[:SHOWN]:
+        _say(f"{s.kind}: {s.run.path.name}: {s.reason}")
+    if len(ended) > SHOWN:
+        _say(f"and {len(ended) - SHOWN} more")
+    kinds = list(dict.fromkeys(s.kind for s in ended if s.kind in RETRY))
+    if kinds:
+        _say(f"to submit them again: --retry {kinds[0] if len(kinds) == 1 else 'all'}")
+
+
+def next_commands(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -> None:
+    """What to type next."""
+    where = "" if args.runs_dir == RUNS else f" --runs-dir {shlex.quote(str(args.runs_dir))}"
+    again = shlex.join(_without_retry(plan.sweep.command))
+    stop = f"\n  scancel {' '.join(arrays)}" if arrays and plan.place.cluster == "slurm" else ""
+    _say(f"next:\n  python jobs/status.py{where}\n  {again} --watch\n  python analysis/collect.py "
+         f"{shlex.quote(str(args.runs_dir))}{stop}")
+
+
+def _without_retry(command: Sequence[str]) -> list[str]:
+    """The command for looking on: it is to submit nothing that fails meanwhile."""
+    dropped = ("--wait", "--watch", "--then-collect")
+    words = [word for word in command if word not in dropped and not word.startswith("--retry=")]
+    place = words.index("--retry") if "--retry" in words else len(words)
+    return words[:place] + words[place + 2:]
+
+
+def wait(plan: Plan, args: argparse.Namespace) -> int:
+    """Wait for all cells; 0 if all are done."""
+    standings, _ = look([s.cell for s in plan.standings], args.runs_dir.expanduser().absolute())
+    try:
+        standings = wait_for(standings)
+    except KeyboardInterrupt:
+        _say("\nstopped watching; the cells go on")
+        return 130
+    ended = [s for s in standings if s.kind != "done"]
+    _say(f"{len(standings) - len(ended)} of {len(standings)} cells are done")
+    for s in ended[:SHOWN]:
+        _say(f"{s.kind}: {s.run.path.name}: {s.reason}; log {s.state.log if s.state else '-'}")
+    return 1 if ended else 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _fail(message: str, code: int) -> int:
+    _say(f"error: {message}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

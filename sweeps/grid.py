@@ -1,0 +1,266 @@
+"""The cells of a few-shot sweep: checkpoint x data set x shots x seed x method x overrides. Pure: no file is touched.
+
+A cell is a configuration (vidmae/finetune_config.py) and the run folder that follows from it. Two cells are the same exactly
+where their signatures are: the settings, the content of the weights, of the k-shot subset and of the validation set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vidmae.finetune_config import FinetuneConfig
+from vidmae.layers import ConfigError, Layer, build, parse_set, to_dict
+from vidmae.record import signature
+from vidmae.sizes import EncoderShape
+
+KIND = "fewshot"
+PROBES = ("linear", "knn", "attentive")  # methods on frozen features: one process, no looks between steps
+FILLED_IN = {  # what the sweep itself sets: key -> what to use instead of --set
+    "name": "the names follow from the cells", "seed": "--seeds", "method": "--method", "data.name": "--data",
+    "data.manifest": "--data", "data.val_manifest": "--data", "data.shots": "--shots", "data.subset": "--shots",
+    "train.init": "--checkpoints", "train.init_content": "--checkpoints", "train.init_name": "--checkpoints",
+    "select.rule": "--select", "evaluate.views": "--views", "probe.features": "it is features/ beside the runs",
+}
+
+
+@dataclass(frozen=True)
+class Init:
+    """What a model starts from.
+
+    Attributes:
+        name: In tables and in the names of run folders.
+        weights: The file; empty starts from scratch.
+        content: `run:` and the run's signature, or the content hash of a file; empty for scratch.
+        settings: What it says of the model and its clips: sections of FinetuneConfig.
+        after: Slurm job that still has to write the weights, or empty.
+    """
+
+    name: str
+    weights: str = ""
+    content: str = ""
+    settings: Mapping[str, Any] | None = None
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A labelled data set of the catalogue.
+
+    Attributes:
+        name: Its name; that of the validation set is NAME-val.
+        manifest: Of the clips to learn from.
+        val_manifest: Of the clips to test on.
+        content: Content hash of the first.
+        val_content: Content hash of the second.
+        videos: Clips to learn from.
+        val_videos: Clips to test on.
+        classes: Of the first.
+    """
+
+    name: str
+    manifest: Path
+    val_manifest: Path
+    content: str
+    val_content: str
+    videos: int
+    val_videos: int
+    classes: int
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The clips that a cell learns from.
+
+    Attributes:
+        data: Where they are from.
+        shots: Per class; 0 is all clips.
+        seed: Of the draw and of the training.
+        path: The subset's file; empty for all clips.
+        content: Content hash of the subset.
+        clips: How many.
+    """
+
+    data: LabelledSet
+    shots: int
+    seed: int
+    path: str
+    content: str
+    clips: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        init: What it starts from.
+        subset: What it learns from.
+        config: All settings.
+        overrides: The settings that were given for the sweep, `key=value` each.
+        signature: Eight hex digits; see the module.
+    """
+
+    init: Init
+    subset: Subset
+    config: FinetuneConfig
+    overrides: tuple[str, ...]
+    signature: str
+
+    @property
+    def method(self) -> str:
+        """finetune, linear, knn or attentive."""
+        return self.config.method
+
+    @property
+    def run_id(self) -> str:
+        """Name of its run folder."""
+        return f"{self.config.name}-{self.signature}"
+
+    @property
+    def tail(self) -> str:
+        """The part of the name that does not depend on what the checkpoint is called."""
+        return f"-{_tail(self.subset, self.method)}-{self.signature}"
+
+    @property
+    def features(self) -> tuple[str, str, str]:
+        """What the features of a probe depend on, by content: cells with equal values share them."""
+        encoder = f"{self.init.content} {self.config.model.shape()} {'tokens' if self.method == 'attentive' else 'pooled'}"
+        return encoder, self.subset.data.content, self.subset.data.val_content
+
+    def record(self, sweep: str) -> dict[str, Any]:
+        """What run.json and result.json say of it."""
+        overrides = dict(item.split("=", 1) for item in self.overrides)
+        return {"checkpoint": self.init.name, "checkpoint_content": self.init.content, "data": self.subset.data.name,
+                "shots": self.subset.shots, "seed": self.subset.seed, "method": self.method, "overrides": overrides,
+                "sweep": sweep}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all cells of a sweep have in common.
+
+    Attributes:
+        layers: Recipe and cluster profile, weaker than what a checkpoint says of itself.
+        overrides: `--set` items.
+        variants: Of `--vary`: one tuple of items for every combination.
+        methods: One or more.
+        select: Of `--select`; None leaves the recipe's rule.
+        views: Of `--views`; None leaves the recipe's.
+        features: Folder of the cached features.
+    """
+
+    layers: Sequence[Layer]
+    overrides: tuple[str, ...]
+    variants: Sequence[tuple[str, ...]]
+    methods: Sequence[str]
+    select: str | None
+    views: str | None
+    features: str
+
+
+def make_grid(inits: Sequence[Init], subsets: Sequence[Subset], settings: Settings) -> list[Cell]:
+    """All cells, those of one checkpoint together; a cell that comes up twice is there once.
+
+    Raises:
+        ConfigError: A setting cannot be used; the message names the key and the flag.
+    """
+    _refuse_filled_in((*settings.overrides, *itertools.chain(*settings.variants)))
+    found: dict[str, Cell] = {}
+    for cell in _product(inits, subsets, settings):
+        found.setdefault(cell.signature, cell)
+    return list(found.values())
+
+
+def _product(inits: Sequence[Init], subsets: Sequence[Subset], settings: Settings) -> Iterator[Cell]:
+    sets = list(dict.fromkeys(subset.data for subset in subsets))
+    for init, data, method, variant in itertools.product(inits, sets, settings.methods, settings.variants):
+        base = _config(init, data, method, variant, settings)
+        for subset in subsets:
+            if subset.data == data:
+                yield _cell(init, subset, base, (*settings.overrides, *variant))
+
+
+def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], settings: Settings) -> FinetuneConfig:
+    """The settings that the cells of all subsets share; later layers win."""
+    flags: dict[str, Any] = {"method": method}
+    if settings.select and method not in PROBES:
+        flags["select"] = {"rule": settings.select}
+    if settings.views and method not in PROBES:
+        flags["evaluate"] = {"views": settings.views}
+    filled = {
+        "data": {"name": data.name, "manifest": str(data.manifest), "val_manifest": str(data.val_manifest)},
+        "train": {"init": init.weights, "init_content": init.content, "init_name": init.name},
+        "probe": {"features": settings.features},
+    }
+    layers = [*settings.layers, Layer(f"checkpoint {init.name}", init.settings or {}), *parse_set(settings.overrides),
+              *parse_set(variant, "--vary"), Layer("the sweep's flags", flags), Layer("the sweep", filled)]
+    config, _ = build(FinetuneConfig, layers)
+    try:
+        config.model.shape()
+    except ValueError as error:
+        raise ConfigError(f"{init.name}: {error}") from error
+    return config
+
+
+def _cell(init: Init, subset: Subset, base: FinetuneConfig, overrides: tuple[str, ...]) -> Cell:
+    config = replace(base, name=_plain(f"{init.name}-{_tail(subset, base.method)}"), seed=subset.seed,
+                     data=replace(base.data, shots=subset.shots, subset=subset.path))
+    signed = to_dict(config, signed_only=True)
+    del signed["name"]  # what a checkpoint is called may change; what it is does not
+    content = hashlib.sha256(f"{subset.content} {subset.data.val_content}".encode()).hexdigest()
+    return Cell(init, subset, config, overrides, signature(KIND, signed, content))
+
+
+def _tail(subset: Subset, method: str) -> str:
+    shots = f"{subset.shots}shot" if subset.shots else "all"
+    return _plain(f"{subset.data.name}-{shots}-seed{subset.seed}-{method}")
+
+
+def _plain(name: str) -> str:
+    """A name that a run folder may have."""
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".-") or "_"
+
+
+def _refuse_filled_in(items: Sequence[str]) -> None:
+    for item in items:
+        key = item.partition("=")[0].strip()
+        if key in FILLED_IN:
+            raise ConfigError(f"{key} cannot be set for a sweep: {FILLED_IN[key]} decides it")
+
+
+def parse_vary(items: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every combination of `--vary key=v1,v2` items, as `key=value` items; commas in brackets do not separate.
+
+    Raises:
+        ConfigError: An item has no values, or a key stands twice.
+    """
+    axes: dict[str, list[str]] = {}
+    for item in items:
+        key, _, text = item.partition("=")
+        values = [value.strip() for value in re.split(r",(?![^\[{(]*[\]})])", text)]
+        if not key.strip() or not all(values):
+            raise ConfigError(f"--vary {item!r} is not of the form section.key=value,value")
+        if key.strip() in axes:
+            raise ConfigError(f"--vary {key.strip()} stands twice; give all of its values in one: {key.strip()}=v1,v2")
+        axes[key.strip()] = values
+    return list(itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items())))
+
+
+def first_of_features(cells: Sequence[Cell]) -> list[Cell]:
+    """Of the cells that share features the one that extracts most of them: it runs before the others, which find them."""
+    leaders: dict[tuple[str, str, str], Cell] = {}
+    for cell in cells:
+        if cell.method in PROBES and cell.subset.clips > leaders.setdefault(cell.features, cell).subset.clips:
+            leaders[cell.features] = cell
+    return list(leaders.values())
+
+
+def shape_key(shape: EncoderShape) -> tuple[str, int, int, int]:
+    """What makes two encoders the same network."""
+    return shape.name, shape.img_size, shape.num_frames, shape.t_patch_size

@@ -1,0 +1,86 @@
+"""The command line of a few-shot sweep."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jobs.options import Parser, add_resources, add_runs_dir
+from sweeps.grid import PROBES
+from sweeps.states import RETRY
+
+DEFAULT_RECIPE = "finetune_vith14"
+METHODS = ("finetune", *PROBES)
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(description)
+    what = parser.add_argument_group("what")
+    what.add_argument("--shots", type=_numbers, required=True, metavar="K,K,...",
+                      help="labelled clips per class, such as 2,10,50; `all` (or 0) takes all clips")
+    what.add_argument("--checkpoints", type=_words, default=[], metavar="C,C,...",
+                      help="runs, weights files (.safetensors, .pth), scratch (default: all finished pretraining runs, and "
+                           "scratch)")
+    what.add_argument("--data", type=_words, default=[], metavar="NAME,NAME,...",
+                      help="labelled data sets: names, manifests (.csv) or a catalogue (.yaml) (default: all known ones)")
+    what.add_argument("--seeds", type=_numbers, default=[0, 1, 2], metavar="N,N,...",
+                      help="one draw of clips and one training each (default: 0,1,2)")
+    what.add_argument("--method", type=_methods, default=["finetune"], metavar="M,M,...",
+                      help=f"{', '.join(METHODS)} (default: finetune)")
+    what.add_argument("--select", choices=("last", "holdout", "val-best"),
+                      help="which state of a model is tested (default: the recipe's)")
+    what.add_argument("--views", metavar="VIEWS", help="center, random or TxS such as 10x3 (default: the recipe's)")
+    what.add_argument("--recipe", default=DEFAULT_RECIPE, metavar="NAME|FILE",
+                      help="recipe in vidmae/recipes, or a .yaml (default: %(default)s)")
+    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                      help="change a setting of all cells, such as data.flip_prob=0; may be repeated")
+    what.add_argument("--vary", action="append", default=[], metavar="KEY=V,V,...",
+                      help="another axis: cells for every value of a setting; may be repeated")
+    what.add_argument("--allow-fewer", action="store_true", help="take what there is of classes with fewer clips than shots")
+    what.add_argument("--shot-list", type=Path, metavar="FILE",
+                      help="take the clips of this list of `path, label` lines, for one data set and one number of shots")
+    add_resources(parser)
+    control = parser.add_argument_group("run control")
+    control.add_argument("--dry-run", action="store_true", help="show the grid, its cost and the scripts; write nothing")
+    control.add_argument("--max-parallel", type=_positive, metavar="N",
+                         help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
+    control.add_argument("--retry", choices=RETRY, help="submit again the cells that ended so; they continue")
+    control.add_argument("--after", type=_words, default=[], metavar="RUN,RUN,...",
+                         help="pretraining runs that are queued or running: their cells start once they are done")
+    control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
+    control.add_argument("--then-collect", action="store_true",
+                         help="submit a job that makes the tables once all cells have ended")
+    out = parser.add_argument_group("output")
+    add_runs_dir(out)
+    out.add_argument("--out", type=Path, default=Path("tables"), metavar="FOLDER",
+                     help="where the tables of --then-collect go (default: %(default)s)")
+    out.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the array ids")
+    return parser
+
+
+def _words(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty part; write for example a,b")
+    return list(dict.fromkeys(words))
+
+
+def _numbers(text: str) -> list[int]:
+    words = ["0" if word == "all" else word for word in _words(text)]
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number or several, such as 2,10,50")
+    return list(dict.fromkeys(map(int, words)))
+
+
+def _methods(text: str) -> list[str]:
+    words = _words(text)
+    if unknown := [word for word in words if word not in METHODS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no method; allowed: {', '.join(METHODS)}")
+    return words
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
+    return int(text)

@@ -1,0 +1,108 @@
+"""What a few-shot command means: cells, how far they are, what they cost, and the arrays that are missing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import slurm
+from jobs.catalogue import environment_catalogue
+from jobs.experiment import Place, folder_problems, partition_problems, read_profile
+from jobs.options import masked_argv
+from sweeps.batches import Batch, Classes, make_batches, make_classes
+from sweeps.checkpoints import find_inits
+from sweeps.estimate import Estimate, check_batch, estimate
+from sweeps.grid import KIND, PROBES, Cell, Settings, make_grid, parse_vary
+from sweeps.labelled import find_sets, find_subsets
+from sweeps.show import ENDED, Unit
+from sweeps.states import Standing, chosen, look
+from sweeps.submission import NO_LIMIT, Say, Sweep
+from vidmae.config import find_recipe
+from vidmae.layers import ConfigError, read_yaml
+
+FEATURES = "features"  # beside the runs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A command, resolved.
+
+    Attributes:
+        sweep: What all arrays have in common.
+        place: Where it runs.
+        classes: What cells get.
+        standings: All cells.
+        batches: The arrays that this call submits.
+        costs: Of every cell, by signature.
+        unit: Of costs.
+    """
+
+    sweep: Sweep
+    place: Place
+    classes: Classes
+    standings: list[Standing]
+    batches: list[Batch]
+    costs: dict[str, Estimate]
+    unit: Unit
+
+    @property
+    def submits(self) -> set[str]:
+        """Signatures of the cells that this call submits."""
+        return {s.cell.signature for batch in self.batches for s in batch.cells}
+
+    @property
+    def ended(self) -> list[Standing]:
+        """Cells that ended without a result and are not submitted again."""
+        return [s for s in self.standings if s.kind in ENDED and s.cell.signature not in self.submits]
+
+
+def resolve(args: argparse.Namespace, argv: Sequence[str], place: Place, say: Say) -> Plan:
+    """Everything that the command means.
+
+    Raises:
+        ConfigError: Something cannot be used; the message says what would do.
+        SlurmError: Slurm does not answer.
+    """
+    site, profile, origins, partition = read_profile(args, place)
+    runs_dir = args.runs_dir.expanduser().absolute()
+    if args.select and set(args.method) & set(PROBES) and args.select != "last":
+        say(f"--select {args.select} is for finetuning; {', '.join(PROBES)} are tested at their end")
+    if args.views and set(args.method) & set(PROBES) and args.views != "center":
+        say(f"--views {args.views} is for finetuning; {', '.join(PROBES)} look at the centre view")
+    recipe = find_recipe(args.recipe)
+    settings = Settings(
+        layers=(read_yaml(recipe, f"recipe {recipe.name}"), *site.config), overrides=tuple(args.set),
+        variants=parse_vary(args.vary), methods=args.method, select=args.select, views=args.views,
+        features=str(runs_dir / FEATURES))
+    inits = find_inits(args.checkpoints, args.after, runs_dir)
+    sets = find_sets(args.data, site.catalogue | environment_catalogue())
+    subsets = find_subsets(sets, args.shots, args.seeds, listing=args.shot_list, allow_fewer=args.allow_fewer,
+                           write=not args.dry_run)
+    cells = make_grid(inits, subsets, settings)
+    device = cells[0].config.train.device
+    classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
+    _refuse(cells, classes, partition, runs_dir)
+    standings, problems = look(cells, runs_dir)
+    for problem in problems:
+        say(f"note: {problem}")
+    most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
+    batches = make_batches(chosen(standings, args.retry), standings, classes, most)
+    sweep = Sweep(KIND, place.cluster, profile, runs_dir, ("python", "sweeps/fewshot.py", *masked_argv(argv)),
+                  classes.max_parallel)
+    costs = dict(zip([cell.signature for cell in cells], estimate(cells), strict=True))
+    unit = Unit(on_cpu=device == "cpu" or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
+    return Plan(sweep, place, classes, standings, batches, costs, unit)
+
+
+def _refuse(cells: Sequence[Cell], classes: Classes, partition: slurm.Partition | None, runs_dir: Path) -> None:
+    found = partition_problems(partition, classes.trained) if partition else []
+    found += folder_problems(runs_dir / cells[0].run_id)
+    train = cells[0].config.train
+    if train.device == "cuda" and not classes.trained.gpus_per_node:
+        found.append("train.device is cuda, but cells have no GPU (--gpus-per-node, or --set train.device=auto)")
+    for cell in {(c.config.train.global_batch, c.method): c for c in cells}.values():
+        check_batch(cell, classes.of(cell).world_size)
+    if found:
+        raise ConfigError("\nerror: ".join(found))

@@ -1,0 +1,111 @@
+"""The grid of a sweep as a table on stderr, and as records: cells, how far they are, what the rest costs."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sweeps.estimate import Estimate
+from sweeps.states import Standing
+from vidmae.cost import gpu_peak_tflops, hours_of
+
+MFU = 0.4
+ASSUMED_GPU = "H100"
+COLUMNS = ("CHECKPOINT", "DATA", "METHOD", "SHOTS", "CELLS", "DONE", "ACTIVE", "ENDED", "TO SUBMIT", "STEPS", "COST")
+ENDED = ("failed", "timeout", "oom", "missing", "unknown")
+Row = tuple[str, ...]
+
+
+def rows(standings: Sequence[Standing], costs: Mapping[str, Estimate], submits: set[str], unit: Unit) -> list[Row]:
+    """The table: a line for every checkpoint, data set, method and number of shots.
+
+    Args:
+        standings: All cells.
+        costs: Of each, by signature.
+        submits: Signatures of the cells that this call submits.
+        unit: Of the last column, which counts those alone.
+    """
+    groups: dict[tuple[str, ...], list[Standing]] = {}
+    for s in standings:
+        subset = s.cell.subset
+        key = (s.cell.init.name, subset.data.name, s.cell.method, str(subset.shots or "all"))
+        groups.setdefault(key, []).append(s)
+    return [COLUMNS, *((*key, *_numbers(group, costs, submits, unit)) for key, group in groups.items()),
+            ("all", "", "", "", *_numbers(standings, costs, submits, unit, steps=False))]
+
+
+def _numbers(group: Sequence[Standing], costs: Mapping[str, Estimate], submits: set[str], unit: Unit, *, steps: bool = True,
+             ) -> Row:
+    kinds = Counter(s.kind for s in group)
+    now = [costs[s.cell.signature] for s in group if s.cell.signature in submits]
+    lengths = sorted({costs[s.cell.signature].steps for s in group})
+    shown = f"{lengths[0]:,}" + (f" to {lengths[-1]:,}" if len(lengths) > 1 else "") if steps else ""
+    counts = (len(group), kinds["done"], kinds["active"], sum(kinds[kind] for kind in ENDED), len(now))
+    return (*map(str, counts), shown, unit.text(sum(cost.flops for cost in now)))
+
+
+class Unit:
+    """What the cost is counted in: GPU-hours, or FLOPs where cells run on CPUs."""
+
+    def __init__(self, *, on_cpu: bool, gpu_type: str) -> None:
+        known = gpu_peak_tflops(gpu_type)
+        self.gpu = gpu_type if known else ASSUMED_GPU
+        self.peak_tflops = None if on_cpu else known or gpu_peak_tflops(ASSUMED_GPU)
+        self.guess = "" if known else f" (the kind of GPU is not known, {ASSUMED_GPU} is assumed)"
+
+    def text(self, flops: float) -> str:
+        """A cost with its unit."""
+        hours = self.hours(flops)
+        return f"{flops / 1e15:,.3g} PFLOP" if hours is None else f"{hours:,.2f} GPU-h"
+
+    def hours(self, flops: float) -> float | None:
+        """GPU-hours; None on CPUs."""
+        return None if self.peak_tflops is None else hours_of(flops, peak_tflops=self.peak_tflops, mfu=MFU)
+
+    def basis(self) -> str:
+        """What the numbers assume."""
+        if self.peak_tflops is None:
+            return "cost: arithmetic of training and evaluation; on CPUs its time is not predicted"
+        return (f"cost: training and evaluation at {MFU:.0%} of {self.peak_tflops:g} TFLOP/s, {self.gpu}{self.guess}; "
+                "loading is not counted, nor what the head of a probe takes")
+
+
+def records(standings: Iterable[Standing], costs: Mapping[str, Estimate], submits: set[str], unit: Unit,
+            ) -> list[dict[str, Any]]:
+    """Every cell as JSON."""
+    return [{"run": s.run.path.name, "path": str(s.run.path), **s.cell.record(""), "sweep": None, "state": s.kind,
+             "reason": s.reason if s.kind in ENDED else None, "job_id": s.state.job_id or None if s.state else None,
+             "submit": s.cell.signature in submits, "steps": costs[s.cell.signature].steps,
+             "flops": costs[s.cell.signature].flops, "gpu_hours": unit.hours(costs[s.cell.signature].flops)}
+            for s in standings]
+
+
+def show(lines: Sequence[Row]) -> None:
+    """A table on stderr: rich on a terminal, plain otherwise."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        Console(stderr=True).print(make_table(lines))
+        return
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for line in lines:
+        text = "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        print(f"  {text.rstrip()}", file=sys.stderr)
+
+
+def make_table(lines: Sequence[Row]) -> Any:
+    """A rich table; the first line is the header, the last a sum."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in lines[0]:
+        table.add_column(name)
+    for line in lines[1:]:
+        if line is lines[-1]:
+            table.add_section()
+        table.add_row(*map(Text, line))
+    return table

@@ -1,0 +1,203 @@
+"""Submit the cells of a sweep as arrays. run.json of each cell notes `submitting` before sbatch and the job's id after it.
+
+The files of a cell that a second call would write alike go to the disk without a flush each: a thousand of them would
+take longer than everything else.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from jobs import launch, local_array, slurm
+from jobs.arrays import array_path, link_task, make_array
+from jobs.profiles import ClusterProfile
+from jobs.resources import Resources
+from jobs.runs import process_birth, submissions
+from jobs.snapshot import CodeState, code_state, take_snapshot
+from sweeps.batches import Batch
+from sweeps.grid import KIND, Cell
+from sweeps.states import Standing
+from vidmae.layers import to_yaml
+from vidmae.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
+
+NO_LIMIT = 10**9
+COLLECT = Resources("", 1, 0, 1, 1, 2048, 30)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What all arrays of a call have in common.
+
+    Attributes:
+        name: First part of the arrays' names.
+        cluster: slurm or local.
+        profile: Profile and flags.
+        runs_dir: Folder of the runs.
+        command: What the user typed.
+        max_parallel: Cells of an array at a time; 0 is no limit.
+    """
+
+    name: str
+    cluster: str
+    profile: ClusterProfile
+    runs_dir: Path
+    command: tuple[str, ...]
+    max_parallel: int
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """An array that was submitted: its id, its folder, its cells."""
+
+    job_id: str
+    array: RunFolder
+    cells: tuple[Standing, ...]
+
+
+def make_request(sweep: Sweep, batch: Batch, array: Path, waits_for: Sequence[str]) -> launch.Request:
+    """The array of a batch.
+
+    Args:
+        sweep: What all arrays have in common.
+        batch: Its cells.
+        array: Its folder.
+        waits_for: Ids of the arrays that must have ended before.
+    """
+    p, config = sweep.profile, batch.cells[0].cell.config
+    options = {name: getattr(p, name) for name in ("account", "qos", "constraint", "exclude", "nodelist")}
+    waits = [p.dependency, f"afterok:{batch.after}" if batch.after else "",
+             ":".join(["afterany", *waits_for]) if waits_for else ""]
+    options["dependency"] = ",".join(filter(None, waits))
+    return launch.Request(
+        run=RunFolder(array), job_name=p.job_name or array.name, resources=batch.resources,
+        on_cpu=config.train.device == "cpu" or batch.resources.gpus_per_node == 0, workers=config.data.workers,
+        options={k: v for k, v in options.items() if v}, more_options=dict(p.sbatch), signal=config.recovery.signals[0],
+        signal_delay_s=batch.resources.signal_delay_s, max_requeues=p.max_requeues, setup=p.setup, python=p.python,
+        env=dict(p.env), tasks=len(batch.cells), max_parallel=sweep.max_parallel)
+
+
+def scripts(sweep: Sweep, batches: Sequence[Batch]) -> list[str]:
+    """The batch scripts as they would be submitted; an id that is not known yet is the array's name in angle brackets."""
+    if sweep.cluster == "local":
+        merged, first = merge(batches)
+        return [local_array.script_of(make_request(sweep, merged, array_path(sweep.runs_dir, sweep.name), ()), first)]
+    paths = _names(sweep, len(batches))
+    return [launch.batch_script(make_request(sweep, batch, path, [f"<{paths[i].name}>" for i in batch.waits_for]), "slurm")
+            for batch, path in zip(batches, paths, strict=True)]
+
+
+def submit(sweep: Sweep, batches: Sequence[Batch], say: Say) -> list[Submitted]:
+    """Submit all arrays, the first ones first.
+
+    Raises:
+        SlurmAwayError: sbatch was not answered; the next call finds the array, or submits it.
+        SlurmError: sbatch refused; what was submitted before stays.
+    """
+    code = code_state()
+    if sweep.cluster == "local":
+        merged, first = merge(batches)
+        array = array_path(sweep.runs_dir, sweep.name)
+        return [_submit(sweep, merged, array, (), code, lambda request, _: local_array.start(request, first))]
+    done: list[Submitted] = []
+    for batch, array in zip(batches, _names(sweep, len(batches)), strict=True):
+        waits_for = [done[i].job_id for i in batch.waits_for]
+        done.append(_submit(sweep, batch, array, waits_for, code, launch.submit_array))
+        say(f"submitted array {done[-1].job_id}: {len(batch.cells)} cells, {array}")
+    return done
+
+
+def merge(batches: Sequence[Batch]) -> tuple[Batch, int]:
+    """All batches as one array for this machine, and how many of its cells run before the others."""
+    awaited = {i for batch in batches for i in batch.waits_for}
+    order = sorted(range(len(batches)), key=lambda i: (i not in awaited, bool(batches[i].waits_for)))
+    cells = tuple(s for i in order for s in batches[i].cells)
+    return replace(batches[0], cells=cells, waits_for=()), sum(len(batches[i].cells) for i in awaited)
+
+
+def _names(sweep: Sweep, count: int) -> list[Path]:
+    first = array_path(sweep.runs_dir, sweep.name)
+    return [first] if count == 1 else [first.with_name(f"{first.name}-{i + 1}") for i in range(count)]
+
+
+def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], code: CodeState,
+            start: Callable[[launch.Request, list[RunFolder]], str]) -> Submitted:
+    runs = [s.run for s in batch.cells]
+    array = make_array(path, runs)
+    take_snapshot(array, code)
+    request = make_request(sweep, batch, path, waits_for)
+    entry: dict[str, Any] = {
+        "state": "submitting", "job_id": None, "cluster": sweep.cluster, "job_name": request.job_name, "array": str(path),
+        "command": list(sweep.command), **code.record(), **_asked(request.resources), "host": socket.gethostname(),
+        "submitted_at": _now(), "submitted_at_s": time.time()}
+    records = [_write_cell(s, sweep, code, {**entry, "task": task}) for task, s in enumerate(batch.cells)]
+    try:
+        job_id = start(request, runs)
+    except slurm.SlurmAwayError:
+        raise  # there may be an array: the notes stay, and the next call looks for it
+    except slurm.SlurmError:
+        for run, record in zip(runs, records, strict=True):
+            record["submissions"].pop()
+            write_json(run.record, record, durable=False)
+        shutil.rmtree(path)
+        raise
+    later = {"process_birth": process_birth(int(job_id))} if sweep.cluster == "local" else {}
+    for task, (run, record) in enumerate(zip(runs, records, strict=True)):
+        link_task(run, array, f"{job_id}_{task}")
+        record["submissions"][-1].update(state="submitted", job_id=f"{job_id}_{task}", **later)
+        write_json(run.record, record, durable=False)
+    return Submitted(job_id, array, batch.cells)
+
+
+def _write_cell(standing: Standing, sweep: Sweep, code: CodeState, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """config.yaml and run.json of a cell; the record."""
+    run, cell = standing.run, standing.cell
+    make_private_folder(run.path)
+    before = read_json(run.record) or {}
+    record = {**_identity(cell, run, sweep, before), **code.record(), "submissions": [*submissions(run), dict(entry)]}
+    name = run.path.name.removesuffix(f"-{cell.signature}")
+    write_atomic(run.config, to_yaml(replace(cell.config, name=name)).encode(), durable=False)
+    write_json(run.record, record, durable=False)
+    return record
+
+
+def _identity(cell: Cell, run: RunFolder, sweep: Sweep, before: Mapping[str, Any]) -> dict[str, Any]:
+    data = cell.subset.data
+    return {
+        "schema": SCHEMA, "kind": KIND, "name": run.path.name.removesuffix(f"-{cell.signature}"),
+        "signature": cell.signature, "created": before.get("created", _now()),
+        "command": before.get("command", list(sweep.command)), "cell": before.get("cell", cell.record(sweep.name)),
+        "data": data.name, "manifest": str(data.manifest), "content_sha256": data.content,
+        "val_manifest": str(data.val_manifest), "val_content_sha256": data.val_content,
+        "subset": cell.subset.path, "subset_sha256": cell.subset.content, "videos": cell.subset.clips,
+    }
+
+
+def _asked(r: Resources) -> dict[str, Any]:
+    return {"partition": r.partition, "nodes": r.nodes, "tasks_per_node": r.tasks_per_node, "gpus_per_node": r.gpus_per_node,
+            "cpus_per_task": r.cpus_per_task, "time_min": r.time_min}
+
+
+def submit_collect(sweep: Sweep, arrays: Sequence[str], out: Path, partition: str) -> tuple[str, RunFolder]:
+    """Submit a small job that makes the tables once all arrays have ended, however; its id and its folder."""
+    job = make_array(array_path(sweep.runs_dir, "collect"), [])
+    take_snapshot(job, code_state())
+    p = sweep.profile
+    options = {"account": p.account, "qos": p.qos, "dependency": ":".join(["afterany", *arrays])}
+    request = launch.Request(
+        run=job, job_name=job.path.name, resources=replace(COLLECT, partition=partition), on_cpu=True, workers=0,
+        options={k: v for k, v in options.items() if v}, more_options=dict(p.sbatch), signal_delay_s=60, max_requeues=0,
+        setup=p.setup, python=p.python, env=dict(p.env), recovers=False)
+    argv = (str(job.code / "analysis/collect.py"), str(sweep.runs_dir), "--out", str(out.absolute()))
+    return launch.submit_program(request, launch.Program(argv, str(Path.cwd()))), job
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

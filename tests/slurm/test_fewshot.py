@@ -1,0 +1,140 @@
+"""A few-shot sweep on a real Slurm: an array on four nodes, cells that fail and run out of time, chains of jobs.
+
+The cell that runs into its limit takes a minute and a half: it is submitted first, and the chains run meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import slurm
+from tests.labelled import write_labelled
+from tests.launching import cli, write_cell_profile, write_manifest
+from tests.slurm.cluster import Cluster
+
+ASKED = ["--partition", "gpu", "--cpus-per-task", "1", "--mem", "256M"]
+ARGS = ["sweeps/fewshot.py", "--recipe", "finetune_demo", "--set", "data.workers=0", *ASKED]
+GRID = ["--checkpoints", "scratch", "--shots", "2,10", "--seeds", "0,1,2,3,4,5", "--time", "1"]
+FAILS, SLEEPS = "-2shot-seed1-", "-10shot-seed4-"
+COLLECT = '''
+import json, sys, time
+from pathlib import Path
+runs, _, out = sys.argv[1:]
+Path(out).mkdir()
+(Path(out) / "found.json").write_text(json.dumps(sorted(p.parent.name[:-9] for p in Path(runs).glob("*/result.json"))))
+'''
+PRETRAIN = ["pretrain.py", "--recipe", "demo", *ASKED, "--nodes", "1", "--time", "5", "--set", "train.device=cpu", "--set",
+            "data.workers=0", "--set", "train.phases=[{duration: 10 steps, lr: 1.0e-3}]", "--sbatch", "begin=now+5"]
+
+
+def wait_until(there: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not there():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.3)
+
+
+def sweep(folder: Path, *more: str, profile: Path) -> subprocess.CompletedProcess[str]:
+    return cli(*ARGS, *more, "--profile", str(profile), cwd=folder, timeout_s=180)
+
+
+@pytest.fixture(scope="module")
+def started(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """The array of twelve cells, just submitted; one whole node for each task."""
+    folder = tmp_path_factory.mktemp("sweep")
+    write_labelled(folder / "manifests")
+    profile = write_cell_profile(folder, FAILS=FAILS, SLEEPS=SLEEPS, PAUSE_S="1")
+    done = sweep(folder, *GRID, "--sbatch", "exclusive=", profile=profile)
+    assert done.returncode == 0, done.stderr
+    yield folder, done.stdout.strip()
+    cluster.run("scancel", "--me", check=False)
+
+
+@pytest.fixture(params=["ok", "fail:0:3"])
+def chain(request: pytest.FixtureRequest, started: tuple[Path, str], tmp_path: Path) -> tuple[str, Path, Path]:
+    """A pretraining job that waits for its turn, and a profile that replaces all programs by stand-ins."""
+    write_manifest(tmp_path / "manifests/demo.csv")
+    write_labelled(tmp_path / "manifests")
+    profile = write_cell_profile(tmp_path, pretrain=request.param)
+    (tmp_path / "collect.py").write_text(COLLECT)
+    text = profile.read_text()
+    profile.write_text(text.replace("setup:\n", f"setup:\n  - cp '{tmp_path}/collect.py' analysis/collect.py\n"))
+    return request.param, tmp_path, profile
+
+
+def test_a_chain_from_pretraining_to_tables(cluster: Cluster, chain: tuple[str, Path, Path]) -> None:
+    what, folder, profile = chain
+    pretrained = cli(*PRETRAIN, "--profile", str(profile), cwd=folder)
+    assert pretrained.returncode == 0, pretrained.stderr
+    grid = ["--shots", "2", "--seeds", "0", "--time", "2"]
+    refused = sweep(folder, *grid, "--checkpoints", "demo", profile=profile)
+    assert refused.returncode == 2 and "--after demo-" in refused.stderr, refused.stderr
+    done = sweep(folder, *grid, "--after", "demo", "--then-collect", profile=profile)
+    assert done.returncode == 0, done.stderr
+    chained, scratch, collect = done.stdout.split()
+    assert cluster.job_state(f"{scratch}_0") in ("", "PENDING", "RUNNING", "COMPLETED")
+    wait_until((folder / "tables/found.json").exists, "the job that collects does not run")
+    found = json.loads((folder / "tables/found.json").read_text())
+    cells = {path.name: path for path in (folder / "runs").glob("*-finetune-*")}
+    of_run = next(path for name, path in cells.items() if name.startswith("demo-"))
+    record = json.loads((of_run / "run.json").read_text())
+    (pretraining,) = (path for path in (folder / "runs").glob("demo-????????"))
+    assert record["cell"]["checkpoint_content"] == f"run:{pretraining.name[-8:]}" and record["cell"]["checkpoint"] == "demo"
+    assert record["submissions"][-1]["job_id"] == f"{chained}_0"
+    if what == "ok":
+        assert found == ["demo", "demo-toys-2shot-seed0-finetune", "scratch-toys-2shot-seed0-finetune"]
+        (seen,) = of_run.glob("seen.*.json")
+        assert json.loads(seen.read_text())["began"] > (pretraining / "result.json").stat().st_mtime
+    else:
+        assert found == ["scratch-toys-2shot-seed0-finetune"], "afterok: no cell starts on weights that never came"
+        dry = json.loads(sweep(folder, *grid, "--checkpoints", "scratch", "--dry-run", "--json", profile=profile).stdout)
+        assert [cell["state"] for cell in dry["cells"]] == ["done"]
+        rows = [json.loads(line) for line in cli("status.py", "--json", cwd=folder).stdout.splitlines()]
+        (row,) = [row for row in rows if row["run"] == of_run.name]
+        assert (row["job_id"], row["state"], row["active"]) == (f"{chained}_0", "CANCELLED", False)
+        wait_until(lambda: f"{chained}_0" in {job.id for job in slurm.accounted([f"{chained}_0"])}, "sacct does not know it")
+    assert cluster.wait_job(collect) == "COMPLETED"
+
+
+def test_twelve_cells_one_fails_one_runs_out_of_time(cluster: Cluster, started: tuple[Path, str]) -> None:
+    folder, array = started
+    assert array.isdigit(), "one array"
+    profile = write_cell_profile(folder)
+    watched = sweep(folder, *GRID, "--watch", profile=profile)
+    assert watched.returncode == 1 and watched.stdout == "", watched.stderr
+    assert "10 of 12 cells are done" in watched.stderr
+    states = cells_of(folder, profile)
+    assert sorted(states.values()) == ["done"] * 10 + ["failed", "timeout"], states
+    (failed,), (late,) = ([run for run, state in states.items() if state == kind] for kind in ("failed", "timeout"))
+    assert FAILS in failed and SLEEPS in late
+    assert f"failed: {failed}: " in watched.stderr and "ValueError: asked to" in watched.stderr
+    assert f"timeout: {late}: job {array}_" in watched.stderr and "TIMEOUT" in watched.stderr
+    seen = [json.loads(path.read_text()) for path in (folder / "runs").glob(f"*/seen.{array}_*.json")]
+    assert len(seen) == 11 and len({s["SLURMD_NODENAME"] for s in seen}) >= 3, "with the one that sleeps on four nodes"
+    assert {s["file"] for s in seen} == {str(next((folder / "runs/arrays").iterdir()) / "code/vidmae/cell.py")}
+    rows = [json.loads(line) for line in cli("status.py", "--json", cwd=folder).stdout.splitlines()]
+    assert {row["run"]: row["job_id"] for row in rows}[failed].startswith(f"{array}_")
+    assert "submitit" in cli("logs.py", failed, cwd=folder).stdout and cli("logs.py", late, cwd=folder).returncode == 0
+
+    again = sweep(folder, *GRID, profile=profile)
+    assert again.returncode == 1 and again.stdout == "" and "nothing to submit" in again.stderr, "named, and left alone"
+    retried = sweep(folder, *GRID, "--retry", "failed", "--wait", profile=profile)
+    second = retried.stdout.strip()
+    assert second.isdigit() and second != array, retried.stderr
+    records = {run: json.loads((folder / "runs" / run / "run.json").read_text())["submissions"] for run in states}
+    assert {run for run, submissions in records.items() if len(submissions) == 2} == {failed}
+    assert records[failed][-1]["job_id"] == f"{second}_0"
+    assert {run: state for run, state in cells_of(folder, profile).items() if state != "done"} == {late: "timeout"}
+
+
+def cells_of(folder: Path, profile: Path) -> dict[str, str]:
+    """Every cell's state, as a dry run tells it."""
+    done = sweep(folder, *GRID, "--dry-run", "--json", profile=profile)
+    assert done.returncode == 0, done.stderr
+    return {cell["run"]: cell["state"] for cell in json.loads(done.stdout)["cells"]}

@@ -1,0 +1,50 @@
+"""Run a cell of a sweep in its run folder: `python -m vidmae.cell RUN` on every rank.
+
+A cell whose result is there ends before torch is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidmae.record import RunFolder
+
+if TYPE_CHECKING:
+    from vidmae.dist import Ranks
+    from vidmae.finetune_config import FinetuneConfig
+
+
+def main(run_path: str) -> int:
+    """Learn and test by the method of config.yaml; the exit code (see `program.run_program`)."""
+    run = RunFolder(Path(run_path))
+    if run.result.exists():
+        print(f"{run.result} exists: this cell is done", flush=True)
+        return 0
+    from vidmae.finetune_config import FinetuneConfig
+    from vidmae.program import run_program
+
+    return run_program(run_path, FinetuneConfig, learn)
+
+
+def learn(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: float) -> bool:
+    """Finetune, or probe frozen features; True once the cell's result is there."""
+    if config.method == "finetune":
+        from vidmae.finetune import finetune
+
+        return finetune(run, config, ranks, started)
+    from vidmae.probe import probe
+
+    return probe(run, config, ranks, started)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m vidmae.cell RUN_FOLDER")
+    code = main(sys.argv[1])
+    if "vidmae.watchdog" in sys.modules:
+        from vidmae import watchdog
+
+        watchdog.end_process(code)
+    sys.exit(code)

@@ -1,0 +1,78 @@
+"""The clips of a cell: those to learn from, those held out, those to be tested on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vidmae.finetune_config import FinetuneConfig
+from vidmae.manifest import Manifest
+from vidmae.shots import Shots, ShotsError, draw_shots, read_shots, rows_of
+from vidmae.splits import check_apart, read_labelled, some
+
+
+@dataclass(frozen=True)
+class CellData:
+    """All clips of a cell.
+
+    Attributes:
+        train: To learn from.
+        held_out: Kept back for select.rule holdout; empty for other rules.
+        val: To be tested on.
+        classes: Names of the classes in the order of their index.
+    """
+
+    train: Manifest
+    held_out: Manifest
+    val: Manifest
+    classes: tuple[str, ...]
+
+
+def read_cell_data(config: FinetuneConfig) -> CellData:
+    """Read the manifests and the k-shot subset of a cell.
+
+    Raises:
+        ManifestError: A manifest cannot be read, or the two share clips or count their classes differently.
+        ShotsError: The subset cannot be used, or is too small to hold clips out of it.
+    """
+    path = Path(config.data.manifest)
+    labelled, val = read_labelled(path), read_labelled(Path(config.data.val_manifest))
+    check_apart(labelled, val)
+    if config.data.subset:
+        learn = read_shots(Path(config.data.subset))
+    else:
+        (learn,) = draw_shots(labelled, [len(labelled)], config.seed, allow_fewer=True)
+    manifest, rows_held = Manifest.read(path), np.array([], dtype=np.int64)
+    if config.select.rule == "holdout":
+        learn, held = hold_out(learn, config.select.holdout)
+        rows_held = rows_of(held, labelled)
+    return CellData(manifest.take(rows_of(learn, labelled)), manifest.take(rows_held),
+                    Manifest.read(Path(config.data.val_manifest)), class_names(labelled.classes))
+
+
+def hold_out(subset: Shots, share: float) -> tuple[Shots, Shots]:
+    """Split a subset: of each class the last clips of the draw are held out, their share rounded, one at least.
+
+    Args:
+        subset: At least two clips of every class.
+        share: Of the clips of each class, between 0 and 1.
+    Returns:
+        What is left to learn from, and what is held out.
+    Raises:
+        ShotsError: A class would have nothing left.
+    """
+    held = {label: min(len(clips) - 1, max(1, round(share * len(clips)))) for label, clips in subset.clips.items()}
+    if empty := [label for label, count in held.items() if count < 1]:
+        raise ShotsError(f"{len(empty)} of {len(held)} classes have fewer than 2 clips, and select.rule holdout keeps one "
+                         f"of each back: {some(empty)}; take more shots, or --select last")
+    return (replace(subset, clips={label: clips[:-held[label]] for label, clips in subset.clips.items()}),
+            replace(subset, clips={label: clips[-held[label]:] for label, clips in subset.clips.items()}))
+
+
+def class_names(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Names by class index; labels that are numbers are the indices themselves, and some may be missing."""
+    if all(label.isdecimal() for label in labels):
+        return tuple(map(str, range(max(map(int, labels)) + 1)))
+    return labels

@@ -1,0 +1,177 @@
+"""Extract frozen features over all ranks into the cache (features.py): what is missing, once, whoever asks first.
+
+    job 1   claims the lock   extracts ... a shard every 500 clips ...   gives the lock back
+    job 2   waits ...................................................... finds everything there
+    job 3   waits, and where job 1 dies takes the lock over and extracts what is still missing
+
+Chunks of clips are fixed and dealt out to the ranks, and a chunk that is not full is filled up, so a feature depends neither
+on the number of ranks nor on what else was missing. Features are those of the centre view.
+
+Letters: B clips, L tokens, D width, T H W token grid.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidmae import preempt
+from vidmae.classifier import VideoClassifier
+from vidmae.dist import Ranks
+from vidmae.evaluate import GIVE_UP, view_spec
+from vidmae.features import FeatureStore
+from vidmae.finetune_config import FinetuneConfig
+from vidmae.manifest import Manifest
+from vidmae.patches import as_frames
+from vidmae.record import RunLockedError, held
+from vidmae.view_loader import ViewBatch, refuse_unreadable, view_loader
+from vidmae.waiting import asked_to_stop
+
+CLIPS_PER_SHARD = 500
+POLL_S = 3.0
+
+Tick = Callable[[str, int, int], object]
+"""Takes a sign of life: what is done, clips done, clips in all."""
+
+
+def extract(model: Callable[[], VideoClassifier], manifest: Manifest, rows: np.ndarray, store: FeatureStore,
+            config: FinetuneConfig, ranks: Ranks, tick: Tick) -> bool:
+    """See that the features of some clips are in the store. Collective.
+
+    Args:
+        model: Gives the encoder, on the rank's device; called where something is missing.
+        manifest: The videos.
+        rows: int64 [N], those to extract.
+        store: Where to put the features.
+        config: Of the cell.
+        ranks: All ranks.
+        tick: Called after every chunk and while another job extracts.
+    Returns:
+        True once all are there; False where a signal asked to stop, with everything saved that was extracted.
+    Raises:
+        ValueError: Videos cannot be read, by number and row, after the others are saved; or features are not finite.
+    """
+    contents = manifest.content[rows]
+    waits = False
+    with ExitStack() as lock:
+        while isinstance(todo := ranks.from_main(_claim(store, contents, lock) if ranks.is_main else None), str):
+            if ranks.is_main and not waits:
+                print(f"{todo}; waiting for it", flush=True)
+            waits = True
+            tick("waiting for features", 0, len(rows))
+            if asked_to_stop(ranks):
+                return False
+            time.sleep(POLL_S)
+        if not len(todo):
+            return True
+        return _Extraction(model().eval(), manifest, store, config, ranks, tick).run(rows[todo])
+
+
+def _claim(store: FeatureStore, contents: np.ndarray, lock: ExitStack) -> np.ndarray | str:
+    """Places of the clips that this job has to extract now, or why it has to wait."""
+    if not len(store.missing(contents)):
+        return np.empty(0, dtype=np.int64)
+    try:
+        lock.enter_context(held(store.lock, heartbeat=store.lock, what=f"{store.folder} is being filled",
+                                remedy="it is taken over after 10 minutes without one"))
+    except RunLockedError as error:
+        return str(error)
+    return store.missing(contents)  # another job may have finished since; whoever has the lock sees all of its files
+
+
+class _Extraction:
+    """One pass over the clips that are missing. All ranks do the same number of rounds."""
+
+    def __init__(self, model: VideoClassifier, manifest: Manifest, store: FeatureStore, config: FinetuneConfig, ranks: Ranks,
+                 tick: Tick) -> None:
+        self._model, self._manifest, self._store, self._ranks, self._tick = model, manifest, store, ranks, tick
+        self._config, self._batch = config, config.evaluate.batch
+        self._pending: list[tuple[np.ndarray, np.ndarray]] = []
+        self._unreadable: dict[int, str] = {}
+
+    def run(self, rows: np.ndarray) -> bool:
+        d, ranks, gave_up = self._config.data, self._ranks, False
+        spec = replace(view_spec(self._config), views=self._store.spec.view)
+        batches = iter(view_loader(self._manifest, rows, spec, rank=ranks.rank, world_size=ranks.world_size,
+                                   batch=self._batch, workers=d.workers, read_limit_s=d.read_limit_s,
+                                   read_retries=d.read_retries, pin_memory=ranks.device.type == "cuda"))
+        a_round = self._batch * ranks.world_size
+        for done in range(0, len(rows), a_round):
+            self._take(next(batches, None))
+            stop, gave_up = (ranks_so > 0 for ranks_so in ranks.sum([
+                preempt.received() is not None, len(self._unreadable) >= GIVE_UP]))
+            if stop or gave_up or sum(len(contents) for contents, _ in self._pending) >= CLIPS_PER_SHARD:
+                self._save()
+            if stop:
+                return False
+            if gave_up:
+                break
+            if ranks.is_main:
+                with suppress(FileNotFoundError):  # taken over while this rank stood still; the work is of use all the same
+                    os.utime(self._store.lock)
+            self._tick("features", min(done + a_round, len(rows)), len(rows))
+        self._save()
+        unreadable = {row: why for of_rank in ranks.gather(self._unreadable) for row, why in of_rank.items()}
+        refuse_unreadable(unreadable, len(rows), gave_up=gave_up)
+        return True
+
+    def _take(self, batch: ViewBatch | None) -> None:
+        """The features of one chunk; a rank may have one chunk less than another."""
+        if batch is None:
+            return
+        self._unreadable.update(batch.unreadable)
+        if n := len(batch.rows):
+            clips = batch.clips.to(self._ranks.device, non_blocking=True)
+            features = frozen_features(self._model, clips[torch.arange(self._batch) % n], self._store.spec.token_grid,
+                                       self._config.train.precision)
+            self._pending.append((self._manifest.content[batch.rows], features[:n]))
+
+    def _save(self) -> None:
+        if self._pending:
+            contents, features = zip(*self._pending, strict=True)
+            self._store.add(np.concatenate(contents), np.concatenate(features))
+            self._pending = []
+
+
+@torch.inference_mode()
+def frozen_features(model: VideoClassifier, clips: Tensor, token_grid: tuple[int, int, int] | None,
+                    precision: str) -> np.ndarray:
+    """What a probe learns from.
+
+    Args:
+        model: In evaluation mode.
+        clips: uint8 [B, T, H, W, C], on the model's device.
+        token_grid: Of the tokens; None gives the pooled vector.
+        precision: bf16, fp16 or fp32 (train.precision).
+    Returns:
+        float32 [B, D] or [B, T*H*W, D].
+    Raises:
+        ValueError: fp16 without a GPU.
+    """
+    device = clips.device.type
+    if precision == "fp16" and device == "cpu":
+        raise ValueError("train.precision fp16 needs a GPU; on the CPU use bf16 or fp32 (--set train.precision=bf16)")
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    with torch.autocast(device, dtype, enabled=precision != "fp32"):
+        if token_grid is None:
+            features = model.features(clips)
+        else:
+            tokens = model.norm(model.last_block(as_frames(clips, model.shape)))[:, 1:]
+            features = average_tokens(tokens, model.shape.grid, token_grid)
+    return features.float().cpu().numpy()
+
+
+def average_tokens(tokens: Tensor, grid: tuple[int, int, int], token_grid: tuple[int, int, int]) -> Tensor:
+    """Tokens [B, L, D] of a grid, averaged over the cells of a smaller one: float32 [B, T*H*W, D], in the same order."""
+    assert tokens.shape[1] == math.prod(grid)
+    cells = F.adaptive_avg_pool3d(tokens.float().unflatten(1, grid).movedim(-1, 1), token_grid)
+    return cells.flatten(2).transpose(1, 2)

@@ -1,0 +1,101 @@
+"""A cell that learns on frozen features: extract what is missing, fit, test. Runs on every rank.
+
+The labelled clips and the validation set come out of one encoder, and all methods, shots and seeds of one pretrained model
+share its features on disk. Fitting is rank 0's alone: it takes seconds to minutes.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vidmae import probes
+from vidmae.attentive import attentive
+from vidmae.build import build_classifier_for
+from vidmae.cell_data import CellData, read_cell_data
+from vidmae.cell_result import Learned, write_cell_result
+from vidmae.classifier import VideoClassifier
+from vidmae.dist import Ranks
+from vidmae.extract import extract
+from vidmae.features import FeatureStore, feature_spec
+from vidmae.finetune_config import FinetuneConfig
+from vidmae.predictions import from_probabilities
+from vidmae.program import say
+from vidmae.pulse import Pulse
+from vidmae.record import RunFolder
+from vidmae.waiting import on_main
+
+
+def probe(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: float) -> bool:  # noqa: ARG001
+    """Learn and test one cell of method linear, knn or attentive. Collective.
+
+    Returns:
+        True once result.json is written; False where a signal asked to stop: features so far are saved.
+    Raises:
+        ValueError: Settings, manifests or weights cannot be used, or videos cannot be read.
+    """
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    data, pulse, store = read_cell_data(config), Pulse(run, config, ranks), _open_store(config, ranks)
+    model = cache(partial(frozen_encoder, config, ranks))
+    seconds = []
+    for manifest in (data.train, data.val):
+        began = time.perf_counter()
+        if not extract(model, manifest, np.arange(len(manifest)), store, config, ranks, pulse):
+            return False
+        seconds.append(time.perf_counter() - began)
+    model.cache_clear()  # its memory is the probe's now
+    began = time.perf_counter()
+    done, fitted = on_main(partial(fit, config, store, data, ranks), ranks, partial(pulse, "fitting", 0, 0))
+    if not done:
+        return False
+    if fitted is not None:
+        probabilities, steps = fitted
+        predictions = from_probabilities(probabilities, data.val.class_index, data.val.content, data.classes)
+        write_cell_result(run, config, predictions, Learned(
+            train_clips=len(data.train), steps=steps, selected_step=steps, world_size=ranks.world_size,
+            train_s=seconds[0] + time.perf_counter() - began, eval_s=seconds[1]))
+    ranks.barrier()
+    return True
+
+
+def frozen_encoder(config: FinetuneConfig, ranks: Ranks) -> VideoClassifier:
+    """The encoder of a cell without a head, on the rank's device: its weights, or random ones from the seed.
+
+    Raises:
+        ValueError: The weights do not fit, or are not those that the cell was made for.
+    """
+    model = build_classifier_for(config, None, say=partial(say, ranks))
+    return model.to(ranks.device).requires_grad_(False)
+
+
+def fit(config: FinetuneConfig, store: FeatureStore, data: CellData, ranks: Ranks) -> tuple[np.ndarray, int | None]:
+    """Learn from the labelled clips' features.
+
+    Returns:
+        Probabilities of the validation clips [N, C], and the optimizer steps, None where there are none.
+    """
+    settings, log, num_classes, labels = config.probe, partial(say, ranks), len(data.classes), data.train.class_index
+    if config.method == "attentive":
+        return attentive(store.rows(data.train.content), labels, store.rows(data.val.content), num_classes=num_classes,
+                         probe=settings, seed=config.seed, device=ranks.device, say=log)
+    x, val_x = store.read(data.train.content), store.read(data.val.content)
+    if config.method == "knn":
+        return probes.knn(x, labels, val_x, num_classes=num_classes, neighbors=settings.neighbors,
+                          temperature=settings.temperature), None
+    assert config.method == "linear", config.method
+    return probes.linear(x, labels, val_x, num_classes=num_classes, folds=settings.folds, seed=config.seed, say=log), None
+
+
+def _open_store(config: FinetuneConfig, ranks: Ranks) -> FeatureStore:
+    """Rank 0 first: it writes what the features are."""
+    if not config.probe.features:
+        raise ValueError("probe.features is empty; it is the folder for frozen features (--set probe.features=FOLDER)")
+    make = partial(FeatureStore, Path(config.probe.features), feature_spec(config), partial(say, ranks))
+    store = make() if ranks.is_main else None
+    ranks.barrier()
+    return make() if store is None else store

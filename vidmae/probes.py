@@ -1,0 +1,105 @@
+"""Probes on pooled frozen features: k nearest neighbours and logistic regression. The only import of scikit-learn.
+
+scikit-learn, for its chunked neighbour search and its cross-validation are exact, deterministic and well kept.
+
+Letters: N training clips, M validation clips, D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse strengths C that cross-validation tries; scikit-learn's: C times the sum of losses, plus half the squared norm."""
+PENALTY_UNTRIED = 1e-2
+"""C where a class has a single clip, so that nothing can be held out."""
+MAX_ITERATIONS = 300
+
+
+def knn(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_classes: int, neighbors: int,
+        temperature: float) -> np.ndarray:
+    """Let the nearest training clips vote by cosine similarity.
+
+    Args:
+        train_x: Floating [N, D].
+        train_y: Class index of each, int [N].
+        val_x: Floating [M, D].
+        num_classes: C.
+        neighbors: Voters, at most; N where there are fewer training clips.
+        temperature: A vote weighs exp(similarity / temperature).
+    Returns:
+        Share of the votes that each class has, float64 [M, C].
+    Raises:
+        ValueError: Features are not finite.
+    Source: Wu et al. 2018 (arXiv 1805.01978).
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    train, val = (_unit(_checked(x)) for x in (train_x, val_x))
+    search = NearestNeighbors(n_neighbors=min(neighbors, len(train)), algorithm="brute").fit(train)
+    distance, nearest = search.kneighbors(val)
+    similarity = 1 - distance**2 / 2  # of unit vectors
+    votes = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
+    scores = np.zeros((len(val), num_classes))
+    np.add.at(scores, (np.arange(len(val))[:, None], train_y[nearest]), votes)
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def linear(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_classes: int, folds: int, seed: int,
+           say: Callable[[str], object] = print) -> np.ndarray:
+    """Fit a multinomial logistic regression on standardised features, its penalty chosen on training clips alone.
+
+    The penalty of PENALTIES with the best accuracy over stratified folds is taken, the strongest of equal ones. There are
+    no more folds than the smallest class has clips. Where a class has a single clip it is PENALTY_UNTRIED.
+
+    Args:
+        train_x: Floating [N, D].
+        train_y: Class index of each, int [N].
+        val_x: Floating [M, D].
+        num_classes: C; classes without a training clip get probability 0.
+        folds: Of the cross-validation, at most.
+        seed: Of the folds.
+        say: Takes a line for the log.
+    Returns:
+        Probabilities, float64 [M, C].
+    Raises:
+        ValueError: Features are not finite, or there is one class alone.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train_x, val_x = _checked(train_x), _checked(val_x)
+    present, counts = np.unique(train_y, return_counts=True)
+    if len(present) < 2:
+        raise ValueError(f"the linear probe has training clips of {len(present)} class, it needs 2 or more (data.subset)")
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY_UNTRIED, max_iter=MAX_ITERATIONS))
+    usable = min(folds, int(counts.min()))
+    if usable < 2:
+        say(f"a class has a single training clip, so no penalty can be tried: C {PENALTY_UNTRIED:g} is taken")
+    else:
+        splits = StratifiedKFold(usable, shuffle=True, random_state=seed)
+        model = GridSearchCV(model, {"logisticregression__C": PENALTIES}, cv=splits)
+    model.fit(train_x, train_y)
+    if usable >= 2:
+        best = model.best_params_["logisticregression__C"]
+        say(f"of C {', '.join(f'{c:g}' for c in PENALTIES)}, {best:g} is best over {usable} folds of the training clips: "
+            f"top-1 {100 * model.best_score_:.2f} %")
+    probabilities = np.zeros((len(val_x), num_classes))
+    probabilities[:, present] = model.predict_proba(val_x)
+    return probabilities
+
+
+def _checked(x: np.ndarray) -> np.ndarray:
+    bad = int((~np.isfinite(x).all(axis=1)).sum())
+    if bad:
+        raise ValueError(f"the features of {bad} of {len(x)} clips are NaN or infinite; remove the folder of probe.features "
+                         "and see that the weights are whole")
+    return x
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)

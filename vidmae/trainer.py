@@ -1,0 +1,258 @@
+"""The loop that every training run goes through, from its newest checkpoint to its end, whatever it learns.
+
+What it learns is said by a subclass of `Trainer`: the model with its loss, the clips, what a clip becomes before it meets
+the model, and, where it wants, a look at the model between two steps. The state of a run is its step: everything random
+follows from (seed, step), so a run that continues from a checkpoint draws what it would have drawn without the stop.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from vidmae import checkpoint, preempt, watchdog
+from vidmae.attempts import AttemptLog
+from vidmae.build import peak_flops
+from vidmae.config import RunConfig
+from vidmae.dist import Ranks
+from vidmae.engine import Engine, NonFiniteError
+from vidmae.loader import Batch
+from vidmae.manifest import Manifest
+from vidmae.metrics import MetricsWriter, peak_memory_gib, read_metrics
+from vidmae.nonfinite import leave_out, skipped_windows, window_of
+from vidmae.plan import make_plan
+from vidmae.program import say
+from vidmae.quarantine import Quarantine, Substitution
+from vidmae.record import RunFolder, touch_heartbeat
+
+SHOWN_NORMS = 20  # gradient norms before a step that was not finite, in nonfinite.jsonl
+C = TypeVar("C", bound=RunConfig)
+T = TypeVar("T", bound="Trainer[Any]")
+
+
+def train_to_end(run: RunFolder, config: RunConfig, ranks: Ranks, started: float,
+                 make: Callable[[AttemptLog | None], T]) -> tuple[T, bool, AttemptLog | None]:
+    """Train from the newest checkpoint on; go back to it where a step was not finite. Collective.
+
+    Args:
+        run: The run folder.
+        config: Its configuration.
+        ranks: All ranks.
+        started: When the program started, seconds since 1970.
+        make: Builds the trainer, anew after each roll-back.
+    Returns:
+        The trainer; True once the last step is done and exported, False where a signal asked to stop and the state is
+        saved; the account of this attempt, on rank 0 alone.
+    """
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    log = None
+    if ranks.is_main:
+        touch_heartbeat(run, state="starting")
+        log = AttemptLog(run, started=started, reached=max((m["step"] for m in read_metrics(run)), default=0))
+    while True:
+        trainer = make(log)
+        try:
+            return trainer, trainer.run_to_end(), log
+        except BadWindowError as error:
+            if len(trainer.skipped) >= config.recovery.max_skips:
+                raise NonFiniteError(f"{error}; {len(trainer.skipped)} windows of data were left out before, which is all "
+                                     "that recovery.max_skips allows") from error
+            if ranks.is_main:
+                note_bad_window(run, error)
+            say(ranks, f"{error}; going back to the newest checkpoint and leaving its clips out")
+        del trainer
+        free_memory(ranks.device)
+
+
+def free_memory(device: torch.device) -> None:
+    """Collect what an engine that nobody holds any more has left: it holds itself in circles."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+class Trainer(ABC, Generic[C]):
+    """A run from its newest checkpoint on: what a roll-back makes anew. All methods are collective.
+
+    Args:
+        run: The run folder.
+        config: Its configuration.
+        ranks: All ranks.
+        manifest: The videos.
+        log: Account of this attempt; on rank 0 alone.
+    Attributes:
+        plan: Derived numbers.
+        skipped: Windows of data that are left out.
+        step: Updates done.
+    """
+
+    def __init__(self, run: RunFolder, config: C, ranks: Ranks, manifest: Manifest, log: AttemptLog | None) -> None:
+        watchdog.expect_within(config.recovery.start_limit_s)
+        self.run, self.config, self.ranks, self.manifest, self.log = run, config, ranks, manifest, log
+        self.plan = plan = make_plan(config, videos=len(manifest), world_size=ranks.world_size)
+        self.total_steps = plan.schedule.total_steps
+        self.skipped: tuple[int, ...] = ranks.from_main(skipped_windows(run))
+        model, groups = self.build()
+        self.engine = Engine(model, groups, config.train, ranks, micro_batch=plan.micro_batch, grad_accum=plan.grad_accum)
+        self.step = self.start = checkpoint.restore(self.engine, run, config.train, ranks, self.say)
+        self.saver = checkpoint.Saver(self.engine, run, config.train, ranks, keep=config.checkpoint, say=self.say)
+        self.saver.prepare(self.start, self.total_steps)
+        peak = peak_flops(config, ranks)
+        self.peak_clips_per_s = peak * ranks.world_size / self.flops_per_clip() if peak else None
+        self.say(f"training on {ranks.world_size} x {device_name(ranks.device)}, {config.train.precision}, ZeRO "
+                 f"{config.train.zero_stage}, {plan.micro_batch} clips x {plan.grad_accum} per rank and step"
+                 + (f", peak {peak / 1e9:.0f} GFLOP/s per rank" if peak else ""))
+        self.writer = None
+        if log is not None:
+            log.begin(self.start)
+            self.writer = MetricsWriter(run, log, start_step=self.start, total_steps=self.total_steps,
+                                        log_every_s=config.log.every_s, tensorboard=config.log.tensorboard)
+        self.quarantine = Quarantine(run, start_step=self.start, max_bad_pct=config.data.max_bad_pct,
+                                     videos_per_step=config.train.global_batch / config.data.repeat_aug,
+                                     is_main=ranks.is_main, say=self.say)
+        self.loader = iter(self.clips(start=self.start, unreadable=self.quarantine.unreadable))
+
+    @abstractmethod
+    def build(self) -> tuple[nn.Module, list[dict[str, Any]]]:
+        """The model, which returns a scalar loss, and its parameter groups."""
+
+    @abstractmethod
+    def clips(self, *, start: int, unreadable: Mapping[int, str]) -> Iterable[Batch]:
+        """This rank's micro-batches from step `start` to the last, without the windows left out."""
+
+    @abstractmethod
+    def inputs(self, batch: Batch, position: int) -> tuple[Any, ...]:
+        """What the model takes of a micro-batch, on the device; `position` counts this rank's micro-batches of the run."""
+
+    @abstractmethod
+    def flops_per_clip(self) -> float:
+        """Matrix-product FLOPs of forward and backward for one clip, without recomputation."""
+
+    @abstractmethod
+    def export(self) -> None:
+        """Write the weights of the last step where the run needs them."""
+
+    def look(self) -> bool:
+        """Look at the model after `step` updates, if it is time to; True ends training early."""
+        return False
+
+    def say(self, text: str) -> None:
+        """A line in rank 0's log."""
+        say(self.ranks, text)
+
+    def run_to_end(self) -> bool:
+        """Train to the last step and export; False where a signal stopped it before, with everything saved.
+
+        Raises:
+            BadWindowError: A step was not finite; no weight has changed, and no save is under way.
+        """
+        limits, lost_s = self.config.recovery, 0.0
+        try:
+            enough = self.step == self.total_steps or bool(self.step and self.look())
+            while not enough:
+                record, stop, busy = self.train_step(self.step)
+                self.step += 1
+                watchdog.expect_within(limits.start_limit_s)
+                if self.writer is not None:
+                    self.writer.write({**record, "save_s": lost_s})
+                enough = (not stop and self.look()) or self.step == self.total_steps
+                lost_s = self.save(now=stop or enough, busy=busy)
+                if stop and not enough:
+                    self.say(f"stopping after step {self.step}: {preempt.received() or 'another rank'} asked for it")
+                    return False
+                watchdog.expect_within(limits.step_limit_s)
+        except BadWindowError:
+            self.saver.finish()
+            raise
+        finally:
+            if self.writer is not None:
+                self.writer.close()
+        watchdog.expect_within(limits.start_limit_s)
+        self.export()
+        return True
+
+    def save(self, *, now: bool, busy: float) -> float:
+        """Save what is due after `step` updates, `now` whatever is due; seconds that training lost."""
+        lost_s = self.saver.settle(busy)
+        if now:
+            lost_s += self.saver.save(self.step)
+        elif self.step % self.config.checkpoint.every_steps == 0:
+            lost_s += self.saver.begin(self.step)
+        if self.log is not None:
+            self.log.saved(lost_s, self.saver.slowest_s)
+        return lost_s
+
+    def train_step(self, step: int) -> tuple[dict[str, Any], bool, float]:
+        """One optimizer step.
+
+        Returns:
+            Its line of metrics.jsonl, whether a signal asked any rank to stop, and the share of ranks that still write a
+            checkpoint.
+        Raises:
+            BadWindowError: Loss or gradient is not finite, on every rank alike; no weight has changed.
+        """
+        engine, plan, config, device = self.engine, self.plan, self.config, self.ranks.device
+        phase = plan.schedule.phase_at(step)
+        if step and step == plan.schedule.start_of(phase) and plan.schedule.phases[phase].reset_optimizer:
+            engine.reset_optimizer()
+        lr = plan.schedule.lr_at(step)
+        engine.set_lr(lr)
+        began, waited_s, rows = time.perf_counter(), 0.0, []
+        replaced: list[Substitution] = []
+        for j in range(plan.grad_accum):
+            asked = time.perf_counter()
+            batch = next(self.loader)
+            waited_s += time.perf_counter() - asked
+            rows += batch.rows.tolist()
+            replaced += batch.substituted
+            engine.backward(*self.inputs(batch, step * plan.grad_accum + j))
+        losses, stop, clips_replaced = engine.losses, float(preempt.received() is not None), sum(s.clips for s in replaced)
+        try:
+            loss, grad_norm, (waited_s, stops, busy, substituted) = engine.update(
+                extra=[waited_s, stop, self.saver.busy, clips_replaced])
+        except NonFiniteError as error:
+            mine = {"rank": self.ranks.rank, "rows": rows, "losses": [str(x) for x in losses.tolist()]}
+            raise BadWindowError(str(error), step, window_of(step, self.skipped), self.ranks.gather(mine)) from error
+        if substituted:
+            self.quarantine.add(step + 1, self.ranks.gather(replaced))
+        step_s = time.perf_counter() - began
+        clips_per_s = config.train.global_batch / step_s
+        return {
+            "step": step + 1, "epoch": (step + 1) / plan.steps_per_epoch, "phase": phase, "loss": loss, "lr": lr,
+            "grad_norm": grad_norm, "step_s": step_s, "data_wait": min(1.0, waited_s / step_s),
+            "clips_per_s": clips_per_s, "mfu": clips_per_s / self.peak_clips_per_s if self.peak_clips_per_s else None,
+            "peak_gib": peak_memory_gib(device), "skipped": engine.skipped_steps,
+            "substituted": round(substituted * self.ranks.world_size),
+        }, stops > 0, busy
+
+
+class BadWindowError(NonFiniteError):
+    """A step's loss or gradient is not finite.
+
+    Attributes:
+        step: Updates done before it.
+        window: Its window of data.
+        details: What each rank had: manifest rows, and the loss of each micro-batch as text.
+    """
+
+    def __init__(self, why: str, step: int, window: int, details: list[dict[str, Any]]) -> None:
+        super().__init__(f"step {step + 1}, data window {window}: {why}")
+        self.why, self.step, self.window, self.details = why, step, window, details
+
+
+def note_bad_window(run: RunFolder, error: BadWindowError) -> None:
+    """Write down what a step that was not finite was made of, and leave its window out from now on."""
+    before = [{key: m[key] for key in ("step", "loss", "grad_norm")} for m in read_metrics(run)[-SHOWN_NORMS:]]
+    leave_out(run, error.window, error.why, {"step": error.step + 1, "ranks": error.details, "before": before})
+
+
+def device_name(device: torch.device) -> str:
+    """What people call the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

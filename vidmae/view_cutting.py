@@ -1,0 +1,50 @@
+"""From one video to some of its views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidmae.cutting import Output, read_clips
+from vidmae.decode import open_video
+from vidmae.manifest import Manifest
+from vidmae.transforms import crop_resize
+from vidmae.views import ViewSpec, view_box, view_frames
+
+
+@dataclass(frozen=True)
+class ViewCutter:
+    """Cuts views out of the videos of a manifest."""
+
+    manifest: Manifest
+    spec: ViewSpec
+
+    @property
+    def backend(self) -> str:
+        """Decoder that reads the videos."""
+        return self.spec.backend
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What `cut` fills for each view."""
+        return ((self.spec.shape, np.uint8),)
+
+    def cut(self, row: int, views: Sequence[int], clips: np.ndarray) -> None:
+        """Cut some views out of one video, which is opened once.
+
+        Args:
+            row: The video.
+            views: Which of its views, n of them.
+            clips: Filled: uint8 [n, T, S, S, 3].
+        Raises:
+            DecodeError: The video cannot be read.
+        """
+        spec, content = self.spec, int(self.manifest.content[row])
+        with open_video(self.manifest.path(row), spec.backend) as video:
+            indices = np.stack([view_frames(spec, view, content=content, total_frames=video.num_frames,
+                                            fps=float(self.manifest.fps[row])) for view in views])
+            for i, frames, which in read_clips(video, indices, frame_bytes=self.manifest.frame_bytes(row)):
+                box, flip = view_box(spec, views[i], content=content, height=frames.shape[1], width=frames.shape[2])
+                clips[i] = crop_resize(frames, which, box, spec.img_size, flip=flip).numpy()

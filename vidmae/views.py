@@ -1,0 +1,130 @@
+"""Which part of a video a model is tested on: pure numbers that hang on the clip alone, not on order, ranks or machine.
+
+    center   |-------======-------|   the middle time window, the centred square of the picture
+    random   |--======------------|   one window, square and flip for each clip, drawn from its content
+    3x1      |======--============|   T windows from the first frame to the last, S squares along the long side of each:
+    1x3      |-------======-------|   view v of TxS is window v // S, square v % S; 1x1 is center
+
+Every square is resized to img_size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidmae.clips import clip_indices, random_start, span_frames
+from vidmae.finetune_config import VIEWS
+from vidmae.order import VIEW, rng
+
+if TYPE_CHECKING:
+    from vidmae.transforms import Box
+
+RANDOM_SHORT_SIDE_PX = (256, 320)  # of the picture that the paper's random view cuts a square of 224 px out of
+_PAPER_IMG_SIZE_PX = 224
+_TIME, _PICTURE = 0, 1  # what is drawn of a random view
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """What a view is; the meaning of each value stands in config.DataConfig, ModelConfig and EvaluateConfig.
+
+    Attributes:
+        num_frames: T, frames of a view.
+        sampling_rate: Frame stride at target_fps.
+        target_fps: Rate that the stride is counted in.
+        img_size: S, px.
+        backend: Decoder.
+        views: center, random or TxS.
+        seed: Of the random view.
+    """
+
+    num_frames: int
+    sampling_rate: int
+    target_fps: float
+    img_size: int
+    backend: str
+    views: str = "center"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not VIEWS.fullmatch(self.views):
+            raise ValueError(f"views {self.views!r} must be center, random, or TxS with S 1 or 3 (evaluate.views)")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a view: T, S, S, 3."""
+        return self.num_frames, self.img_size, self.img_size, 3
+
+    @property
+    def windows(self) -> int:
+        """Time windows per clip."""
+        return self._grid[0]
+
+    @property
+    def squares(self) -> int:
+        """Squares of each window."""
+        return self._grid[1]
+
+    @property
+    def views_per_clip(self) -> int:
+        """Forward passes that a clip costs."""
+        return self.windows * self.squares
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        if self.views in ("center", "random"):
+            return 1, 1
+        windows, squares = self.views.split("x")
+        return int(windows), int(squares)
+
+
+def view_frames(spec: ViewSpec, view: int, *, content: int, total_frames: int, fps: float) -> np.ndarray:
+    """Frame numbers of a view.
+
+    Args:
+        spec: What a view is.
+        view: Which of the clip's views, from 0.
+        content: Content hash of the clip.
+        total_frames: Of the file.
+        fps: Of the file.
+    Returns:
+        int64 [T], ascending, in [0, total_frames).
+    """
+    span = span_frames(num_frames=spec.num_frames, sampling_rate=spec.sampling_rate, target_fps=spec.target_fps, fps=fps)
+    if spec.views == "random":
+        start = random_start(rng(VIEW, spec.seed, content, _TIME), span, total_frames)
+    else:
+        start = max(total_frames - span, 0) * _place(view // spec.squares, spec.windows)
+    return clip_indices(start, span, spec.num_frames, total_frames)
+
+
+def view_box(spec: ViewSpec, view: int, *, content: int, height: int, width: int) -> tuple[Box, bool]:
+    """The square of the picture that a view shows, and whether it is mirrored.
+
+    Args:
+        spec: What a view is.
+        view: Which of the clip's views, from 0.
+        content: Content hash of the clip.
+        height: Of the picture, px.
+        width: Of the picture, px.
+    Returns:
+        top, left, height, width in px inside the picture; and True where left and right are changed.
+    Source: The random view is the paper's validation view (Orhan et al. 2024, released code): short side scaled to 256 to
+        320 px, a square of 224 px cut at a random place, mirrored half of the time.
+    """
+    short = min(height, width)
+    if spec.views == "random":
+        own = rng(VIEW, spec.seed, content, _PICTURE)
+        side = max(1, round(short * _PAPER_IMG_SIZE_PX / own.uniform(*RANDOM_SHORT_SIDE_PX)))
+        top, left = int(own.integers(height - side + 1)), int(own.integers(width - side + 1))
+        return (top, left, side, side), bool(own.random() < 0.5)
+    along = _place(view % spec.squares, spec.squares)
+    return (int((height - short) * along), int((width - short) * along), short, short), False
+
+
+def _place(index: int, number: int) -> float:
+    """Where the index-th of some evenly spread places is, from 0 to 1; a single one is in the middle."""
+    return index / (number - 1) if number > 1 else 0.5
