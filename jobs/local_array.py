@@ -75,6 +75,7 @@ class Task:
         slot: Which of the places that run at a time it has.
         process: Once it runs.
         began: Monotonic seconds of its start.
+        started: The same in seconds since 1970.
         warned: The signal before the time limit was sent.
     """
 
@@ -83,6 +84,7 @@ class Task:
     slot: int = 0
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
+    started: float = 0.0
     warned: bool = field(default=False)
 
     @property
@@ -93,7 +95,7 @@ class Task:
     def start(self, slot: int, gpus: Sequence[str]) -> None:
         """Start the cell's program; its session is its own, so that it can be ended with its loader processes."""
         make_private_folder(self.folder)
-        self.slot, self.began = slot, time.monotonic()
+        self.slot, self.began, self.started = slot, time.monotonic(), time.time()
         job_id, gpu = self.folder.name, gpus[slot % len(gpus)] if gpus else ""
         env = {**os.environ, "VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu}
         command = [sys.executable, "-u", "-m", "jobs.local_array", "--run", str(self.run.path)]
@@ -112,7 +114,9 @@ class Task:
     def note(self, code: int) -> None:
         """Leave the exit code for jobs/status.py and --retry."""
         make_private_folder(self.folder)
-        write_json(self.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "time": time.time()})
+        now = time.time()
+        write_json(self.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "started": self.started or now,
+                                               "time": now})
 
 
 @dataclass(frozen=True)

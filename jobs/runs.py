@@ -184,15 +184,18 @@ def _local_state(run: RunFolder, submission: Mapping[str, Any], job_id: str) -> 
     if ended:
         code = int(ended["exit_code"])
         state = "CANCELLED" if code in INTERRUPTED else LOCAL_STATES.get(code, "FAILED")
-        elapsed = _elapsed(float(ended["time"]) - float(submission.get("submitted_at_s", ended["time"])))
+        began = ended.get("started", submission.get("submitted_at_s", ended["time"]))  # a cell starts when its turn comes
+        elapsed = _elapsed(float(ended["time"]) - float(began))
         return State(run, job_id, "local", state, False, elapsed, "1", host, "exit.json", code)
     if host != socket.gethostname():
         return _by_records(run, job_id, "local", gone=False)
     if process_birth(int(slurm.base_id(job_id))) == submission.get("process_birth"):
-        if slurm.base_id(job_id) != job_id and not log_path(run, job_id, 0).exists():  # a cell whose turn has not come
-            if (run.submit / job_id / CANCELLED).exists():  # nor will it
-                return State(run, job_id, "local", "CANCELLED", False, source=CANCELLED)
-            return State(run, job_id, "local", "PENDING", True, "", "1", "(Resources)", "process")
+        if slurm.base_id(job_id) != job_id:
+            if not log_path(run, job_id, 0).exists():  # its turn has not come
+                if (run.submit / job_id / CANCELLED).exists():  # nor will it
+                    return State(run, job_id, "local", "CANCELLED", False, source=CANCELLED)
+                return State(run, job_id, "local", "PENDING", True, "", "1", "(Resources)", "process")
+            elapsed = _elapsed(time.time() - (run.submit / job_id).stat().st_mtime)
         return State(run, job_id, "local", "RUNNING", True, elapsed, "1", host, "process")
     return _by_records(run, job_id, "local", gone=True)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vidmae.features import feature_spec
 from vidmae.finetune_config import FinetuneConfig
 from vidmae.layers import ConfigError, Layer, build, parse_set, to_dict
 from vidmae.record import signature
@@ -129,9 +130,8 @@ class Cell:
 
     @property
     def features(self) -> tuple[str, str, str]:
-        """What the features of a probe depend on, by content: cells with equal values share them."""
-        encoder = f"{self.init.content} {self.config.model.shape()} {'tokens' if self.method == 'attentive' else 'pooled'}"
-        return encoder, self.subset.data.content, self.subset.data.val_content
+        """What the features of a probe are, and of which clips: cells with equal values share them."""
+        return feature_spec(self.config).folder_name, self.subset.data.content, self.subset.data.val_content
 
     def record(self, sweep: str) -> dict[str, Any]:
         """What run.json and result.json say of it."""
@@ -203,6 +203,8 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     config, _ = build(FinetuneConfig, layers)
     try:
         config.model.shape()
+        if method in PROBES:
+            feature_spec(config)
     except ValueError as error:
         raise ConfigError(f"{init.name}: {error}") from error
     return config

@@ -84,7 +84,7 @@ def resolve(args: argparse.Namespace, argv: Sequence[str], place: Place, say: Sa
     device = cells[0].config.train.device
     classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
     _refuse(cells, classes, partition, runs_dir)
-    standings, problems = look(cells, runs_dir)
+    standings, problems = look(cells, runs_dir, write=not args.dry_run)
     for problem in problems:
         say(f"note: {problem}")
     most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
@@ -104,5 +104,8 @@ def _refuse(cells: Sequence[Cell], classes: Classes, partition: slurm.Partition 
         found.append("train.device is cuda, but cells have no GPU (--gpus-per-node, or --set train.device=auto)")
     for cell in {(c.config.train.global_batch, c.method): c for c in cells}.values():
         check_batch(cell, classes.of(cell).world_size)
+    if any(c.subset.shots == 1 and c.config.select.rule == "holdout" for c in cells):
+        found.append("--shots 1 with select.rule holdout, which keeps one clip of each class back: none would be left to "
+                     "learn from; allowed: 2 or more (--shots, or --select last)")
     if found:
         raise ConfigError("\nerror: ".join(found))

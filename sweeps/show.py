@@ -13,7 +13,7 @@ from vidmae.cost import gpu_peak_tflops, hours_of
 
 MFU = 0.4
 ASSUMED_GPU = "H100"
-COLUMNS = ("CHECKPOINT", "DATA", "METHOD", "SHOTS", "CELLS", "DONE", "ACTIVE", "ENDED", "TO SUBMIT", "STEPS", "COST")
+COLUMNS = ("CHECKPOINT", "DATA", "METHOD", "SHOTS", "CELLS", "DONE", "ACTIVE", "ENDED", "SUBMIT", "STEPS", "COST")
 ENDED = ("failed", "timeout", "oom", "missing", "unknown")
 Row = tuple[str, ...]
 
@@ -97,15 +97,12 @@ def show(lines: Sequence[Row]) -> None:
 
 def make_table(lines: Sequence[Row]) -> Any:
     """A rich table; the first line is the header, the last a sum."""
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=None, pad_edge=False)  # ten columns fit into 80 characters
     for name in lines[0]:
-        table.add_column(name)
+        table.add_column(name, no_wrap=name != lines[0][0], overflow="fold", min_width=len(name))
     for line in lines[1:]:
-        if line is lines[-1]:
-            table.add_section()
-        table.add_row(*map(Text, line))
+        table.add_row(*map(Text, line), style="bold" if line is lines[-1] else "")
     return table

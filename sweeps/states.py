@@ -41,11 +41,18 @@ class Standing:
         return why(self.state) if self.state else self.kind
 
 
-def look(cells: Sequence[Cell], runs_dir: Path) -> tuple[list[Standing], list[str]]:
-    """How far each cell is, and what could not be asked. Slurm is asked once for all of them."""
+def look(cells: Sequence[Cell], runs_dir: Path, *, write: bool = True) -> tuple[list[Standing], list[str]]:
+    """How far each cell is, and what could not be asked. Slurm is asked once for all of them.
+
+    Args:
+        cells: All cells of the grid.
+        runs_dir: Folder of the runs.
+        write: Note the ids of arrays that an earlier call submitted and did not live to note; False in a dry run.
+    """
     folders = find_folders(cells, runs_dir)
     there = [run for run in folders if run.record.exists()]
-    _adopt(there)
+    if write:
+        _adopt(there)
     found, problems = states(there)
     known = {state.run.path: state for state in found}
     return [Standing(cell, run, kind_of(known.get(run.path)), known.get(run.path))
@@ -96,7 +103,7 @@ def chosen(standings: Iterable[Standing], retry: str | None) -> list[Standing]:
 
 
 def _adopt(runs: Sequence[RunFolder]) -> None:
-    """Note the ids of arrays that an earlier launcher submitted and did not live to note."""
+    """Note the ids of arrays whose submission was not noted to its end."""
     arrays = defaultdict[tuple[str, str], list[RunFolder]](list)
     for run in runs:
         last = (submissions(run) or [{}])[-1]

@@ -18,7 +18,7 @@ from vidmae.record import read_json
 
 LOOK_S, SLOWEST_LOOK_S = 1.0, 10.0
 SILENT_S = 600.0  # where nobody knows the state of a cell for this long, the wait ends
-HEADER = ("CHECKPOINT", "DATA", "METHOD", "SHOTS", "DONE", "RUNNING", "WAITING", "FAILED", "BEST TOP-1", "LEFT")
+HEADER = ("CHECKPOINT", "DATA", "METHOD", "SHOTS", "DONE", "RUN", "WAIT", "FAIL", "BEST TOP-1", "LEFT")
 
 
 @dataclass

@@ -52,8 +52,8 @@ def main(run_path):
 '''
 
 
-# Takes the place of vidmae/cell.py. FAILS and SLEEPS hold a part of the names of the cells that fail, and that sleep until
-# they are killed; PAUSE_S is how long the others take
+# Takes the place of vidmae/cell.py. FAILS, SLEEPS and LEAVES hold a part of the names of the cells that fail, that sleep until
+# they are killed, and that save and leave at their first attempt; PAUSE_S is how long the others take
 CELL_STAND_IN = '''
 import json, os, sys, time
 from pathlib import Path
@@ -67,12 +67,19 @@ def main(run_path):
         time.sleep(300)
     time.sleep(float(os.environ.get("PAUSE_S", "0")))
     (run / f"seen.{job}.json").write_text(json.dumps(seen | {"ended": time.time()}))
+    if part("LEAVES") and not (run / "saved").exists():
+        (run / "saved").touch()
+        return 75
     if part("FAILS"):
         (run / "failure.json").write_text(json.dumps({"schema": 1, "job_id": job, "time": time.time(), "rank": 0, "kind": "error",
                                                       "error": "ValueError", "message": "asked to"}))
         return 1
     record = json.loads((run / "run.json").read_text())
-    result = {"schema": 1, "kind": "fewshot", "name": record["name"], "cell": record["cell"], "top1_pct": 25.0, "top5_pct": 60.0}
+    result = {"schema": 1, "kind": "fewshot", "name": record["name"], "cell": record["cell"], "select": "last",
+              "selected_step": 12, "views": "center", "top1_pct": 25.0, "top5_pct": 60.0, "top1_ci_pct": [20.0, 30.0],
+              "top5_ci_pct": [50.0, 70.0], "clips": 12, "classes": 3, "train_clips": 6, "steps": 12, "train_s": 1.0,
+              "eval_s": 1.0, "world_size": 1, "precision": "fp32", "commit": record["commit"], "dirty": record["dirty"],
+              "job_id": job, "finished": time.time()}
     (run / "result.json").write_text(json.dumps(result))
     return 0
 '''
@@ -85,7 +92,7 @@ def write_cell_profile(folder: Path, name: str = "cells", pretrain: str = "", **
         folder: Where it is written.
         name: Of the profile.
         pretrain: What the stand-in for pretraining does, where that is wanted, too.
-        env: FAILS, SLEEPS, PAUSE_S.
+        env: FAILS, SLEEPS, LEAVES, PAUSE_S.
     """
     (folder / "cell.py").write_text(CELL_STAND_IN)
     (folder / "stand_in.py").write_text(STAND_IN)

@@ -5,6 +5,7 @@ The cell that runs into its limit takes a minute and a half: it is submitted fir
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import time
@@ -21,14 +22,7 @@ from tests.slurm.cluster import Cluster
 ASKED = ["--partition", "gpu", "--cpus-per-task", "1", "--mem", "256M"]
 ARGS = ["sweeps/fewshot.py", "--recipe", "finetune_demo", "--set", "data.workers=0", *ASKED]
 GRID = ["--checkpoints", "scratch", "--shots", "2,10", "--seeds", "0,1,2,3,4,5", "--time", "1"]
-FAILS, SLEEPS = "-2shot-seed1-", "-10shot-seed4-"
-COLLECT = '''
-import json, sys, time
-from pathlib import Path
-runs, _, out = sys.argv[1:]
-Path(out).mkdir()
-(Path(out) / "found.json").write_text(json.dumps(sorted(p.parent.name[:-9] for p in Path(runs).glob("*/result.json"))))
-'''
+FAILS, SLEEPS, LEAVES = "-2shot-seed1-", "-10shot-seed4-", "-2shot-seed3-"
 PRETRAIN = ["pretrain.py", "--recipe", "demo", *ASKED, "--nodes", "1", "--time", "5", "--set", "train.device=cpu", "--set",
             "data.workers=0", "--set", "train.phases=[{duration: 10 steps, lr: 1.0e-3}]", "--sbatch", "begin=now+5"]
 
@@ -49,7 +43,7 @@ def started(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """The array of twelve cells, just submitted; one whole node for each task."""
     folder = tmp_path_factory.mktemp("sweep")
     write_labelled(folder / "manifests")
-    profile = write_cell_profile(folder, FAILS=FAILS, SLEEPS=SLEEPS, PAUSE_S="1")
+    profile = write_cell_profile(folder, FAILS=FAILS, SLEEPS=SLEEPS, LEAVES=LEAVES, PAUSE_S="1")
     done = sweep(folder, *GRID, "--sbatch", "exclusive=", profile=profile)
     assert done.returncode == 0, done.stderr
     yield folder, done.stdout.strip()
@@ -58,13 +52,10 @@ def started(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(params=["ok", "fail:0:3"])
 def chain(request: pytest.FixtureRequest, started: tuple[Path, str], tmp_path: Path) -> tuple[str, Path, Path]:
-    """A pretraining job that waits for its turn, and a profile that replaces all programs by stand-ins."""
+    """What the pretraining job is to do, a folder, and a profile that puts stand-ins in place of what needs torch."""
     write_manifest(tmp_path / "manifests/demo.csv")
     write_labelled(tmp_path / "manifests")
     profile = write_cell_profile(tmp_path, pretrain=request.param)
-    (tmp_path / "collect.py").write_text(COLLECT)
-    text = profile.read_text()
-    profile.write_text(text.replace("setup:\n", f"setup:\n  - cp '{tmp_path}/collect.py' analysis/collect.py\n"))
     return request.param, tmp_path, profile
 
 
@@ -79,8 +70,9 @@ def test_a_chain_from_pretraining_to_tables(cluster: Cluster, chain: tuple[str, 
     assert done.returncode == 0, done.stderr
     chained, scratch, collect = done.stdout.split()
     assert cluster.job_state(f"{scratch}_0") in ("", "PENDING", "RUNNING", "COMPLETED")
-    wait_until((folder / "tables/found.json").exists, "the job that collects does not run")
-    found = json.loads((folder / "tables/found.json").read_text())
+    wait_until((folder / "tables/results.csv").exists, "the job that collects does not run")
+    with (folder / "tables/results.csv").open() as f:
+        found = {row["checkpoint"]: row["status"] for row in csv.DictReader(f)}
     cells = {path.name: path for path in (folder / "runs").glob("*-finetune-*")}
     of_run = next(path for name, path in cells.items() if name.startswith("demo-"))
     record = json.loads((of_run / "run.json").read_text())
@@ -88,18 +80,18 @@ def test_a_chain_from_pretraining_to_tables(cluster: Cluster, chain: tuple[str, 
     assert record["cell"]["checkpoint_content"] == f"run:{pretraining.name[-8:]}" and record["cell"]["checkpoint"] == "demo"
     assert record["submissions"][-1]["job_id"] == f"{chained}_0"
     if what == "ok":
-        assert found == ["demo", "demo-toys-2shot-seed0-finetune", "scratch-toys-2shot-seed0-finetune"]
+        assert found == {"demo": "found", "scratch": "found"}
         (seen,) = of_run.glob("seen.*.json")
         assert json.loads(seen.read_text())["began"] > (pretraining / "result.json").stat().st_mtime
     else:
-        assert found == ["scratch-toys-2shot-seed0-finetune"], "afterok: no cell starts on weights that never came"
+        assert found["scratch"] == "found" and found["demo"] != "found", "afterok: no cell starts on weights that never came"
         dry = json.loads(sweep(folder, *grid, "--checkpoints", "scratch", "--dry-run", "--json", profile=profile).stdout)
         assert [cell["state"] for cell in dry["cells"]] == ["done"]
         rows = [json.loads(line) for line in cli("status.py", "--json", cwd=folder).stdout.splitlines()]
         (row,) = [row for row in rows if row["run"] == of_run.name]
         assert (row["job_id"], row["state"], row["active"]) == (f"{chained}_0", "CANCELLED", False)
         wait_until(lambda: f"{chained}_0" in {job.id for job in slurm.accounted([f"{chained}_0"])}, "sacct does not know it")
-    assert cluster.wait_job(collect) == "COMPLETED"
+    assert cluster.wait_job(collect) == ("COMPLETED" if what == "ok" else "FAILED"), "exit 3: the tables are incomplete"
 
 
 def test_twelve_cells_one_fails_one_runs_out_of_time(cluster: Cluster, started: tuple[Path, str]) -> None:
@@ -116,11 +108,19 @@ def test_twelve_cells_one_fails_one_runs_out_of_time(cluster: Cluster, started: 
     assert f"failed: {failed}: " in watched.stderr and "ValueError: asked to" in watched.stderr
     assert f"timeout: {late}: job {array}_" in watched.stderr and "TIMEOUT" in watched.stderr
     seen = [json.loads(path.read_text()) for path in (folder / "runs").glob(f"*/seen.{array}_*.json")]
+    (left,) = (folder / "runs").glob(f"*{LEAVES}*")
+    assert states[left.name] == "done" and (left / "saved").exists(), "requeued by its own id, as a run is"
     assert len(seen) == 11 and len({s["SLURMD_NODENAME"] for s in seen}) >= 3, "with the one that sleeps on four nodes"
     assert {s["file"] for s in seen} == {str(next((folder / "runs/arrays").iterdir()) / "code/vidmae/cell.py")}
     rows = [json.loads(line) for line in cli("status.py", "--json", cwd=folder).stdout.splitlines()]
     assert {row["run"]: row["job_id"] for row in rows}[failed].startswith(f"{array}_")
     assert "submitit" in cli("logs.py", failed, cwd=folder).stdout and cli("logs.py", late, cwd=folder).returncode == 0
+
+    collected = cli("analysis/collect.py", cwd=folder)
+    with (folder / "tables/results.csv").open() as f:
+        told = {row["run"].rpartition("/")[2]: row for row in csv.DictReader(f)}
+    assert collected.returncode == 3 and {run for run, row in told.items() if row["status"] != "found"} == {failed, late}
+    assert told[failed]["status"] == "failed" and "asked to" in str(told[failed].values()) and "1 failed" in collected.stderr
 
     again = sweep(folder, *GRID, profile=profile)
     assert again.returncode == 1 and again.stdout == "" and "nothing to submit" in again.stderr, "named, and left alone"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vidmae.config import RECIPES, PretrainConfig, find_recipe
+from vidmae.finetune_config import FinetuneConfig
 from vidmae.layers import ConfigError, Layer, build, flatten, load, parse_set, read_yaml, to_dict, to_yaml
 from vidmae.schedule import Duration, Phase
 
@@ -21,15 +22,16 @@ def recipe(tmp_path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("name", RECIPE_NAMES)
 def test_every_recipe_loads_and_survives_a_round_trip(name, tmp_path):
-    config, _ = build(PretrainConfig, [read_yaml(find_recipe(name))])
-    assert load(PretrainConfig, recipe(tmp_path, to_yaml(config))) == config
+    schema = FinetuneConfig if name.startswith("finetune") else PretrainConfig
+    config, _ = build(schema, [read_yaml(find_recipe(name))])
+    assert load(schema, recipe(tmp_path, to_yaml(config))) == config and config.model.shape()
 
 
 @pytest.mark.parametrize("name", RECIPE_NAMES)
 def test_every_recipe_opens_with_command_cost_expected_and_source(name):
     head = "".join(line for line in find_recipe(name).read_text().splitlines(True) if line.startswith("#"))
     assert [m for m in ("Command:", "Cost:", "Expected:", "Source:") if m not in head] == []
-    assert re.search(r"python jobs/pretrain.py|make demo", head)
+    assert re.search(r"python jobs/pretrain.py|python sweeps/fewshot.py|make demo", head)
 
 
 def test_published_recipe_numbers():

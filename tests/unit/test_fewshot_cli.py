@@ -67,7 +67,7 @@ def test_a_dry_run_shows_the_grid_and_writes_nothing(folder: Path) -> None:
     before = sorted(folder.rglob("*"))
     done = sweep(folder, *LOCAL, "--shots", "2,all", "--method", "finetune,knn", "--dry-run")
     assert done.returncode == 0 and subprocess.run(["bash", "-n"], input=done.stdout, text=True).returncode == 0
-    assert "--first 1" in done.stdout, "one cell of knn leaves the features to the others"
+    assert "--first 3" in done.stdout, "a cell of knn for each seed's random weights leaves the features to the others"
     line = next(line for line in done.stderr.splitlines() if line.split()[:4] == ["scratch", "toys", "finetune", "2"])
     assert line.split()[4:9] == ["3", "0", "0", "0", "3"] and "nothing was written" in done.stderr
     told = json.loads(sweep(folder, *LOCAL, "--shots", "2", "--dry-run", "--json").stdout)
@@ -121,11 +121,13 @@ def test_from_submission_over_a_failure_to_done(folder: Path) -> None:
 
 def test_cells_on_this_machine_take_turns_and_can_be_cancelled(folder: Path) -> None:
     profile = str(write_cell_profile(folder, SLEEPS="-2shot-seed0-"))
-    grid = [*LOCAL, "--profile", profile, "--shots", "2", "--seeds", "0,1,2", "--method", "knn", "--max-parallel", "2"]
+    (folder / "say.pth").write_bytes(b"weights")
+    grid = ["--recipe", "finetune_demo", "--checkpoints", "say.pth", "--cluster", "local", "--profile", profile, "--shots", "2",
+            "--seeds", "0,1,2", "--method", "knn", "--max-parallel", "2"]
     done = sweep(folder, *grid)
     assert done.returncode == 0, done.stderr
     runs = cells(folder)
-    sleeper = runs["scratch-toys-2shot-seed0-knn"]
+    sleeper = runs["say-toys-2shot-seed0-knn"]
 
     def state_of(run: RunFolder) -> str:
         return states([run])[0][0].state
@@ -135,13 +137,13 @@ def test_cells_on_this_machine_take_turns_and_can_be_cancelled(folder: Path) -> 
         assert time.monotonic() < deadline
         time.sleep(0.1)
     time.sleep(1)
-    assert state_of(runs["scratch-toys-2shot-seed2-knn"]) == "PENDING", "the first extracts the features that they share"
+    assert state_of(runs["say-toys-2shot-seed2-knn"]) == "PENDING", "the first extracts the features that they share"
     second = sweep(folder, *grid)
     assert (second.returncode, second.stdout) == (0, "") and "nothing to submit: 3 active" in second.stderr
     assert cancel.main([sleeper.path.name]) == 0
     watched = sweep(folder, *grid, "--watch")
     assert watched.returncode == 1 and "2 of 3 cells are done" in watched.stderr
-    assert state_of(sleeper) == "CANCELLED" and "missing: scratch-toys-2shot-seed0-knn" in watched.stderr
+    assert state_of(sleeper) == "CANCELLED" and "missing: say-toys-2shot-seed0-knn" in watched.stderr
     third = sweep(folder, *grid, "--retry", "missing", "--seeds", "0,3,4", "--max-parallel", "1").stdout.strip()
     assert cancel.main([third]) == 0, "a whole array"
     assert {state_of(run) for name, run in cells(folder).items() if name[-5] in "034"} == {"CANCELLED"}
@@ -150,7 +152,7 @@ def test_cells_on_this_machine_take_turns_and_can_be_cancelled(folder: Path) -> 
 def test_cells_share_the_gpus_and_end_at_their_limit(tmp_path: Path) -> None:
     runs = [RunFolder(make_private_folder(tmp_path / f"runs/cell{i}-0000000{i}")) for i in range(4)]
     for run in runs:
-        write_json(run.record, {"name": run.path.name, "cell": {}})
+        write_json(run.record, {"name": run.path.name, "cell": {}, "commit": None, "dirty": False})
     array = arrays.make_array(tmp_path / "runs/arrays/a", runs)
     take_snapshot(array, CodeState(None, False))
     (array.code / "vidmae/cell.py").write_text(CELL_STAND_IN)
@@ -228,7 +230,8 @@ def test_a_thousand_cells_are_a_handful_of_calls_and_seconds(folder: Path) -> No
 
 def test_arrays_ask_for_one_gpu_and_probes_wait_for_the_first_of_them(folder: Path) -> None:
     env = slurm_env(folder)
-    done = sweep(folder, *GRID, "--shots", "2,10", "--method", "finetune,knn", "--set", "train.device=auto", "--time", "60", "-d",
+    (folder / "say.pth").write_bytes(b"weights")
+    done = sweep(folder, *GRID[:2], "--checkpoints", "say.pth", "--shots", "2,10", "--method", "finetune,knn", "--set", "train.device=auto", "--time", "60", "-d",
                  "afterok:7", "--then-collect", env=env)
     assert done.returncode == 0 and done.stdout.split() == ["101", "102", "103", "104"], done.stderr
     lead, trained, rest, collect = script_flags(folder)
@@ -260,6 +263,18 @@ def test_an_array_whose_submission_was_not_answered_is_found_again(folder: Path)
     assert (found.returncode, found.stdout) == (0, "") and "nothing to submit: 3 active" in found.stderr, found.stderr
     jobs = [(read_json(run.record) or {})["submissions"][-1]["job_id"] for run in arrays.cells_of(array)]
     assert jobs == ["55_0", "55_1", "55_2"]
+
+
+def test_a_whole_array_is_cancelled_by_one_call(folder: Path) -> None:
+    assert sweep(folder, *GRID, "--shots", "2", env=slurm_env(folder)).stdout.strip() == "101"
+    (array,) = [path for path in (folder / "runs/arrays").iterdir() if not path.name.startswith(".")]
+    rows = "; ".join(f"echo '101_{i}|RUNNING|1:00|1|{array.name}|cn1|{array}'" for i in (0, 2))
+    env = slurm_env(folder, squeue=rows)
+    write_program(folder / "bin", "scancel", f"echo \"$*\" >> '{folder}/cancelled'")
+    done = cli("cancel.py", "101", cwd=folder, env=env)
+    assert done.returncode == 0 and "cancelled 2 of 3 cells of array 101" in done.stderr
+    assert (folder / "cancelled").read_text().split() == ["101"]
+    assert [(array / f"submit/101_{i}/cancelled").exists() for i in range(3)] == [True, False, True], "not requeued"
 
 
 def test_a_task_that_finds_its_result_ends_at_once_without_torch(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from vidmae.shots import ShotsError
 
 TOYS = LabelledSet("toys", Path("/m/toys.csv"), Path("/m/toys-val.csv"), "c" * 64, "d" * 64, 36, 12, 3)
 RUN = Init("s", "/runs/s/weights.safetensors", "run:1a2b3c4d",
-           {"model": {"name": "vit_small_patch16", "img_size": 64}, "data": {"sampling_rate": 4, "target_fps": 25.0}})
+           {"model": {"name": "vit_small_patch16", "img_size": 112}, "data": {"sampling_rate": 4, "target_fps": 25.0}})
 SCRATCH = Init("scratch")
 ONE = Resources("gpu", 1, 1, 1, 8, 0, 60)
 
@@ -105,6 +105,11 @@ def test_what_the_sweep_decides_cannot_be_set(item: str, said: str) -> None:
         grid(variants=[(item,)])
 
 
+def test_what_a_probe_cannot_do_is_said_before_it_runs() -> None:
+    with pytest.raises(ConfigError, match=r"probe\.token_grid"):
+        grid(methods=["attentive"], overrides=("probe.token_grid=[9, 4, 4]",))
+
+
 def test_vary() -> None:
     assert parse_vary([]) == [()]
     assert parse_vary(["a.b=1,2", "c=[0.1, 1],[0.2, 1]"]) == [
@@ -163,16 +168,17 @@ def test_one_probe_extracts_what_the_others_find() -> None:
     classes = Classes(replace(ONE, gpus_per_node=2, tasks_per_node=2), ONE, [], 0)
     cells = grid([RUN, SCRATCH], [subset(k, seed) for k in (2, 10) for seed in (0, 1)], methods=["finetune", "knn", "attentive"])
     everything = [standing(c) for c in cells]
-    first, *rest = make_batches(everything, everything, classes, 1000)
-    assert {(s.cell.init.name, s.cell.method, s.cell.subset.shots) for s in first.cells} == {
-        (init, method, 10) for init in ("s", "scratch") for method in ("knn", "attentive")} and first.resources == ONE
-    assert [(len(b.cells), b.waits_for, b.resources.world_size) for b in rest] == [(8, (), 2), (12, (0,), 1)]
+    batches = make_batches(everything, everything, classes, 1000)
+    first, finetuned, rest = batches
+    assert [(s.cell.init.name, s.cell.method, s.cell.subset.shots, s.cell.subset.seed) for s in first.cells] == [
+        ("s", "knn", 10, 0), ("s", "attentive", 10, 0), ("scratch", "knn", 10, 0), ("scratch", "knn", 10, 1),
+        ("scratch", "attentive", 10, 0), ("scratch", "attentive", 10, 1)], "random weights are others for every seed"
+    assert [(len(b.cells), b.waits_for, b.resources.world_size) for b in batches] == [(6, (), 1), (8, (), 2), (10, (0,), 1)]
     done = [standing(s.cell, "done") if s in first.cells else s for s in everything]
     again = make_batches(chosen(done, None), done, classes, 1000)
-    assert all(not b.waits_for for b in again) and sum(len(b.cells) for b in again) == 20, "the features are there"
-    merged, before = merge([first, *rest])
-    assert before == 4 and merged.cells[:4] == first.cells and len(merged.cells) == 24
-    assert merged.cells[4].cell.method == "finetune"
+    assert all(not b.waits_for for b in again) and sum(len(b.cells) for b in again) == 18, "the features are there"
+    merged, before = merge([finetuned, replace(rest, waits_for=(2,)), first])
+    assert before == 6 and merged.cells == (*first.cells, *finetuned.cells, *rest.cells)
 
 
 def test_costs() -> None:
@@ -332,8 +338,8 @@ def test_the_live_table_counts_cells_and_shows_the_best(tmp_path: Path) -> None:
     watch = Watch(found, time.time() - 30, 0)
     header, line, total = watch.rows()
     assert dict(zip(header, line, strict=True)) == {
-        "CHECKPOINT": "s", "DATA": "toys", "METHOD": "finetune", "SHOTS": "2", "DONE": "2", "RUNNING": "1", "WAITING": "1",
-        "FAILED": "1", "BEST TOP-1": "31.3 %", "LEFT": ""}
+        "CHECKPOINT": "s", "DATA": "toys", "METHOD": "finetune", "SHOTS": "2", "DONE": "2", "RUN": "1", "WAIT": "1",
+        "FAIL": "1", "BEST TOP-1": "31.3 %", "LEFT": ""}
     assert total[-1] == "00:00:30" and watch.line() == "2/5 cells done, 1 running, 1 waiting, 1 failed, 00:00:30 left"
     found[1].run.result.write_text('{"top1_pct": NaN}')
     found[0].run.result.write_text('{"top1_pct": 2')
