@@ -8,18 +8,31 @@ A mask is a permutation of the tokens and a count: the first K of the shuffled o
     ids_shuffle [ 1  3  0  2]        argsort(noise); K = 2 keeps tokens 1 and 3
     ids_restore [ 2  0  3  1]        argsort(ids_shuffle): where each token went
     mask        [ 1  0  1  0]        True = removed
+
+Training draws `random_mask`. The others ask a trained model a question, `make_mask` by name. Of 16 frames in 8 time slots
+(1-based) they hide:
+
+    center    0.25  frames 7 to 10: what happened in between?       0.5  frames 5 to 12
+    temporal  0.25  frames 13 to 16: what comes next?
+    tube      the same places in every frame
+    box       what the boxes around a moving object touch
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vidmae.sizes import num_kept
+from vidmae.sizes import EncoderShape, num_kept
 
-__all__ = ["Mask", "mask_from_noise", "num_kept", "random_mask"]
+__all__ = ["KINDS", "Mask", "box_mask", "center_mask", "make_mask", "mask_from_hidden", "mask_from_noise", "num_kept",
+           "random_mask", "removed_pixels", "temporal_mask", "tube_mask"]
+
+KINDS = ("center", "temporal", "random", "tube")
+"""Masks that a name and a ratio describe."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +94,113 @@ def random_mask(num_tokens: int, mask_ratio: float, batch: int, *, generator: to
     Source: Feichtenhofer et al. 2022 (arXiv 2205.09113) sec. 3.
     """
     return mask_from_noise(torch.rand(batch, num_tokens, generator=generator), mask_ratio)
+
+
+def center_mask(num_tokens: int, mask_ratio: float, batch: int) -> Mask:
+    """Hide the middle of the clip: the tokens that are farthest from both its ends, in time-major order.
+
+    Args:
+        num_tokens: L, tokens per clip.
+        mask_ratio: Fraction removed, between 0 and 1, both excluded. K = int(L * (1 - mask_ratio)).
+        batch: B, clips; all get the same mask.
+    Raises:
+        ValueError: The ratio keeps no token or every token.
+    Source: Orhan et al. 2024 (arXiv 2402.00300), interpolation; `center` or `boundary` in the released code.
+    """
+    order = torch.arange(num_tokens)
+    return mask_from_noise(torch.minimum(order, num_tokens - 1 - order).float().expand(batch, -1), mask_ratio)
+
+
+def temporal_mask(num_tokens: int, mask_ratio: float, batch: int) -> Mask:
+    """Hide the end of the clip: prediction. Arguments and errors as for `center_mask`."""
+    return mask_from_noise(torch.arange(num_tokens).float().expand(batch, -1), mask_ratio)
+
+
+def tube_mask(grid: tuple[int, int, int], mask_ratio: float, batch: int, *, generator: torch.Generator) -> Mask:
+    """Hide the same random places in every time slot.
+
+    Args:
+        grid: T, H, W of the token grid.
+        mask_ratio: Fraction removed; H * W places keep int(H * W * (1 - mask_ratio)).
+        batch: B, clips; each has its own places.
+        generator: A CPU source of randomness.
+    Raises:
+        ValueError: The ratio keeps no place or every place.
+    Source: Tong et al. 2022, VideoMAE (arXiv 2203.12602) sec. 3.3.
+    """
+    time, height, width = grid
+    places = random_mask(height * width, mask_ratio, batch, generator=generator)
+    return mask_from_hidden(places.mask.repeat(1, time))
+
+
+def box_mask(boxes: np.ndarray, shape: EncoderShape) -> Mask:
+    """Hide every token that a box touches, for one clip.
+
+    Args:
+        boxes: Floating [T, N, 4], N boxes in each time slot of the token grid: top, left, bottom, right in px, the last
+            two excluded. A box of NaN, and one that lies outside the frame, touches nothing.
+        shape: The model's shape.
+    Returns:
+        A mask of one clip.
+    Raises:
+        ValueError: `boxes` has another shape, or the boxes touch no token or every token.
+    """
+    (time, height, width), side = shape.grid, shape.patch_size
+    boxes = np.asarray(boxes, dtype=np.float64)
+    if boxes.ndim != 3 or boxes.shape[::2] != (time, 4):
+        raise ValueError(f"boxes have shape {boxes.shape}; {shape.name} takes [{time}, N, 4]: N boxes (top, left, bottom, "
+                         f"right in px) in each of {time} time slots")
+    top, left, bottom, right = np.moveaxis(boxes, -1, 0)[..., None]
+    rows, columns = np.arange(height) * side, np.arange(width) * side
+    touches = (top < rows + side) & (bottom > rows), (left < columns + side) & (right > columns)
+    hidden = (touches[0][..., :, None] & touches[1][..., None, :]).any(axis=1)
+    return mask_from_hidden(torch.from_numpy(hidden.reshape(1, -1)))
+
+
+def mask_from_hidden(hidden: Tensor) -> Mask:
+    """The mask that hides given tokens.
+
+    Args:
+        hidden: bool [B, L]; every clip hides as many.
+    Raises:
+        ValueError: Clips hide different numbers of tokens, or one hides none or all.
+    """
+    counts = hidden.sum(1)
+    count, tokens = int(counts[0]), hidden.shape[1]
+    if not bool((counts == count).all()):
+        raise ValueError(f"clips hide {int(counts.min())} to {int(counts.max())} tokens; in one batch all must hide as many")
+    if not 0 < count < tokens:
+        raise ValueError(f"the mask hides {count} of {tokens} tokens, allowed: 1 to {tokens - 1}; a model needs something "
+                         "to see and something to fill in")
+    return mask_from_noise(hidden.float(), (count - 0.5) / tokens)  # half a token less: rounding cannot lose one
+
+
+def make_mask(kind: str, shape: EncoderShape, mask_ratio: float, batch: int, *, generator: torch.Generator) -> Mask:
+    """A mask by name.
+
+    Args:
+        kind: One of KINDS.
+        shape: The model's shape.
+        mask_ratio: Fraction removed.
+        batch: B, clips.
+        generator: Source of randomness of `random` and `tube`.
+    Raises:
+        ValueError: There is no such mask, or the ratio hides nothing or everything; the message gives the allowed range.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"mask {kind!r} is unknown; known: {', '.join(KINDS)} (--mask)")
+    _, height, width = shape.grid
+    num_kept(height * width if kind == "tube" else shape.num_tokens, mask_ratio, "--ratio")
+    if kind == "random":
+        return random_mask(shape.num_tokens, mask_ratio, batch, generator=generator)
+    if kind == "tube":
+        return tube_mask(shape.grid, mask_ratio, batch, generator=generator)
+    return (center_mask if kind == "center" else temporal_mask)(shape.num_tokens, mask_ratio, batch)
+
+
+def removed_pixels(mask: Mask, shape: EncoderShape) -> Tensor:
+    """bool [B, T, H, W], True where a pixel belongs to a removed patch."""
+    pixels = mask.mask.reshape(-1, *shape.grid)
+    for axis, repeat in ((1, shape.t_patch_size), (2, shape.patch_size), (3, shape.patch_size)):
+        pixels = pixels.repeat_interleave(repeat, dim=axis)
+    return pixels

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vidmae.blocks import NORM_EPS, AttentionKernel, Block, linear
 from vidmae.encoder import Encoder, positions, table
-from vidmae.masking import Mask
+from vidmae.masking import Mask, removed_pixels
 from vidmae.patches import (
     as_frames,
     nearest_predicted,
@@ -119,11 +119,7 @@ class MaskedAutoencoder(Encoder):
 
     def removed_pixels(self, mask: Mask) -> Tensor:
         """bool [B, T, H, W, 1], True where a pixel belongs to a removed patch."""
-        _, h, w = self.shape.grid
-        grid = mask.mask.reshape(len(mask.mask), -1, h, w, 1)
-        for axis, repeat in ((1, self.shape.t_patch_size), (2, self.shape.patch_size), (3, self.shape.patch_size)):
-            grid = grid.repeat_interleave(repeat, dim=axis)
-        return grid
+        return removed_pixels(mask, self.shape)[..., None]
 
     def _encode(self, frames: Tensor, ids: Tensor | None = None) -> Tensor:
         """Tokens `ids` [B, K] of frames [B, T, H, W, C] to [B, 1 + K, D]."""

@@ -32,8 +32,31 @@ def reconstruction(model: MaskedAutoencoder, clips: Tensor, mask: Mask, *, every
     original = clips.float() / 255
     hidden = model.removed_pixels(mask.to(clips.device))
     rows = (torch.where(hidden, GREY, original), model.reconstruct(clips, mask), original)
-    blocks = [_sheet([row[b, ::every] for row in rows]) for b in range(len(clips))]
-    return (_stack(blocks, 3 * GAP_PX) * 255).round().astype(np.uint8)
+    blocks = [_sheet([row[b, ::every].cpu().numpy() for row in rows]) for b in range(len(clips))]
+    return _bytes(_stack(blocks, 3 * GAP_PX))
+
+
+def strip(clip: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """The paper's picture of an interpolation, three rows of all frames: original, what the model saw, completion.
+
+    Args:
+        clip: uint8 [T, H, W, 3].
+        hidden: bool [T, H, W].
+        filled: float [T, H, W, 3] in 0..1.
+    Returns:
+        uint8 [height, width, 3], white between the pictures.
+    """
+    return _bytes(_sheet(_three(clip, hidden, filled)))
+
+
+def side_by_side(clip: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """The frames of a video: original, what the model saw and completion beside each other; arguments as for `strip`.
+
+    Returns:
+        uint8 [T, H, 3 * W and gaps, 3].
+    """
+    rows = zip(*_three(clip, hidden, filled), strict=True)
+    return np.stack([_bytes(_stack(list(frames), GAP_PX, axis=1)) for frames in rows])
 
 
 def save_png(picture: np.ndarray, path: Path) -> None:
@@ -43,9 +66,17 @@ def save_png(picture: np.ndarray, path: Path) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def _sheet(rows: list[Tensor]) -> np.ndarray:
-    strips = [_stack([frame.cpu().numpy() for frame in row], GAP_PX, axis=1) for row in rows]
-    return _stack(strips, GAP_PX)
+def _three(clip: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> list[np.ndarray]:
+    original = clip.astype(np.float32) / 255
+    return [original, np.where(hidden[..., None], np.float32(GREY), original), filled.astype(np.float32)]
+
+
+def _bytes(picture: np.ndarray) -> np.ndarray:
+    return (picture.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _sheet(rows: list[np.ndarray]) -> np.ndarray:
+    return _stack([_stack(list(row), GAP_PX, axis=1) for row in rows], GAP_PX)
 
 
 def _stack(tiles: list[np.ndarray], gap: int, axis: int = 0) -> np.ndarray:

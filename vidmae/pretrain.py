@@ -32,6 +32,8 @@ from vidmae.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat,
 from vidmae.trainer import Trainer, train_to_end
 from vidmae.weights import load_weights, save_safetensors
 
+SAMPLING = ("sampling_rate", "target_fps", "decoder")  # of the data settings: what a user of the weights must know
+
 
 def main(run_path: str) -> int:
     """Train the run to its end, or until a signal asks to stop; the exit code (see `program.run_program`)."""
@@ -80,9 +82,10 @@ class Pretrainer(Trainer[PretrainConfig]):
         """Write the float32 weights under the released key names."""
         state = {name: tensor for name, tensor in self.engine.full_parameters() if self.ranks.is_main}
         if self.ranks.is_main:
-            model = self.config.model
+            model, data = self.config.model, to_dict(self.config.data)
             save_safetensors(state, self.run.weights, {"model": model.name, "step": str(self.step),
-                                                       "config": json.dumps(to_dict(model))})
+                                                       "config": json.dumps(to_dict(model)),
+                                                       "sampling": json.dumps({key: data[key] for key in SAMPLING})})
 
 
 def finish(run: RunFolder, config: PretrainConfig, plan: Plan, manifest: Manifest, log: AttemptLog) -> None:

@@ -21,7 +21,7 @@ ENCODER_SIZES = {  # width, blocks, attention heads
 }
 
 
-def num_kept(num_tokens: int, mask_ratio: float) -> int:
+def num_kept(num_tokens: int, mask_ratio: float, flag: str = "model.mask_ratio") -> int:
     """K, the tokens that stay visible.
 
     The product is truncated in floating point, as in the released training code: 1000 tokens at 0.9 keep 99, not 100.
@@ -29,6 +29,7 @@ def num_kept(num_tokens: int, mask_ratio: float) -> int:
     Args:
         num_tokens: L, tokens per clip.
         mask_ratio: Fraction removed, between 0 and 1, both excluded.
+        flag: What sets the ratio, for the message.
     Returns:
         int(L * (1 - mask_ratio)), at least 1 and less than L.
     Raises:
@@ -38,7 +39,7 @@ def num_kept(num_tokens: int, mask_ratio: float) -> int:
     if not 0 < mask_ratio < 1 or not 0 < kept < num_tokens:
         raise ValueError(
             f"mask_ratio {mask_ratio} keeps {kept} of {num_tokens} tokens; a model needs at least one kept and one "
-            f"removed: use a ratio above 0 and at most {max(0.0, 1 - 1 / num_tokens):.4g} (model.mask_ratio)")
+            f"removed: use a ratio above 0 and at most {max(0.0, 1 - 1 / num_tokens):.4g} ({flag})")
     return kept
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -143,6 +144,14 @@ def load_state(path: str | Path) -> State:
     if len(clean) != len(state):
         raise ValueError(f"{path} holds the same tensor under several names once prefixes are stripped")
     return clean
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The strings in the header of a `.safetensors` file; empty for other files, which have none."""
+    if Path(path).suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def load_into(

@@ -27,10 +27,12 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
     "submitit": {"jobs.launch"},
     "decord": {"vidmae.decode"},
-    "av": {"vidmae.decode"},
+    "av": {"vidmae.decode", "vidmae.encode"},
     "pandas": {"analysis"},
     "matplotlib": {"analysis"},
     "safetensors": {"vidmae.weights"},
+    "cv2": {"vidmae.vision"},
+    "skimage": {"vidmae.scores"},
     "sklearn": {"vidmae.probes"},
 }
 STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
@@ -38,7 +40,7 @@ STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes"
                "jobs.commands", "jobs.arrays"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest", "vidmae.labels", "vidmae.splits", "vidmae.shots",
                  "vidmae.shot_list", "vidmae.predictions", "vidmae.accuracy", "vidmae.views", "vidmae.features",
-                 "vidmae.probes", "vidmae.recordings", "vidmae.history"}
+                 "vidmae.probes", "vidmae.recordings", "vidmae.history", "vidmae.interpolate_config"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs
@@ -89,7 +91,7 @@ def test_heavy_libraries_have_one_import_site() -> None:
 
 
 def test_launchers_import_no_heavy_library_at_the_top() -> None:
-    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas", "sklearn")
+    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas", "sklearn", "cv2", "skimage")
     wrong = [f"{name} imports {target}" for name, tree in sources().items()
              if name.startswith(("jobs", "sweeps")) or name in PURE_OF_TORCH
              for target in imports(tree, top_level=True) if target.split(".")[0] in heavy]
@@ -153,3 +155,12 @@ def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, command: list[
         (programs / name).chmod(0o755)
     spent, out = cpu_seconds(args, folder, {**env, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"})
     assert out.startswith("#!/bin/bash") and spent < CPU_LIMIT_S
+
+
+def test_a_dry_run_of_an_interpolation_starts_at_once_and_without_torch(blocked: tuple[Path, dict[str, str]]) -> None:
+    folder, env = blocked
+    (folder / "say.pth").write_bytes(b"weights")
+    args = [str(ROOT / "jobs/interpolate.py"), "--weights", "say.pth", "--videos", "demo", "--out", "results", "--dry-run"]
+    spent, out = cpu_seconds(args, folder, env)
+    assert out.startswith("weights:") and spent < CPU_LIMIT_S
+    assert not (folder / "results").exists()

@@ -1,0 +1,295 @@
+"""Let a trained model fill in hidden parts of clips, and score it against baselines that need no training.
+
+    python jobs/interpolate.py --run s-1a2b3c4d --videos s --out results/s-center
+    python jobs/interpolate.py --weights say.pth --videos /data/walk.mp4 --mask center --ratio 0.5 --sampling-rate 4 \\
+        --frames --clips 3 --out results/walk
+    python jobs/interpolate.py --run s-1a2b3c4d --videos s --untrained --track 50 --out results/s-tracking
+    python jobs/interpolate.py --run s-1a2b3c4d --domains own=s other-child=a kinetics=kinetics-val --out results/domains
+
+VIDEOS is a folder, a video, a manifest (.csv) or the name of a data set. Of 16 frames, center hides 7 to 10 at ratio 0.25
+and 5 to 12 at 0.5; temporal hides the last frames. Scores are of the hidden pixels alone: scores.csv has a row per clip and
+method, methods.csv the means, differences.csv the model minus each baseline with 95 % intervals, each for all clips and for
+the thirds that move least, middling and most. --track renders scenes in which real textures move along known paths, and
+says where a completion shows them, and whether once: a cross-fade shows two ghosts. Standard output is the folder alone.
+The same command again does what is missing.
+
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 some clips could not be read, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jobs.catalogue import environment_catalogue, find_data
+from jobs.options import Parser, add_runs_dir
+from jobs.runs import find_run
+from vidmae.interpolate_config import InterpolateConfig
+from vidmae.layers import ConfigError, to_yaml
+from vidmae.manifest import EXTENSIONS, Check, build, content_hash, find_sources
+from vidmae.record import make_private_folder, read_json, write_atomic
+
+ROOT = Path(__file__).resolve().parent.parent
+PLAIN_EVERY_S, BAR_EVERY_S = 10.0, 0.5
+PICTURES = 3
+CHECK_LIMIT_S = 600.0  # for one file, as in jobs/prepare.py
+SHOWN = {"psnr_db": "PSNR dB", "ssim": "SSIM", "flow_error_px": "flow error px"}
+FORMS = (".2f", ".3f", ".2f")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(__doc__)
+    what = parser.add_argument_group("what")
+    model = what.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", metavar="RUN", help="a finished pretraining run: its id, the start of it, or its folder")
+    model.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors export or released .pth")
+    videos = what.add_mutually_exclusive_group(required=True)
+    videos.add_argument("--videos", metavar="VIDEOS", help="one set of videos")
+    videos.add_argument("--domains", nargs="+", metavar="NAME=VIDEOS", help="several, each with a name: tables say which")
+    what.add_argument("--mask", choices=("center", "temporal", "random", "tube"), default="center",
+                      help="what is hidden (default: %(default)s)")
+    what.add_argument("--ratio", type=float, default=0.25, help="share of the tokens that is hidden (default: %(default)s)")
+    what.add_argument("--sampling-rate", type=int, default=0, metavar="N",
+                      help="frame stride at 30 fps; the paper's pictures have 4 (default: that of training)")
+    what.add_argument("--per-video", type=int, default=1, metavar="N",
+                      help="clips of each video, evenly spread (default: %(default)s)")
+    what.add_argument("--untrained", action="store_true", help="score the model as it was before training, too")
+    what.add_argument("--track", type=int, default=0, metavar="N",
+                      help="tracking probe: N scenes of each path, real textures moved over real pictures (default: none)")
+    what.add_argument("--true-stats", action="store_true",
+                      help="a model with norm_pix_loss takes brightness and contrast from the hidden patches")
+    what.add_argument("--seed", type=int, default=0, help="of random and tube masks (default: %(default)s)")
+    what.add_argument("--set", action="append", default=[], metavar="model.KEY=VALUE",
+                      help="what a released file does not say, such as model.norm_pix_loss=true; may be repeated")
+    control = parser.add_argument_group("run control")
+    control.add_argument("--shard", default="0/1", metavar="I/N", help="do one of N parts of the clips, I from 0")
+    control.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: %(default)s")
+    control.add_argument("--decoder", choices=("decord", "pyav"), default="", help="default: that of training, or decord")
+    control.add_argument("--workers", type=int, default=1, metavar="N",
+                         help="processes that read videos (default: %(default)s)")
+    control.add_argument("--dry-run", action="store_true", help="print the configuration; write nothing")
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the results go")
+    out.add_argument("--frames", action="store_true",
+                     help="write pictures and videos of completions; they show the footage, which may be private")
+    out.add_argument("--clips", type=int, metavar="N", help=f"with --frames: of how many clips (default: {PICTURES})")
+    out.add_argument("--show-names", action="store_true", help="write the files' paths into scores.csv; they may be private")
+    out.add_argument("--json", action="store_true", help="print result.json instead of the folder")
+    add_runs_dir(out)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        return run(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on with the parts that are missing", file=sys.stderr)
+        return 130
+
+
+def run(args: argparse.Namespace) -> int:
+    """Resolve, start the program, show its progress and the tables."""
+    console = Console(stderr=True)
+    out = args.out.absolute()
+    config = resolve(args, out, console)
+    if args.dry_run:
+        print(to_yaml(config), end="")
+        return 0
+    prepare_folder(out, config)
+    code = fill_in(out, args.shard, console)
+    record = read_json(out / "result.json")
+    if code not in (0, 3):
+        return code
+    if record is None:
+        console.print(f"shard {args.shard} is done; the tables are made when all are")
+    else:
+        show(record, console)
+    print(json.dumps(record) if args.json else out, flush=True)
+    return code
+
+
+def resolve(args: argparse.Namespace, out: Path, console: Console) -> InterpolateConfig:
+    """The configuration: names are looked up, folders and files of videos get a manifest in the folder of the results.
+
+    Raises:
+        ConfigError: Something that was named does not exist, or a value is out of range.
+    """
+    weights = find_run(args.run, args.runs_dir).path if args.run else args.weights.absolute()
+    file = weights / "weights.safetensors" if args.run else weights
+    if not file.is_file():
+        raise ConfigError(f"the run {weights} has no weights.safetensors: it is not finished (python jobs/status.py "
+                          f"{args.run})" if args.run else f"--weights {file} does not exist; give a .safetensors or .pth")
+    if args.clips is not None and not args.frames:
+        raise ConfigError(f"--clips {args.clips} says of how many clips pictures are written; add --frames to write them")
+    named = dict(_named(item) for item in args.domains) if args.domains else {"videos": args.videos}
+    if args.domains and len(named) != len(args.domains):
+        raise ConfigError(f"--domains {' '.join(args.domains)} has a name twice")
+    return InterpolateConfig(
+        weights=str(weights), weights_content=content_hash(file), settings=tuple(args.set),
+        videos={name: str(find_manifest(given, name, out, console, args)) for name, given in named.items()},
+        mask=args.mask, ratio=args.ratio, seed=args.seed, sampling_rate=args.sampling_rate, per_video=args.per_video,
+        untrained=args.untrained, true_stats=args.true_stats, track=args.track, pictures=_pictures(args),
+        names=args.show_names, decoder=args.decoder, device=args.device, workers=args.workers)
+
+
+def find_manifest(given: str, name: str, out: Path, console: Console, args: argparse.Namespace) -> Path:
+    """The manifest of a set of videos; of a folder or a file it is made."""
+    path = Path(given).expanduser()
+    if not (path.is_dir() or path.suffix.lower() in EXTENSIONS):
+        return find_data(given, given, environment_catalogue()).manifest
+    made = out / f"videos-{name}.csv"
+    if args.dry_run:
+        return made
+    make_private_folder(out)
+    sources = find_sources(path)
+    with progress(console, "files") as tell:
+        summary, _ = build(sources, made, Check(args.decoder or "decord", True), workers=args.workers,
+                           time_limit_s=CHECK_LIMIT_S, progress=tell)
+    if summary.unreadable:
+        console.print(f"{summary.unreadable} of {len(sources)} files cannot be read and are left out; "
+                      f"{made.stem}.unreadable.csv says why", style="yellow", highlight=False)
+    if not summary.videos:
+        raise ConfigError(f"--videos {given}: not one of {len(sources)} files can be read (videos-{name}.unreadable.csv)")
+    return made
+
+
+def prepare_folder(out: Path, config: InterpolateConfig) -> None:
+    """Write config.yaml.
+
+    Raises:
+        ConfigError: The folder holds the results of another configuration.
+    """
+    make_private_folder(out)
+    text, path = to_yaml(config), out / "config.yaml"
+    if path.is_file() and path.read_text() != text:
+        mine, theirs = text.splitlines(), path.read_text().splitlines()
+        raise ConfigError(f"{out} holds the results of another configuration (now {_first(mine, theirs)}, there "
+                          f"{_first(theirs, mine)}); choose another --out")
+    write_atomic(path, text.encode())
+
+
+def fill_in(out: Path, shard: str, console: Console) -> int:
+    """Run the program in a process of its own and show how far it is; its exit code."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-m", "vidmae.interpolate", str(out), "--shard", shard, "--say-every-s", str(BAR_EVERY_S)]
+    with (subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process,
+          progress(console, "clips") as tell):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if match := re.match(r"(\d+)/(\d+) (?:clips|scenes)", line):
+                    tell(int(match[1]), int(match[2]))
+                else:
+                    console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode
+
+
+@contextmanager
+def progress(console: Console, what: str) -> Iterator[Any]:
+    """A function that is told how many are done of how many: a bar on a terminal, else a line now and then."""
+    if console.is_terminal:
+        with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > PLAIN_EVERY_S:
+            last = time.monotonic()
+            print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
+
+    yield line
+
+
+def show(record: dict[str, Any], console: Console) -> None:
+    """The means of all clips, the model against each method, and what was left out."""
+    table = Table(title=f"{record['mask']} {record['ratio']:g}, {record['clips']} clips of {record['clip_s']:.2f} s")
+    for name in ("domain", "method"):
+        table.add_column(name)
+    for title in (*SHOWN.values(), "model is better by dB"):
+        table.add_column(title, justify="right")
+    for row in record["methods"]:
+        if row["motion"] == "all":
+            numbers = [f"{row[key]:{form}}" for key, form in zip(SHOWN, FORMS, strict=True)]
+            table.add_row(row["domain"], row["method"], *numbers, _margin(record["differences"], row))
+    console.print(table)
+    if record["tracking"]:
+        show_tracking(record["tracking"], console)
+    for name, count in record["short_videos"].items():
+        if count:
+            console.print(f"{name}: {count} videos are shorter than a clip ({record['clip_s']:.2f} s) and were left out "
+                          "(a smaller --sampling-rate takes shorter ones)", style="yellow", highlight=False)
+    for reason, count in record["unreadable"].items():
+        console.print(f"{count} clips could not be read: {reason}", style="yellow", highlight=False, markup=False)
+
+
+def show_tracking(rows: list[dict[str, Any]], console: Console) -> None:
+    """Where the objects of the tracking probe are, and whether each is there once."""
+    table = Table(title=f"tracking, {rows[0]['scenes']} scenes of each path")
+    for name in ("mask", "path", "method"):
+        table.add_column(name)
+    for name in ("error px", "places found", "found once %"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        interval = "" if row["ci_low"] is None else f" [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
+        table.add_row(row["mask"], row["path"], row["method"], f"{row['error_px']:.1f}{interval}", f"{row['objects']:.2f}",
+                      f"{row['one_object_pct']:.0f}")
+    console.print(table)
+
+
+def _margin(differences: list[dict[str, Any]], row: dict[str, Any]) -> str:
+    """By how much PSNR of the model is above a method's, with the interval where there is one."""
+    found = next((d for d in differences if (d["domain"], d["motion"], d["baseline"], d["score"])
+                  == (row["domain"], "all", row["method"], "psnr_db")), None)
+    if found is None:
+        return ""
+    interval = "" if found["ci_low"] is None else f" [{found['ci_low']:.2f}, {found['ci_high']:.2f}]"
+    return f"{found['difference']:.2f}{interval}"
+
+
+def _pictures(args: argparse.Namespace) -> int:
+    if not args.frames:
+        return 0
+    return PICTURES if args.clips is None else args.clips
+
+
+def _named(item: str) -> tuple[str, str]:
+    name, eq, given = item.partition("=")
+    if not eq or not given or not re.fullmatch(r"[\w.-]+", name):
+        raise ConfigError(f"--domains {item!r} is not NAME=VIDEOS, with letters, digits, dot and dash in the name")
+    return name, given
+
+
+def _first(lines: list[str], others: list[str]) -> str:
+    return next((line.strip() for line in lines if line not in others), "nothing")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

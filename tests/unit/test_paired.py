@@ -1,0 +1,55 @@
+"""Paired differences and their intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vidmae.paired import motion_thirds, paired_difference
+
+
+def test_mean_and_interval_of_independent_clips_are_those_of_the_t_test():
+    rng = np.random.default_rng(0)
+    model, baseline = rng.normal(21, 3, 200), rng.normal(20, 3, 200)
+    found = paired_difference(model, baseline, np.arange(200))
+    expected = stats.ttest_rel(model, baseline).confidence_interval(0.95)
+    assert found.mean == pytest.approx((model - baseline).mean(), rel=1e-12)
+    assert found.low == pytest.approx(expected.low, abs=0.06) and found.high == pytest.approx(expected.high, abs=0.06)
+    assert (found.clips, found.recordings) == (200, 200)
+
+
+def test_clips_of_one_recording_count_once():
+    rng = np.random.default_rng(1)
+    each = rng.normal(0, 1, 40)
+    clips = np.repeat(each, 25)
+    alone = paired_difference(each, np.zeros(40), np.arange(40))
+    many = paired_difference(clips, np.zeros(1000), np.repeat(np.arange(40), 25))
+    assert (many.mean, many.low, many.high) == pytest.approx((alone.mean, alone.low, alone.high))
+    assert (many.clips, many.recordings) == (1000, 40)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(2)
+    held = 0
+    for seed in range(200):
+        found = paired_difference(rng.normal(0.3, 1, 40), np.zeros(40), np.arange(40), seed=seed)
+        held += found.low <= 0.3 <= found.high
+    assert 180 <= held <= 198  # 95 % of 200, percentile intervals of 40 being a little short
+
+
+def test_few_clips_claim_no_interval():
+    one = paired_difference(np.array([2.0, 4.0]), np.zeros(2), np.array(["a", "a"]))
+    assert one.mean == 3 and np.isnan(one.low) and np.isnan(one.high)
+    same = paired_difference(np.full(5, 2.0), np.zeros(5), np.arange(5))
+    assert (same.low, same.high) == (2, 2)
+    with pytest.raises(ValueError, match="1 of them not finite"):
+        paired_difference(np.array([1.0, np.inf]), np.zeros(2), np.arange(2))
+    with pytest.raises(ValueError, match="0 differences"):
+        paired_difference(np.zeros(0), np.zeros(0), np.zeros(0))
+
+
+def test_thirds_by_motion():
+    thirds = motion_thirds(np.arange(9.0)[::-1])
+    assert thirds.tolist() == ["moving"] * 3 + ["middle"] * 3 + ["still"] * 3
+    assert set(motion_thirds(np.zeros(5)).tolist()) == {"still"}

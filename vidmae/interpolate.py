@@ -1,0 +1,193 @@
+"""Fill in the hidden part of clips and score it: `python -m vidmae.interpolate OUT [--shard I/N]` on every rank.
+
+OUT/config.yaml says what is asked for (interpolate_config.py), interpolate_table.py what is written. The clips are dealt out
+to N shards times the ranks of each; a part that is done already is not done again, and whoever finishes the last part makes
+the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from vidmae import dist, tracking_probe
+from vidmae.interpolate_config import InterpolateConfig
+from vidmae.interpolate_table import (
+    COLUMNS,
+    DIFFERENCE_COLUMNS,
+    METHOD_COLUMNS,
+    Row,
+    differences_table,
+    methods_table,
+    read_csv,
+    write_csv,
+)
+from vidmae.interpolation import Interpolation
+from vidmae.layers import load
+from vidmae.record import SCHEMA, job_id, make_private_folder, read_json, write_json
+from vidmae.scenes import PATHS
+from vidmae.windows import read_windows
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE = 0, 1, 2, 3
+
+
+def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> None:
+    """Fill in every clip of one part and write its rows."""
+    path = part_path(out, part, parts)
+    if path.exists():
+        say(f"part {part + 1} of {parts} was done before")
+        return
+    clips, rows, unreadable = work.clips[part::parts], list[Row](), Counter[str]()
+    pictures = make_private_folder(out / "pictures") if work.config.pictures else out
+    outcomes = read_windows(work.spec, [clip.place for clip in clips], workers=work.config.workers,
+                            limit_s=work.config.read_limit_s)
+    for done, outcome in enumerate(outcomes, 1):
+        if outcome.value is None:
+            unreadable[outcome.reason or "unknown"] += 1
+        else:
+            rows += work.rows(clips[outcome.index], outcome.value, pictures)
+        say(f"{done}/{len(clips)} clips")
+    order = {name: i for i, name in enumerate(work.config.videos)}
+    rows.sort(key=lambda row: (order[row["domain"]], row["row"], row["clip"]))
+    make_private_folder(path.parent)
+    if work.config.track:
+        write_csv(tracking_path(path), work.track(part, parts, pictures, say), tracking_probe.COLUMNS)
+    write_json(path.with_suffix(".json"), {"unreadable": dict(unreadable)})
+    write_csv(path, rows, _columns(work.config))
+
+
+def merge(work: Interpolation, out: Path, parts: int) -> bool:
+    """Make the tables once every part is there; whether it was."""
+    paths = [part_path(out, part, parts) for part in range(parts)]
+    if not all(path.exists() for path in paths):
+        return False
+    order = {name: i for i, name in enumerate(work.config.videos)}
+    rows = sorted((row for path in paths for row in read_csv(path)),
+                  key=lambda row: (order[row["domain"]], int(row["row"]), int(row["clip"])))
+    unreadable: Counter[str] = sum((Counter((read_json(path.with_suffix(".json")) or {})["unreadable"]) for path in paths),
+                                   Counter())
+    if not rows:
+        raise ValueError(f"not one clip could be read: {'; '.join(f'{n} x {why}' for why, n in unreadable.items())}")
+    methods, differences = methods_table(rows), differences_table(rows)
+    write_csv(out / "scores.csv", rows, _columns(work.config))
+    write_csv(out / "methods.csv", methods, METHOD_COLUMNS)
+    write_csv(out / "differences.csv", differences, DIFFERENCE_COLUMNS)
+    tracking = [row for path in paths for row in read_csv(tracking_path(path))] if work.config.track else []
+    tracking.sort(key=lambda row: (int(row["scene"]), PATHS.index(row["path"])))
+    tracked = tracking_probe.summary(tracking)
+    if tracking:
+        write_csv(out / "tracking.csv", tracking, tracking_probe.COLUMNS)
+        write_csv(out / "tracking_summary.csv", tracked, tracking_probe.SUMMARY_COLUMNS)
+    spec, config = work.spec, work.config
+    write_json(out / "result.json", {
+        "schema": SCHEMA, "kind": "interpolate", "model": work.shape.name, "weights_content": config.weights_content,
+        "sizes_from": work.trained.origin, "mask": config.mask, "ratio": config.ratio, "num_frames": spec.num_frames,
+        "sampling_rate": spec.sampling_rate, "clip_fps": spec.target_fps / spec.sampling_rate, "clip_s": spec.seconds,
+        "true_stats": config.true_stats, "clips": len({(r["domain"], r["row"], r["clip"]) for r in rows}),
+        "short_videos": work.short, "unreadable": dict(unreadable), "methods": methods,
+        "differences": _without_nan(differences), "tracking": _without_nan(tracked), "job_id": job_id(),
+        "finished": time.time()})
+    return True
+
+
+def part_path(out: Path, part: int, parts: int) -> Path:
+    """The rows of one part."""
+    return out / "parts" / f"of_{parts:04d}" / f"{part:04d}.csv"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do this rank's part of this shard; 0 done, 1 failed, 2 cannot be done as asked, 3 some clips could not be read."""
+    parser = argparse.ArgumentParser(prog="python -m vidmae.interpolate", description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--shard", type=parse_shard, default=(0, 1))
+    parser.add_argument("--say-every-s", type=float, default=10.0)
+    args = parser.parse_args(argv)
+    try:
+        return interpolate(args.out, *args.shard, say_every_s=args.say_every_s)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return EXIT_USAGE
+    except Exception:
+        traceback.print_exc()
+        return EXIT_FAILED
+    finally:
+        dist.close()
+
+
+def interpolate(out: Path, shard: int, shards: int, *, say_every_s: float) -> int:
+    """Do this rank's part of one shard, and the tables where it was the last."""
+    result = out / "result.json"
+    if not result.exists():
+        config = load(InterpolateConfig, out / "config.yaml")
+        ranks = dist.init(config.device)
+        work = Interpolation(config, ranks.device)
+        parts = shards * ranks.world_size
+        say = _Plain(say_every_s if ranks.is_main else None)
+        say(describe(work), now=True)
+        do_part(work, out, shard * ranks.world_size + ranks.rank, parts, say)
+        ranks.barrier()
+        if ranks.is_main and not merge(work, out, parts):
+            return EXIT_OK  # other shards are at work
+        ranks.barrier()
+    record = read_json(result) or {}
+    return EXIT_INCOMPLETE if record.get("unreadable") else EXIT_OK
+
+
+def describe(work: Interpolation) -> str:
+    """What is about to be done, in one line."""
+    spec, config = work.spec, work.config
+    whose = "asked for" if config.sampling_rate else "that of training" if work.trained.data else "the paper's in training"
+    short = sum(work.short.values())
+    return (f"{work.shape.name}, sizes from {work.trained.origin}; {config.mask} mask, ratio {config.ratio:g}; "
+            f"{spec.num_frames} frames at sampling rate {spec.sampling_rate} ({whose}) = {spec.seconds:.2f} s; "
+            f"{len(work.clips)} clips" + (f"; {short} videos are shorter than a clip and left out" if short else ""))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`I/N` as numbers, I from 0.
+
+    Raises:
+        argparse.ArgumentTypeError: It has another form.
+    """
+    first, _, second = text.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and int(first) < int(second)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 0 to N - 1, such as 0/4")
+    return int(first), int(second)
+
+
+class _Plain:
+    """Lines on standard output, those of progress not too often; None keeps silent."""
+
+    def __init__(self, every_s: float | None) -> None:
+        self._every_s, self._last = every_s, float("-inf")
+
+    def __call__(self, text: str, *, now: bool = False) -> None:
+        if self._every_s is None:
+            return
+        done, _, total = text.split()[0].partition("/")
+        if now or done == total or not total or time.monotonic() - self._last >= self._every_s:
+            self._last = time.monotonic()
+            print(text, flush=True)
+
+
+def tracking_path(part: Path) -> Path:
+    """The rows of the tracking probe beside those of a part."""
+    return part.with_suffix(".tracking.csv")
+
+
+def _without_nan(rows: list[Row]) -> list[Row]:
+    """JSON has no NaN: an interval that there is not is null."""
+    return [{key: None if value != value else value for key, value in row.items()} for row in rows]
+
+
+def _columns(config: InterpolateConfig) -> tuple[str, ...]:
+    return (*COLUMNS, "path") if config.names else COLUMNS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The tables of an interpolation: one row per clip and method, and what they come to. No torch.
+
+    OUT/                      0700
+      config.yaml             what was asked for
+      videos-NAME.csv         manifest of a folder or file that had none (the one place with file names)
+      parts/of_0004/0001.csv  rows of one part of the clips; 0001.json: how many could not be read, and why
+      scores.csv              all rows: domain, row (of the manifest, from 1), clip, content, method, motion_px, scores
+      methods.csv             mean of every score per domain, third of motion, method
+      differences.csv         model minus each baseline, paired, with 95 % intervals over recordings
+      tracking.csv            with --track: place and number of the objects of each scene; tracking_summary.csv has the means
+      pictures/               only where asked for: NAME-row00012-0.png (three rows), .mp4 (side by side)
+      result.json             exists exactly when all parts are done
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidmae.paired import THIRDS, motion_thirds, paired_difference
+from vidmae.record import write_atomic
+from vidmae.scores import MORE_IS_BETTER, SCORES
+
+MODEL = "model"
+KEYS = ("domain", "row", "clip", "content", "method", "motion_px")
+COLUMNS = (*KEYS, *SCORES)
+ALL = "all"
+Row = dict[str, Any]
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write named columns atomically, readable by the owner alone; numbers with seven digits, NaN as nothing."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(row[key]) for key in columns} for row in rows)
+    write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Rows as `write_csv` wrote them; scores and motion are numbers."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return [{key: float(value) if key in SCORES or key == "motion_px" else value for key, value in row.items()}
+                for row in csv.DictReader(file)]
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.7g}"
+    return value
+
+
+def methods_table(rows: Sequence[Row]) -> list[Row]:
+    """The mean of every score, each recording counting once."""
+    table = []
+    for domain, third, part in _parts(rows):
+        for method in dict.fromkeys(row["method"] for row in part):
+            chosen = [row for row in part if row["method"] == method]
+            _, which = np.unique([row["content"] for row in chosen], return_inverse=True)
+            means = {name: _mean_of_means(np.array([row[name] for row in chosen]), which) for name in ("motion_px", *SCORES)}
+            table.append({"domain": domain, "motion": third, "method": method, "clips": len(chosen),
+                          "recordings": int(which.max()) + 1, **means})
+    return table
+
+
+METHOD_COLUMNS = ("domain", "motion", "method", "clips", "recordings", "motion_px", *SCORES)
+DIFFERENCE_COLUMNS = ("domain", "motion", "baseline", "score", "difference", "ci_low", "ci_high", "better_pct", "clips",
+                      "recordings")
+
+
+def differences_table(rows: Sequence[Row]) -> list[Row]:
+    """Model minus each baseline on the same clips; `better_pct` is the share of clips on which the model is better."""
+    table = []
+    for domain, third, part in _parts(rows):
+        by_method = {method: {(r["content"], r["row"], r["clip"]): r for r in part if r["method"] == method}
+                     for method in dict.fromkeys(row["method"] for row in part)}
+        model = by_method.pop(MODEL, {})
+        for name, other in by_method.items():
+            clips = [key for key in model if key in other]
+            for score in SCORES:
+                mine, theirs = (np.array([rows_of[key][score] for key in clips]) for rows_of in (model, other))
+                found = paired_difference(mine, theirs, np.array([key[0] for key in clips]))
+                better = mine > theirs if score in MORE_IS_BETTER else mine < theirs
+                table.append({"domain": domain, "motion": third, "baseline": name, "score": score,
+                              "difference": found.mean, "ci_low": found.low, "ci_high": found.high,
+                              "better_pct": 100 * float(better.mean()), "clips": found.clips,
+                              "recordings": found.recordings})
+    return table
+
+
+def _parts(rows: Sequence[Row]) -> Iterable[tuple[str, str, list[Row]]]:
+    """Domain, third of motion, rows: all rows of each domain, then each third that is not empty."""
+    for domain in dict.fromkeys(row["domain"] for row in rows):
+        chosen = [row for row in rows if row["domain"] == domain]
+        yield domain, ALL, chosen
+        clips = {(row["content"], row["row"], row["clip"]): row["motion_px"] for row in chosen}
+        third = dict(zip(clips, motion_thirds(np.array(list(clips.values()))).tolist(), strict=True))
+        for name in THIRDS:
+            part = [row for row in chosen if third[row["content"], row["row"], row["clip"]] == name]
+            if part and len(clips) >= len(THIRDS):
+                yield domain, name, part
+
+
+def _mean_of_means(values: np.ndarray, which: np.ndarray) -> float:
+    return float((np.bincount(which, weights=values) / np.bincount(which)).mean())

@@ -1,0 +1,155 @@
+"""What an interpolation works with: a trained model, a mask, the clips of one or several sets of videos, scenes to track in.
+
+`interpolate.py` deals the clips out and writes the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidmae import tracking_probe
+from vidmae.baselines import Filler, applicable, model_filler
+from vidmae.config import DataConfig
+from vidmae.encode import write_mp4
+from vidmae.interpolate_config import InterpolateConfig
+from vidmae.interpolate_table import MODEL, Row
+from vidmae.manifest import COLUMNS as MANIFEST_COLUMNS
+from vidmae.manifest import Manifest, read_rows
+from vidmae.masking import Mask, make_mask, removed_pixels
+from vidmae.pictures import save_png, side_by_side, strip
+from vidmae.scores import Judge
+from vidmae.trained import Trained, load_trained, untrained
+from vidmae.windows import WindowSpec, places, read_windows, spread_windows
+
+BANK = 12  # clips that scenes are made of
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of one domain: where it is, and what its rows say of it."""
+
+    domain: str
+    place: tuple[str, float, float]
+    row: int
+    number: int
+    content: str
+    picture: bool
+
+
+class Interpolation:
+    """A model, a mask and the clips that are to be filled in.
+
+    Args:
+        config: What is asked for.
+        device: Where the model computes.
+    Attributes:
+        spec: What a clip is.
+        clips: All clips of all domains.
+        short: Videos of each domain that are shorter than a clip, left out.
+    Raises:
+        ValueError: The model cannot fill in, no video is long enough, or the mask hides nothing or everything.
+    """
+
+    def __init__(self, config: InterpolateConfig, device: torch.device) -> None:
+        self.config = config
+        self.trained = trained = load_trained(config.weights, config.settings, device=device)
+        self.shape = trained.model.shape
+        if trained.config.norm_pix_loss and not config.true_stats:
+            raise ValueError("this model fills in normalised patches (model.norm_pix_loss): it says nothing of their "
+                             "brightness and contrast; --true-stats takes both from the hidden patches, which flatters it")
+        self._mask("", 0)
+        if config.track:
+            tracking_probe.hidden_by(config.mask, config.ratio, self.shape)
+        self.spec = window_spec(config, trained)
+        self.fillers: dict[str, Filler] = {MODEL: model_filler(trained.model, device)}
+        if config.untrained:
+            self.fillers["untrained"] = model_filler(untrained(trained.config, config.seed).to(device), device)
+        self.short: dict[str, int] = {}
+        self.clips = [clip for name, path in config.videos.items() for clip in self._clips(name, Path(path))]
+
+    def _clips(self, domain: str, path: Path) -> list[Clip]:
+        manifest, contents = Manifest.read(path), _contents(path)
+        windows, self.short[domain] = spread_windows(manifest, self.spec, self.config.per_video)
+        shown = _spread(len(windows), self.config.pictures)
+        return [Clip(domain, place, w.row, w.number, contents[w.row], i in shown)
+                for i, (w, place) in enumerate(zip(windows, places(manifest, windows), strict=True))]
+
+    def _mask(self, content: str, number: int) -> Mask:
+        """The mask of one clip: a function of the seed and of what the clip is, not of where it stands."""
+        words = f"{self.config.seed} {content} {number}".encode()
+        seed = int.from_bytes(hashlib.blake2b(words, digest_size=7).digest(), "big")
+        return make_mask(self.config.mask, self.shape, self.config.ratio, 1, generator=torch.Generator().manual_seed(seed))
+
+    def rows(self, clip: Clip, pixels: np.ndarray, pictures: Path) -> list[Row]:
+        """Fill in one clip by the model and by every baseline that its mask allows: a row of scores each."""
+        hidden = removed_pixels(self._mask(clip.content, clip.number), self.shape)[0].numpy()
+        judge = Judge(pixels, hidden, (self.shape.t_patch_size, self.shape.patch_size))
+        rows = []
+        for method, fill in {**self.fillers, **applicable(hidden)}.items():
+            filled = fill(pixels, hidden)
+            name = {"path": clip.place[0]} if self.config.names else {}
+            rows.append({"domain": clip.domain, "row": clip.row + 1, "clip": clip.number, "content": clip.content,
+                         "method": method, "motion_px": judge.motion_px, **vars(judge.score(filled)), **name})
+            if clip.picture and method == MODEL:
+                self.draw(pictures / f"{clip.domain}-row{clip.row + 1:05d}-{clip.number}", pixels, hidden, filled)
+        return rows
+
+    def draw(self, stem: Path, pixels: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> None:
+        """Write a completion as three rows (.png) and side by side (.mp4)."""
+        save_png(strip(pixels, hidden, filled), stem.with_suffix(".png"))
+        write_mp4(side_by_side(pixels, hidden, filled), stem.with_suffix(".mp4"),
+                  self.spec.target_fps / self.spec.sampling_rate)
+
+    def bank(self) -> list[np.ndarray]:
+        """First frames of some clips, evenly spread: what scenes are made of.
+
+        Raises:
+            ValueError: None of them can be read.
+        """
+        some = [self.clips[i].place for i in sorted(_spread(len(self.clips), BANK))]
+        read = read_windows(self.spec, some, workers=self.config.workers, limit_s=self.config.read_limit_s)
+        frames = {outcome.index: outcome.value[0] for outcome in read if outcome.value is not None}
+        if not frames:
+            raise ValueError("not one clip can be read to make scenes of (--track)")
+        return [frames[i] for i in sorted(frames)]
+
+    def track(self, part: int, parts: int, pictures: Path, say: Any) -> list[Row]:
+        """Rows of one part of the scenes of the tracking probe."""
+        scenes, rows = tracking_probe.scenes_of(self.config.track)[part::parts], list[Row]()
+        if not scenes:
+            return rows
+        bank = self.bank()
+        frames = tracking_probe.whole_hidden(tracking_probe.hidden_by(self.config.mask, self.config.ratio, self.shape))
+        for done, (number, path) in enumerate(scenes, 1):
+            scene = tracking_probe.scene_of(number, path, bank, self.spec.num_frames, frames)
+            for name, hidden in tracking_probe.masks(scene, self.config.mask, self.config.ratio, self.shape):
+                for method, filled, found in tracking_probe.scene_rows(scene, number, name, hidden, frames, self.fillers):
+                    rows += found
+                    if method == MODEL and number == 0 and self.config.pictures:
+                        self.draw(pictures / f"scene-{path}-{name}", scene.clip, hidden, filled)
+            say(f"{done}/{len(scenes)} scenes")
+        return rows
+
+
+def window_spec(config: InterpolateConfig, trained: Trained) -> WindowSpec:
+    """What a clip is: the model's size, and the frame stride that is asked for or that of training."""
+    data = trained.data or DataConfig()
+    return WindowSpec(num_frames=trained.config.num_frames, sampling_rate=config.sampling_rate or data.sampling_rate,
+                      target_fps=data.target_fps, img_size=trained.config.img_size, backend=config.decoder or data.decoder)
+
+
+def _contents(manifest: Path) -> list[str]:
+    """Content hash of every row."""
+    place = MANIFEST_COLUMNS.index("content")
+    return [row[place] for row in read_rows(manifest)[1]]
+
+
+def _spread(count: int, wanted: int) -> set[int]:
+    """`wanted` of `count` numbers, evenly spread."""
+    return {(2 * i + 1) * count // (2 * wanted) for i in range(wanted)} if wanted < count else set(range(count))

@@ -1,0 +1,102 @@
+"""The only import of OpenCV: optical flow, warping, template matching, pasting at fractions of a pixel.
+
+Coordinates are (x, y) in px, x to the right and y down; a pixel's centre has whole numbers. Letters: H W px.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def grey(frame: np.ndarray) -> np.ndarray:
+    """Luma of a frame, uint8 [H, W], from float [H, W, 3] in 0..1."""
+    import cv2
+
+    cv2.setNumThreads(1)  # the same numbers on every machine, and ranks that do not fight for cores
+    return cv2.cvtColor((np.clip(frame, 0, 1) * 255).round().astype(np.uint8), cv2.COLOR_RGB2GRAY)
+
+
+def dense_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Where every pixel of `first` is in `second`.
+
+    Args:
+        first, second: uint8 [H, W], see `grey`.
+    Returns:
+        float32 [H, W, 2], displacement (x, y) in px: `first[y, x]` looks like `second[y + dy, x + dx]`.
+    Source: Kroeger et al. 2016, dense inverse search (arXiv 1603.03590); OpenCV's medium preset.
+    """
+    import cv2
+
+    method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return np.asarray(method.calc(first, second, None), dtype=np.float32)
+
+
+def warp(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Fetch each pixel from where the flow points to: bilinear, the border repeated; float32, the size of `frame`."""
+    import cv2
+
+    height, width = flow.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return np.asarray(cv2.remap(frame.astype(np.float32), x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR,
+                                borderMode=cv2.BORDER_REPLICATE))
+
+
+def between(first: np.ndarray, second: np.ndarray, when: float) -> np.ndarray:
+    """A frame between two others along their optical flow.
+
+    Args:
+        first, second: float [H, W, 3] in 0..1.
+        when: 0 is the first, 1 the second.
+    Returns:
+        float32 [H, W, 3].
+    Source: Jiang et al. 2018, Super SloMo (arXiv 1712.00080) eq. 1 (without visibility) and 4, with DIS for the flow.
+    """
+    there, back = dense_flow(grey(first), grey(second)), dense_flow(grey(second), grey(first))
+    to_first = -(1 - when) * when * there + when**2 * back
+    to_second = (1 - when) ** 2 * there - when * (1 - when) * back
+    return (1 - when) * warp(first, to_first) + when * warp(second, to_second)
+
+
+def beyond(before: np.ndarray, last: np.ndarray, frames: float) -> np.ndarray:
+    """A frame some time after `last`, or before where `frames` is counted backwards: the motion goes on as it was.
+
+    Args:
+        before, last: float [H, W, 3] in 0..1, neighbours in time.
+        frames: How far beyond `last`, in distances of the two.
+    """
+    return warp(last, frames * dense_flow(grey(last), grey(before)))
+
+
+def correlate(picture: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """Sum of the products of a template with every place of a picture.
+
+    Args:
+        picture: float [H, W] or [H, W, 3].
+        template: float [h, w] or [h, w, 3].
+    Returns:
+        float32 [H - h + 1, W - w + 1], over all colours.
+    """
+    import cv2
+
+    return np.asarray(cv2.matchTemplate(picture.astype(np.float32), template.astype(np.float32), cv2.TM_CCORR))
+
+
+def peak_at(values: np.ndarray, y: int, x: int) -> tuple[float, float]:
+    """The place (x, y) of a peak to a fraction of a pixel: a parabola through it and its neighbours, per axis."""
+    def offset(before: float, here: float, after: float) -> float:
+        bend = before - 2 * here + after
+        return 0.0 if bend >= 0 else float(np.clip((before - after) / (2 * bend), -0.5, 0.5))
+
+    height, width = values.shape
+    dx = offset(values[y, x - 1], values[y, x], values[y, x + 1]) if 0 < x < width - 1 else 0.0
+    dy = offset(values[y - 1, x], values[y, x], values[y + 1, x]) if 0 < y < height - 1 else 0.0
+    return x + dx, y + dy
+
+
+def shifted(picture: np.ndarray, size: tuple[int, int], x: float, y: float) -> np.ndarray:
+    """A picture laid on an empty one of `size` (H, W), its top left pixel at (x, y): bilinear, 0 elsewhere."""
+    import cv2
+
+    move = np.array([[1, 0, x], [0, 1, y]], dtype=np.float64)
+    return np.asarray(cv2.warpAffine(picture.astype(np.float32), move, size[::-1], flags=cv2.INTER_LINEAR,
+                                     borderMode=cv2.BORDER_CONSTANT, borderValue=0))
