@@ -53,13 +53,12 @@ from analysis.options import Parser
 from analysis.published import Version, read_published
 from analysis.scan import KnownRecords, scan, without_garbage_collection
 from analysis.subset import Subset, on_subset, read_subset
-from analysis.tables import Table, csv_text, to_console, to_csv, to_latex, to_markdown
+from analysis.tables import WIDEST, Table, csv_text, to_console, to_csv, to_latex, to_markdown
 from vidmae.record import make_private_folder, write_atomic
 
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 RUNS = Path("runs")
 CACHE = ".known-results.json"  # in the folder of the tables
-WIDEST = 10_000  # characters
 MOST_ROWS = 200  # of a table on the console; its files have all
 
 

@@ -24,6 +24,7 @@ from analysis.stats import Estimate
 
 METRICS = ("top-1", "top-5")
 MISSING = "--"
+WIDEST = 10_000  # characters, of a console table: never cut, a terminal that is too narrow wraps it
 UNIT = "Accuracy in %."
 INTERVAL = ("Mean ± half of the 95 % confidence interval over seeds (Student t); in brackets the number of seeds. Of one "
             "seed no interval is claimed.")
