@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from vidmae.record import RunFolder, signature
 
 KIND = "pretrain"
 NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm", "/run")
+Setting = tuple[Site, ClusterProfile, dict[str, str], slurm.Partition | None]  # what `read_profile` finds
 SLURM_ONLY = ("partition", "account", "qos", "constraint", "exclude", "nodelist", "dependency")
 
 
@@ -107,8 +109,7 @@ def choose_place(args: argparse.Namespace) -> Place:
     return Place("local", f"no Slurm here: {problem}")
 
 
-def read_profile(args: argparse.Namespace, place: Place,
-                 ) -> tuple[Site, ClusterProfile, dict[str, str], slurm.Partition | None]:
+def read_profile(args: argparse.Namespace, place: Place) -> Setting:
     """The site, its profile with the resource flags over it, the origin of each value, and what Slurm says of the partition.
 
     Raises:
@@ -130,20 +131,53 @@ def resolve(args: argparse.Namespace, place: Place) -> Experiment:
         ConfigError: Something cannot be used; the message says what would do.
         SlurmError: Slurm does not answer.
     """
-    site, profile, profile_origins, partition = read_profile(args, place)
+    setting = read_profile(args, place)
+    layers = [*config_layers(args, setting[0]), *([Layer("--name", {"name": args.name})] if args.name is not None else [])]
+    data, summary = read_data(args.data, build(PretrainConfig, layers)[0], setting[0])
+    return assemble(place, setting, layers, data, summary, args.runs_dir.expanduser().absolute())
+
+
+def config_layers(args: argparse.Namespace, site: Site) -> list[Layer]:
+    """Recipe, cluster profile and --set, the weakest first."""
     recipe = find_recipe(args.recipe)
-    config_layers = [read_yaml(recipe, f"recipe {recipe.name}"), *site.config, *parse_set(args.set),
-                     *([Layer("--name", {"name": args.name})] if args.name is not None else [])]
-    config, origins = build(PretrainConfig, config_layers)
+    return [read_yaml(recipe, f"recipe {recipe.name}"), *site.config, *parse_set(args.set)]
+
+
+def read_data(given: str | None, config: PretrainConfig, site: Site) -> tuple[DataSource, Summary]:
+    """The manifest that --data, else the configuration names, and its totals.
+
+    Raises:
+        ConfigError: There is none, or it is damaged.
+    """
+    if config.data.manifest and given is None:
+        given = config.data.manifest  # --set data.manifest=...
+    data = find_data(given, config.data.name, site.catalogue | environment_catalogue())
+    try:
+        return data, read_summary(data.manifest)
+    except ManifestError as error:
+        raise ConfigError(str(error)) from error
+
+
+def assemble(place: Place, setting: Setting, layers: Sequence[Layer], data: DataSource, summary: Summary, runs_dir: Path,
+             ) -> Experiment:
+    """An experiment from its parts; nothing is read but what the layers hold.
+
+    Args:
+        place: Where it runs.
+        setting: From `read_profile`.
+        layers: Of the configuration, the weakest first.
+        data: What it is trained on.
+        summary: Its totals.
+        runs_dir: Folder of the runs.
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
+    site, profile, profile_origins, partition = setting
+    config, origins = _with_paths(layers, data)
     if place.cluster == "slurm":
         resources, said = complete(profile, profile_origins, partition)
     else:
         resources, said = local_resources(profile, profile_origins, on_cpu=config.train.device == "cpu")
-    data, config, origins = _find_data(args.data, config, origins, config_layers, site)
-    try:
-        summary = read_summary(data.manifest)
-    except ManifestError as error:
-        raise ConfigError(str(error)) from error
     signed = to_dict(config, signed_only=True)
     name = f"{config.name}-{signature(KIND, signed, summary.content_sha256)}"
     try:
@@ -151,21 +185,18 @@ def resolve(args: argparse.Namespace, place: Place) -> Experiment:
     except ValueError:
         plan = None  # `problems` says why
     return Experiment(place, config, origins, profile, profile_origins, site, partition, resources, said, data, summary,
-                      RunFolder(args.runs_dir.expanduser().absolute() / name), plan)
+                      RunFolder(runs_dir / name), plan)
 
 
-def _find_data(given: str | None, config: PretrainConfig, origins: dict[str, str], layers: list[Layer], site: Site,
-               ) -> tuple[DataSource, PretrainConfig, dict[str, str]]:
-    """The manifest, and the configuration with it and with absolute paths: the job runs in another folder."""
-    if config.data.manifest and given is None:
-        given = config.data.manifest  # --set data.manifest=...
-    data = find_data(given, config.data.name, site.catalogue | environment_catalogue())
+def _with_paths(layers: Sequence[Layer], data: DataSource) -> tuple[PretrainConfig, dict[str, str]]:
+    """The configuration with its manifest and with absolute paths: the job runs in another folder."""
+    config, origins = build(PretrainConfig, layers)
     found = {"manifest": str(data.manifest), **({"name": data.name} if data.name != config.data.name else {})}
     extra = [Layer(data.origin, {"data": found})]
     if config.train.init:
         path = str(Path(config.train.init).expanduser().absolute())
         extra.append(Layer(origins["train.init"], {"train": {"init": path}}))
-    return data, *build(PretrainConfig, [*layers, *extra])
+    return build(PretrainConfig, [*layers, *extra])
 
 
 def problems(e: Experiment) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import sys
 from datetime import date
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from jobs.catalogue import environment_catalogue, find_data
 from vidmae.history import (
@@ -45,13 +45,18 @@ def add_options(p: argparse.ArgumentParser) -> None:
     what.add_argument("--hours", type=_words, default=[], metavar="H,H,...", help="hours, such as 1,10,100")
     what.add_argument("--subset", choices=get_args(Subset), default="contiguous", help=SUBSET_HELP)
     what.add_argument("--seed", type=int, metavar="N", help="of --subset random; another seed draws others (default: 0)")
+    add_reading(what)
+    p.add_argument_group("output").add_argument("--out", type=Path, metavar="FOLDER", help="default: the manifest's folder")
+
+
+def add_reading(what: Any) -> None:
+    """The flags that say how names are read."""
     what.add_argument("--pattern", default=SAYCAM, metavar="REGEX",
                       help="how names are read: a regular expression with the groups recording and, as there are, child, "
                            "date, time, part (default: SAYCam's, S_20130417_0626_01_segment12.mp4)")
     what.add_argument("--born", type=_births, default={}, metavar="DATE",
                       help="the child's date of birth, 2012-01-01, or S=2012-01-01,A=... for several; else ages count from "
                            "the child's first recording")
-    p.add_argument_group("output").add_argument("--out", type=Path, metavar="FOLDER", help="default: the manifest's folder")
 
 
 def run(args: argparse.Namespace) -> int:

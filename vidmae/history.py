@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vidmae.manifest import Row, Summary, read_all, write_part
+from vidmae.manifest import ManifestError, Row, Summary, read_all, read_summary, sum_part, write_part
 from vidmae.recordings import SAYCAM, Part, ages_days, all_named, read_names
 
 Subset = Literal["contiguous", "random", "spread"]
@@ -224,12 +224,41 @@ def write_fraction(out: Path, history: History, amount: Amount) -> Summary:
     Returns:
         The totals; `fraction` has what was asked for and what the names say of the videos.
     """
-    rows, choice = beginning(history.rows, amount), history.choice
-    return write_part(out, rows, history.whole, {
+    rows = beginning(history.rows, amount)
+    return write_part(out, rows, history.whole, _record(history, amount, rows))
+
+
+def keep_fraction(out: Path, history: History, amount: Amount, *, write: bool) -> Summary:
+    """The totals of a fraction; it is written where it is missing or damaged, and left alone where it is there.
+
+    Args:
+        out: The csv.
+        history: From `read_history`.
+        amount: How much of it.
+        write: False writes nothing at all.
+    Raises:
+        FractionError: Other videos are there.
+    """
+    rows = beginning(history.rows, amount)
+    summary = sum_part(rows, history.whole, _record(history, amount, rows))
+    try:
+        there = read_summary(out)
+    except ManifestError:
+        there = None
+    if there and there.content_sha256 != summary.content_sha256:
+        raise FractionError(f"{out} holds other videos than {amount.text} of {history.path.name} has now: it was made from "
+                            "an earlier state of it, or otherwise; delete it, or let new ones lie elsewhere (--manifests)")
+    return write_fraction(out, history, amount) if write and there != summary else summary
+
+
+def _record(history: History, amount: Amount, rows: Sequence[Row]) -> dict[str, Any]:
+    """What a fraction's summary says of the choice."""
+    choice = history.choice
+    return {
         "of": history.path.stem, "of_content_sha256": history.whole.content_sha256, "of_videos": len(history.rows),
         "of_hours": sum(row.seconds for row in history.rows) / 3600, "has_hours": sum(row.seconds for row in rows) / 3600,
         "share": None if amount.share is None else float(amount.share), "hours": amount.hours, "subset": choice.subset,
-        "seed": (choice.seed or 0) if choice.subset == "random" else None, **_said(history, len(rows))})
+        "seed": (choice.seed or 0) if choice.subset == "random" else None, **_said(history, len(rows))}
 
 
 def _said(history: History, count: int) -> dict[str, Any]:

@@ -169,8 +169,16 @@ def write_part(out: Path, rows: Iterable[Row], whole: Summary, fraction: dict[st
     Returns:
         The totals.
     """
-    chosen = sorted(rows, key=lambda row: row.path)
-    return _write(out, chosen, [], Check(whole.backend, whole.verified), fraction)
+    return _write(out, _in_order(rows), [], Check(whole.backend, whole.verified), fraction)
+
+
+def sum_part(rows: Iterable[Row], whole: Summary, fraction: dict[str, Any]) -> Summary:
+    """The totals that `write_part` would write, without writing."""
+    return _sum(_in_order(rows), [], Check(whole.backend, whole.verified), fraction)[0]
+
+
+def _in_order(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row.path)
 
 
 _KINDS: dict[str, Callable[[str], Any]] = {"q": int, "l": int, "d": float, "Q": partial(int, base=16)}
@@ -445,6 +453,17 @@ def _unchanged(row: Row) -> bool:
 
 def _write(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: dict[str, Any] | None = None,
            ) -> Summary:
+    summary, data = _sum(rows, bad, check, fraction)
+    make_private_folder(out.parent)
+    write_atomic(unreadable_path(out), _csv_bytes(("path", "reason"), bad))
+    write_atomic(out, data)
+    write_json(summary_path(out), {key: value for key, value in asdict(summary).items() if value is not None})
+    return summary
+
+
+def _sum(rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: dict[str, Any] | None,
+         ) -> tuple[Summary, bytes]:
+    """The totals and the csv."""
     data = _csv_bytes(COLUMNS, (tuple(asdict(row).values()) for row in rows))
     contents = "".join(f"{row.content} {row.label}\n" for row in rows)
     summary = Summary(
@@ -452,11 +471,7 @@ def _write(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check,
         bytes=sum(row.bytes for row in rows), classes=len({row.label for row in rows} - {""}), backend=check.backend,
         verified=check.verify, csv_bytes=len(data), csv_sha256=hashlib.sha256(data).hexdigest(),
         content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest(), fraction=fraction)
-    make_private_folder(out.parent)
-    write_atomic(unreadable_path(out), _csv_bytes(("path", "reason"), bad))
-    write_atomic(out, data)
-    write_json(summary_path(out), {key: value for key, value in asdict(summary).items() if value is not None})
-    return summary
+    return summary, data
 
 
 def _csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
