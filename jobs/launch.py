@@ -66,20 +66,26 @@ class Cell:
 
 @dataclass(frozen=True)
 class Program:
-    """A command of the suite as a job of its own, on one task; it belongs to no run.
+    """Commands of the suite as a job of its own, on one task; it belongs to no run.
 
     Attributes:
-        argv: The script and its arguments.
-        cwd: Folder in which it runs.
+        commands: Each a script and its arguments; all of them run, in order.
+        cwd: Folder in which they run.
     """
 
-    argv: tuple[str, ...]
+    commands: tuple[tuple[str, ...], ...]
     cwd: str
 
     def __call__(self) -> None:
-        """Run the command, and leave with its exit code."""
-        if code := subprocess.run([sys.executable, *self.argv], cwd=self.cwd, stdin=subprocess.DEVNULL).returncode:
+        """Run the commands, and leave with the largest exit code."""
+        if code := max(run_script(command, self.cwd) for command in self.commands):
             sys.exit(code)
+
+
+def run_script(command: Sequence[str], cwd: str, stdout: Any = None) -> int:
+    """Run a script of the suite and its arguments; the exit code, 1 where a signal ended it."""
+    code = subprocess.run([sys.executable, *command], cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout).returncode
+    return code if code >= 0 else 1
 
 
 def run_rank(program: str, run_path: str) -> None:

@@ -72,7 +72,7 @@ def submit_once(e: Experiment, *, retry: bool, command: list[str]) -> Outcome:
 
 def _active_job(run: RunFolder, *, retry: bool) -> str | None:
     """Id of the run's active job, or None where a new one may be submitted."""
-    _adopt(run)
+    adopt(run)
     state, deadline = state_of(run), time.monotonic() + COMPLETING_S
     while state.state == "COMPLETING" and time.monotonic() < deadline:  # no job to attach to any more
         print(f"job {state.job_id} is just ending, waiting for it", file=sys.stderr, flush=True)
@@ -86,7 +86,7 @@ def _active_job(run: RunFolder, *, retry: bool) -> str | None:
     return None
 
 
-def _adopt(run: RunFolder) -> None:
+def adopt(run: RunFolder) -> None:
     """Note the id of a job that an earlier launcher submitted and did not live to note."""
     record = read_json(run.record) or {}
     last = (record.get("submissions") or [{}])[-1]

@@ -51,7 +51,7 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
             run = find_run(name, runs_dir, pretrained)
             runs[run.path] = run
     found = [_of_run(run, run.path in waiting) for run in runs.values()] + [_of_file(path) for path in files]
-    found = _short_names(found)
+    found = short_names(found)
     return found + (_scratch(found) if SCRATCH in names else [])
 
 
@@ -59,13 +59,26 @@ def _of_run(run: RunFolder, may_wait: bool) -> Init:
     record = read_json(run.record) or {}
     if record.get("kind") != "pretrain":
         raise ConfigError(f"{run.path.name} is no pretraining run (--checkpoints)")
-    config = load(PretrainConfig, run.config)
-    model = {key: getattr(config.model, key) for key in MODEL} | {"name": config.model.name.removeprefix("mae_")}
-    clips = {"sampling_rate": config.data.sampling_rate, "target_fps": config.data.target_fps}
     after = "" if run.result.exists() else _job_of(run, may_wait)
+    return init_of(run, record["signature"], load(PretrainConfig, run.config), after)
+
+
+def init_of(run: RunFolder, signature: str, config: PretrainConfig, after: str) -> Init:
+    """A pretraining run as a checkpoint, under its full name.
+
+    Args:
+        run: Its folder.
+        signature: Of the run.
+        config: Of the run.
+        after: Job that still has to finish it, or empty.
+    Raises:
+        ConfigError: It is done and its weights are gone.
+    """
     if not after and not run.weights.is_file():
         raise ConfigError(f"{run.weights} is missing: {run.path.name} is done and its weights are gone (--checkpoints)")
-    return Init(run.path.name, str(run.weights), f"run:{record['signature']}", {"model": model, "data": clips}, after)
+    model = {key: getattr(config.model, key) for key in MODEL} | {"name": config.model.name.removeprefix("mae_")}
+    clips = {"sampling_rate": config.data.sampling_rate, "target_fps": config.data.target_fps}
+    return Init(run.path.name, str(run.weights), f"run:{signature}", {"model": model, "data": clips}, after)
 
 
 def _job_of(run: RunFolder, may_wait: bool) -> str:
@@ -114,7 +127,7 @@ def _metadata(path: Path) -> Mapping[str, str]:
                           "(--checkpoints)") from error
 
 
-def _short_names(inits: Sequence[Init]) -> list[Init]:
+def short_names(inits: Sequence[Init]) -> list[Init]:
     """Runs without their signature where that is still unique."""
     short = {init.content: init.name.rpartition("-")[0] if init.content.startswith("run:") else init.name for init in inits}
     counts = Counter(short[init.content] for init in inits)

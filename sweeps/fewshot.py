@@ -25,7 +25,7 @@ from typing import Any
 from jobs import slurm
 from jobs.arrays import ARRAYS
 from jobs.experiment import choose_place, folder_problems
-from jobs.options import RUNS
+from jobs.options import RUNS, masked_argv
 from jobs.submission import one_launcher
 from sweeps import options
 from sweeps.plan import Plan, resolve
@@ -65,15 +65,16 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     place = choose_place(args)
     _say(f"cluster: {place.cluster} ({place.why})")
     slurm.leave_surrounding_job()
+    command = ["python", "sweeps/fewshot.py", *masked_argv(argv)]
     if args.then_collect and place.cluster != "slurm":
         raise ConfigError("--then-collect needs Slurm; on this machine: --wait, then python analysis/collect.py")
     if args.dry_run:
-        return dry_run(resolve(args, argv, place, _say), args)
+        return dry_run(resolve(args, command, place, _say), args)
     runs_dir = args.runs_dir.expanduser().absolute()
     if found := folder_problems(runs_dir):
         raise ConfigError(found[0])
     with one_launcher(make_private_folder(runs_dir / ARRAYS)):
-        plan = resolve(args, argv, place, _say)
+        plan = resolve(args, command, place, _say)
         present(plan)
         arrays = submit_all(plan, args)
     name_ended(plan)

@@ -43,7 +43,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     add_resources(parser)
     control = parser.add_argument_group("run control")
     control.add_argument("--dry-run", action="store_true", help="show the grid, its cost and the scripts; write nothing")
-    control.add_argument("--max-parallel", type=_positive, metavar="N",
+    control.add_argument("--max-parallel", type=positive, metavar="N",
                          help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
     control.add_argument("--retry", choices=RETRY, help="submit again the cells that ended so; they continue")
     control.add_argument("--after", type=_words, default=[], metavar="RUN,RUN,...",
@@ -80,7 +80,8 @@ def _methods(text: str) -> list[str]:
     return words
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
     return int(text)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import slurm
 from jobs.catalogue import environment_catalogue
 from jobs.experiment import Place, folder_problems, partition_problems, read_profile
-from jobs.options import masked_argv
 from sweeps.batches import Batch, Classes, make_batches, make_classes
 from sweeps.checkpoints import find_inits
 from sweeps.estimate import Estimate, check_batch, estimate
-from sweeps.grid import KIND, PROBES, Cell, Settings, make_grid, parse_vary
+from sweeps.grid import KIND, PROBES, Cell, Init, Settings, make_grid, parse_vary
 from sweeps.labelled import find_sets, find_subsets
 from sweeps.show import ENDED, Unit
 from sweeps.states import Standing, chosen, look
@@ -58,9 +57,17 @@ class Plan:
         return [s for s in self.standings if s.kind in ENDED and s.cell.signature not in self.submits]
 
 
-def resolve(args: argparse.Namespace, argv: Sequence[str], place: Place, say: Say) -> Plan:
+def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say: Say, inits: Sequence[Init] | None = None,
+            choose: Callable[[Sequence[Standing]], list[Standing]] | None = None) -> Plan:
     """Everything that the command means.
 
+    Args:
+        args: Of sweeps/fewshot.py.
+        command: What the user typed, for the record.
+        place: Where it runs.
+        say: Tells people.
+        inits: Checkpoints in place of those that `args` name.
+        choose: Which cells are submitted; None: the new ones, and those of --retry.
     Raises:
         ConfigError: Something cannot be used; the message says what would do.
         SlurmError: Slurm does not answer.
@@ -76,7 +83,7 @@ def resolve(args: argparse.Namespace, argv: Sequence[str], place: Place, say: Sa
         layers=(read_yaml(recipe, f"recipe {recipe.name}"), *site.config), overrides=tuple(args.set),
         variants=parse_vary(args.vary), methods=args.method, select=args.select, views=args.views,
         features=str(runs_dir / FEATURES))
-    inits = find_inits(args.checkpoints, args.after, runs_dir)
+    inits = find_inits(args.checkpoints, args.after, runs_dir) if inits is None else inits
     sets = find_sets(args.data, site.catalogue | environment_catalogue())
     subsets = find_subsets(sets, args.shots, args.seeds, listing=args.shot_list, allow_fewer=args.allow_fewer,
                            write=not args.dry_run)
@@ -88,9 +95,9 @@ def resolve(args: argparse.Namespace, argv: Sequence[str], place: Place, say: Sa
     for problem in problems:
         say(f"note: {problem}")
     most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
-    batches = make_batches(chosen(standings, args.retry), standings, classes, most)
-    sweep = Sweep(KIND, place.cluster, profile, runs_dir, ("python", "sweeps/fewshot.py", *masked_argv(argv)),
-                  classes.max_parallel)
+    submits = choose(standings) if choose else chosen(standings, args.retry)
+    batches = make_batches(submits, standings, classes, most)
+    sweep = Sweep(KIND, place.cluster, profile, runs_dir, tuple(command), classes.max_parallel)
     costs = dict(zip([cell.signature for cell in cells], estimate(cells), strict=True))
     unit = Unit(on_cpu=device == "cpu" or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
     return Plan(sweep, place, classes, standings, batches, costs, unit)

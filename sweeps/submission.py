@@ -189,14 +189,33 @@ def submit_collect(sweep: Sweep, arrays: Sequence[str], out: Path, partition: st
     """Submit a small job that makes the tables once all arrays have ended, however; its id and its folder."""
     job = make_array(array_path(sweep.runs_dir, "collect"), [])
     take_snapshot(job, code_state())
+    argv = ("analysis/collect.py", str(sweep.runs_dir), "--out", str(out.absolute()))
+    return submit_last(sweep, job, [argv], arrays, partition), job
+
+
+def last_request(sweep: Sweep, job: RunFolder, waits_for: Sequence[str], partition: str) -> launch.Request:
+    """A small job that starts once others have ended, however.
+
+    Args:
+        sweep: What jobs of the call have in common.
+        job: Its folder.
+        waits_for: Ids of the others.
+        partition: Where it runs.
+    """
     p = sweep.profile
-    options = {"account": p.account, "qos": p.qos, "dependency": ":".join(["afterany", *arrays])}
-    request = launch.Request(
+    options = {"account": p.account, "qos": p.qos, "dependency": ":".join(["afterany", *waits_for]) if waits_for else ""}
+    return launch.Request(
         run=job, job_name=job.path.name, resources=replace(COLLECT, partition=partition), on_cpu=True, workers=0,
         options={k: v for k, v in options.items() if v}, more_options=dict(p.sbatch), signal_delay_s=60, max_requeues=0,
         setup=p.setup, python=p.python, env=dict(p.env), recovers=False)
-    argv = (str(job.code / "analysis/collect.py"), str(sweep.runs_dir), "--out", str(out.absolute()))
-    return launch.submit_program(request, launch.Program(argv, str(Path.cwd()))), job
+
+
+def submit_last(sweep: Sweep, job: RunFolder, commands: Sequence[tuple[str, ...]], waits_for: Sequence[str], partition: str,
+                ) -> str:
+    """Submit scripts of the suite with their arguments, to run from the job's snapshot once others have ended; the id."""
+    of_snapshot = tuple((str(job.code / script), *more) for script, *more in commands)
+    program = launch.Program(of_snapshot, str(Path.cwd()))
+    return launch.submit_program(last_request(sweep, job, waits_for, partition), program)
 
 
 def _now() -> str:

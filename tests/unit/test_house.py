@@ -141,7 +141,9 @@ def test_help_starts_at_once_and_without_torch(script: str, blocked: tuple[Path,
 
 
 @pytest.mark.parametrize("command", [["jobs/pretrain.py", "--recipe", "demo"],
-                                     ["sweeps/fewshot.py", "--recipe", "finetune_demo", "--shots", "2,10"]])
+                                     ["sweeps/fewshot.py", "--recipe", "finetune_demo", "--shots", "2,10"],
+                                     ["sweeps/scaling.py", "--recipe", "demo", "--fractions", "1", "--shots", "2", "--fewshot",
+                                      "--recipe finetune_demo --cpus-per-task 1"]])
 @pytest.mark.parametrize("cluster", ["local", "slurm"])
 def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, command: list[str], blocked: tuple[Path, dict[str, str]],
                                                     ) -> None:

@@ -1,0 +1,285 @@
+"""The pretraining runs of a scaling sweep: one for every fraction of a data set and repeat, and how far they are.
+
+Repeat r trains with the seed r. Of `random` it also draws its recordings with the seed r; `contiguous` and `spread` are the
+same videos in every repeat. The whole data set (fraction 1) is the data set's own manifest, once for all subsets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from jobs.catalogue import DataSource
+from jobs.experiment import KIND, Experiment, Place, Setting, assemble, config_layers, read_data, read_profile
+from jobs.runs import State, all_runs, states
+from sweeps.matching import match_phases
+from sweeps.states import kind_of
+from vidmae.config import PretrainConfig
+from vidmae.cost import train_flops_per_clip
+from vidmae.history import (
+    Amount,
+    Choice,
+    FractionError,
+    History,
+    Subset,
+    beginning,
+    fraction_path,
+    keep_fraction,
+    parse_share,
+    read_history,
+)
+from vidmae.layers import ConfigError, Layer, build, load, to_dict
+from vidmae.manifest import Summary
+from vidmae.record import RunFolder, read_json
+from vidmae.schedule import Phase, Schedule
+
+FILLED_IN = {"seed": "--repeats", "name": "--name", "data.name": "--data", "data.manifest": "--data"}
+
+
+@dataclass(frozen=True)
+class Portion:
+    """The data of some pretraining runs.
+
+    Attributes:
+        amount: Share of the data set.
+        subset: How it was chosen; empty for the whole.
+        source: Its manifest.
+        summary: Its totals.
+        history: What it is the beginning of; None for the whole.
+    """
+
+    amount: Amount
+    subset: str
+    source: DataSource
+    summary: Summary
+    history: History | None = None
+
+    def write(self) -> None:
+        """Write the manifest where it is missing."""
+        if self.history:
+            keep_fraction(self.source.manifest, self.history, self.amount, write=True)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A pretraining run.
+
+    Attributes:
+        portion: What it is trained on.
+        repeat: Its seed.
+        experiment: All of it, as jobs/pretrain.py would have it.
+        kind: How far it is; see `sweeps.states.Standing`.
+        state: Of its newest job; None where it never had one.
+    """
+
+    portion: Portion
+    repeat: int
+    experiment: Experiment
+    kind: str = "new"
+    state: State | None = None
+
+    @property
+    def run(self) -> RunFolder:
+        """Its folder."""
+        return self.experiment.run
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps; 0 where the configuration cannot run."""
+        return self.experiment.plan.schedule.total_steps if self.experiment.plan else 0
+
+    @property
+    def epochs(self) -> float:
+        """How often it sees its data."""
+        plan = self.experiment.plan
+        return plan.total_clips / plan.clips_per_epoch if plan else 0.0
+
+    @property
+    def flops(self) -> float:
+        """Of the whole run."""
+        plan = self.experiment.plan
+        return plan.total_clips * train_flops_per_clip(self.experiment.config.model.shape()) if plan else 0.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all pretraining runs of a sweep have in common.
+
+    Attributes:
+        place: Where they run.
+        setting: Profile and flags.
+        layers: Recipe, cluster profile and --set.
+        base: The configuration that these make.
+        data: The whole data set.
+        whole: Its totals.
+        runs_dir: Folder of the runs.
+        before: The pretraining runs that are there, with their records.
+    """
+
+    place: Place
+    setting: Setting
+    layers: Sequence[Layer]
+    base: PretrainConfig
+    data: DataSource
+    whole: Summary
+    runs_dir: Path
+    before: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def read_frame(args: argparse.Namespace, place: Place) -> Frame:
+    """Read recipe, profile and data set.
+
+    Raises:
+        ConfigError: One of them cannot be used, or --set has what the sweep itself sets.
+        SlurmError: Slurm does not answer.
+    """
+    for item in args.set:
+        key = item.partition("=")[0].strip()
+        if key in FILLED_IN:
+            raise ConfigError(f"{key} cannot be set for a sweep over fractions: {FILLED_IN[key]} decides it")
+    setting = read_profile(args, place)
+    layers = config_layers(args, setting[0])
+    if args.name is not None:
+        layers.append(Layer("--name", {"name": args.name}))
+    base = build(PretrainConfig, layers)[0]
+    data, whole = read_data(args.data, base, setting[0])
+    runs_dir = args.runs_dir.expanduser().absolute()
+    records = {run.path: read_json(run.record) or {} for run in all_runs(runs_dir)}
+    return Frame(place, setting, layers, base, data, whole, runs_dir,
+                 {path: record for path, record in records.items() if record.get("kind") == KIND})
+
+
+def make_points(args: argparse.Namespace, frame: Frame) -> list[Point]:
+    """All runs, the small fractions first; nothing is written.
+
+    Raises:
+        ConfigError: A fraction or the number of repeats cannot be, or a run of another study is the same repeat.
+        FractionError: A fraction cannot be made.
+    """
+    if args.repeats < 1:
+        raise ConfigError(f"--repeats {args.repeats} is not allowed: 1 or more")
+    whole = Schedule.plan(frame.base.train.phases, clips_per_epoch=frame.whole.videos * frame.base.data.repeat_aug,
+                          global_batch=frame.base.train.global_batch)
+    points = []
+    for portion, repeat in _portions(args, frame):
+        phases = match_phases(frame.base.train.phases, args.match, portion.amount, whole=whole,
+                              videos=portion.summary.videos, of_videos=frame.whole.videos)
+        points.append(Point(portion, repeat, _experiment(frame, portion, repeat, phases)))
+    _refuse_others(points, frame)
+    return points
+
+
+def look_at(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
+    """The points with how far each is, and what could not be asked."""
+    found, problems = states([point.run for point in points if point.run.record.exists()])
+    known = {state.run.path: state for state in found}
+    return [replace(point, kind=kind_of(known.get(point.run.path)), state=known.get(point.run.path))
+            for point in points], problems
+
+
+def parse_fractions(text: str) -> list[Amount]:
+    """The fractions of --fractions, the smallest first.
+
+    Raises:
+        ConfigError: One stands twice.
+        FractionError: One is no share.
+    """
+    amounts = sorted((parse_share(word.strip()) for word in text.split(",")), key=lambda amount: amount.share or 0)
+    for one, other in itertools.pairwise(amounts):
+        if one.share == other.share:
+            raise ConfigError(f"--fractions {text}: {one.text} stands twice")
+    return amounts
+
+
+def parse_subsets(text: str) -> list[Subset]:
+    """The subsets of --subset.
+
+    Raises:
+        ConfigError: There is no such subset, or one stands twice.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if unknown := [word for word in words if word not in get_args(Subset)]:
+        raise ConfigError(f"--subset {unknown[0]!r} is no subset, allowed: {', '.join(get_args(Subset))}")
+    if len(set(words)) < len(words):
+        raise ConfigError(f"--subset {text}: one stands twice")
+    return [subset for word in words for subset in get_args(Subset) if subset == word]
+
+
+def _portions(args: argparse.Namespace, frame: Frame) -> Iterator[tuple[Portion, int]]:
+    """Every portion and repeat, by fraction, subset and repeat."""
+    amounts, subsets = parse_fractions(args.fractions), parse_subsets(args.subset)
+    histories: dict[tuple[str, int | None], History] = {}
+    portions: dict[tuple[str, int | None, Amount], Portion] = {}
+    for amount in amounts:
+        if amount.share == 1:
+            yield from ((Portion(amount, "", frame.data, frame.whole), repeat) for repeat in range(args.repeats))
+            continue
+        for subset in subsets:
+            for repeat in range(args.repeats):
+                seed = repeat if subset == "random" else None
+                if (subset, seed) not in histories:
+                    choice = Choice(subset, seed, args.pattern, args.born)
+                    histories[subset, seed] = _history(frame.data.manifest, choice, amounts)
+                if (subset, seed, amount) not in portions:
+                    portions[subset, seed, amount] = _portion(args, histories[subset, seed], amount)
+                yield portions[subset, seed, amount], repeat
+
+
+def _history(manifest: Path, choice: Choice, amounts: Sequence[Amount]) -> History:
+    """The order of a subset; refuse two fractions that are the same videos, which would be one point twice."""
+    history = read_history(manifest, choice)
+    counts: dict[int, Amount] = {}
+    for amount in amounts:
+        count = len(beginning(history.rows, amount))
+        if count in counts:
+            raise FractionError(f"--fractions {counts[count].text} and {amount.text} are the same {count} of "
+                                f"{len(history.rows)} videos; leave one of them out")
+        counts[count] = amount
+    return history
+
+
+def _portion(args: argparse.Namespace, history: History, amount: Amount) -> Portion:
+    path = fraction_path(history.path, amount, history.choice)
+    path = (args.manifests or path.parent).expanduser().absolute() / path.name
+    summary = keep_fraction(path, history, amount, write=False)
+    return Portion(amount, history.choice.subset, DataSource(path.stem, path, "the sweep"), summary, history)
+
+
+def _experiment(frame: Frame, portion: Portion, repeat: int, phases: tuple[Phase, ...]) -> Experiment:
+    """The experiment of a point; under the name of a run that is there where that is the same in all but the name."""
+    what = "-".join(filter(None, [portion.amount.text, portion.subset]))
+    filled: dict[str, Any] = {"name": f"{frame.base.name}-{what}-seed{repeat}", "seed": repeat}
+    if phases != frame.base.train.phases:
+        filled["train"] = {"phases": [to_dict(phase) for phase in phases]}
+
+    def made(name: str) -> Experiment:
+        layers = [*frame.layers, Layer("the sweep", {**filled, "name": name})]
+        return assemble(frame.place, frame.setting, layers, portion.source, portion.summary, frame.runs_dir)
+
+    experiment = made(filled["name"])
+    for path, record in frame.before.items():
+        if record.get("content_sha256") == portion.summary.content_sha256 and path != experiment.run.path:
+            config = load(PretrainConfig, RunFolder(path).config)
+            again = made(config.name)
+            if again.run.path == path:
+                return again
+    return experiment
+
+
+def _refuse_others(points: Sequence[Point], frame: Frame) -> None:
+    """Refuse a run of the same fraction and seed with other settings: the analysis takes a repeat once."""
+    ours = {point.run.path for point in points}
+    places = {(point.portion.subset, float(point.portion.amount.share or 0), point.repeat) for point in points}
+    for path, record in frame.before.items():
+        said = record.get("fraction") or {}
+        if path in ours or frame.whole.content_sha256 not in (record.get("content_sha256"), said.get("of_content_sha256")):
+            continue
+        whole = record.get("content_sha256") == frame.whole.content_sha256
+        seed = load(PretrainConfig, RunFolder(path).config).seed
+        if (("", 1.0) if whole else (said["subset"], said["share"])) + (seed,) in places:
+            raise ConfigError(f"{path.name} is the same fraction with the seed {seed} under other settings, and the "
+                              "analysis takes a repeat once: keep this study in a folder of its own (--runs-dir)")

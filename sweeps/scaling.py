@@ -1,0 +1,222 @@
+"""Data scaling: pretrain on growing fractions of a data set, learn few-shot tasks from each, and fit what more would buy.
+
+    python sweeps/scaling.py --fractions 0.001,0.01,0.1,1 --repeats 3 --nodes 8 --dry-run
+    python sweeps/scaling.py --data s --subset contiguous,random --labelled ssv2 --shots 10,50 --runs-dir runs/scaling
+    python sweeps/scaling.py --fractions 0.1,0.5,1 --repeats 1 --cluster local --retry failed
+
+One command submits everything: a pretraining job for every fraction and repeat, the few-shot cells of each, which start once
+it has succeeded, and a last job that makes tables and figures once all has ended. The same command again submits what is
+missing: what is done or active is left alone, what failed is named and waits for --retry. On this machine one thing runs
+after the other, and the command ends with the last. Standard output is the id of every job that was submitted, one a line.
+
+Exit codes: 0 ok, 1 runs or cells have failed, 2 usage or configuration, 3 the analysis says that results are missing (with
+--wait), 4 Slurm refused or unreachable, 130 Ctrl-C (the jobs go on).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs import launch, slurm
+from jobs.arrays import ARRAYS
+from jobs.experiment import Place, choose_place, folder_problems, warnings
+from jobs.follow import wait_for
+from jobs.options import masked_argv
+from jobs.runs import why
+from jobs.submission import one_launcher
+from sweeps import last_job, scaling_options, scaling_run, submission
+from sweeps.fewshot import name_ended
+from sweeps.scaling_show import rows, to_json, total
+from sweeps.show import show
+from sweeps.study import Study, resolve
+from sweeps.watch import wait_for as wait_for_cells
+from vidmae.layers import ConfigError
+from vidmae.record import make_private_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Call:
+    """A command that submits.
+
+    Attributes:
+        args: Its flags.
+        command: What the user typed, for the record.
+        place: Where it runs.
+        jobs: Ids of what was submitted.
+    """
+
+    args: argparse.Namespace
+    command: list[str]
+    place: Place
+    jobs: list[str] = field(default_factory=list)
+
+    def study(self, before: Study | None = None) -> Study:
+        """What the command means; `before` is what it meant before pretraining was submitted."""
+        return resolve(self.args, self.command, self.place, _say, before.points if before else None)
+
+    def note(self, job_ids: Sequence[str]) -> None:
+        """Note what was submitted, and say it on standard output."""
+        self.jobs += job_ids
+        for job_id in job_ids if not self.args.json else []:
+            print(job_id, flush=True)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    return scaling_options.make_parser(__doc__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        return run(args, list(sys.argv[1:] if argv is None else argv))
+    except slurm.SlurmError as error:
+        return _fail(str(error), 4)
+    except ValueError as error:
+        return _fail(str(error), 2)
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}", 2)
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was started goes on, and the same command again attaches to it", file=sys.stderr)
+        return 130
+
+
+def run(args: argparse.Namespace, argv: list[str]) -> int:
+    """Resolve, check, show; then print the scripts, or submit and wait."""
+    place = choose_place(args)
+    _say(f"cluster: {place.cluster} ({place.why})")
+    slurm.leave_surrounding_job()
+    call = Call(args, ["python", "sweeps/scaling.py", *masked_argv(argv)], place)
+    if args.dry_run:
+        return dry_run(call.study(), args)
+    runs_dir = args.runs_dir.expanduser().absolute()
+    if found := folder_problems(runs_dir):
+        raise ConfigError(found[0])
+    arrays = make_private_folder(runs_dir / ARRAYS)
+    if place.cluster == "local":
+        return here(call, arrays)
+    with one_launcher(arrays):
+        study, job = submit_all(call)
+    name_all(study)
+    if args.wait:
+        wait_for(job, show=False)
+        return verdict(call.study(study), last_job.needed(job, fresh=False, retry=False)[1])
+    _say(f"next:\n  python jobs/status.py --runs-dir {runs_dir}\n  the same command with --wait\n"
+         f"  tables and figures will be in {args.out}")
+    return 1 if study.ended or study.cells.ended else 0
+
+
+def present(study: Study) -> None:
+    """Everything that will run and what it costs, on stderr."""
+    for line in dict.fromkeys([*study.points[0].experiment.said, *study.cells.classes.said]):
+        _say(f"  {line}")
+    show(rows(study))
+    for line in total(study):
+        _say(line)
+    found = [warning.replace(str(point.run.path), str(point.run.path.parent)) for point in study.points
+             for warning in warnings(point.experiment)]
+    for warning in dict.fromkeys(found):
+        _say(f"warning: {warning}")
+
+
+def dry_run(study: Study, args: argparse.Namespace) -> int:
+    """The table on stderr, the batch scripts on stdout; or all of it as one object."""
+    present(study)
+    name_all(study)
+    texts = scaling_run.scripts(study, args.max_parallel or 0)
+    texts += submission.scripts(study.cells.sweep, study.cells.batches) if study.cells.batches else []
+    if texts and study.place.cluster == "slurm":
+        texts.append(scaling_run.last_script(study))
+    if args.json:
+        print(json.dumps({**to_json(study), "scripts": texts}))
+    else:
+        print("\n".join(texts), end="\n" if texts else "")
+    _say("dry run: nothing was written or submitted")
+    return 0
+
+
+def submit_all(call: Call) -> tuple[Study, Any]:
+    """Submit what is missing, in the order in which it will run; the study as it is then, and the folder of the last job."""
+    study = call.study()
+    present(study)
+    scaling_run.write_fractions(study)
+    for job_id in scaling_run.pretrain(study, call.args.max_parallel or 0, call.command, _say):
+        call.note([job_id])
+    study = call.study(study)
+    arrays = submission.submit(study.cells.sweep, study.cells.batches, _say) if study.cells.batches else []
+    call.note([array.job_id for array in arrays])
+    job, last = scaling_run.submit_last(study, [array.job_id for array in arrays], fresh=bool(call.jobs),
+                                        retry=call.args.retry is not None, say=_say)
+    call.note([last] if last else [])
+    if not call.jobs:
+        _say("nothing to submit")
+    if call.args.json:
+        print(json.dumps({**to_json(study), "jobs": call.jobs, "arrays": [a.job_id for a in arrays], "last": last or None}),
+              flush=True)
+    return study, job
+
+
+def here(call: Call, arrays: Path) -> int:
+    """One thing after the other on this machine."""
+    with one_launcher(arrays):
+        study = call.study()
+        present(study)
+        scaling_run.write_fractions(study)
+    for job_id in scaling_run.pretrain_here(study, call.command, _say):
+        call.note([job_id])
+    with one_launcher(arrays):
+        study = call.study(study)
+        cells = submission.submit(study.cells.sweep, study.cells.batches, _say) if study.cells.batches else []
+    call.note([array.job_id for array in cells])
+    name_all(study)
+    if any(s.kind == "active" for s in study.cells.standings) or cells:
+        wait_for_cells(call.study(study).cells.standings)
+    study = call.study(study)
+    if call.args.json:
+        print(json.dumps({**to_json(study), "jobs": call.jobs}), flush=True)
+    codes = [launch.run_script((str(ROOT / script), *more), str(Path.cwd()), sys.stderr) for script, *more in study.commands]
+    return verdict(study, None, max(codes))
+
+
+def verdict(study: Study, last: Any, code: int = 0) -> int:
+    """How all of it ended; the exit code."""
+    done = sum(point.kind == "done" for point in study.points)
+    cells = sum(s.kind == "done" for s in study.cells.standings)
+    _say(f"{done} of {len(study.points)} pretraining runs and {cells} of {len(study.cells.standings)} cells are done")
+    name_all(study)
+    if last is not None:
+        code = last.exit_code or 0
+        _say(f"the last job {last.job_id} is {last.state}, log {last.log}")
+    return 1 if done < len(study.points) or cells < len(study.cells.standings) else code
+
+
+def name_all(study: Study) -> None:
+    """Name the runs and cells that ended without a result and are not submitted again."""
+    for point in study.ended:
+        reason = why(point.state) if point.state else "never submitted"
+        _say(f"{point.kind}: {point.run.path.name}: {reason}; its cells wait for it")
+    name_ended(study.cells)
+    if study.ended and not study.cells.ended:
+        _say(f"to submit them again: --retry {study.ended[0].kind}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _fail(message: str, code: int) -> int:
+    _say(f"error: {message}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""A scaling sweep as a table on stderr, and as records: every pretraining run, the cells after it, what all of it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sweeps.points import Point
+from sweeps.show import ENDED, Row, records
+from sweeps.states import Standing
+from sweeps.study import Study, content_of
+
+COLUMNS = ("FRACTION", "SUBSET", "SEED", "VIDEOS", "HOURS", "STEPS", "EPOCHS", "STATE", "COST", "CELLS", "DONE", "ACTIVE",
+           "ENDED", "TO SUBMIT", "COST")
+
+
+def rows(study: Study) -> list[Row]:
+    """The table: a line for every pretraining run with the cells that start from it, and a line for all."""
+    lines = [(*_of_point(study, point), *_of_cells(study, study.cells_of(point))) for point in study.points]
+    everything = study.unit.text(sum(point.flops for point in study.points))
+    return [COLUMNS, *lines, ("all", "", "", "", "", "", "", f"{len(study.points)} runs", everything,
+                              *_of_cells(study, study.cells.standings))]
+
+
+def _of_point(study: Study, point: Point) -> Row:
+    summary = point.portion.summary
+    state = f"{point.kind}, again" if point.kind in study.again and point.kind != "new" else point.kind
+    return (point.portion.amount.text, point.portion.subset or "whole", str(point.repeat), f"{summary.videos:,}",
+            f"{summary.hours:,.2f}", f"{point.steps:,}", f"{point.epochs:,.1f}", state, study.unit.text(point.flops))
+
+
+def _of_cells(study: Study, cells: Sequence[Standing]) -> Row:
+    plan = study.cells
+    counts = (len(cells), sum(s.kind == "done" for s in cells), sum(s.kind == "active" for s in cells),
+              sum(s.kind in ENDED for s in cells), sum(s.cell.signature in plan.submits for s in cells))
+    return (*map(str, counts), plan.unit.text(sum(plan.costs[s.cell.signature].flops for s in cells)))
+
+
+def total(study: Study) -> list[str]:
+    """What this call submits and what it costs, and what repeats are."""
+    plan = study.cells
+    flops = sum(point.flops for point in study.submits)
+    cells = [s for s in plan.standings if s.cell.signature in plan.submits]
+    cell_flops = sum(plan.costs[s.cell.signature].flops for s in cells)
+    both = f", {study.unit.text(flops + cell_flops)} together" if study.unit.peak_tflops == plan.unit.peak_tflops else ""
+    said = [study.unit.basis(),
+            (f"to submit: {len(study.submits)} pretraining runs ({study.unit.text(flops)}) and {len(cells)} cells "
+             f"({plan.unit.text(cell_flops)}){both}; a run that goes on is counted in full")]
+    if max(point.repeat for point in study.points):
+        drawn = {point.portion.subset for point in study.points} - {""}
+        same = " and ".join(sorted(drawn - {"random"}) or ["the whole"])
+        said.append(f"repeats of {same} are the same videos under other seeds of training"
+                    + ("; those of random also draw other recordings" if "random" in drawn else ""))
+    return said
+
+
+def to_json(study: Study) -> dict[str, Any]:
+    """All runs and cells as JSON."""
+    plan = study.cells
+    return {"cluster": study.place.cluster, "pretraining": [_record(study, point) for point in study.points],
+            "cells": records(plan.standings, plan.costs, plan.submits, plan.unit)}
+
+
+def _record(study: Study, point: Point) -> dict[str, Any]:
+    portion, plan = point.portion, study.cells
+    return {"run": point.run.path.name, "path": str(point.run.path), "fraction": float(portion.amount.share or 0),
+            "subset": portion.subset or None, "seed": point.repeat, "manifest": str(portion.source.manifest),
+            "videos": portion.summary.videos, "hours": portion.summary.hours, "steps": point.steps, "epochs": point.epochs,
+            "phase_steps": _phase_steps(point), "flops": point.flops, "gpu_hours": study.unit.hours(point.flops),
+            "state": point.kind, "submit": point in study.submits,
+            "job_id": point.state.job_id or None if point.state else None,
+            "cells": sum(s.cell.init.content == content_of(point) for s in plan.standings)}
+
+
+def _phase_steps(point: Point) -> list[int]:
+    schedule = point.experiment.plan.schedule if point.experiment.plan else None
+    return [end - schedule.start_of(i) for i, end in enumerate(schedule.ends)] if schedule else []

@@ -1,0 +1,143 @@
+"""What a scaling command means: the pretraining runs, the few-shot cells on each, and the analysis at the end."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jobs.experiment import Place, problems
+from jobs.runs import CANCELLED, submissions
+from sweeps import plan
+from sweeps.checkpoints import init_of, short_names
+from sweeps.grid import Init
+from sweeps.plan import Plan
+from sweeps.points import Point, look_at, make_points, parse_subsets, read_frame
+from sweeps.scaling_options import fewshot_args
+from sweeps.show import Unit
+from sweeps.states import RETRY, Standing, chosen
+from sweeps.submission import Say
+from vidmae.layers import ConfigError
+
+
+@dataclass(frozen=True)
+class Study:
+    """A command, resolved.
+
+    Attributes:
+        place: Where it runs.
+        points: All pretraining runs.
+        cells: The few-shot sweep on them; what it submits are cells whose run is done, active or submitted by this call.
+        unit: Of the cost of pretraining.
+        again: Kinds of pretraining runs that this call submits.
+        commands: Scripts of the analysis, with their arguments.
+    """
+
+    place: Place
+    points: list[Point]
+    cells: Plan
+    unit: Unit
+    again: frozenset[str]
+    commands: tuple[tuple[str, ...], ...]
+
+    @property
+    def submits(self) -> list[Point]:
+        """The pretraining runs that this call submits."""
+        return [point for point in self.points if point.kind in self.again]
+
+    @property
+    def ended(self) -> list[Point]:
+        """The pretraining runs that ended without a result, or of which nobody knows, and that are not submitted again."""
+        return [point for point in self.points if point.kind not in ("done", "active", *self.again)]
+
+    @property
+    def signature(self) -> str:
+        """Eight hex digits of all runs, all cells and what is made of them."""
+        runs = sorted(point.experiment.signature for point in self.points)
+        cells = sorted(s.cell.signature for s in self.cells.standings)
+        return hashlib.blake2b(repr((runs, cells, self.commands)).encode(), digest_size=4).hexdigest()
+
+    def cells_of(self, point: Point) -> list[Standing]:
+        """The cells that start from a pretraining run."""
+        return [s for s in self.cells.standings if s.cell.init.content == content_of(point)]
+
+
+def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say: Say, points: Sequence[Point] | None = None,
+            ) -> Study:
+    """Everything that the command means; of what it needs only k-shot subsets are written, and not in a dry run.
+
+    Args:
+        args: Of sweeps/scaling.py.
+        command: What the user typed, for the record.
+        place: Where it runs.
+        say: Tells people.
+        points: From an earlier call, once all of them are submitted: they are looked at again.
+    Raises:
+        ConfigError: Something cannot be used; the message says what would do.
+        SlurmError: Slurm does not answer.
+    """
+    found, unasked = look_at(make_points(args, read_frame(args, place)) if points is None else points)
+    for problem in unasked:
+        say(f"note: {problem}")
+    if wrong := list(dict.fromkeys(problem for point in found for problem in problems(point.experiment))):
+        raise ConfigError("\nerror: ".join(wrong))
+    again = frozenset(RETRY) - {"all"} if args.retry == "all" else frozenset(filter(None, [args.retry]))
+    again = (again | {"new"}) if points is None else frozenset()
+    starts = {content_of(point): _submitted_s(point, again) for point in found}
+
+    def choose(standings: Sequence[Standing]) -> list[Standing]:
+        picked = chosen([_without_parent(s, starts[s.cell.init.content]) for s in standings], args.retry)
+        return [s for s in picked if starts[s.cell.init.content] is not None]
+
+    cells = plan.resolve(fewshot_args(args, place), command, place, say, inits=_inits(found), choose=choose)
+    first = found[0].experiment
+    return Study(place, found, cells, Unit(on_cpu=first.on_cpu, gpu_type=first.resources.gpu_type), again, _commands(args))
+
+
+def content_of(point: Point) -> str:
+    """What the cells of a pretraining run know it by."""
+    return f"run:{point.experiment.signature}"
+
+
+def _inits(points: Sequence[Point]) -> list[Init]:
+    """The checkpoints, finished or not; of a run without a job the run's name stands for the job's id."""
+    found = []
+    for point in points:
+        after = f"<{point.run.path.name}>"
+        if point.kind == "done":
+            after = ""
+        elif point.kind == "active" and point.state:
+            after = point.state.job_id
+        found.append(init_of(point.run, point.experiment.signature, point.experiment.config, after))
+    return short_names(found)
+
+
+def _submitted_s(point: Point, again: frozenset[str]) -> float | None:
+    """When a pretraining run was last submitted, in seconds since 1970; None where its cells cannot start."""
+    if point.kind in again:
+        return math.inf
+    if point.kind not in ("done", "active"):
+        return None
+    return float((submissions(point.run) or [{}])[-1].get("submitted_at_s", 0.0))
+
+
+def _without_parent(s: Standing, parent_s: float | None) -> Standing:
+    """A cell that Slurm cancelled before it began, since the pretraining job that it waited for had failed, is as good as
+    new once that run was submitted again."""
+    state = s.state
+    if s.kind != "missing" or not state or state.state != "CANCELLED" or state.log.exists() or parent_s is None:
+        return s
+    asked: Mapping[str, Any] = submissions(s.run)[-1]
+    by_hand = (s.run.submit / state.job_id / CANCELLED).exists()
+    return s if by_hand or float(asked.get("submitted_at_s", 0.0)) > parent_s else replace(s, kind="new")
+
+
+def _commands(args: argparse.Namespace) -> tuple[tuple[str, ...], ...]:
+    """What makes the tables and the figures."""
+    runs, out = str(args.runs_dir.expanduser().absolute()), str(args.out.expanduser().absolute())
+    subsets = parse_subsets(args.subset)
+    compared = ("--compare", f"{subsets[0]},{subsets[1]}") if len(subsets) > 1 else ()
+    return (("analysis/collect.py", runs, "--out", out), ("analysis/scaling.py", "--runs", runs, "--out", out, *compared))
