@@ -78,7 +78,10 @@ class Program:
 
     def __call__(self) -> None:
         """Run the commands, and leave with the largest exit code."""
+        import submitit
+
         if code := max(run_script(command, self.cwd) for command in self.commands):
+            note_exit_code(submitit.JobEnvironment().paths.folder / EXIT_CODE, code)
             sys.exit(code)
 
 

@@ -30,7 +30,7 @@ from jobs.submission import one_launcher
 from sweeps import options
 from sweeps.plan import Plan, resolve
 from sweeps.show import records, rows, show
-from sweeps.states import RETRY, look
+from sweeps.states import RETRY, Standing, look
 from sweeps.submission import scripts, submit, submit_collect
 from sweeps.watch import wait_for
 from vidmae.layers import ConfigError
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
         plan = resolve(args, command, place, _say)
         present(plan)
         arrays = submit_all(plan, args)
-    name_ended(plan)
+    name_ended(plan.ended)
     next_commands(plan, args, arrays)
     if args.wait:
         return wait(plan, args)
@@ -95,7 +95,7 @@ def present(plan: Plan) -> None:
 def dry_run(plan: Plan, args: argparse.Namespace) -> int:
     """The grid on stderr, the batch scripts on stdout; or all of it as one object."""
     present(plan)
-    name_ended(plan)
+    name_ended(plan.ended)
     texts = scripts(plan.sweep, plan.batches) if plan.batches else []
     if args.json:
         cells = records(plan.standings, plan.costs, plan.submits, plan.unit)
@@ -144,14 +144,13 @@ def _collect(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -> str
     return job_id
 
 
-def name_ended(plan: Plan) -> None:
-    """Name the cells that ended without a result and are not submitted again."""
-    ended = plan.ended
+def name_ended(ended: Sequence[Standing], more: Sequence[str] = ()) -> None:
+    """Name cells that ended without a result and are not submitted again; `more`: kinds of what else ended so."""
     for s in ended[:SHOWN]:
         _say(f"{s.kind}: {s.run.path.name}: {s.reason}")
     if len(ended) > SHOWN:
         _say(f"and {len(ended) - SHOWN} more")
-    kinds = list(dict.fromkeys(s.kind for s in ended if s.kind in RETRY))
+    kinds = [kind for kind in dict.fromkeys([*more, *(s.kind for s in ended)]) if kind in RETRY]
     if kinds:
         _say(f"to submit them again: --retry {kinds[0] if len(kinds) == 1 else 'all'}")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs import slurm
 from jobs.arrays import ARRAYS, make_array
+from jobs.launch import EXIT_CODE
 from jobs.runs import State, state_of, submissions
 from jobs.snapshot import code_state, take_snapshot
 from jobs.submission import adopt
@@ -45,9 +46,15 @@ def needed(job: RunFolder, *, fresh: bool, retry: bool) -> tuple[bool, State | N
     return retry and not state.active and not has_run(state), state
 
 
+def exit_code(state: State) -> int:
+    """With what a last job that has ended left; 0 where nobody knows."""
+    noted = state.run.submit / state.job_id / EXIT_CODE  # squeue does not tell it
+    return int(noted.read_text()) if noted.exists() else state.exit_code or 0
+
+
 def has_run(state: State) -> bool:
     """Whether the analysis ran to its end, with everything there or not."""
-    return state.state in ("COMPLETED", "ENDED") or state.exit_code == INCOMPLETE
+    return state.state in ("COMPLETED", "ENDED") or exit_code(state) == INCOMPLETE
 
 
 def submit(sweep: Sweep, job: RunFolder, commands: Sequence[tuple[str, ...]], waits_for: Sequence[str], partition: str,

@@ -21,23 +21,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jobs import launch, slurm
 from jobs.arrays import ARRAYS
 from jobs.experiment import Place, choose_place, folder_problems, warnings
 from jobs.follow import wait_for
 from jobs.options import masked_argv
-from jobs.runs import why
+from jobs.runs import State, why
 from jobs.submission import one_launcher
 from sweeps import last_job, scaling_options, scaling_run, submission
 from sweeps.fewshot import name_ended
+from sweeps.points import Point, look_at
 from sweeps.scaling_show import rows, to_json, total
 from sweeps.show import show
 from sweeps.study import Study, resolve
 from sweeps.watch import wait_for as wait_for_cells
 from vidmae.layers import ConfigError
-from vidmae.record import make_private_folder
+from vidmae.record import RunFolder, make_private_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,9 +58,9 @@ class Call:
     place: Place
     jobs: list[str] = field(default_factory=list)
 
-    def study(self, before: Study | None = None) -> Study:
-        """What the command means; `before` is what it meant before pretraining was submitted."""
-        return resolve(self.args, self.command, self.place, _say, before.points if before else None)
+    def study(self, points: Sequence[Point] | None = None) -> Study:
+        """What the command means; `points` are all runs as they are once pretraining is submitted."""
+        return resolve(self.args, self.command, self.place, _say, points)
 
     def note(self, job_ids: Sequence[str]) -> None:
         """Note what was submitted, and say it on standard output."""
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     name_all(study)
     if args.wait:
         wait_for(job, show=False)
-        return verdict(call.study(study), last_job.needed(job, fresh=False, retry=False)[1])
+        return verdict(call.study(look_at(study.points)[0]), last_job.needed(job, fresh=False, retry=False)[1])
     _say(f"next:\n  python jobs/status.py --runs-dir {runs_dir}\n  the same command with --wait\n"
          f"  tables and figures will be in {args.out}")
     return 1 if study.ended or study.cells.ended else 0
@@ -144,14 +144,12 @@ def dry_run(study: Study, args: argparse.Namespace) -> int:
     return 0
 
 
-def submit_all(call: Call) -> tuple[Study, Any]:
+def submit_all(call: Call) -> tuple[Study, RunFolder]:
     """Submit what is missing, in the order in which it will run; the study as it is then, and the folder of the last job."""
     study = call.study()
     present(study)
     scaling_run.write_fractions(study)
-    for job_id in scaling_run.pretrain(study, call.args.max_parallel or 0, call.command, _say):
-        call.note([job_id])
-    study = call.study(study)
+    study = call.study(scaling_run.pretrain(study, call.args.max_parallel or 0, call.command, _say, call.note))
     arrays = submission.submit(study.cells.sweep, study.cells.batches, _say) if study.cells.batches else []
     call.note([array.job_id for array in arrays])
     job, last = scaling_run.submit_last(study, [array.job_id for array in arrays], fresh=bool(call.jobs),
@@ -171,30 +169,29 @@ def here(call: Call, arrays: Path) -> int:
         study = call.study()
         present(study)
         scaling_run.write_fractions(study)
-    for job_id in scaling_run.pretrain_here(study, call.command, _say):
-        call.note([job_id])
+    points = scaling_run.pretrain_here(study, call.command, _say, call.note)
     with one_launcher(arrays):
-        study = call.study(study)
+        study = call.study(points)
         cells = submission.submit(study.cells.sweep, study.cells.batches, _say) if study.cells.batches else []
     call.note([array.job_id for array in cells])
     name_all(study)
     if any(s.kind == "active" for s in study.cells.standings) or cells:
-        wait_for_cells(call.study(study).cells.standings)
-    study = call.study(study)
+        wait_for_cells(call.study(points).cells.standings)
+    study = call.study(points)
     if call.args.json:
         print(json.dumps({**to_json(study), "jobs": call.jobs}), flush=True)
     codes = [launch.run_script((str(ROOT / script), *more), str(Path.cwd()), sys.stderr) for script, *more in study.commands]
     return verdict(study, None, max(codes))
 
 
-def verdict(study: Study, last: Any, code: int = 0) -> int:
+def verdict(study: Study, last: State | None, code: int = 0) -> int:
     """How all of it ended; the exit code."""
     done = sum(point.kind == "done" for point in study.points)
     cells = sum(s.kind == "done" for s in study.cells.standings)
     _say(f"{done} of {len(study.points)} pretraining runs and {cells} of {len(study.cells.standings)} cells are done")
     name_all(study)
     if last is not None:
-        code = last.exit_code or 0
+        code = last_job.exit_code(last)
         _say(f"the last job {last.job_id} is {last.state}, log {last.log}")
     return 1 if done < len(study.points) or cells < len(study.cells.standings) else code
 
@@ -204,9 +201,8 @@ def name_all(study: Study) -> None:
     for point in study.ended:
         reason = why(point.state) if point.state else "never submitted"
         _say(f"{point.kind}: {point.run.path.name}: {reason}; its cells wait for it")
-    name_ended(study.cells)
-    if study.ended and not study.cells.ended:
-        _say(f"to submit them again: --retry {study.ended[0].kind}")
+    waiting = {s.cell.signature for point in study.ended for s in study.cells_of(point)}
+    name_ended([s for s in study.cells.ended if s.cell.signature not in waiting], [point.kind for point in study.ended])
 
 
 def _say(text: str) -> None:

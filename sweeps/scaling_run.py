@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jobs import launch, slurm
 from jobs.experiment import Experiment
 from jobs.follow import outcome, wait_for
+from jobs.runs import State
 from jobs.submission import make_request, submit_once
 from sweeps import last_job
+from sweeps.points import Point, look_at
 from sweeps.study import Study
 from sweeps.submission import Say, last_request
 from vidmae.record import RunFolder
@@ -21,24 +23,36 @@ def write_fractions(study: Study) -> None:
         portion.write()
 
 
-def pretrain(study: Study, max_parallel: int, command: list[str], say: Say) -> Iterator[str]:
-    """Submit the pretraining runs that are missing to Slurm; their ids.
+def pretrain(study: Study, max_parallel: int, command: list[str], say: Say, note: Callable[[list[str]], None],
+             ) -> list[Point]:
+    """Submit the pretraining runs that are missing to Slurm.
 
     Args:
         study: From `sweeps.study.resolve`.
         max_parallel: Jobs at a time: each waits for the end of the one so many before it; 0 is no limit.
         command: What the user typed, for the record.
         say: Tells people.
+        note: Told the id of every job that is submitted.
+    Returns:
+        All runs, as they are then.
     Raises:
         SlurmError: sbatch refused or was not answered; what was submitted before stays.
     """
-    lane = _active(study)
-    for point in study.submits:
+    lane, points = _active(study), []
+    for point in study.points:
+        if point.kind not in study.again:
+            points.append(point)
+            continue
         done = submit_once(_in_turn(point.experiment, lane, max_parallel), retry=point.kind != "new", command=command)
-        lane.append(done.job_id)
         if done.kind == "submitted":
             say(f"submitted job {done.job_id}: {point.run.path}")
-            yield done.job_id
+            note([done.job_id])
+        if done.kind == "done":
+            points.append(replace(point, kind="done"))
+            continue
+        lane.append(done.job_id)
+        points.append(replace(point, kind="active", state=State(point.run, done.job_id, "slurm", "PENDING", True)))
+    return points
 
 
 def scripts(study: Study, max_parallel: int) -> list[str]:
@@ -63,16 +77,17 @@ def _in_turn(e: Experiment, lane: Sequence[str], max_parallel: int) -> Experimen
     return replace(e, profile=replace(e.profile, dependency=waits))
 
 
-def pretrain_here(study: Study, command: list[str], say: Say) -> Iterator[str]:
-    """Run the pretraining runs that are not done on this machine, one after the other; their ids as they start."""
+def pretrain_here(study: Study, command: list[str], say: Say, note: Callable[[list[str]], None]) -> list[Point]:
+    """Run the pretraining runs that are not done on this machine, one after the other; see `pretrain`."""
     todo = [point for point in study.points if point in study.submits or point.kind == "active"]
     for number, point in enumerate(todo, 1):
         done = submit_once(point.experiment, retry=point.kind not in ("new", "active"), command=command)
         say(f"pretraining run {number} of {len(todo)}, job {done.job_id}: {point.run.path}")
         if done.kind == "submitted":
-            yield done.job_id
+            note([done.job_id])
         if done.kind != "done":
             say(f"  {outcome(wait_for(point.run, show=False))[1]}")
+    return look_at(study.points)[0]
 
 
 def submit_last(study: Study, arrays: Sequence[str], *, fresh: bool, retry: bool, say: Say) -> tuple[RunFolder, str]:

@@ -74,12 +74,12 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         command: What the user typed, for the record.
         place: Where it runs.
         say: Tells people.
-        points: From an earlier call, once all of them are submitted: they are looked at again.
+        points: All runs as they are once pretraining is submitted.
     Raises:
         ConfigError: Something cannot be used; the message says what would do.
         SlurmError: Slurm does not answer.
     """
-    found, unasked = look_at(make_points(args, read_frame(args, place)) if points is None else points)
+    found, unasked = look_at(make_points(args, read_frame(args, place))) if points is None else (list(points), [])
     for problem in unasked:
         say(f"note: {problem}")
     if wrong := list(dict.fromkeys(problem for point in found for problem in problems(point.experiment))):

@@ -1,0 +1,84 @@
+"""A scaling sweep on a real Slurm: three fractions, two repeats, their few-shot cells and the figure, by one command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.labelled import write_labelled
+from tests.launching import cli, write_cell_profile
+from tests.runs import CELL, TINY, make_labelled, make_manifest
+from tests.slurm.cluster import Cluster
+from tests.unit.test_fractions import saycam_names, write
+
+SCRIPT = "sweeps/scaling.py"
+ASKED = ["--partition", "gpu", "--nodes", "1", "--gpus-per-node", "0", "--cpus-per-task", "1", "--mem", "512M", "--time", "5"]
+OF_CELLS = "--cpus-per-task 1 --mem 512M --time 5"
+FAILS = "-0.5-contiguous-seed1-"
+
+
+def sweep(folder: Path, *args: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    return cli(SCRIPT, "--recipe", "demo", "--repeats", "2", "--seeds", "0", *ASKED, *args, cwd=folder, timeout_s=timeout_s)
+
+
+def fits(folder: Path, metric: str = "top-1") -> dict[str, str]:
+    """The line through the accuracies, as the last job has written it."""
+    with (folder / "tables/scaling.csv").open() as f:
+        (line,) = [row for row in csv.DictReader(f) if (row["metric"], row["fit"]) == (metric, "log-linear")]
+    return line
+
+
+def submissions(path: Path) -> list[dict[str, str]]:
+    return json.loads((path / "run.json").read_text())["submissions"]
+
+
+def test_one_command_from_fractions_over_a_failed_run_to_the_figure(cluster: Cluster, tmp_path: Path) -> None:
+    write(tmp_path / "manifests", saycam_names(60, parts=7))
+    write_labelled(tmp_path / "manifests")
+    profile = write_cell_profile(tmp_path, pretrain=f"fail:0:3@{FAILS}", GROWS="7.5")
+    args = ["--data", "s", "--fractions", "0.1,0.5,1", "--shots", "2", "--fewshot", f"--recipe finetune_demo {OF_CELLS}",
+            "--set", "data.workers=0", "--profile", str(profile), "--wait"]
+    first = sweep(tmp_path, *args)
+    assert first.returncode == 1 and len(first.stdout.split()) == 13, first.stderr
+    assert "5 of 6 pretraining runs and 5 of 6 cells are done" in first.stderr and "rank 0: ValueError: asked to" in first.stderr
+    assert "--retry failed" in first.stderr
+    line = fits(tmp_path)
+    assert line["points"] == "5" and float(line["slope_per_decade"]) == pytest.approx(7.5, abs=0.2)
+    for cell in (tmp_path / "runs").glob("*-toys-2shot-seed0-*/seen.*.json"):
+        parent = next((tmp_path / "runs").glob(f"{cell.parent.name.partition('-toys')[0]}-????????"))
+        assert json.loads(cell.read_text())["began"] > (parent / "result.json").stat().st_mtime
+
+    write_cell_profile(tmp_path, pretrain="ok", GROWS="7.5")
+    second = sweep(tmp_path, *args, "--retry", "failed")
+    assert second.returncode == 0 and len(second.stdout.split()) == 3, second.stderr
+    assert "6 of 6 pretraining runs and 6 of 6 cells are done" in second.stderr
+    assert fits(tmp_path)["points"] == "6" and (tmp_path / "tables/scaling-toys-2shot.svg").exists()
+    counts = {path.name: len(submissions(path)) for path in (tmp_path / "runs").glob("demo-*")}
+    assert {name for name, count in counts.items() if count == 2} == {name for name in counts if FAILS[:-1] in name}
+    third = sweep(tmp_path, *args)
+    assert (third.returncode, third.stdout) == (0, "") and "nothing to submit" in third.stderr
+
+
+@pytest.mark.slow
+def test_with_real_clips_and_real_training(cluster: Cluster, tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path)
+    labelled, _ = make_labelled(tmp_path / "labelled", train=3, val=3)
+    recipe = [word for item in TINY for word in ("--set", item)]
+    cells = shlex.join([*OF_CELLS.split(), *(word for item in CELL for word in ("--set", item))])
+    done = sweep(tmp_path, "--data", str(manifest), "--fractions", "0.3,0.6,1", *recipe, "--labelled", str(labelled), "--shots", "2",
+                 "--fewshot", cells, "--wait", timeout_s=900)
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 pretraining runs and 6 of 6 cells are done" in done.stderr
+    line = fits(tmp_path)
+    assert line["points"] == "6" and line["amounts"] == "3"
+    assert (tmp_path / f"tables/scaling-{labelled.stem}-2shot.png").stat().st_size > 10_000
+    results = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/result.json")]
+    assert len(results) == 12 and {r["steps"] for r in results if r["kind"] == "pretrain"} == {4}
+    again = sweep(tmp_path, "--data", str(manifest), "--fractions", "0.3,0.6,1", *recipe, "--labelled", str(labelled), "--shots", "2",
+                  "--fewshot", cells)
+    assert (again.returncode, again.stdout) == (0, ""), again.stderr

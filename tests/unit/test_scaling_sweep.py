@@ -1,0 +1,221 @@
+"""The scaling sweep: what is equal between fractions, which seed means what, the graph of jobs, and what a second call does."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import prepare, pretrain
+from jobs.runs import all_runs
+from sweeps import scaling
+from tests.labelled import write_labelled
+from tests.launching import cli, write_cell_profile, write_program
+from tests.unit.test_fewshot_cli import script_flags, slurm_env
+from tests.unit.test_fractions import saycam_names, write
+from vidmae.config import PretrainConfig
+from vidmae.layers import load
+from vidmae.record import RunFolder, read_json
+
+FLAGS = ("-h --help --fractions --repeats --subset --match --data --recipe --set --name --pattern --born --shots --labelled --seeds "
+         "--method --select --fewshot --cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time "
+         "--gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist "
+         "-d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --dry-run --max-parallel --retry --wait "
+         "--runs-dir --manifests --out --json")
+CELLS = ["--shots", "2", "--seeds", "0,1", "--labelled", "toys", "--fewshot", "--recipe finetune_demo"]
+SMALL = ["--recipe", "demo", "--data", "s", "--fractions", "0.1,0.5,1", *CELLS]  # of 300 videos
+Told = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An own folder with a small recording history and a labelled data set."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("VIDMAE_PROFILE", "VIDMAE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    write(tmp_path / "manifests", saycam_names(300, parts=7))
+    write_labelled(tmp_path / "manifests")
+    return tmp_path
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    """Call the sweep in this process; exit code, standard output, standard error."""
+    def call(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = scaling.main(list(args))
+        except SystemExit as left:
+            code = int(str(left.code))
+        out, err = capsys.readouterr()
+        return code, out, err
+    return call
+
+
+def plan(told: Told, *args: str) -> list[dict[str, Any]]:
+    """The pretraining runs of a dry run."""
+    code, out, err = told(*args, "--dry-run", "--json", "--cluster", "local")
+    assert code == 0, err
+    return json.loads(out)["pretraining"]
+
+
+def test_the_flags_are_frozen_and_the_commands_in_the_help_are_parsed() -> None:
+    assert set(scaling.make_parser()._option_string_actions) == set(FLAGS.split())
+    commands = re.findall(r"^    python sweeps/scaling\.py(.*)$", scaling.__doc__ or "", re.M)
+    assert len(commands) == 3
+    for command in commands:
+        scaling.make_parser().parse_args(shlex.split(command))
+
+
+# by hand: 10,496 videos x 16 clips / 256 are 656 steps an epoch, 339 and 15 of which are 222,384 and 9,840 steps;
+# 11, 105 and 1,050 videos are 0.6875, 6.5625 and 65.625 steps an epoch
+@pytest.mark.parametrize(("match", "steps"), [
+    ("steps", [[222_384, 9_840]] * 4), ("epochs", [[234, 11], [2_225, 99], [22_247, 985], [222_384, 9_840]]),
+    ("paper", [[11_364, 14], [49_803, 132], [116_419, 1_313], [222_384, 9_840]])])
+def test_what_is_equal_on_fractions_of_child_s(folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch, match: str,
+                                               steps: list[list[int]]) -> None:
+    monkeypatch.setenv("PATH", slurm_env(folder)["PATH"])  # of A100s
+    write(folder / "manifests", saycam_names(10_496))
+    before = sorted(folder.rglob("*"))
+    code, out, err = told("--match", match, "--repeats", "1", *CELLS, "--dry-run", "--json")
+    assert code == 0, err
+    runs = json.loads(out)["pretraining"]
+    assert [run["videos"] for run in runs] == [11, 105, 1_050, 10_496] and [run["phase_steps"] for run in runs] == steps
+    assert runs[3]["epochs"] == 354
+    assert runs[3]["gpu_hours"] == pytest.approx(59.45e6 * 1.06e12 / (0.4 * 312e12) / 3600, rel=0.01), "clips and FLOPs of the recipe"
+    assert [run["gpu_hours"] / runs[3]["gpu_hours"] for run in runs] == pytest.approx([sum(s) / 232_224 for s in steps])
+    assert [run["cells"] for run in runs] == [2] * 4 and " 4 runs " in err and sorted(folder.rglob("*")) == before
+
+
+def test_the_cool_down_and_the_warm_up_survive_every_match(told: Told, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", slurm_env(folder)["PATH"])
+    for match in ("steps", "epochs", "paper"):
+        code, _, err = told("--data", "s", "--fractions", "0.1", "--match", match, "--repeats", "1", *CELLS, "--runs-dir", match)
+        assert code == 0, err
+        (run,) = [run for run in all_runs(folder / match) if "shot" not in run.path.name]
+        phases = load(PretrainConfig, run.config).train.phases
+        assert [(phase.lr, phase.reset_optimizer) for phase in phases] == [(1e-4, False), (1e-5, True)]
+    steps = plan(told, *SMALL, "--match", "epochs", "--repeats", "1")
+    assert [run["steps"] for run in steps] == [38, 190, 380], "the demo's 380 steps, by the share of the videos"
+
+
+def test_a_repeat_is_a_seed_and_random_recordings_are_drawn_with_it(folder: Path, told: Told) -> None:
+    runs = plan(told, *SMALL, "--subset", "contiguous,random", "--repeats", "2", "--name", "study")
+    assert [(run["fraction"], run["subset"], run["seed"]) for run in runs] == [
+        *((share, subset, seed) for share in (0.1, 0.5) for subset in ("contiguous", "random") for seed in (0, 1)),
+        (1, None, 0), (1, None, 1)], "the whole is one point of both"
+    assert [run["run"].rpartition("-")[0] for run in runs[:4]] == [
+        "study-0.1-contiguous-seed0", "study-0.1-contiguous-seed1", "study-0.1-random-seed0", "study-0.1-random-seed1"]
+    assert [Path(run["manifest"]).name for run in runs] == [
+        *(f"s-{share}-{name}.csv" for share in ("0.1", "0.5") for name in ("contiguous", "contiguous", "random-seed0", "random-seed1")),
+        "s.csv", "s.csv"]
+    assert len({run["run"][-8:] for run in runs}) == 10
+
+
+def test_fractions_are_those_of_prepare_and_are_written_once(folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", slurm_env(folder)["PATH"])
+    assert prepare.main(["fraction", "s", "--fractions", "0.1,0.5", "--subset", "random", "--seed", "1", "--out", "mine"]) == 0
+    args = [*SMALL, "--subset", "random", "--repeats", "2", "--manifests", "ours"]
+    assert told(*args)[0] == 0
+    for theirs in Path("mine").iterdir():
+        assert (Path("ours") / theirs.name).read_bytes() == theirs.read_bytes()
+    old = {path: path.stat().st_mtime_ns for path in Path("ours").iterdir()}
+    assert len(old) == 12 and told(*args, "--retry", "missing")[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("ours").iterdir()} == old
+    for path in Path("mine").glob("s-0.1-*"):
+        path.rename(Path("ours") / path.name.replace("seed1", "seed0"))
+    code, _, err = told(*args)
+    assert code == 2 and "holds other videos" in err
+
+
+@pytest.mark.parametrize(("args", "said"), [
+    (["--fractions", "0"], "more than 0"), (["--fractions", "0.1,1.5"], "up to 1"), (["--fractions", "x"], "not a number"),
+    (["--fractions", "0.1,0.10"], "0.1 stands twice"), (["--fractions", "0.001,0.002"], "the same 1 of 300 videos"),
+    (["--fractions", "0.999,1"], "the same 300 of 300 videos"), (["--repeats", "0"], "1 or more"),
+    (["--subset", "first"], "no subset"), (["--subset", "random,random"], "twice"), (["--set", "seed=3"], "--repeats"),
+    (["--set", "data.manifest=x.csv"], "--data"), (["--match", "paper"], "no fraction of the released runs"),
+    (["--match", "paper", "--fractions", "0.1", "--set", "train.phases=[{lr: 1}]"], "a recipe of two phases"), (["--fewshot", "--after x"], "decides itself"),
+    (["--fewshot", "--nonsense 1"], "--nonsense"), (["--fewshot", "--set 'x"], "cannot be read"), (["--shots", "13"], "fewer than 13"),
+    (["--subset", "random", "--pattern", "(?P<recording>no)"], "--subset random"), (["--max-parallel", "0"], "not 1 or more")])
+def test_what_cannot_run_is_refused_before_anything_starts(folder: Path, told: Told, args: list[str], said: str) -> None:
+    two_phases = "train.phases=[{duration: 9 steps}, {duration: 1 steps}]"
+    code, out, err = told(*SMALL, "--cluster", "local", "--set", two_phases, *args)
+    assert code == 2 and said in err and out == "" and not all_runs(folder / "runs"), err
+    assert not list((folder / "manifests").glob("s-*")), "no fraction was written"
+
+
+def test_a_run_that_is_there_under_another_name_is_used_and_one_with_other_settings_refused(
+        folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", slurm_env(folder)["PATH"])
+    assert pretrain.main(["--recipe", "demo", "--data", "s"]) == 0
+    (mine,) = all_runs(folder / "runs")
+    runs = plan(told, *SMALL, "--repeats", "2")
+    assert [run["path"] == str(mine.path) for run in runs] == [False] * 4 + [True, False]
+    code, _, err = told(*SMALL, "--repeats", "2", "--set", "model.mask_ratio=0.8", "--dry-run")
+    assert code == 2 and mine.path.name in err and "--runs-dir" in err
+
+
+def answer(folder: Path, failed: str = " ") -> None:
+    """Let squeue know every job as waiting, and sacct the pretraining run `failed` and what waited for it as ended."""
+    queued, ended = [], []
+    for run in [*all_runs(folder / "runs"), *(RunFolder(path) for path in (folder / "runs/arrays").glob("scaling-*"))]:
+        last = (read_json(run.record) or {})["submissions"][-1]
+        if not run.path.name.startswith(failed):
+            queued.append(f"{last['job_id']}|PENDING|0:00|1|{last['job_name']}|(Dependency)|x")
+        else:
+            state = "CANCELLED by 0" if "shot" in run.path.name else "FAILED"
+            ended.append(f"{last['job_id']}|{state}|00:00:01|1|{int('shot' not in run.path.name)}:0|cn1|{last['job_name']}")
+    for name, rows in (("squeue", queued), ("sacct", ended)):
+        write_program(folder / "bin", name, "\n".join(f"echo {shlex.quote(row)}" for row in rows) or "exit 0")
+
+
+def test_one_command_is_one_graph_and_the_second_submits_what_is_missing(folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch,
+                                                                        ) -> None:
+    monkeypatch.setenv("PATH", slurm_env(folder)["PATH"])
+    args = [*SMALL, "--repeats", "2", "--max-parallel", "4", "--nodes", "2", "--gpus-per-node", "4", "--set", "train.device=auto"]
+    code, out, err = told(*args)
+    assert code == 0 and out.split() == [str(i) for i in range(101, 114)], err
+    flags = script_flags(folder)
+    runs, cells, last = flags[:6], flags[6:12], flags[12]
+    assert {(f["--nodes"], f["--gpus-per-node"]) for f in runs} == {("2", "4")} and {f["--nodes"] for f in cells} == {"1"}
+    assert [f.get("--dependency") for f in runs] == [None] * 4 + ["afterany:101", "afterany:102"]
+    assert [f["--dependency"] for f in cells] == [f"afterok:{i}" for i in range(101, 107)]
+    assert {f["--array"] for f in cells} == {"0-1%2"} and {f["--kill-on-invalid-dep"] for f in cells} == {"yes"}
+    assert last["--dependency"] == "afterany:" + ":".join(str(i) for i in range(101, 113)) and "--gpus-per-node" not in last
+
+    answer(folder)
+    code, out, err = told(*args)
+    assert (code, out) == (0, "") and "nothing to submit" in err and len(script_flags(folder)) == 13
+    answer(folder, "demo-0.5-contiguous-seed1")
+    code, out, err = told(*args)
+    assert (code, out) == (1, "") and "failed: demo-0.5-contiguous-seed1" in err and "--retry failed" in err
+    code, out, err = told(*args, "--retry", "failed", "--dry-run", "--json")
+    assert [run["run"][:25] for run in json.loads(out)["pretraining"] if run["submit"]] == ["demo-0.5-contiguous-seed1"]
+    write_program(folder / "bin", "scancel", f"echo \"$*\" >> '{folder}/cancelled'")
+    code, out, err = told(*args, "--retry", "failed")
+    assert code == 0 and out.split() == ["114", "115", "116"], err
+    again, cells_again, last_again = script_flags(folder)[13:]
+    assert again["--job-name"].startswith("demo-0.5-contiguous-seed1") and cells_again["--dependency"] == "afterok:114"
+    assert cells_again["--array"] == "0-1%2", "cells that never began, since what they waited for had failed, need no --retry"
+    assert {"114", "115"} < set(last_again["--dependency"].split(":")) and (folder / "cancelled").read_text() == "113\n"
+
+
+def test_on_this_machine_one_thing_runs_after_the_other_up_to_the_figure(folder: Path) -> None:
+    profile = str(write_cell_profile(folder, pretrain="ok", GROWS="7.5"))
+    args = [*SMALL, "--seeds", "0", "--repeats", "1", "--cluster", "local", "--profile", profile, "--set", "data.workers=0"]
+    done = cli("sweeps/scaling.py", *args, cwd=folder, timeout_s=120)
+    assert done.returncode == 0 and len(done.stdout.split()) == 4, done.stderr
+    assert "3 of 3 pretraining runs and 3 of 3 cells are done" in done.stderr
+    with (folder / "tables/scaling.csv").open() as f:
+        (line,) = [row for row in csv.DictReader(f) if row["metric"] == "top-1" and row["fit"] == "log-linear"]
+    assert float(line["slope_per_decade"]) == pytest.approx(7.5) and float(line["x1_pct"]) == pytest.approx(25)
+    assert (folder / "tables/scaling-toys-2shot.png").stat().st_size > 10_000 and (folder / "tables/fewshot.tex").exists()
+    (folder / "tables/scaling-toys-2shot.png").unlink()
+    again = cli("sweeps/scaling.py", *args, cwd=folder, timeout_s=120)
+    assert (again.returncode, again.stdout) == (0, ""), again.stderr
