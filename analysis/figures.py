@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, told apart by the colour-blind; in grey, line style
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ STYLES = {"log-linear": (BLUE, "-"), "power law": (VERMILLION, "--"), "logistic"
 PUBLISHED_MARKERS = {"published v1": "^", "published v3": "D"}
 AXIS_NAMES = {"fraction": "Share of the recordings (%)", "hours": "Pretraining video (h)"}
 PANEL_IN = (4.2, 3.2)
+LONGEST_NAME = 200  # bytes; file systems take 255
 SETTINGS: Any = {"svg.hashsalt": "vidmae", "svg.fonttype": "none", "font.size": 8, "axes.spines.top": False,
             "axes.spines.right": False, "legend.frameon": False}
 
@@ -46,12 +48,20 @@ def draw(studies: Sequence[Study], results: Results, folder: Path, published: Se
     files = []
     with matplotlib.rc_context(SETTINGS):
         for task in dict.fromkeys(each.task for each in studies):
-            name = "scaling-" + "".join(c if c.isalnum() or c in "._-" else "-" for c in task)
+            name = file_name(task)
             chosen = [each for each in studies if each.task == task]
             for suffix, data in _picture(chosen, results, [row for row in published if row.task == task]).items():
                 write_atomic(folder / f"{name}.{suffix}", data)
                 files.append(folder / f"{name}.{suffix}")
     return files
+
+
+def file_name(task: str) -> str:
+    """A file's name without its suffix; a long one, of a task with many settings, is cut and ends in a hash of the task."""
+    name = "scaling-" + "".join(c if c.isalnum() or c in "._-" else "-" for c in task)
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME // 4]}-{hashlib.blake2b(task.encode(), digest_size=4).hexdigest()}"
 
 
 def _picture(studies: Sequence[Study], results: Results, published: Sequence[Result]) -> dict[str, bytes]:

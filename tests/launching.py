@@ -78,8 +78,9 @@ def main(run_path):
                                                       "error": "ValueError", "message": "asked to"}))
         return 1
     record = json.loads((run / "run.json").read_text())
-    top1, grows, name = 25.0, float(os.environ.get("GROWS", "0")), record["cell"]["checkpoint"]
+    top1, grows = 25.0, float(os.environ.get("GROWS", "0"))
     if grows:
+        name = record["cell"]["checkpoint"]
         top1 += grows * math.log10(float(name.split("-")[1])) + 0.2 * int(name.rpartition("seed")[2])
     result = {"schema": 1, "kind": "fewshot", "name": record["name"], "cell": record["cell"], "select": "last",
               "selected_step": 12, "views": "center", "top1_pct": top1, "top5_pct": 60.0, "top1_ci_pct": [top1 - 5, top1 + 5],

@@ -15,6 +15,8 @@ from tests.launching import cli, write_cell_profile
 from tests.runs import CELL, TINY, make_labelled, make_manifest
 from tests.slurm.cluster import Cluster
 from tests.unit.test_fractions import saycam_names, write
+from vidmae.finetune_config import FinetuneConfig
+from vidmae.layers import build, parse_set, to_yaml
 
 SCRIPT = "sweeps/scaling.py"
 ASKED = ["--partition", "gpu", "--nodes", "1", "--gpus-per-node", "0", "--cpus-per-task", "1", "--mem", "512M", "--time", "5"]
@@ -69,7 +71,9 @@ def test_with_real_clips_and_real_training(cluster: Cluster, tmp_path: Path) -> 
     manifest = make_manifest(tmp_path)
     labelled, _ = make_labelled(tmp_path / "labelled", train=3, val=3)
     recipe = [word for item in TINY for word in ("--set", item)]
-    cells = shlex.join([*OF_CELLS.split(), *(word for item in CELL for word in ("--set", item))])
+    cell_recipe = tmp_path / "cell.yaml"
+    cell_recipe.write_text(to_yaml(build(FinetuneConfig, parse_set(CELL))[0]))
+    cells = f"--recipe {shlex.quote(str(cell_recipe))} {OF_CELLS}"
     done = sweep(tmp_path, "--data", str(manifest), "--fractions", "0.3,0.6,1", *recipe, "--labelled", str(labelled), "--shots", "2",
                  "--fewshot", cells, "--wait", timeout_s=900)
     assert done.returncode == 0, done.stderr

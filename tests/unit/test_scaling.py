@@ -18,7 +18,7 @@ from scipy import stats
 
 from analysis import scaling
 from analysis.curves import study_all, warnings
-from analysis.figures import draw
+from analysis.figures import draw, file_name
 from analysis.paired import compare
 from analysis.series import Result, Results, published_results, read_results
 
@@ -211,6 +211,14 @@ def test_figures_are_pictures_and_the_same_again(capsys, tmp_path) -> None:
             "published v1", "published v3", "95 % confidence of the line", "95 % prediction", "10000"} <= words
     other = {"".join(node.itertext()).strip() for node in ElementTree.parse(tmp_path / "a" / names[3]).iter("{http://www.w3.org/2000/svg}text")}
     assert "published v3" not in other  # nothing published in this task
+
+
+def test_names_of_figures_fit_on_a_disk_and_stay_apart(tmp_path) -> None:
+    assert file_name("ssv2-10shot knn train.lr=1e-3") == "scaling-ssv2-10shot-knn-train.lr-1e-3"
+    long = [file_name("ssv2-10shot " + "ä" * 300 + tail) for tail in "ab"]
+    assert len(set(long)) == 2
+    for name in long:
+        (tmp_path / f".{name}.png.{10**7}.tmp").touch()
 
 
 @pytest.mark.parametrize(("line", "message"), [
