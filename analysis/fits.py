@@ -19,6 +19,7 @@ import numpy as np
 
 LEVEL = 0.95
 CEILING = 100.0
+ROUNDING = 1e-9  # points of accuracy: equal ones may differ by as little
 LEAST_AMOUNTS = 3
 Array = np.ndarray
 
@@ -100,9 +101,9 @@ class Fit:
 
     @property
     def r2(self) -> float | None:
-        """Share of the variance that the curve explains; None where there is none."""
+        """Share of the variance that the curve explains; None where there is none but that of rounding."""
         total = float(((self.points.y - self.points.y.mean()) ** 2).sum())
-        return 1 - self.rss / total if total else None
+        return 1 - self.rss / total if np.ptp(self.points.y) > ROUNDING else None
 
     @property
     def aicc(self) -> float | None:

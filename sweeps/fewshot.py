@@ -31,7 +31,7 @@ from sweeps import options
 from sweeps.plan import Plan, resolve
 from sweeps.show import records, rows, show
 from sweeps.states import RETRY, Standing, look
-from sweeps.submission import scripts, submit, submit_collect
+from sweeps.submission import scripts, submit, submit_collect, task_ids
 from sweeps.watch import wait_for
 from vidmae.layers import ConfigError
 from vidmae.record import make_private_folder
@@ -119,7 +119,7 @@ def submit_all(plan: Plan, args: argparse.Namespace) -> list[str]:
     if args.then_collect:
         collect = _collect(plan, args, arrays)
     if args.json:
-        jobs = {s.cell.signature: f"{a.job_id}_{i}" for a in done for i, s in enumerate(a.cells)}
+        jobs = task_ids(done)
         cells: list[dict[str, Any]] = records(plan.standings, plan.costs, plan.submits, plan.unit)
         for cell, s in zip(cells, plan.standings, strict=True):
             cell["job_id"] = jobs.get(s.cell.signature, cell["job_id"])

@@ -7,7 +7,8 @@
 One command submits everything: a pretraining job for every fraction and repeat, the few-shot cells of each, which start once
 it has succeeded, and a last job that makes tables and figures once all has ended. The same command again submits what is
 missing: what is done or active is left alone, what failed is named and waits for --retry. On this machine one thing runs
-after the other, and the command ends with the last. Standard output is the id of every job that was submitted, one a line.
+after the other, and the command ends with the last. Resource flags are those of the pretraining jobs; a cell gets one GPU,
+or what --fewshot says. Standard output is the id of every job that was submitted, one a line.
 
 Exit codes: 0 ok, 1 runs or cells have failed, 2 usage or configuration, 3 the analysis says that results are missing (with
 --wait), 4 Slurm refused or unreachable, 130 Ctrl-C (the jobs go on).
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -108,11 +110,19 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
         study, job = submit_all(call)
     name_all(study)
     if args.wait:
+        _say("waiting for the last job")
         wait_for(job, show=False)
         return verdict(call.study(look_at(study.points)[0]), last_job.needed(job, fresh=False, retry=False)[1])
-    _say(f"next:\n  python jobs/status.py --runs-dir {runs_dir}\n  the same command with --wait\n"
-         f"  tables and figures will be in {args.out}")
+    next_commands(call)
     return 1 if study.ended or study.cells.ended else 0
+
+
+def next_commands(call: Call) -> None:
+    """What to type next."""
+    stop = f"\n  scancel {' '.join(call.jobs)}" if call.jobs else ""
+    runs_dir = shlex.quote(str(call.args.runs_dir))
+    _say(f"next:\n  python jobs/status.py --runs-dir {runs_dir}\n  the same command with --wait{stop}\n"
+         f"tables and figures will be in {call.args.out}")
 
 
 def present(study: Study) -> None:
@@ -137,7 +147,7 @@ def dry_run(study: Study, args: argparse.Namespace) -> int:
     if texts and study.place.cluster == "slurm":
         texts.append(scaling_run.last_script(study))
     if args.json:
-        print(json.dumps({**to_json(study), "scripts": texts}))
+        print(json.dumps({**to_json(study, {}), "scripts": texts}))
     else:
         print("\n".join(texts), end="\n" if texts else "")
     _say("dry run: nothing was written or submitted")
@@ -158,8 +168,8 @@ def submit_all(call: Call) -> tuple[Study, RunFolder]:
     if not call.jobs:
         _say("nothing to submit")
     if call.args.json:
-        print(json.dumps({**to_json(study), "jobs": call.jobs, "arrays": [a.job_id for a in arrays], "last": last or None}),
-              flush=True)
+        told = to_json(study, submission.task_ids(arrays))
+        print(json.dumps({**told, "jobs": call.jobs, "last": last or None}), flush=True)
     return study, job
 
 
@@ -179,7 +189,7 @@ def here(call: Call, arrays: Path) -> int:
         wait_for_cells(call.study(points).cells.standings)
     study = call.study(points)
     if call.args.json:
-        print(json.dumps({**to_json(study), "jobs": call.jobs}), flush=True)
+        print(json.dumps({**to_json(study, {}), "jobs": call.jobs}), flush=True)
     codes = [launch.run_script((str(ROOT / script), *more), str(Path.cwd()), sys.stderr) for script, *more in study.commands]
     return verdict(study, None, max(codes))
 
@@ -191,7 +201,7 @@ def verdict(study: Study, last: State | None, code: int = 0) -> int:
     _say(f"{done} of {len(study.points)} pretraining runs and {cells} of {len(study.cells.standings)} cells are done")
     name_all(study)
     if last is not None:
-        code = last_job.exit_code(last)
+        code = last_job.exit_code(last) or int(not last_job.has_run(last))
         _say(f"the last job {last.job_id} is {last.state}, log {last.log}")
     return 1 if done < len(study.points) or cells < len(study.cells.standings) else code
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.points import Point
@@ -46,6 +46,11 @@ def total(study: Study) -> list[str]:
     said = [study.unit.basis(),
             (f"to submit: {len(study.submits)} pretraining runs ({study.unit.text(flops)}) and {len(cells)} cells "
              f"({plan.unit.text(cell_flops)}){both}; a run that goes on is counted in full")]
+    if repeated := max((point.portion.history.repeated for point in study.points if point.portion.history), default=0):
+        said.append(f"{repeated} rows repeat the content of another: fractions leave them out, and the whole has them")
+    if study.match == "paper":
+        batch = study.points[0].experiment.config.train.global_batch
+        said.append(f"the released runs took 64 clips per step on fractions and 256 on the whole; these take {batch} on all")
     if max(point.repeat for point in study.points):
         drawn = {point.portion.subset for point in study.points} - {""}
         same = " and ".join(sorted(drawn - {"random"}) or ["the whole"])
@@ -54,11 +59,13 @@ def total(study: Study) -> list[str]:
     return said
 
 
-def to_json(study: Study) -> dict[str, Any]:
-    """All runs and cells as JSON."""
+def to_json(study: Study, task_ids: Mapping[str, str]) -> dict[str, Any]:
+    """All runs and cells as JSON; `task_ids`: signature of a cell that was just submitted to its job."""
     plan = study.cells
-    return {"cluster": study.place.cluster, "pretraining": [_record(study, point) for point in study.points],
-            "cells": records(plan.standings, plan.costs, plan.submits, plan.unit)}
+    cells = records(plan.standings, plan.costs, plan.submits, plan.unit)
+    for cell, s in zip(cells, plan.standings, strict=True):
+        cell["job_id"] = task_ids.get(s.cell.signature, cell["job_id"])
+    return {"cluster": study.place.cluster, "pretraining": [_record(study, point) for point in study.points], "cells": cells}
 
 
 def _record(study: Study, point: Point) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Study:
         points: All pretraining runs.
         cells: The few-shot sweep on them; what it submits are cells whose run is done, active or submitted by this call.
         unit: Of the cost of pretraining.
+        match: What is equal between fractions.
         again: Kinds of pretraining runs that this call submits.
         commands: Scripts of the analysis, with their arguments.
     """
@@ -40,6 +41,7 @@ class Study:
     points: list[Point]
     cells: Plan
     unit: Unit
+    match: str
     again: frozenset[str]
     commands: tuple[tuple[str, ...], ...]
 
@@ -94,7 +96,8 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
 
     cells = plan.resolve(fewshot_args(args, place), command, place, say, inits=_inits(found), choose=choose)
     first = found[0].experiment
-    return Study(place, found, cells, Unit(on_cpu=first.on_cpu, gpu_type=first.resources.gpu_type), again, _commands(args))
+    unit = Unit(on_cpu=first.on_cpu, gpu_type=first.resources.gpu_type)
+    return Study(place, found, cells, unit, args.match, again, _commands(args))
 
 
 def content_of(point: Point) -> str:

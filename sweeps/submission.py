@@ -62,6 +62,11 @@ class Submitted:
     cells: tuple[Standing, ...]
 
 
+def task_ids(arrays: Sequence[Submitted]) -> dict[str, str]:
+    """Signature of every cell that was submitted to its job."""
+    return {s.cell.signature: f"{array.job_id}_{task}" for array in arrays for task, s in enumerate(array.cells)}
+
+
 def make_request(sweep: Sweep, batch: Batch, array: Path, waits_for: Sequence[str]) -> launch.Request:
     """The array of a batch.
 

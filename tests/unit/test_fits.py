@@ -21,6 +21,7 @@ def test_the_line_and_its_intervals_are_the_textbook_s(x: np.ndarray) -> None:
     found, theirs = fit(LINE, points), stats.linregress(x, points.y)
     assert found.value("slope") == pytest.approx(theirs.slope) and found.value("intercept") == pytest.approx(theirs.intercept)
     assert found.r2 == pytest.approx(theirs.rvalue ** 2)
+    assert fit(LINE, Points(points.x, np.full(len(points.x), 200 / 3) + 1e-14 * np.arange(len(points.x)))).r2 is None
     n, t = len(x), stats.t.ppf(0.975, len(x) - 2)
     assert found.interval("slope") == pytest.approx((theirs.slope - t * theirs.stderr, theirs.slope + t * theirs.stderr))
     s2 = ((points.y - theirs.intercept - theirs.slope * x) ** 2).sum() / (n - 2)

@@ -90,7 +90,8 @@ def test_what_is_equal_on_fractions_of_child_s(folder: Path, told: Told, monkeyp
     assert runs[3]["epochs"] == 354
     assert runs[3]["gpu_hours"] == pytest.approx(59.45e6 * 1.06e12 / (0.4 * 312e12) / 3600, rel=0.01), "clips and FLOPs of the recipe"
     assert [run["gpu_hours"] / runs[3]["gpu_hours"] for run in runs] == pytest.approx([sum(s) / 232_224 for s in steps])
-    assert [run["cells"] for run in runs] == [2] * 4 and " 4 runs " in err and sorted(folder.rglob("*")) == before
+    assert [run["cells"] for run in runs] == [2] * 4 and " 4 runs " in err and ("64 clips per step" in err) == (match == "paper")
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_the_cool_down_and_the_warm_up_survive_every_match(told: Told, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +166,9 @@ def answer(folder: Path, failed: str = " ") -> None:
     """Let squeue know every job as waiting, and sacct the pretraining run `failed` and what waited for it as ended."""
     queued, ended = [], []
     for run in [*all_runs(folder / "runs"), *(RunFolder(path) for path in (folder / "runs/arrays").glob("scaling-*"))]:
-        last = (read_json(run.record) or {})["submissions"][-1]
+        last = ((read_json(run.record) or {})["submissions"] or [{}])[-1]
+        if not last:
+            continue
         if not run.path.name.startswith(failed):
             queued.append(f"{last['job_id']}|PENDING|0:00|1|{last['job_name']}|(Dependency)|x")
         else:
@@ -204,6 +207,22 @@ def test_one_command_is_one_graph_and_the_second_submits_what_is_missing(folder:
     assert again["--job-name"].startswith("demo-0.5-contiguous-seed1") and cells_again["--dependency"] == "afterok:114"
     assert cells_again["--array"] == "0-1%2", "cells that never began, since what they waited for had failed, need no --retry"
     assert {"114", "115"} < set(last_again["--dependency"].split(":")) and (folder / "cancelled").read_text() == "113\n"
+
+
+def test_what_slurm_refuses_half_way_is_submitted_by_the_next_call(folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = "[ $n = 102 ] && { echo 'Job violates accounting/QOS policy' >&2; exit 1; }"
+    monkeypatch.setenv("PATH", slurm_env(folder, sbatch=full)["PATH"])
+    args = [*SMALL, "--repeats", "1", "--set", "train.device=auto"]
+    code, out, err = told(*args)
+    assert (code, out) == (4, "101\n") and "QOS" in err
+    slurm_env(folder)
+    answer(folder)
+    code, out, err = told(*args, "--json")
+    said = json.loads(out)
+    assert code == 0 and said["jobs"] == [str(i) for i in range(103, 109)] and said["last"] == "108", err
+    assert [run["job_id"] for run in said["pretraining"]] == ["101", "103", "104"]
+    assert [cell["job_id"] for cell in said["cells"]] == [f"{i}_{task}" for i in (105, 106, 107) for task in (0, 1)]
+    assert [flags["--dependency"] for flags in script_flags(folder)[4:7]] == ["afterok:101", "afterok:103", "afterok:104"]
 
 
 def test_on_this_machine_one_thing_runs_after_the_other_up_to_the_figure(folder: Path) -> None:
