@@ -7,61 +7,25 @@ same videos in every repeat. The whole data set (fraction 1) is the data set's o
 from __future__ import annotations
 
 import argparse
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from jobs.catalogue import DataSource
 from jobs.experiment import KIND, Experiment, Place, Setting, assemble, config_layers, read_data, read_profile
 from jobs.runs import State, all_runs, states
 from sweeps.matching import match_phases
+from sweeps.portions import Portion, portions
 from sweeps.states import kind_of
 from vidmae.config import PretrainConfig
 from vidmae.cost import train_flops_per_clip
-from vidmae.history import (
-    Amount,
-    Choice,
-    FractionError,
-    History,
-    Subset,
-    beginning,
-    fraction_path,
-    keep_fraction,
-    parse_share,
-    read_history,
-)
 from vidmae.layers import ConfigError, Layer, build, load, to_dict
 from vidmae.manifest import Summary
 from vidmae.record import RunFolder, read_json
 from vidmae.schedule import Phase, Schedule
 
 FILLED_IN = {"seed": "--repeats", "name": "--name", "data.name": "--data", "data.manifest": "--data"}
-
-
-@dataclass(frozen=True)
-class Portion:
-    """The data of some pretraining runs.
-
-    Attributes:
-        amount: Share of the data set.
-        subset: How it was chosen; empty for the whole.
-        source: Its manifest.
-        summary: Its totals.
-        history: What it is the beginning of; None for the whole.
-    """
-
-    amount: Amount
-    subset: str
-    source: DataSource
-    summary: Summary
-    history: History | None = None
-
-    def write(self) -> None:
-        """Write the manifest where it is missing."""
-        if self.history:
-            keep_fraction(self.source.manifest, self.history, self.amount, write=True)
 
 
 @dataclass(frozen=True)
@@ -165,7 +129,7 @@ def make_points(args: argparse.Namespace, frame: Frame) -> list[Point]:
     whole = Schedule.plan(frame.base.train.phases, clips_per_epoch=frame.whole.videos * frame.base.data.repeat_aug,
                           global_batch=frame.base.train.global_batch)
     points = []
-    for portion, repeat in _portions(args, frame):
+    for portion, repeat in portions(args, frame.data, frame.whole):
         phases = match_phases(frame.base.train.phases, args.match, portion.amount, whole=whole,
                               videos=portion.summary.videos, of_videos=frame.whole.videos)
         points.append(Point(portion, repeat, _experiment(frame, portion, repeat, phases)))
@@ -179,74 +143,6 @@ def look_at(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
     known = {state.run.path: state for state in found}
     return [replace(point, kind=kind_of(known.get(point.run.path)), state=known.get(point.run.path))
             for point in points], problems
-
-
-def parse_fractions(text: str) -> list[Amount]:
-    """The fractions of --fractions, the smallest first.
-
-    Raises:
-        ConfigError: One stands twice.
-        FractionError: One is no share.
-    """
-    amounts = sorted((parse_share(word.strip()) for word in text.split(",")), key=lambda amount: amount.share or 0)
-    for one, other in itertools.pairwise(amounts):
-        if one.share == other.share:
-            raise ConfigError(f"--fractions {text}: {one.text} stands twice")
-    return amounts
-
-
-def parse_subsets(text: str) -> list[Subset]:
-    """The subsets of --subset.
-
-    Raises:
-        ConfigError: There is no such subset, or one stands twice.
-    """
-    words = [word.strip() for word in text.split(",")]
-    if unknown := [word for word in words if word not in get_args(Subset)]:
-        raise ConfigError(f"--subset {unknown[0]!r} is no subset, allowed: {', '.join(get_args(Subset))}")
-    if len(set(words)) < len(words):
-        raise ConfigError(f"--subset {text}: one stands twice")
-    return [subset for word in words for subset in get_args(Subset) if subset == word]
-
-
-def _portions(args: argparse.Namespace, frame: Frame) -> Iterator[tuple[Portion, int]]:
-    """Every portion and repeat, by fraction, subset and repeat."""
-    amounts, subsets = parse_fractions(args.fractions), parse_subsets(args.subset)
-    histories: dict[tuple[str, int | None], History] = {}
-    portions: dict[tuple[str, int | None, Amount], Portion] = {}
-    for amount in amounts:
-        if amount.share == 1:
-            yield from ((Portion(amount, "", frame.data, frame.whole), repeat) for repeat in range(args.repeats))
-            continue
-        for subset in subsets:
-            for repeat in range(args.repeats):
-                seed = repeat if subset == "random" else None
-                if (subset, seed) not in histories:
-                    choice = Choice(subset, seed, args.pattern, args.born)
-                    histories[subset, seed] = _history(frame.data.manifest, choice, amounts)
-                if (subset, seed, amount) not in portions:
-                    portions[subset, seed, amount] = _portion(args, histories[subset, seed], amount)
-                yield portions[subset, seed, amount], repeat
-
-
-def _history(manifest: Path, choice: Choice, amounts: Sequence[Amount]) -> History:
-    """The order of a subset; refuse two fractions that are the same videos, which would be one point twice."""
-    history = read_history(manifest, choice)
-    counts: dict[int, Amount] = {}
-    for amount in amounts:
-        count = len(beginning(history.rows, amount))
-        if count in counts:
-            raise FractionError(f"--fractions {counts[count].text} and {amount.text} are the same {count} of "
-                                f"{len(history.rows)} videos; leave one of them out")
-        counts[count] = amount
-    return history
-
-
-def _portion(args: argparse.Namespace, history: History, amount: Amount) -> Portion:
-    path = fraction_path(history.path, amount, history.choice)
-    path = (args.manifests or path.parent).expanduser().absolute() / path.name
-    summary = keep_fraction(path, history, amount, write=False)
-    return Portion(amount, history.choice.subset, DataSource(path.stem, path, "the sweep"), summary, history)
 
 
 def _experiment(frame: Frame, portion: Portion, repeat: int, phases: tuple[Phase, ...]) -> Experiment:

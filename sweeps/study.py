@@ -15,7 +15,8 @@ from sweeps import plan
 from sweeps.checkpoints import init_of, short_names
 from sweeps.grid import Init
 from sweeps.plan import Plan
-from sweeps.points import Point, look_at, make_points, parse_subsets, read_frame
+from sweeps.points import Point, look_at, make_points, read_frame
+from sweeps.portions import parse_subsets
 from sweeps.scaling_options import fewshot_args
 from sweeps.show import Unit
 from sweeps.states import RETRY, Standing, chosen
