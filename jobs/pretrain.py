@@ -27,6 +27,7 @@ from jobs.experiment import Experiment, Place, choose_place, problems, resolve, 
 from jobs.follow import outcome, wait_for
 from jobs.options import RUNS, Parser, add_resources, add_runs_dir, masked_argv
 from jobs.runs import log_path
+from jobs.speak import answer, fail, say
 from jobs.submission import make_request, submit_once
 from vidmae.layers import flatten
 
@@ -60,38 +61,29 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    try:
-        return run(args, list(sys.argv[1:] if argv is None else argv))
-    except slurm.SlurmError as error:
-        return _fail(str(error), 4)
-    except ValueError as error:
-        return _fail(str(error), 2)
-    except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}", 2)
-    except KeyboardInterrupt:
-        print("\ninterrupted; python jobs/status.py shows whether a job was submitted", file=sys.stderr)
-        return 130
+    return answer(lambda: run(args, list(sys.argv[1:] if argv is None else argv)),
+                  interrupted="python jobs/status.py shows whether a job was submitted")
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:
     """Resolve, check, show; then print the script, or submit and wait."""
     place = choose_place(args)
-    _say(f"cluster: {place.cluster} ({place.why})")
+    say(f"cluster: {place.cluster} ({place.why})")
     slurm.leave_surrounding_job()
     experiment = resolve(args, place)
     if args.print_config:
         print(config_text(experiment), end="")
         return 0
     for line in experiment.said:
-        _say(f"  {line}")
+        say(f"  {line}")
     found = problems(experiment)
     for problem in found:
-        _fail(problem, 2)
+        fail(problem, 2)
     if found:
         return 2
     show(table(experiment))
     for warning in warnings(experiment):
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     if args.dry_run:
         return dry_run(experiment, place)
     return submit(experiment, args, argv)
@@ -102,8 +94,8 @@ def dry_run(e: Experiment, place: Place) -> int:
     script = launch.batch_script(make_request(e), place.cluster)
     print(script, end="" if script.endswith("\n") else "\n")
     if place.cluster == "slurm" and not place.unasked:
-        _say(f"start: {slurm.test_start(script)}")
-    _say("dry run: nothing was written or submitted")
+        say(f"start: {slurm.test_start(script)}")
+    say("dry run: nothing was written or submitted")
     return 0
 
 
@@ -117,12 +109,12 @@ def submit(e: Experiment, args: argparse.Namespace, argv: list[str]) -> int:
     elif done.kind != "done":
         print(done.job_id, flush=True)
     if done.kind == "done":
-        _say(f"done before: {e.run.result}")
+        say(f"done before: {e.run.result}")
         return 0
-    _say(f"{'submitted' if done.kind == 'submitted' else 'already active, attached to'} job {done.job_id}\n"
+    say(f"{'submitted' if done.kind == 'submitted' else 'already active, attached to'} job {done.job_id}\n"
          f"  run  {e.run.path}\n  log  {log}")
     if not (args.wait or args.follow):
-        _say(next_commands(e, args))
+        say(next_commands(e, args))
         return 0
     return wait(e, done.job_id, show=args.follow, attached=done.kind == "attached")
 
@@ -132,9 +124,9 @@ def wait(e: Experiment, job_id: str, *, show: bool, attached: bool) -> int:
     try:
         code, line = outcome(wait_for(e.run, show=show, last_lines=20 if attached else None))
     except KeyboardInterrupt:
-        _say(f"\nstopped watching; job {job_id} goes on. To stop it: python jobs/cancel.py {shlex.quote(str(e.run.path))}")
+        say(f"\nstopped watching; job {job_id} goes on. To stop it: python jobs/cancel.py {shlex.quote(str(e.run.path))}")
         return 130
-    _say(line)
+    say(line)
     return code
 
 
@@ -163,15 +155,6 @@ def _with_origins(values: dict[str, object], origins: dict[str, str]) -> list[st
              for key, value in values.items()}
     width = min(60, max(len(f"{key}: {text}") for key, text in texts.items()))
     return [f"{f'{key}: {text}':<{width}}  # {origins.get(key, 'default')}" for key, text in texts.items()]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _fail(message: str, code: int) -> int:
-    _say(f"error: {message}")
-    return code
 
 
 if __name__ == "__main__":

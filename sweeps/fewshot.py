@@ -26,6 +26,7 @@ from jobs import slurm
 from jobs.arrays import ARRAYS
 from jobs.experiment import choose_place, folder_problems
 from jobs.options import RUNS, masked_argv
+from jobs.speak import answer, say
 from jobs.submission import one_launcher
 from sweeps import options
 from sweeps.plan import Plan, resolve
@@ -47,34 +48,25 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    try:
-        return run(args, list(sys.argv[1:] if argv is None else argv))
-    except slurm.SlurmError as error:
-        return _fail(str(error), 4)
-    except ValueError as error:
-        return _fail(str(error), 2)
-    except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}", 2)
-    except KeyboardInterrupt:
-        print("\ninterrupted; python jobs/status.py shows what was submitted", file=sys.stderr)
-        return 130
+    return answer(lambda: run(args, list(sys.argv[1:] if argv is None else argv)),
+                  interrupted="python jobs/status.py shows what was submitted")
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:
     """Resolve, check, show; then print the scripts, or submit and wait."""
     place = choose_place(args)
-    _say(f"cluster: {place.cluster} ({place.why})")
+    say(f"cluster: {place.cluster} ({place.why})")
     slurm.leave_surrounding_job()
     command = ["python", "sweeps/fewshot.py", *masked_argv(argv)]
     if args.then_collect and place.cluster != "slurm":
         raise ConfigError("--then-collect needs Slurm; on this machine: --wait, then python analysis/collect.py")
     if args.dry_run:
-        return dry_run(resolve(args, command, place, _say), args)
+        return dry_run(resolve(args, command, place, say), args)
     runs_dir = args.runs_dir.expanduser().absolute()
     if found := folder_problems(runs_dir):
         raise ConfigError(found[0])
     with one_launcher(make_private_folder(runs_dir / ARRAYS)):
-        plan = resolve(args, command, place, _say)
+        plan = resolve(args, command, place, say)
         present(plan)
         arrays = submit_all(plan, args)
     name_ended(plan.ended)
@@ -87,9 +79,9 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
 def present(plan: Plan) -> None:
     """The grid and what it costs, on stderr."""
     for line in plan.classes.said:
-        _say(f"  {line}")
+        say(f"  {line}")
     show(rows(plan.standings, plan.costs, plan.submits, plan.unit))
-    _say(plan.unit.basis())
+    say(plan.unit.basis())
 
 
 def dry_run(plan: Plan, args: argparse.Namespace) -> int:
@@ -103,17 +95,17 @@ def dry_run(plan: Plan, args: argparse.Namespace) -> int:
     else:
         print("\n".join(texts), end="\n" if texts else "")
     if texts and plan.place.cluster == "slurm" and not plan.place.unasked:
-        _say(f"start: {slurm.test_start(texts[0])}")
-    _say("dry run: nothing was written or submitted")
+        say(f"start: {slurm.test_start(texts[0])}")
+    say("dry run: nothing was written or submitted")
     return 0
 
 
 def submit_all(plan: Plan, args: argparse.Namespace) -> list[str]:
     """Submit the arrays, and the job that collects; ids of the arrays, printed one a line."""
-    done = submit(plan.sweep, plan.batches, _say) if plan.batches else []
+    done = submit(plan.sweep, plan.batches, say) if plan.batches else []
     if not done:
         kinds = Counter(s.kind for s in plan.standings)
-        _say(f"nothing to submit: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")
+        say(f"nothing to submit: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")
     arrays = [array.job_id for array in done]
     collect = ""
     if args.then_collect:
@@ -136,10 +128,10 @@ def _collect(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -> str
     active = {slurm.base_id(s.state.job_id) for s in plan.standings if s.kind == "active" and s.state}
     waits_for = sorted({*arrays, *active}, key=int)
     if not waits_for:
-        _say("nothing to wait for, so no job was submitted that collects: python analysis/collect.py")
+        say("nothing to wait for, so no job was submitted that collects: python analysis/collect.py")
         return ""
     job_id, folder = submit_collect(plan.sweep, waits_for, args.out, plan.classes.trained.partition)
-    _say(f"submitted job {job_id}, which makes the tables in {args.out} once all cells have ended; log "
+    say(f"submitted job {job_id}, which makes the tables in {args.out} once all cells have ended; log "
          f"{folder.submit / job_id / f'{job_id}_0_log.out'}")
     return job_id
 
@@ -147,12 +139,12 @@ def _collect(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -> str
 def name_ended(ended: Sequence[Standing], more: Sequence[str] = ()) -> None:
     """Name cells that ended without a result and are not submitted again; `more`: kinds of what else ended so."""
     for s in ended[:SHOWN]:
-        _say(f"{s.kind}: {s.run.path.name}: {s.reason}")
+        say(f"{s.kind}: {s.run.path.name}: {s.reason}")
     if len(ended) > SHOWN:
-        _say(f"and {len(ended) - SHOWN} more")
+        say(f"and {len(ended) - SHOWN} more")
     kinds = [kind for kind in dict.fromkeys([*more, *(s.kind for s in ended)]) if kind in RETRY]
     if kinds:
-        _say(f"to submit them again: --retry {kinds[0] if len(kinds) == 1 else 'all'}")
+        say(f"to submit them again: --retry {kinds[0] if len(kinds) == 1 else 'all'}")
 
 
 def next_commands(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -> None:
@@ -160,7 +152,7 @@ def next_commands(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -
     where = "" if args.runs_dir == RUNS else f" --runs-dir {shlex.quote(str(args.runs_dir))}"
     again = shlex.join(_without_retry(plan.sweep.command))
     stop = f"\n  scancel {' '.join(arrays)}" if arrays and plan.place.cluster == "slurm" else ""
-    _say(f"next:\n  python jobs/status.py{where}\n  {again} --watch\n  python analysis/collect.py "
+    say(f"next:\n  python jobs/status.py{where}\n  {again} --watch\n  python analysis/collect.py "
          f"{shlex.quote(str(args.runs_dir))}{stop}")
 
 
@@ -178,22 +170,13 @@ def wait(plan: Plan, args: argparse.Namespace) -> int:
     try:
         standings = wait_for(standings)
     except KeyboardInterrupt:
-        _say("\nstopped watching; the cells go on")
+        say("\nstopped watching; the cells go on")
         return 130
     ended = [s for s in standings if s.kind != "done"]
-    _say(f"{len(standings) - len(ended)} of {len(standings)} cells are done")
+    say(f"{len(standings) - len(ended)} of {len(standings)} cells are done")
     for s in ended[:SHOWN]:
-        _say(f"{s.kind}: {s.run.path.name}: {s.reason}; log {s.state.log if s.state else '-'}")
+        say(f"{s.kind}: {s.run.path.name}: {s.reason}; log {s.state.log if s.state else '-'}")
     return 1 if ended else 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _fail(message: str, code: int) -> int:
-    _say(f"error: {message}")
-    return code
 
 
 if __name__ == "__main__":

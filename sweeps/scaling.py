@@ -30,6 +30,7 @@ from jobs.experiment import Place, choose_place, folder_problems, warnings
 from jobs.follow import wait_for
 from jobs.options import masked_argv
 from jobs.runs import State, why
+from jobs.speak import answer, say
 from jobs.submission import one_launcher
 from sweeps import last_job, scaling_options, scaling_run, submission
 from sweeps.fewshot import name_ended
@@ -62,7 +63,7 @@ class Call:
 
     def study(self, points: Sequence[Point] | None = None) -> Study:
         """What the command means; `points` are all runs as they are once pretraining is submitted."""
-        return resolve(self.args, self.command, self.place, _say, points)
+        return resolve(self.args, self.command, self.place, say, points)
 
     def note(self, job_ids: Sequence[str]) -> None:
         """Note what was submitted, and say it on standard output."""
@@ -79,23 +80,14 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    try:
-        return run(args, list(sys.argv[1:] if argv is None else argv))
-    except slurm.SlurmError as error:
-        return _fail(str(error), 4)
-    except ValueError as error:
-        return _fail(str(error), 2)
-    except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}", 2)
-    except KeyboardInterrupt:
-        print("\ninterrupted; what was started goes on, and the same command again attaches to it", file=sys.stderr)
-        return 130
+    return answer(lambda: run(args, list(sys.argv[1:] if argv is None else argv)),
+                  interrupted="what was started goes on, and the same command again attaches to it")
 
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:
     """Resolve, check, show; then print the scripts, or submit and wait."""
     place = choose_place(args)
-    _say(f"cluster: {place.cluster} ({place.why})")
+    say(f"cluster: {place.cluster} ({place.why})")
     slurm.leave_surrounding_job()
     call = Call(args, ["python", "sweeps/scaling.py", *masked_argv(argv)], place)
     if args.dry_run:
@@ -110,7 +102,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
         study, job = submit_all(call)
     name_all(study)
     if args.wait:
-        _say("waiting for the last job")
+        say("waiting for the last job")
         wait_for(job, show=False)
         return verdict(call.study(look_at(study.points)[0]), last_job.needed(job, fresh=False, retry=False)[1])
     next_commands(call)
@@ -121,21 +113,21 @@ def next_commands(call: Call) -> None:
     """What to type next."""
     stop = f"\n  scancel {' '.join(call.jobs)}" if call.jobs else ""
     runs_dir = shlex.quote(str(call.args.runs_dir))
-    _say(f"next:\n  python jobs/status.py --runs-dir {runs_dir}\n  the same command with --wait{stop}\n"
+    say(f"next:\n  python jobs/status.py --runs-dir {runs_dir}\n  the same command with --wait{stop}\n"
          f"tables and figures will be in {call.args.out}")
 
 
 def present(study: Study) -> None:
     """Everything that will run and what it costs, on stderr."""
     for line in dict.fromkeys([*study.points[0].experiment.said, *study.cells.classes.said]):
-        _say(f"  {line}")
+        say(f"  {line}")
     show(rows(study))
     for line in total(study):
-        _say(line)
+        say(line)
     found = [warning.replace(str(point.run.path), str(point.run.path.parent)) for point in study.points
              for warning in warnings(point.experiment)]
     for warning in dict.fromkeys(found):
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
 
 
 def dry_run(study: Study, args: argparse.Namespace) -> int:
@@ -150,7 +142,7 @@ def dry_run(study: Study, args: argparse.Namespace) -> int:
         print(json.dumps({**to_json(study, {}), "scripts": texts}))
     else:
         print("\n".join(texts), end="\n" if texts else "")
-    _say("dry run: nothing was written or submitted")
+    say("dry run: nothing was written or submitted")
     return 0
 
 
@@ -159,14 +151,14 @@ def submit_all(call: Call) -> tuple[Study, RunFolder]:
     study = call.study()
     present(study)
     scaling_run.write_fractions(study)
-    study = call.study(scaling_run.pretrain(study, call.args.max_parallel or 0, call.command, _say, call.note))
-    arrays = submission.submit(study.cells.sweep, study.cells.batches, _say) if study.cells.batches else []
+    study = call.study(scaling_run.pretrain(study, call.args.max_parallel or 0, call.command, say, call.note))
+    arrays = submission.submit(study.cells.sweep, study.cells.batches, say) if study.cells.batches else []
     call.note([array.job_id for array in arrays])
     job, last = scaling_run.submit_last(study, [array.job_id for array in arrays], fresh=bool(call.jobs),
-                                        retry=call.args.retry is not None, say=_say)
+                                        retry=call.args.retry is not None, say=say)
     call.note([last] if last else [])
     if not call.jobs:
-        _say("nothing to submit")
+        say("nothing to submit")
     if call.args.json:
         told = to_json(study, submission.task_ids(arrays))
         print(json.dumps({**told, "jobs": call.jobs, "last": last or None}), flush=True)
@@ -179,10 +171,10 @@ def here(call: Call, arrays: Path) -> int:
         study = call.study()
         present(study)
         scaling_run.write_fractions(study)
-    points = scaling_run.pretrain_here(study, call.command, _say, call.note)
+    points = scaling_run.pretrain_here(study, call.command, say, call.note)
     with one_launcher(arrays):
         study = call.study(points)
-        cells = submission.submit(study.cells.sweep, study.cells.batches, _say) if study.cells.batches else []
+        cells = submission.submit(study.cells.sweep, study.cells.batches, say) if study.cells.batches else []
     call.note([array.job_id for array in cells])
     name_all(study)
     if any(s.kind == "active" for s in study.cells.standings) or cells:
@@ -198,11 +190,11 @@ def verdict(study: Study, last: State | None, code: int = 0) -> int:
     """How all of it ended; the exit code."""
     done = sum(point.kind == "done" for point in study.points)
     cells = sum(s.kind == "done" for s in study.cells.standings)
-    _say(f"{done} of {len(study.points)} pretraining runs and {cells} of {len(study.cells.standings)} cells are done")
+    say(f"{done} of {len(study.points)} pretraining runs and {cells} of {len(study.cells.standings)} cells are done")
     name_all(study)
     if last is not None:
         code = last_job.exit_code(last) or int(not last_job.has_run(last))
-        _say(f"the last job {last.job_id} is {last.state}, log {last.log}")
+        say(f"the last job {last.job_id} is {last.state}, log {last.log}")
     return 1 if done < len(study.points) or cells < len(study.cells.standings) else code
 
 
@@ -210,18 +202,9 @@ def name_all(study: Study) -> None:
     """Name the runs and cells that ended without a result and are not submitted again."""
     for point in study.ended:
         reason = why(point.state) if point.state else "never submitted"
-        _say(f"{point.kind}: {point.run.path.name}: {reason}; its cells wait for it")
+        say(f"{point.kind}: {point.run.path.name}: {reason}; its cells wait for it")
     waiting = {s.cell.signature for point in study.ended for s in study.cells_of(point)}
     name_ended([s for s in study.cells.ended if s.cell.signature not in waiting], [point.kind for point in study.ended])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _fail(message: str, code: int) -> int:
-    _say(f"error: {message}")
-    return code
 
 
 if __name__ == "__main__":
