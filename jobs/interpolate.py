@@ -20,18 +20,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jobs.catalogue import environment_catalogue, find_data
@@ -39,13 +33,11 @@ from jobs.options import Parser, add_runs_dir
 from jobs.runs import find_run
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.layers import ConfigError, to_yaml
-from vidmae.manifest import EXTENSIONS, Check, build, content_hash, find_sources
-from vidmae.record import make_private_folder, read_json, write_atomic
+from vidmae.local_program import BAR_EVERY_S, is_footage, make_manifest, prepare_folder, run_program
+from vidmae.manifest import content_hash
+from vidmae.record import read_json
 
-ROOT = Path(__file__).resolve().parent.parent
-PLAIN_EVERY_S, BAR_EVERY_S = 10.0, 0.5
 PICTURES = 3
-CHECK_LIMIT_S = 600.0  # for one file, as in jobs/prepare.py
 SHOWN = {"psnr_db": "PSNR dB", "ssim": "SSIM", "flow_error_px": "flow error px"}
 FORMS = (".2f", ".3f", ".2f")
 
@@ -118,7 +110,8 @@ def run(args: argparse.Namespace) -> int:
         print(to_yaml(config), end="")
         return 0
     prepare_folder(out, config)
-    code = fill_in(out, args.shard, console)
+    code = run_program("vidmae.interpolate", [str(out), "--shard", args.shard, "--say-every-s", str(BAR_EVERY_S)], console,
+                       "clips", ["scenes"])
     record = read_json(out / "result.json")
     if code not in (0, 3):
         return code
@@ -157,75 +150,12 @@ def resolve(args: argparse.Namespace, out: Path, console: Console) -> Interpolat
 def find_manifest(given: str, name: str, out: Path, console: Console, args: argparse.Namespace) -> Path:
     """The manifest of a set of videos; of a folder or a file it is made."""
     path = Path(given).expanduser()
-    if not (path.is_dir() or path.suffix.lower() in EXTENSIONS):
+    if not is_footage(path):
         return find_data(given, given, environment_catalogue()).manifest
     made = out / f"videos-{name}.csv"
-    if args.dry_run:
-        return made
-    make_private_folder(out)
-    sources = find_sources(path)
-    with progress(console, "files") as tell:
-        summary, _ = build(sources, made, Check(args.decoder or "decord", True), workers=args.workers,
-                           time_limit_s=CHECK_LIMIT_S, progress=tell)
-    if summary.unreadable:
-        console.print(f"{summary.unreadable} of {len(sources)} files cannot be read and are left out; "
-                      f"{made.stem}.unreadable.csv says why", style="yellow", highlight=False)
-    if not summary.videos:
-        raise ConfigError(f"--videos {given}: not one of {len(sources)} files can be read (videos-{name}.unreadable.csv)")
+    if not args.dry_run:
+        make_manifest(path, made, console, decoder=args.decoder, workers=args.workers)
     return made
-
-
-def prepare_folder(out: Path, config: InterpolateConfig) -> None:
-    """Write config.yaml.
-
-    Raises:
-        ConfigError: The folder holds the results of another configuration.
-    """
-    make_private_folder(out)
-    text, path = to_yaml(config), out / "config.yaml"
-    if path.is_file() and path.read_text() != text:
-        mine, theirs = text.splitlines(), path.read_text().splitlines()
-        raise ConfigError(f"{out} holds the results of another configuration (now {_first(mine, theirs)}, there "
-                          f"{_first(theirs, mine)}); choose another --out")
-    write_atomic(path, text.encode())
-
-
-def fill_in(out: Path, shard: str, console: Console) -> int:
-    """Run the program in a process of its own and show how far it is; its exit code."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    command = [sys.executable, "-m", "vidmae.interpolate", str(out), "--shard", shard, "--say-every-s", str(BAR_EVERY_S)]
-    with (subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process,
-          progress(console, "clips") as tell):
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if match := re.match(r"(\d+)/(\d+) (?:clips|scenes)", line):
-                    tell(int(match[1]), int(match[2]))
-                else:
-                    console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
-        except BaseException:
-            process.kill()
-            raise
-    return process.returncode
-
-
-@contextmanager
-def progress(console: Console, what: str) -> Iterator[Any]:
-    """A function that is told how many are done of how many: a bar on a terminal, else a line now and then."""
-    if console.is_terminal:
-        with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
-    last = time.monotonic()
-
-    def line(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > PLAIN_EVERY_S:
-            last = time.monotonic()
-            print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
-
-    yield line
 
 
 def show(record: dict[str, Any], console: Console) -> None:
@@ -285,10 +215,6 @@ def _named(item: str) -> tuple[str, str]:
     if not eq or not given or not re.fullmatch(r"[\w.-]+", name):
         raise ConfigError(f"--domains {item!r} is not NAME=VIDEOS, with letters, digits, dot and dash in the name")
     return name, given
-
-
-def _first(lines: list[str], others: list[str]) -> str:
-    return next((line.strip() for line in lines if line not in others), "nothing")
 
 
 if __name__ == "__main__":

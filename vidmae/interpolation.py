@@ -25,7 +25,7 @@ from vidmae.masking import Mask, make_mask, removed_pixels
 from vidmae.pictures import save_png, side_by_side, strip
 from vidmae.scores import Judge
 from vidmae.trained import Trained, load_trained, untrained
-from vidmae.windows import WindowSpec, places, read_windows, spread_windows
+from vidmae.windows import WindowSpec, evenly_spread, places, read_windows, spread_windows
 
 BANK = 12  # clips that scenes are made of
 
@@ -76,7 +76,7 @@ class Interpolation:
     def _clips(self, domain: str, path: Path) -> list[Clip]:
         manifest, contents = Manifest.read(path), _contents(path)
         windows, self.short[domain] = spread_windows(manifest, self.spec, self.config.per_video)
-        shown = _spread(len(windows), self.config.pictures)
+        shown = evenly_spread(len(windows), self.config.pictures)
         return [Clip(domain, place, w.row, w.number, contents[w.row], i in shown)
                 for i, (w, place) in enumerate(zip(windows, places(manifest, windows), strict=True))]
 
@@ -112,7 +112,7 @@ class Interpolation:
         Raises:
             ValueError: None of them can be read.
         """
-        some = [self.clips[i].place for i in sorted(_spread(len(self.clips), BANK))]
+        some = [self.clips[i].place for i in sorted(evenly_spread(len(self.clips), BANK))]
         read = read_windows(self.spec, some, workers=self.config.workers, limit_s=self.config.read_limit_s)
         frames = {outcome.index: outcome.value[0] for outcome in read if outcome.value is not None}
         if not frames:
@@ -148,8 +148,3 @@ def _contents(manifest: Path) -> list[str]:
     """Content hash of every row."""
     place = MANIFEST_COLUMNS.index("content")
     return [row[place] for row in read_rows(manifest)[1]]
-
-
-def _spread(count: int, wanted: int) -> set[int]:
-    """`wanted` of `count` numbers, evenly spread."""
-    return {(2 * i + 1) * count // (2 * wanted) for i in range(wanted)} if wanted < count else set(range(count))

@@ -84,6 +84,11 @@ def spread_windows(manifest: Manifest, spec: WindowSpec, per_video: int) -> tupl
     return windows, len(manifest) - len(long_enough)
 
 
+def evenly_spread(count: int, wanted: int) -> set[int]:
+    """`wanted` of `count` numbers from 0, evenly spread; all where there are no more."""
+    return {(2 * i + 1) * count // (2 * wanted) for i in range(wanted)} if wanted < count else set(range(count))
+
+
 @dataclass(frozen=True)
 class WindowReader:
     """Reads clips by path, start and rate of the file; picklable, so that a process which can be killed may do it."""

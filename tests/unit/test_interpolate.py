@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from jobs.interpolate import prepare_folder
 from tests.launching import ROOT
 from tests.runs import make_manifest, make_run
 from vidmae import interpolate
@@ -28,6 +27,7 @@ from vidmae.encode import write_mp4
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import differences_table, methods_table
 from vidmae.layers import ConfigError, load, to_yaml
+from vidmae.local_program import prepare_folder
 from vidmae.manifest import Check, Manifest, build, find_sources
 from vidmae.masking import center_mask
 from vidmae.record import RunFolder, read_json

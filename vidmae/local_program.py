@@ -1,0 +1,114 @@
+"""What command lines share that start one of this package's programs on this machine: the folder of the results with its
+config.yaml, a manifest of the videos that were given, the process and how far it is. No torch."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vidmae.layers import ConfigError, to_yaml
+from vidmae.manifest import EXTENSIONS, Check, build, find_sources
+from vidmae.record import make_private_folder, write_atomic
+
+ROOT = Path(__file__).resolve().parent.parent
+PLAIN_EVERY_S, BAR_EVERY_S = 10.0, 0.5
+CHECK_LIMIT_S = 600.0  # for one file, as in jobs/prepare.py
+Tell = Callable[[int, int], None]
+"""Told how many are done of how many."""
+
+
+def is_footage(path: Path) -> bool:
+    """A folder or a video, which has no manifest yet."""
+    return path.is_dir() or path.suffix.lower() in EXTENSIONS
+
+
+def make_manifest(footage: Path, made: Path, console: Console, *, decoder: str, workers: int) -> None:
+    """Make the manifest of a folder or a file.
+
+    Raises:
+        ConfigError: Not one file can be read.
+    """
+    make_private_folder(made.parent)
+    sources = find_sources(footage)
+    with progress(console, "files") as tell:
+        summary, _ = build(sources, made, Check(decoder or "decord", True), workers=workers, time_limit_s=CHECK_LIMIT_S,
+                           progress=tell)
+    if summary.unreadable:
+        console.print(f"{summary.unreadable} of {len(sources)} files cannot be read and are left out; "
+                      f"{made.stem}.unreadable.csv says why", style="yellow", highlight=False)
+    if not summary.videos:
+        raise ConfigError(f"--videos {footage}: not one of {len(sources)} files can be read ({made.stem}.unreadable.csv)")
+
+
+def prepare_folder(out: Path, config: Any) -> None:
+    """Write config.yaml.
+
+    Raises:
+        ConfigError: The folder holds the results of another configuration.
+    """
+    make_private_folder(out)
+    text, path = to_yaml(config), out / "config.yaml"
+    if path.is_file() and path.read_text() != text:
+        mine, theirs = text.splitlines(), path.read_text().splitlines()
+        raise ConfigError(f"{out} holds the results of another configuration (now {_first(mine, theirs)}, there "
+                          f"{_first(theirs, mine)}); choose another --out")
+    write_atomic(path, text.encode())
+
+
+def run_program(module: str, args: Sequence[str], console: Console, what: str, others: Sequence[str] = ()) -> int:
+    """Run a program in a process of its own and show how far it is; its exit code.
+
+    Args:
+        module: Such as vidmae.interpolate.
+        args: Of its command line.
+        console: Gets what it prints.
+        what: Lines such as `3/10 clips` move the bar, where `what` is clips.
+        others: Other words that move it.
+    """
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    with (subprocess.Popen([sys.executable, "-m", module, *args], stdout=subprocess.PIPE, text=True, env=env) as process,
+          progress(console, what) as tell):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if match := re.match(rf"(\d+)/(\d+) (?:{'|'.join([what, *others])})", line):
+                    tell(int(match[1]), int(match[2]))
+                else:
+                    console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode
+
+
+@contextmanager
+def progress(console: Console, what: str) -> Iterator[Tell]:
+    """A function that is told how many are done of how many: a bar on a terminal, else a line now and then."""
+    if console.is_terminal:
+        with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > PLAIN_EVERY_S:
+            last = time.monotonic()
+            print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
+
+    yield line
+
+
+def _first(lines: list[str], others: list[str]) -> str:
+    return next((line.strip() for line in lines if line not in others), "nothing")
