@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import Tensor
 from vidmae.masking import Mask
 from vidmae.model import MaskedAutoencoder
 from vidmae.record import write_atomic
+from vidmae.vision import heat
 
 GREY = 0.5
 GAP_PX = 4
+HEAT = 0.5  # share of a map's colour that is laid over a frame
 
 
 def reconstruction(model: MaskedAutoencoder, clips: Tensor, mask: Mask, *, every: int = 2) -> np.ndarray:
@@ -59,6 +62,35 @@ def side_by_side(clip: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> np
     return np.stack([_bytes(_stack(list(frames), GAP_PX, axis=1)) for frames in rows])
 
 
+def attention_strip(clip: np.ndarray, maps: Sequence[np.ndarray], *, every: int = 1) -> np.ndarray:
+    """Frames, and below them the frames with each map laid over.
+
+    Args:
+        clip: uint8 [T, H, W, 3].
+        maps: [t, h, w] each, over patches; each token's colour covers its pixels (nearest, as in the paper); the brightest
+            are the hundredth part of a map with the largest numbers.
+        every: Every how many frames one is shown.
+    Returns:
+        uint8 [height, width, 3], white between the pictures.
+    """
+    original = clip.astype(np.float32) / 255
+    over = [(1 - HEAT) * original + HEAT * _heated(each, clip.shape[:3]) for each in maps]
+    return _bytes(_sheet([row[::every] for row in (original, *over)]))
+
+
+def attention_video(clip: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """The frames of a video: the clip and a map beside it.
+
+    Args:
+        clip: uint8 [T, H, W, 3].
+        attention: [t, h, w].
+    Returns:
+        uint8 [T, H, 2 * W and a gap, 3].
+    """
+    pairs = zip(clip.astype(np.float32) / 255, _heated(attention, clip.shape[:3]), strict=True)
+    return np.stack([_bytes(_stack(list(pair), GAP_PX, axis=1)) for pair in pairs])
+
+
 def save_png(picture: np.ndarray, path: Path) -> None:
     """Write a picture atomically, readable by its owner alone."""
     buffer = io.BytesIO()
@@ -71,11 +103,19 @@ def _three(clip: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> list[np.
     return [original, np.where(hidden[..., None], np.float32(GREY), original), filled.astype(np.float32)]
 
 
+def _heated(attention: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """A map over patches as colours of all pixels: float32 [T, H, W, 3]."""
+    full = attention / (np.quantile(attention, 0.99) or attention.max())
+    for axis, length in enumerate(size):
+        full = full.repeat(length // full.shape[axis], axis=axis)
+    return np.stack([heat(frame) for frame in full])
+
+
 def _bytes(picture: np.ndarray) -> np.ndarray:
     return (picture.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _sheet(rows: list[np.ndarray]) -> np.ndarray:
+def _sheet(rows: Sequence[np.ndarray]) -> np.ndarray:
     return _stack([_stack(list(row), GAP_PX, axis=1) for row in rows], GAP_PX)
 
 

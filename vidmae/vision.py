@@ -100,3 +100,17 @@ def shifted(picture: np.ndarray, size: tuple[int, int], x: float, y: float) -> n
     move = np.array([[1, 0, x], [0, 1, y]], dtype=np.float64)
     return np.asarray(cv2.warpAffine(picture.astype(np.float32), move, size[::-1], flags=cv2.INTER_LINEAR,
                                      borderMode=cv2.BORDER_CONSTANT, borderValue=0))
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Numbers as colours from black over red and yellow to white, which are told apart in grey and without red or green.
+
+    Args:
+        values: [H, W] in 0..1.
+    Returns:
+        float32 [H, W, 3] in 0..1.
+    """
+    import cv2
+
+    coloured = cv2.applyColorMap((np.clip(values, 0, 1) * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return np.asarray(coloured[..., ::-1], dtype=np.float32) / 255

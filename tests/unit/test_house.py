@@ -21,7 +21,8 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
     "vidmae": {},
     "jobs": {"vidmae": None},
     "sweeps": {"vidmae": None, "jobs": None},
-    "analysis": {"vidmae": {"config", "record", "predictions", "accuracy"}},
+    "analysis": {"vidmae": {"config", "record", "predictions", "accuracy", "layers", "manifest", "local_program",
+                            "attention_config"}},
 }
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
@@ -40,7 +41,8 @@ STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes"
                "jobs.commands", "jobs.arrays"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest", "vidmae.labels", "vidmae.splits", "vidmae.shots",
                  "vidmae.shot_list", "vidmae.predictions", "vidmae.accuracy", "vidmae.views", "vidmae.features",
-                 "vidmae.probes", "vidmae.recordings", "vidmae.history", "vidmae.interpolate_config"}
+                 "vidmae.probes", "vidmae.recordings", "vidmae.history", "vidmae.interpolate_config", "vidmae.attention_config",
+                 "vidmae.local_program"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs
@@ -159,10 +161,12 @@ def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, command: list[
     assert out.startswith("#!/bin/bash") and spent < CPU_LIMIT_S
 
 
-def test_a_dry_run_of_an_interpolation_starts_at_once_and_without_torch(blocked: tuple[Path, dict[str, str]]) -> None:
+@pytest.mark.parametrize("script", ["jobs/interpolate.py", "analysis/attention.py"])
+def test_a_dry_run_on_this_machine_starts_at_once_and_without_torch(script: str, blocked: tuple[Path, dict[str, str]],
+                                                                    ) -> None:
     folder, env = blocked
     (folder / "say.pth").write_bytes(b"weights")
-    args = [str(ROOT / "jobs/interpolate.py"), "--weights", "say.pth", "--videos", "demo", "--out", "results", "--dry-run"]
+    args = [str(ROOT / script), "--weights", "say.pth", "--videos", "demo", "--out", "results", "--dry-run"]
     spent, out = cpu_seconds(args, folder, env)
     assert out.startswith("weights:") and spent < CPU_LIMIT_S
     assert not (folder / "results").exists()

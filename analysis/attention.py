@@ -1,0 +1,190 @@
+"""Maps of where a model looks in clips, and a number: does it look at what moves?
+
+    python analysis/attention.py --weights ssv2-10shot.pth --videos ssv2-val --out results/attention
+    python analysis/attention.py --run s-1a2b3c4d --videos manifests/s.csv --rollout --out results/attention-s
+    python analysis/attention.py --run s-1a2b3c4d --videos /data/walk.mp4 --rollout --frames --clips 3 --out results/walk
+
+The class token's attention in the last block, per head and mean over heads, on the patches of each clip; --rollout adds
+attention rollout through all blocks. The number is the share of the attention that falls on moving pixels (optical flow
+above --moving-px) by the share of the area that they are: 1 is what a map gets that does not care. clips.csv has it per
+clip, summary.csv its mean with a 95 % interval, and what the mean map of the other recordings gets: a model that just
+prefers the middle of the picture can be above 1, too. RUN is a run's folder or the start of its name, pretraining or
+few-shot; VIDEOS a folder, a video, a manifest (.csv) or the name of one in manifests/. Runs on this machine; standard
+output is the folder alone.
+
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 some clips could not be read, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from analysis.options import Parser
+from vidmae.attention_config import AttentionConfig
+from vidmae.layers import ConfigError, nearest, to_yaml
+from vidmae.local_program import is_footage, make_manifest, prepare_folder, run_program
+from vidmae.manifest import HOW_TO_MAKE, content_hash
+from vidmae.record import RunFolder, read_json
+
+PICTURES = 3
+MANIFESTS = Path("manifests")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(__doc__)
+    what = parser.add_argument_group("what")
+    model = what.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", metavar="RUN", help="a finished run with weights: its folder, or the start of its name")
+    model.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors export or released .pth")
+    what.add_argument("--videos", required=True, metavar="VIDEOS", help="what the model looks at")
+    what.add_argument("--rollout", action="store_true", help="attention rollout through all blocks, too")
+    what.add_argument("--moving-px", type=float, default=1.0, metavar="PX",
+                      help="a pixel moves whose optical flow is above PX per frame of the clip (default: %(default)s)")
+    what.add_argument("--relative", action="store_true",
+                      help="take each frame's median flow off first: a camera that pans moves nothing by itself")
+    what.add_argument("--sampling-rate", type=int, default=0, metavar="N",
+                      help="frame stride at 30 fps (default: that of training)")
+    what.add_argument("--per-video", type=int, default=1, metavar="N",
+                      help="clips of each video, evenly spread (default: %(default)s)")
+    control = parser.add_argument_group("run control")
+    control.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: %(default)s")
+    control.add_argument("--decoder", choices=("decord", "pyav"), default="", help="default: that of training, or decord")
+    control.add_argument("--workers", type=int, default=1, metavar="N",
+                         help="processes that read videos (default: %(default)s)")
+    control.add_argument("--dry-run", action="store_true", help="print the configuration; write nothing")
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the results go")
+    out.add_argument("--frames", action="store_true",
+                     help="write maps as pictures and videos; they show the footage, which may be private")
+    out.add_argument("--clips", type=int, metavar="N", help=f"with --frames: of how many clips (default: {PICTURES})")
+    out.add_argument("--json", action="store_true", help="print result.json instead of the folder")
+    out.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="FOLDER",
+                     help="folder of the run folders (default: %(default)s)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        return run(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing but pictures was written", file=sys.stderr)
+        return 130
+
+
+def run(args: argparse.Namespace) -> int:
+    """Resolve, start the program, show its progress and the table."""
+    console, out = Console(stderr=True), args.out.absolute()
+    config = resolve(args, out, console)
+    if args.dry_run:
+        print(to_yaml(config), end="")
+        return 0
+    prepare_folder(out, config)
+    code = run_program("vidmae.attention_maps", [str(out)], console, "clips")
+    record = read_json(out / "result.json")
+    if code not in (0, 3) or record is None:
+        return code
+    show(record, console)
+    print(json.dumps(record) if args.json else out, flush=True)
+    return code
+
+
+def resolve(args: argparse.Namespace, out: Path, console: Console) -> AttentionConfig:
+    """The configuration; a folder or a file of videos gets a manifest in the folder of the results.
+
+    Raises:
+        ConfigError: Something that was named does not exist, or a value is out of range.
+    """
+    weights = find_run(args.run, args.runs_dir) if args.run else args.weights.absolute()
+    file = RunFolder(weights).weights if args.run else weights
+    if not file.is_file():
+        raise ConfigError(f"the run {weights} has no weights.safetensors: it is not finished, or is a few-shot run without "
+                          "--set keep_weights=true" if args.run else
+                          f"--weights {file} does not exist; give a .safetensors or .pth")
+    if args.clips is not None and not args.frames:
+        raise ConfigError(f"--clips {args.clips} says of how many clips pictures are written; add --frames to write them")
+    pictures = (PICTURES if args.clips is None else args.clips) if args.frames else 0
+    return AttentionConfig(
+        weights=str(weights), weights_content=content_hash(file), videos=str(find_manifest(args, out, console)),
+        rollout=args.rollout, moving_px=args.moving_px, relative=args.relative, sampling_rate=args.sampling_rate,
+        per_video=args.per_video, pictures=pictures, decoder=args.decoder, device=args.device, workers=args.workers)
+
+
+def find_run(given: str, runs_dir: Path) -> Path:
+    """The folder of a run.
+
+    Raises:
+        ConfigError: None or several fit.
+    """
+    if (Path(given) / "run.json").is_file():
+        return Path(given).absolute()
+    names = sorted(path.parent.name for path in runs_dir.glob("*/run.json"))
+    fit = [name for name in names if name == given] or [name for name in names if name.startswith(given)]
+    if len(fit) != 1:
+        found = f"fits {len(fit)} runs: {', '.join(fit[:8])}" if fit else f"is no run in {runs_dir}{nearest(given, names)}"
+        raise ConfigError(f"--run {given!r} {found}; give its folder or its whole name (--runs-dir names another folder)")
+    return (runs_dir / fit[0]).absolute()
+
+
+def find_manifest(args: argparse.Namespace, out: Path, console: Console) -> Path:
+    """The manifest of the videos; of a folder or a file it is made.
+
+    Raises:
+        ConfigError: There is none, or not one video can be read.
+    """
+    path = Path(args.videos).expanduser()
+    if is_footage(path):
+        made = out / "videos.csv"
+        if not args.dry_run:
+            make_manifest(path, made, console, decoder=args.decoder, workers=args.workers)
+        return made
+    path = path if path.suffix == ".csv" else MANIFESTS / f"{path}.csv"
+    if not path.is_file():
+        raise ConfigError(f"--videos {args.videos}: there is no manifest {path}; give a folder, a video, a manifest, or "
+                          f"make one: {HOW_TO_MAKE}")
+    return path.absolute()
+
+
+def show(record: dict[str, Any], console: Console) -> None:
+    """The ratio of every map, and which clips do not count."""
+    table = Table(title=f"attention on moving pixels by their area, {record['clips']} clips of {record['clip_s']:.2f} s")
+    table.add_column("map")
+    for name in ("ratio [95 %]", "mean map of other recordings", "difference [95 %]"):
+        table.add_column(name, justify="right")
+    for row in record["maps"]:
+        table.add_row(row["map"], _number(row, "ratio"), _number(row, "others_ratio"), _number(row, "difference"))
+    console.print(table)
+    notes = {f"clips do not count in the means: less than {record['min_area_share']:.0%} of their area moves":
+             record["still_clips"],
+             f"videos are shorter than a clip ({record['clip_s']:.2f} s) and were left out": record["short_videos"]}
+    for note, count in notes.items():
+        if count:
+            console.print(f"{count} {note}", style="yellow", highlight=False)
+    for reason, count in record["unreadable"].items():
+        console.print(f"{count} clips could not be read: {reason}", style="yellow", highlight=False, markup=False)
+
+
+def _number(row: dict[str, Any], key: str) -> str:
+    if row[key] is None:
+        return "--"
+    low = row.get(f"{key}_low")
+    return f"{row[key]:.3f}" + (f" [{low:.3f}, {row[f'{key}_high']:.3f}]" if low is not None else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

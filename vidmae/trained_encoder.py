@@ -1,0 +1,92 @@
+"""The encoder of a trained model, a run, an export or a file, pretrained or finetuned. Its sizes are those of its tensors.
+
+    load_trained_encoder("runs/s-1a2b3c4d")            a finished run, pretraining or few-shot with keep_weights
+    load_trained_encoder("weights.safetensors")        an export
+    load_trained_encoder("ssv2-10shot.pth")            a released file, pretrained or finetuned
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vidmae.classifier import VideoClassifier, build_classifier
+from vidmae.config import DataConfig, PretrainConfig
+from vidmae.finetune_config import FinetuneConfig
+from vidmae.keys import looks_like
+from vidmae.layers import Layer, build, load
+from vidmae.record import RunFolder, read_json
+from vidmae.sizes import EncoderShape, encoder_shape
+from vidmae.weights import load_encoder, load_state, read_metadata
+
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """An encoder and how the clips were cut that it saw in training.
+
+    Attributes:
+        model: Without a head, in evaluation mode.
+        data: Sampling rate and frame rate of training; None where the file does not say.
+        pretrained: The file has a decoder: it is of a masked autoencoder, whose class token says little in the last block.
+    """
+
+    model: VideoClassifier
+    data: DataConfig | None
+    pretrained: bool
+
+
+def load_trained_encoder(path: str | Path, *, device: torch.device | str = "cpu") -> TrainedEncoder:
+    """Open the encoder of a trained model; a decoder or a head is left out.
+
+    Args:
+        path: A run folder, a `.safetensors` export or a released `.pth`.
+        device: Where it shall compute.
+    Raises:
+        ValueError: The run is not finished or did not keep its weights, or the file has no encoder of this suite.
+    """
+    path = Path(path)
+    data, file = (_of_run(path), RunFolder(path).weights) if path.is_dir() else (None, path)
+    state, header = load_state(file), read_metadata(file)
+    if data is None and "sampling" in header:
+        data = build(DataConfig, [Layer("the file's header", json.loads(header["sampling"]))])[0]
+    try:
+        shape = shape_of(state)
+        model = build_classifier(shape.name, img_size=shape.img_size, num_frames=shape.num_frames,
+                                 t_patch_size=shape.t_patch_size, num_classes=None)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    load_encoder(model, file)
+    return TrainedEncoder(model.eval().to(device), data, "mask_token" in state)
+
+
+def shape_of(state: Mapping[str, Tensor]) -> EncoderShape:
+    """The sizes of an encoder, from the shapes of its tensors.
+
+    Raises:
+        ValueError: They are not those of a video encoder that this suite knows.
+    """
+    name = looks_like(state)
+    tables = state.get("pos_embed_temporal"), state.get("pos_embed_spatial")
+    if not name.removeprefix("mae_").startswith("vit_") or tables[0] is None or tables[1] is None:
+        raise ValueError(f"the file looks like {name}, not like a video encoder of this suite with separate position tables")
+    _, _, t_patch, patch, _ = state["patch_embed.proj.weight"].shape
+    slots, places = (table.shape[1] for table in tables if table is not None)
+    return encoder_shape(name.removeprefix("mae_"), img_size=round(places**0.5) * patch, num_frames=slots * t_patch,
+                         t_patch_size=t_patch)
+
+
+def _of_run(path: Path) -> DataConfig:
+    run = RunFolder(path)
+    if not run.config.is_file():
+        raise ValueError(f"{path} is no run folder: it has no config.yaml")
+    fewshot = (read_json(run.record) or {}).get("kind") == "fewshot"
+    if not run.weights.is_file():
+        kept = " or did not keep its weights (--set keep_weights=true)" if fewshot else ""
+        raise ValueError(f"{path} has no weights.safetensors: the run is not finished{kept} (python jobs/status.py "
+                         f"{path.name})")
+    return load(FinetuneConfig, run.config).data if fewshot else load(PretrainConfig, run.config).data
