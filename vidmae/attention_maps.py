@@ -66,7 +66,7 @@ class Looking:
         windows: All clips.
         short: How many videos are shorter than one, left out.
     Raises:
-        ValueError: The weights have no encoder, or no video is long enough.
+        ValueError: The weights have no encoder of this suite, or no video is long enough.
     """
 
     def __init__(self, config: AttentionConfig, device: torch.device) -> None:
@@ -78,16 +78,26 @@ class Looking:
         self.windows, self.short = spread_windows(self.manifest, self.spec, config.per_video)
 
     def maps(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """The maps of one clip by name, [t, h, w] each."""
+        """The maps of one clip by name, [t, h, w] each.
+
+        Raises:
+            ValueError: The weights hold NaN or infinity.
+        """
         clips = torch.tensor(pixels)[None].to(self.device)
         heads = class_attention(self.trained.model, clips)[0].cpu().numpy()
         found = {MEAN: heads.mean(axis=0), **{f"head{i}": head for i, head in enumerate(heads, 1)}}
         if self.config.rollout:
             found[ROLLOUT] = rollout(self.trained.model, clips)[0].cpu().numpy()
+        if not all(np.isfinite(each).all() for each in found.values()):
+            raise ValueError(f"the attention of {self.config.weights} is not finite: its weights hold NaN or infinity")
         return found
 
     def look(self, out: Path) -> Seen:
-        """Look at all clips; pictures go to a folder below `out`."""
+        """Look at all clips; pictures go to a folder below `out`.
+
+        Raises:
+            ValueError: Not one clip can be read, or the weights hold NaN or infinity.
+        """
         seen, shown = Seen(), evenly_spread(len(self.windows), self.config.pictures)
         where = places(self.manifest, self.windows)
         outcomes = read_windows(self.spec, where, workers=self.config.workers, limit_s=self.config.read_limit_s)
