@@ -140,10 +140,10 @@ class Finetuner(Trainer[FinetuneConfig]):
         """Where it is time to, test the model on what the rule looks at; True once patience is over."""
         rule = self.config.select
         every = rule.every.steps(clips_per_epoch=self.plan.clips_per_epoch, global_batch=self.config.train.global_batch)
-        if rule.rule == "last":
+        if rule.rule == "last" or (self.step % every and self.step < self.total_steps):
             return False
         looks = self.ranks.from_main(read_looks(self.run, up_to=self.step))
-        if (self.step % every == 0 or self.step == self.total_steps) and all(x["step"] != self.step for x in looks):
+        if all(look["step"] != self.step for look in looks):
             looks = [*looks, self._test_now()]
             if best(looks) is looks[-1]:
                 self._write_weights(look_path(self.run, self.step))
