@@ -63,7 +63,7 @@ def test_a_chain_from_pretraining_to_tables(cluster: Cluster, chain: tuple[str, 
     what, folder, profile = chain
     pretrained = cli(*PRETRAIN, "--profile", str(profile), cwd=folder)
     assert pretrained.returncode == 0, pretrained.stderr
-    grid = ["--shots", "2", "--seeds", "0", "--time", "2"]
+    grid = ["--shots", "2", "--seeds", "0", "--time", "2", "--set", "model.img_size=64"]
     refused = sweep(folder, *grid, "--checkpoints", "demo", profile=profile)
     assert refused.returncode == 2 and "--after demo-" in refused.stderr, refused.stderr
     done = sweep(folder, *grid, "--after", "demo", "--then-collect", profile=profile)

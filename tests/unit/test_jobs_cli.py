@@ -240,16 +240,17 @@ def test_what_a_user_may_call_a_run(folder: Path) -> None:
     ("", "echo '7|COMPLETED|1:00|2|0:0|cn1|of-another-user'", {}, ("ENDED", False, "squeue: gone")),
     ("", "exit 1", {"failure": {"job_id": "7", "rank": 1, "error": "E", "message": "m"}}, ("FAILED", False, "failure.json")),
     ("", "exit 1", {"failure": {"job_id": "6", "rank": 1, "error": "E", "message": "m"}}, ("ENDED", False, "squeue: gone")),
-    ("exit 1", "exit 1", {"heartbeat": {"job_id": "7", "time": time.time(), "host": "cn3"}}, ("RUNNING", True, "heartbeat.json")),
-    ("exit 1", "exit 1", {"heartbeat": {"job_id": "7", "time": 1.0, "host": "cn3"}}, ("UNKNOWN", None, "nobody")),
-    ("exit 1", "exit 1", {"heartbeat": {"job_id": "6", "time": time.time()}}, ("UNKNOWN", None, "nobody")),
+    ("exit 1", "exit 1", {"heartbeat": {"job_id": "7", "age_s": 0, "host": "cn3"}}, ("RUNNING", True, "heartbeat.json")),
+    ("exit 1", "exit 1", {"heartbeat": {"job_id": "7", "age_s": 700, "host": "cn3"}}, ("UNKNOWN", None, "nobody")),
+    ("exit 1", "exit 1", {"heartbeat": {"job_id": "6", "age_s": 0}}, ("UNKNOWN", None, "nobody")),
 ])
 def test_the_first_that_knows_says_the_state(folder: Path, monkeypatch: pytest.MonkeyPatch, squeue: str, sacct: str,
-                                             records: dict[str, dict[str, object]], expected: tuple[str, bool | None, str],
+                                             records: dict[str, dict], expected: tuple[str, bool | None, str],
                                              capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(folder, "a-1", job_id="7", cluster="slurm", job_name="a-1")
     for name, record in records.items():
-        write_json(run.path / f"{name}.json", record)
+        ages = {"time": time.time() - record["age_s"]} if "age_s" in record else {}  # now: the table above is old by then
+        write_json(run.path / f"{name}.json", {**record, **ages})
     for name, text in (("squeue", squeue), ("sacct", sacct)):
         (folder / "bin").mkdir(exist_ok=True)
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")

@@ -192,7 +192,7 @@ def test_a_reader_whose_memory_grows_is_replaced():
     start = killable._own_bytes(pids[0])
     sizes = []
     for _ in range(12):
-        pids.append(process(16)[0])
+        pids.append(process(15)[0])
         sizes.append(killable._own_bytes(pids[-1]) if process._worker else 0)  # 0: just replaced
         if not process._worker:
             break
