@@ -13,6 +13,7 @@ import torch
 from sklearn.metrics import accuracy_score
 
 from tests.interruptions import untimed
+from tests.launching import cli
 from tests.runs import finish, make_cell, make_labelled, start, train
 from vidmae.cell_data import hold_out, read_cell_data
 from vidmae.finetune_config import FinetuneConfig
@@ -74,6 +75,22 @@ def test_a_done_cell_ends_without_torch(finetuned, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('a done cell needs no torch')")
     codes, out = cell(finetuned, env={"PYTHONPATH": str(tmp_path)}, timeout_s=20)
     assert codes == [0] and "this cell is done" in out
+
+
+def test_a_file_of_a_cell_is_tested_alike_on_its_own(finetuned, manifests, tmp_path):
+    """Another program, sizes from the tensors, labels from the manifest: the same predictions to the last bit."""
+    args = ["--data", str(manifests[1]), "--out", str(tmp_path / "out"), *(word for item in (
+        "data.sampling_rate=2", "data.workers=0", "data.read_limit_s=0", "precision=fp32", "device=cpu") for word in ("--set", item))]
+    done = cli("evaluate.py", "--weights", str(finetuned.weights), *args, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/predictions.npz").read_bytes() == finetuned.predictions.read_bytes()
+    result, cell_result = json.loads(done.stdout), read_json(finetuned.result)
+    assert all(result[key] == cell_result[key] for key in ("top1_pct", "top5_ci_pct", "clips", "classes", "views"))
+    state = {name: t for name, t in safetensors.numpy.load_file(finetuned.weights).items() if not name.startswith("head.")}
+    safetensors.numpy.save_file(state, tmp_path / "headless.safetensors")
+    for file, message in (("headless.safetensors", "has no head"), ("none.pth", "does not exist")):
+        refused = cli("evaluate.py", "--weights", file, *args[:-2], "--out", str(tmp_path / "no"), cwd=tmp_path)
+        assert refused.returncode == 2 and message in refused.stderr and not refused.stdout, refused.stderr
 
 
 def test_each_layer_learns_at_its_own_rate(finetuned, manifests, tmp_path):

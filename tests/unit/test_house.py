@@ -39,10 +39,10 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
                "jobs.commands", "jobs.arrays"}
-PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest", "vidmae.labels", "vidmae.splits", "vidmae.shots",
-                 "vidmae.shot_list", "vidmae.predictions", "vidmae.accuracy", "vidmae.views", "vidmae.features",
-                 "vidmae.probes", "vidmae.recordings", "vidmae.history", "vidmae.interpolate_config", "vidmae.attention_config",
-                 "vidmae.local_program"}
+PURE_OF_TORCH = {"vidmae.config", "vidmae.finetune_config", "vidmae.evaluation_config", "vidmae.layers", "vidmae.manifest",
+                 "vidmae.labels", "vidmae.splits", "vidmae.shots", "vidmae.shot_list", "vidmae.predictions",
+                 "vidmae.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.recordings",
+                 "vidmae.history", "vidmae.interpolate_config", "vidmae.attention_config", "vidmae.local_program"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs
