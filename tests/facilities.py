@@ -7,6 +7,7 @@ A missing facility skips the test with a plain reason. Where the environment var
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -38,6 +39,24 @@ def demo_clips() -> list[Path]:
         return sorted(clips_folder().glob("*.mp4"))
     except FileNotFoundError:
         return []
+
+
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+
+def browser_exe() -> str | None:
+    """Give the path of a Chromium that starts, or None. Ubuntu's chromium-browser may be a script that only asks for a snap."""
+    for path in filter(None, map(shutil.which, BROWSERS)):
+        try:
+            subprocess.run([path, "--version"], check=True, capture_output=True, timeout=60)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return path
+    return None
+
+
+def _no_browser() -> str | None:
+    return None if browser_exe() else f"none of {', '.join(BROWSERS)} starts (tests/install_browser.sh installs one)"
 
 
 def _no_slurm() -> str | None:
@@ -82,6 +101,7 @@ FACILITIES: dict[str, Callable[[], str | None]] = {
     "clips": _no_clips,
     "gpu": _no_gpu,
     "tmpfs": _no_tmpfs,
+    "browser": _no_browser,
 }
 
 

@@ -9,6 +9,7 @@
       attempts.json    where its seconds went            nonfinite.jsonl data left out after NaN or infinity
       checkpoints/step_00012000/{..., COMPLETE}          lock.json       the job that writes here now
       weights.safetensors                                result.json     exists <=> the run is done
+      report.html      a page about it, on demand        analysis/       what was found out about the model later
 """
 
 from __future__ import annotations

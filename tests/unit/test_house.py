@@ -21,8 +21,8 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
     "vidmae": {},
     "jobs": {"vidmae": None},
     "sweeps": {"vidmae": None, "jobs": None},
-    "analysis": {"vidmae": {"config", "record", "predictions", "accuracy", "layers", "manifest", "local_program",
-                            "attention_config"}},
+    "analysis": {"vidmae": {"config", "record", "predictions", "accuracy", "layers", "manifest", "local_program", "attempts",
+                            "quarantine", "attention_config"}},
 }
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
@@ -31,6 +31,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "av": {"vidmae.decode", "vidmae.encode"},
     "pandas": {"analysis"},
     "matplotlib": {"analysis"},
+    "jinja2": {"analysis.page"},
     "safetensors": {"vidmae.weights"},
     "cv2": {"vidmae.vision"},
     "skimage": {"vidmae.scores"},

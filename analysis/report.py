@@ -1,0 +1,111 @@
+"""Write one HTML page about a run: what it is, how it went, what came of it. It needs no network and no other file.
+
+    python analysis/report.py s-1a2b3c4d
+    python analysis/report.py runs/s-1a2b3c4d --with results/s-center --with results/s-attention --out s.html
+    python analysis/report.py s-1a2b3c4d --frames
+
+RUN is the folder of a pretraining run or a few-shot cell, its name, or a start of it that fits one run alone. The page has
+settings, state, curves, where the seconds went, data that was left out, the few-shot cells beside the run that start from
+it, and the tables of results (interpolation, attention, embeddings) below RUN/analysis and the folders named by --with. A
+run that failed, goes on or has not begun has a page, too. File names never stand on it, and pictures only with --frames,
+since they show the footage. Only its owner can read the file. Standard output is its path.
+
+Exit codes: 0 ok, 2 no such run or folder, or no place to write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from analysis import chapters, found, offspring
+from analysis.dossier import FEWSHOT, Dossier, read_dossier
+from analysis.options import Parser
+from analysis.page import Page, Section, to_html
+from analysis.wording import moment
+from vidmae.record import RunFolder, make_private_folder, write_atomic
+
+RESULTS = "analysis"  # folder of results inside a run folder
+SHOWN = 10  # of many runs in a message
+PICTURE = "Masked input, reconstruction and original of a few clips"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(__doc__)
+    what = parser.add_argument_group("what")
+    what.add_argument("run", metavar="RUN", help="run folder, name of a run, or the start of one")
+    what.add_argument("--with", type=Path, action="append", default=[], metavar="FOLDER", dest="folders",
+                      help="folder of results that belong to the run; may be repeated")
+    what.add_argument("--frames", action="store_true", help="show pictures; they show the footage, which may be private")
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default: report.html in the run folder)")
+    out.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="FOLDER",
+                     help="folder of the run folders (default: %(default)s)")
+    out.add_argument("--json", action="store_true", help="one object instead of the path: file, run, state, sections")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        run = read_dossier(RunFolder(find_run(args.run, args.runs_dir)))
+        page = make_page(run, args.folders, frames=args.frames)
+        out = args.out or run.run.path / "report.html"
+        make_private_folder(out.absolute().parent)
+        write_atomic(out, to_html(page).encode())
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for line in page.warnings:
+        print(f"note: {line}", file=sys.stderr)
+    titles = [section.title for section in page.sections]
+    print(json.dumps({"file": str(out), "run": run.name, "state": run.state, "sections": titles}) if args.json else out)
+    return 0
+
+
+def find_run(given: str, runs_dir: Path) -> Path:
+    """The folder of the run that a user means.
+
+    Raises:
+        ValueError: None or several fit; the message names them.
+    """
+    if Path(given).is_dir():
+        return Path(given).absolute()
+    names = sorted(path.parent.name for path in runs_dir.glob("*/run.json"))
+    fit = ([name for name in names if name == given] or [name for name in names if name.rpartition("-")[0] == given]
+           or [name for name in names if name.startswith(given)])  # cells of a sweep begin with the name of their run
+    if len(fit) != 1:
+        shown = ", ".join(fit[:SHOWN]) + (" ..." if len(fit) > SHOWN else "")
+        raise ValueError(f"{given!r} fits {len(fit)} runs: {shown}; give more of the name" if fit else
+                         f"no run {given!r} in {runs_dir}, which has {len(names)} (--runs-dir names another folder)")
+    return (runs_dir / fit[0]).absolute()
+
+
+def make_page(run: Dossier, folders: list[Path], *, frames: bool) -> Page:
+    """Put the page together.
+
+    Raises:
+        ValueError: A folder of results does not exist or has none.
+    """
+    more = [] if run.kind == FEWSHOT else [offspring.section_of(run)]
+    pictures, words = found.pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
+    if pictures or words:
+        more.append(Section("Reconstruction", words, pictures=pictures))
+    inside = run.run.path / RESULTS
+    for folder in [*([inside] if inside.is_dir() else []), *folders]:
+        results = list(found.folders_of_results(folder)) if folder.is_dir() else []
+        if not results and folder != inside:
+            raise ValueError(f"--with {folder}: " + ("there are no results in it" if folder.is_dir() else "no such folder"))
+        more += [found.section_of(each, frames=frames) for each in results]
+    made = f"Made {moment(time.time())} from the records in the run folder"
+    return Page(run.name, chapters.KINDS.get(run.kind, "Run of unknown kind"), run.state, chapters.key_figures(run),
+                chapters.sections(run, more), made, run.damaged)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
