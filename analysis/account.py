@@ -44,7 +44,7 @@ def attempts(run: Dossier) -> Table:
 def left_out(run: Dossier) -> Section:
     """Videos that could not be read, and global batches that were left out."""
     words = [f"Videos that could not be read and were replaced: {len({s.row for _, s in run.replaced})}.",
-             f"Global batches left out after NaN or infinity: {len({w.get('window') for w in run.left_out})}."]
+             f"Global batches left out after NaN or infinity: {len({number(w.get('window')) for w in run.left_out})}."]
     tables = []
     if run.replaced:
         videos = Counter(reason for _, reason in {(s.row, discreet(s.reason)) for _, s in run.replaced})

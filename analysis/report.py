@@ -53,8 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
+        named = [each for folder in args.folders for each in results_in(folder)]
         run = read_dossier(RunFolder(find_run(args.run, args.runs_dir)))
-        page = make_page(run, args.folders, frames=args.frames)
+        page = make_page(run, named, frames=args.frames)
         out = args.out or run.run.path / "report.html"
         make_private_folder(out.absolute().parent)
         write_atomic(out, to_html(page).encode())
@@ -86,22 +87,29 @@ def find_run(given: str, runs_dir: Path) -> Path:
     return (runs_dir / fit[0]).absolute()
 
 
-def make_page(run: Dossier, folders: list[Path], *, frames: bool) -> Page:
-    """Put the page together.
+def results_in(folder: Path) -> list[Path]:
+    """The folders of results in one that --with names.
 
     Raises:
-        ValueError: A folder of results does not exist or has none.
+        ValueError: It does not exist or has none.
     """
+    if not folder.is_dir():
+        raise ValueError(f"--with {folder}: no such folder")
+    results = list(found.folders_of_results(folder))
+    if not results:
+        raise ValueError(f"--with {folder}: there are no results in it (tables as .csv, or a result.json)")
+    return results
+
+
+def make_page(run: Dossier, named: list[Path], *, frames: bool) -> Page:
+    """Put the page together; `named` are folders of results that lie elsewhere."""
     more = [] if run.kind == FEWSHOT else [offspring.section_of(run)]
     pictures, words = found.pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
     if pictures or words:
         more.append(Section("Reconstruction", words, pictures=pictures))
     inside = run.run.path / RESULTS
-    for folder in [*([inside] if inside.is_dir() else []), *folders]:
-        results = list(found.folders_of_results(folder)) if folder.is_dir() else []
-        if not results and folder != inside:
-            raise ValueError(f"--with {folder}: " + ("there are no results in it" if folder.is_dir() else "no such folder"))
-        more += [found.section_of(each, frames=frames) for each in results]
+    results = [*(found.folders_of_results(inside) if inside.is_dir() else ()), *named]
+    more += [found.section_of(each, frames=frames) for each in results]
     made = f"Made {moment(time.time())} from the records in the run folder"
     return Page(run.name, chapters.KINDS.get(run.kind, "Run of unknown kind"), run.state, chapters.key_figures(run),
                 chapters.sections(run, more), made, run.damaged)
