@@ -1,7 +1,7 @@
 """What was found out about a model later, from folders of results: interpolation, attention, embeddings and what may come.
 
 A folder of results has tables as CSV and, where the job writes one, a result.json. Summaries become tables of the page; what
-has a row per clip, and every column that names files, stays where it is.
+has a row per clip, and every column that may name files, stays where it is.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from vidmae.record import read_json
 MOST_ROWS, MOST_PICTURES, MOST_OPEN = 200, 8, 30  # longer tables are folded
 DEPTH = 2  # folders below the one that is named
 TITLES = {"interpolate": "Interpolation", "attention": "Attention", "embed": "Embeddings", "embeddings": "Embeddings"}
-CAPTIONS = {
+CAPTIONS = {  # tables that are known, in this order
     "methods.csv": "Scores of the hidden pixels, mean over recordings; motion: thirds of the clips by how much moves",
     "differences.csv": "Model minus baseline on the same clips, with 95 % intervals over recordings",
     "tracking_summary.csv": "Tracking probe: where a completion shows the moving object, and whether once",
+    "summary.csv": "Share of the attention on moving pixels by the share of the area that they are; 1: it does not care",
+    "embedding-scores.csv": "Whether clips of a class lie together: silhouette, and classes of the nearest clips",
 }
-PER_CLIP = {"scores.csv", "tracking.csv", "clips.csv"}
-SHOWS = {"interpolate": "original, what the model saw, completion"}
+PLOTS = "embedding-*.png"  # of features, not of footage
+PER_CLIP = {"scores.csv", "tracking.csv", "clips.csv", "neighbours.csv"}
+SHOWS = {"interpolate": "original, what the model saw, completion", "attention": "frames and maps of attention"}
 PRIVATE_COLUMNS = {"path", "paths", "file", "files", "filename", "file_name", "video", "video_name", "clip_name", "name",
                    "recording", "source"}
 KEEP: dict[str, Callable[[Mapping[str, str]], bool]] = {"differences.csv": lambda row: row["motion"] == "all"}
@@ -53,7 +56,8 @@ def section_of(folder: Path, *, frames: bool) -> Section:
         record = read_json(folder / "result.json") or {}
     except ValueError:
         record, words = {}, ["result.json is damaged, so what was done is not said."]
-    kind = str(record.get("kind") or "")
+    plots = sorted(folder.glob(PLOTS))
+    kind = str(record.get("kind") or ("embed" if plots else ""))
     title = TITLES.get(kind, discreet(kind).capitalize() or "Further results")
     facts = [(key.replace("_", " "), number(value)) for key, value in record.items()
              if key not in HIDDEN_KEYS and isinstance(value, str | int | float)]
@@ -65,9 +69,11 @@ def section_of(folder: Path, *, frames: bool) -> Section:
             tables.append(_table(path))
         except (ValueError, csv.Error, KeyError) as error:
             words.append(f"One table cannot be read ({type(error).__name__}).")
-    pictures, said = pictures_of([*folder.glob("*.png"), *folder.glob("pictures/*.png")],
-                                 ": ".join(filter(None, (title, SHOWS.get(kind)))), frames=frames)
-    return Section(title, [*words, *said], tables=tables, pictures=pictures)
+    footage = [path for path in (*folder.glob("*.png"), *folder.glob("pictures/*.png")) if path not in plots]
+    pictures, said = pictures_of(footage, ": ".join(filter(None, (title, SHOWS.get(kind)))), frames=frames)
+    drawn = [Picture(f"{title}: clips by class, plot {number} of {len(plots)}", path.read_bytes())
+             for number, path in enumerate(plots, 1)]
+    return Section(title, [*words, *said], tables=tables, pictures=[*drawn, *pictures])
 
 
 def pictures_of(paths: Sequence[Path], what: str, *, frames: bool) -> tuple[list[Picture], list[str]]:
@@ -84,14 +90,14 @@ def pictures_of(paths: Sequence[Path], what: str, *, frames: bool) -> tuple[list
 
 def _is_summary(path: Path) -> bool:
     name = path.name
-    return name.endswith(".csv") and name not in PER_CLIP and not name.startswith((".", "videos-"))
+    return name.endswith(".csv") and name not in PER_CLIP and not name.startswith((".", "videos"))
 
 
 def _table(path: Path) -> Table:
     keep = KEEP.get(path.name)
     with path.open(encoding="utf-8", errors="replace", newline="") as text:
         reader = csv.DictReader(text)
-        columns = [name for name in reader.fieldnames or () if name.lower() not in PRIVATE_COLUMNS]
+        columns = [name for name in reader.fieldnames or () if path.name in CAPTIONS or name.lower() not in PRIVATE_COLUMNS]
         rows = [[number(row[name]) if row[name] else "--" for name in columns]
                 for row in islice(filter(keep, reader), MOST_ROWS + 1)]
     caption = CAPTIONS.get(path.name, discreet(path.stem).replace("_", " ").capitalize())

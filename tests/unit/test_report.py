@@ -34,7 +34,7 @@ EVIL = "<script>console.log('heard')</script><img src=http://127.0.0.1:9/seen.pn
 MARKUP = "<img src=x onerror=alert(1)>'\"&amp;"  # without a slash, so it is shown
 STEPS = 300_000
 TITLES = ["State and result", "What it is", "Training", "Where the seconds went", "Data left out", "Few-shot results",
-          "Reconstruction", "Interpolation"]
+          "Reconstruction", "Interpolation", "Embeddings"]
 
 
 def attempt(number: int, started: float, parts: list[float], ended: str) -> dict[str, Any]:
@@ -93,12 +93,16 @@ def make_results(folder: Path) -> None:
     make_private_folder(folder / "pictures")
     (folder / "result.json").write_text(json.dumps({"schema": 1, "kind": "interpolate", "mask": "center", "ratio": 0.25, "clips": 7,
                                                     "sizes_from": NAMED, "note": NAMED, "methods": []}))
-    (folder / "methods.csv").write_text("domain,motion,method,clips,psnr_db,path\nown,all,model,7,24.56789,/x\nown,all,fade,7,22.1,/x\n")
+    (folder / "methods.csv").write_text("domain,motion,method,clips,psnr_db\nown,all,model,7,24.56789\nown,all,fade,7,22.1\n")
     (folder / "differences.csv").write_text("domain,motion,baseline,score,difference,ci_low\nown,all,fade,psnr_db,2.46789,\n"
                                             "own,most,fade,psnr_db,3.5,\n")
-    (folder / "odd.csv").write_text(f"thing,value\n{EVIL},1\n{NAMED},2\nS_20130502_0915_01,3\n")
+    (folder / "tracking_summary.csv").write_text("mask,path,method,error_px\ncenter,turning,model,2.5\n")
+    (folder / "odd.csv").write_text(f"thing,value,Path\n{EVIL},1,{SECRET}\n{NAMED},2,\nS_20130502_0915_01,3,\n")
     for name in ("scores.csv", "videos-own.csv", "videos-own.unreadable.csv"):
         (folder / name).write_text(f"path\n{NAMED}\n")
+    plots = make_private_folder(folder.parent / "embeddings")
+    (plots / "embedding-scores.csv").write_text("feature,score,value\ncls,silhouette,0.0625\n")
+    Image.fromarray(np.full((9, 9, 3), 99, np.uint8)).save(plots / "embedding-cls.png")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "pictures" / f"{SECRET}-row00001-0.png")
 
 
@@ -199,7 +203,7 @@ def test_the_page_says_what_the_records_say(read: Reader, accuracies: dict[tuple
 def test_results_of_looking_at_the_model(read: Reader) -> None:
     scores = next(read.records(caption) for caption in read.tables if caption.startswith("Scores of the hidden pixels"))
     assert [(row["method"], row["psnr db"]) for row in scores] == [("model", "24.57"), ("fade", "22.1")]
-    assert "path" not in scores[0]
+    assert [row["path"] for row in read.records(next(caption for caption in read.tables if caption.startswith("Tracking")))] == ["turning"]
     margins = next(read.records(caption) for caption in read.tables if caption.startswith("Model minus baseline"))
     assert [(row["motion"], row["difference"], row["ci low"]) for row in margins] == [("all", "2.468", "--")]
     assert [tuple(row.values()) for row in read.records("Odd")] == [(HIDDEN, "1"), (HIDDEN, "2"), (HIDDEN, "3")]
@@ -210,7 +214,7 @@ def test_nothing_private_and_nothing_alive(page: Path, read: Reader) -> None:
     text = page.read_text()
     assert not re.search(r"Anna|birthday|S_2013|\.mp4|/data/|\.pth", text)
     assert EVIL not in text
-    assert {"script", "b", "link", "iframe", "img"}.isdisjoint(tag for tag, _ in read.tags)
+    assert {"script", "b", "link", "iframe"}.isdisjoint(tag for tag, _ in read.tags)
     assert all((attrs.get("href") or "#").startswith("#") for _, attrs in read.tags)
     assert page.stat().st_mode & 0o777 == 0o600
     assert len(text) < 300_000  # of 300,000 steps
@@ -218,16 +222,23 @@ def test_nothing_private_and_nothing_alive(page: Path, read: Reader) -> None:
     assert ("html", {"lang": "en"}) in read.tags
 
 
+def pictures_of(read: Reader) -> list[bytes]:
+    shown = [attrs for tag, attrs in read.tags if tag == "img"]
+    assert all(attrs["alt"] for attrs in shown)
+    return [base64.b64decode((attrs["src"] or "").removeprefix("data:image/png;base64,")) for attrs in shown]
+
+
 def test_pictures_only_where_frames_are_asked_for(runs: Path, read: Reader, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Pictures that are left out" in read.text and not [tag for tag, _ in read.tags if tag == "img"]
+    assert read.text.count("Pictures that are left out") == 2
+    plot = (runs / f"s&<b>-{SIGNATURE}/analysis/embeddings/embedding-cls.png").read_bytes()
+    assert pictures_of(read) == [plot]  # it is not of footage
     out = tmp_path / "new" / "frames.html"
     run = runs / f"s&<b>-{SIGNATURE}"
     assert report.main([str(run), "--frames", "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"file": str(out), "run": run.name, "state": "done", "sections": TITLES}
-    pictures = [attrs for tag, attrs in Reader(out.read_text()).tags if tag == "img"]
-    shown = [base64.b64decode((attrs["src"] or "").removeprefix("data:image/png;base64,")) for attrs in pictures]
-    assert shown == [(run / "reconstruction.png").read_bytes(), next((run / "analysis/center/pictures").iterdir()).read_bytes()]
-    assert all(attrs["alt"] for attrs in pictures) and SECRET not in out.read_text()
+    assert pictures_of(Reader(out.read_text())) == [
+        (run / "reconstruction.png").read_bytes(), next((run / "analysis/center/pictures").iterdir()).read_bytes(), plot]
+    assert SECRET not in out.read_text()
     assert out.parent.stat().st_mode & 0o777 == 0o700
 
 
