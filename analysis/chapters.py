@@ -73,8 +73,9 @@ def code_facts(run: Dossier) -> list[tuple[str, str]]:
         return [("Code", "not known: there is no run.json")]
     dirty = {True: "with changes that are not committed (code/ in the run folder has them)", False: "clean"}
     state = dirty.get(run.record.get("dirty"), "not known")  # type: ignore[arg-type]
+    created = str(run.record.get("created") or "not known").replace("T", " ").replace("+00:00", " UTC")
     return [("Commit", f"{str(run.record.get('commit') or 'not known')[:12]}, {state}"),
-            ("Signature", run.signature), ("Created", str(run.record.get("created") or "not known")),
+            ("Signature", run.signature), ("Created", created),
             ("Submissions", number(len(run.record.get("submissions") or ())))]
 
 

@@ -6,9 +6,9 @@
 
 RUN is the folder of a pretraining run or a few-shot cell, its name, or a start of it that fits one run alone. The page has
 settings, state, curves, where the seconds went, data that was left out, the few-shot cells beside the run that start from
-it, and the tables of results (interpolation, attention, embeddings) below RUN/analysis and the folders named by --with. A
-run that failed, goes on or has not begun has a page, too. File names never stand on it, and pictures only with --frames,
-since they show the footage. Only its owner can read the file. Standard output is its path.
+it (of a cell: its accuracy by class), and the tables of results (interpolation, attention, embeddings) below RUN/analysis
+and the folders named by --with. A run that failed, goes on or has not begun has a page, too. File names never stand on it,
+and pictures of footage only with --frames. Only its owner can read the file. Standard output is its path.
 
 Exit codes: 0 ok, 2 no such run or folder, or no place to write.
 """
@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from analysis import chapters, found, offspring
+from analysis import by_class, chapters, found, offspring
 from analysis.dossier import FEWSHOT, Dossier, read_dossier
 from analysis.options import Parser
 from analysis.page import Page, Section, to_html
@@ -103,7 +103,7 @@ def results_in(folder: Path) -> list[Path]:
 
 def make_page(run: Dossier, named: list[Path], *, frames: bool) -> Page:
     """Put the page together; `named` are folders of results that lie elsewhere."""
-    more = [] if run.kind == FEWSHOT else [offspring.section_of(run)]
+    more = by_class.section_of(run.run) if run.kind == FEWSHOT else [offspring.section_of(run)]
     pictures, words = found.pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
     if pictures or words:
         more.append(Section("Reconstruction", words, pictures=pictures))

@@ -74,6 +74,12 @@ def make_run(folder: Path) -> RunFolder:
     return run
 
 
+def guesses(checkpoint: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and labels of 60 clips of 6 classes."""
+    draw = np.random.default_rng([seed, len(checkpoint)])
+    return draw.dirichlet(np.ones(6), 60), draw.integers(0, 6, 60)
+
+
 def make_cell(folder: Path, checkpoint: str, content: str, seed: int) -> float:
     """A finished few-shot cell; its top-1 accuracy."""
     run = RunFolder(make_private_folder(folder / f"{checkpoint}-toys-10shot-seed{seed}-finetune-{content[-8:] or '0' * 8}"))
@@ -81,8 +87,7 @@ def make_cell(folder: Path, checkpoint: str, content: str, seed: int) -> float:
             "method": "finetune", "overrides": {"train.layer_decay": MARKUP}, "sweep": "fewshot"}
     run.record.write_text(json.dumps({"schema": 1, "kind": "fewshot", "signature": "22334455", "commit": "f" * 40, "dirty": False,
                                       "cell": cell, "data": "toys", "videos": 60, "submissions": []}))
-    draw = np.random.default_rng([seed, len(checkpoint)])
-    prob, label = draw.dirichlet(np.ones(6), 60), draw.integers(0, 6, 60)
+    prob, label = guesses(checkpoint, seed)
     predictions = from_probabilities(prob, label, np.arange(60), [f"class {n}" for n in range(6)])
     write_cell_result(run, FinetuneConfig(seed=seed), predictions, Learned(60, 150, 150, 14.0, 1.0, 1))
     return 100 * float((prob.argmax(1) == label).mean())
@@ -208,6 +213,26 @@ def test_results_of_looking_at_the_model(read: Reader) -> None:
     assert [(row["motion"], row["difference"], row["ci low"]) for row in margins] == [("all", "2.468", "--")]
     assert [tuple(row.values()) for row in read.records("Odd")] == [(HIDDEN, "1"), (HIDDEN, "2"), (HIDDEN, "3")]
     assert read.facts("What was done")["ratio"] == "0.25"
+
+
+def test_a_cell_class_by_class(runs: Path, accuracies: dict[tuple[str, int], float], tmp_path: Path) -> None:
+    assert report.main(["scratch", "--runs-dir", str(runs), "--out", str(tmp_path / "cell.html")]) == 0
+    read = Reader((tmp_path / "cell.html").read_text())
+    result = json.loads((next(runs.glob("scratch*")) / "result.json").read_text())
+    low, high = result["top1_ci_pct"]
+    assert read.facts("Numbers of the result")["Top-1 accuracy"] == (
+        f"{accuracies['scratch', 1]:.4g} % (95 % interval over clips: {low:.4g} to {high:.4g})")
+    assert read.facts("Numbers of the result")["Chance"] == "16.7 % (6 classes)"
+    prob, label = guesses("scratch", 1)
+    rows = read.records("Classes, the hardest first")
+    shares = {name: 100 * np.mean([guess.argmax() == number for guess in prob[label == number]])
+              for number, name in enumerate(f"class {n}" for n in range(6))}
+    assert {row["class"]: row["top-1, %"] for row in rows} == {name: f"{share:.1f}" for name, share in shares.items()}
+    assert [shares[row["class"]] for row in rows] == sorted(shares.values())
+    for row in rows:
+        wrong = [guess.argmax() for guess in prob[label == int(row["class"][-1])] if f"class {guess.argmax()}" != row["class"]]
+        counts = np.bincount(wrong, minlength=6)
+        assert (int(row["mistaken, clips"]), counts[int(row["mostly mistaken for"][-1])]) == (counts.max(), counts.max())
 
 
 def test_nothing_private_and_nothing_alive(page: Path, read: Reader) -> None:
