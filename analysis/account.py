@@ -51,7 +51,8 @@ def left_out(run: Dossier) -> Section:
         clips = Counter[str]()
         for _, s in run.replaced:
             clips[discreet(s.reason)] += s.clips
-        rows = [[reason, f"{count:,}", f"{clips[reason]:,}"] for reason, count in videos.most_common()]
+        reasons = sorted(clips, key=lambda reason: (-clips[reason], reason))
+        rows = [[reason, f"{videos[reason]:,}", f"{clips[reason]:,}"] for reason in reasons]
         tables.append(Table("Why videos were replaced", ("reason", "videos", "clips"), rows, 1))
     if run.left_out:
         rows = [[number(w.get("window")), discreet(w.get("why")), moment(w.get("time"))]

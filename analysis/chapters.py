@@ -75,7 +75,7 @@ def code_facts(run: Dossier) -> list[tuple[str, str]]:
     state = dirty.get(run.record.get("dirty"), "not known")  # type: ignore[arg-type]
     created = str(run.record.get("created") or "not known").replace("T", " ").replace("+00:00", " UTC")
     return [("Commit", f"{str(run.record.get('commit') or 'not known')[:12]}, {state}"),
-            ("Signature", run.signature), ("Created", created),
+            ("Signature", run.signature or "not known"), ("Created", created),
             ("Submissions", number(len(run.record.get("submissions") or ())))]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 SPANS = 400
 WIDTH, HEIGHT = 520, 240  # of the drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 10, 30  # margins
+LEFT, RIGHT, TOP, BOTTOM = 62, 28, 10, 30  # margins
 TICKS = 5
 Tick = tuple[float, str]  # place and text
 

@@ -290,6 +290,14 @@ def test_runs_without_an_end_have_a_page(tmp_path: Path) -> None:
     assert "OSError: (not shown: it may name a file)" in state_of(run.path)[1].text
 
 
+def test_hours_are_those_of_the_manifest_while_it_is_the_same(tmp_path: Path) -> None:
+    run = RunFolder(make_private_folder(tmp_path / "h-00000000"))
+    run.record.write_text(json.dumps({"schema": 1, "kind": "pretrain", "manifest": str(tmp_path / "s.csv"), "content_sha256": "ab"}))
+    for content, hours in (("ab", "2.5"), ("cd", None)):
+        (tmp_path / "s.json").write_text(json.dumps({"seconds": 9000.0, "content_sha256": content}))
+        assert state_of(run.path)[1].facts("Model, data and code").get("Hours of video") == hours
+
+
 @pytest.mark.parametrize("name", ["run.json", "result.json", "config.yaml", "metrics.jsonl", "attempts.json", "quarantine.csv",
                                   "evaluations.jsonl", "nonfinite.jsonl", "heartbeat.json", "failure.json"])
 @pytest.mark.parametrize("content", [b"", b"{\"a\": [1,", b"\xff\xfe\x00", b"[1, 2]", b"{\"step\": {}, \"window\": [], \"attempts\": [{}]}\n"])
