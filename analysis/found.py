@@ -32,7 +32,8 @@ SHOWS = {"interpolate": "original, what the model saw, completion", "attention":
 PRIVATE_COLUMNS = {"path", "paths", "file", "files", "filename", "file_name", "video", "video_name", "clip_name", "name",
                    "recording", "source"}
 KEEP: dict[str, Callable[[Mapping[str, str]], bool]] = {"differences.csv": lambda row: row["motion"] == "all"}
-HIDDEN_KEYS = {"schema", "kind", "job_id", "finished", "weights", "weights_content", "sizes_from", "commit", "dirty"}
+HIDDEN_KEYS = {"schema", "kind", "job_id", "finished", "weights", "weights_content", "content_sha256", "sizes_from",
+               "commit", "dirty"}
 
 
 def folders_of_results(folder: Path, depth: int = DEPTH) -> Iterator[Path]:

@@ -19,6 +19,8 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from analysis import by_class, chapters, found, offspring
@@ -109,10 +111,21 @@ def make_page(run: Dossier, named: list[Path], *, frames: bool) -> Page:
         more.append(Section("Reconstruction", words, pictures=pictures))
     inside = run.run.path / RESULTS
     results = [*(found.folders_of_results(inside) if inside.is_dir() else ()), *named]
-    more += [found.section_of(each, frames=frames) for each in results]
+    more += numbered([found.section_of(each, frames=frames) for each in results])
     made = f"Made {moment(time.time())} from the records in the run folder"
     return Page(run.name, chapters.KINDS.get(run.kind, "Run of unknown kind"), run.state, chapters.key_figures(run),
                 chapters.sections(run, more), made, run.damaged)
+
+
+def numbered(sections: list[Section]) -> list[Section]:
+    """The same, with a number in each title that comes again."""
+    seen = Counter[str]()
+    titled = []
+    for section in sections:
+        seen[section.title] += 1
+        again = f" {seen[section.title]}" if seen[section.title] > 1 else ""
+        titled.append(replace(section, title=f"{section.title}{again}"))
+    return titled
 
 
 if __name__ == "__main__":

@@ -267,6 +267,14 @@ def test_pictures_only_where_frames_are_asked_for(runs: Path, read: Reader, tmp_
     assert out.parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_results_that_lie_elsewhere(runs: Path, accuracies: dict[tuple[str, int], float], tmp_path: Path) -> None:
+    folder, out = runs / f"s&<b>-{SIGNATURE}/analysis/center", tmp_path / "two.html"
+    assert report.main(["scratch", "--runs-dir", str(runs), "--with", str(folder), "--with", str(folder.parent), "--out", str(out)]) == 0
+    text = out.read_text()
+    assert [text.count(f">{title}</h2>") for title in ("Interpolation", "Interpolation 2", "Embeddings")] == [1, 1, 1]
+    assert 'id="section7"' in text and text.count("Scores of the hidden pixels") == 4  # a caption, and its name for who hears it
+
+
 def state_of(folder: Path) -> tuple[str, Reader]:
     assert report.main([str(folder)]) == 0
     read = Reader((folder / "report.html").read_text())
