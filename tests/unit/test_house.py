@@ -157,10 +157,12 @@ def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, command: list[
     assert out.startswith("#!/bin/bash") and spent < CPU_LIMIT_S
 
 
-def test_a_dry_run_of_an_interpolation_starts_at_once_and_without_torch(blocked: tuple[Path, dict[str, str]]) -> None:
+@pytest.mark.parametrize(("script", "data"), [("interpolate.py", "--videos")])
+def test_a_dry_run_over_shards_starts_at_once_and_without_torch(script: str, data: str, blocked: tuple[Path, dict[str, str]],
+                                                                ) -> None:
     folder, env = blocked
     (folder / "say.pth").write_bytes(b"weights")
-    args = [str(ROOT / "jobs/interpolate.py"), "--weights", "say.pth", "--videos", "demo", "--out", "results", "--dry-run"]
-    spent, out = cpu_seconds(args, folder, env)
-    assert out.startswith("weights:") and spent < CPU_LIMIT_S
+    args = [str(ROOT / "jobs" / script), "--weights", "say.pth", data, "demo", "--out", "results", "--dry-run"]
+    spent, out = cpu_seconds([*args, "--cluster", "local"], folder, env)
+    assert out.startswith("#!/bin/bash") and f"-m vidmae.{script[:-3]}" in out and spent < CPU_LIMIT_S
     assert not (folder / "results").exists()

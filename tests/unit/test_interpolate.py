@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from jobs.interpolate import prepare_folder
+from jobs.shards import prepare_folder
 from tests.launching import ROOT
 from tests.runs import make_manifest, make_run
 from vidmae import interpolate

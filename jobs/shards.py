@@ -1,0 +1,315 @@
+"""A program that deals out a list of clips, as an array of jobs on Slurm or one shard after the other on this machine.
+
+    OUT/config.yaml               what is asked for
+    OUT/submitted.json            the newest array
+    OUT/code/, OUT/submit/A_i/    snapshot; log of shard i of array A
+    OUT/result.json               exists exactly when all shards are done
+
+Each shard runs `python -m MODULE OUT --shard I/N` (vidmae/shards.py), and what was done before is not done again. So a
+second call attaches to the array that works, and goes on with what is missing where none does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jobs import launch, slurm
+from jobs.experiment import Place, choose_place, folder_problems, partition_problems, read_profile
+from jobs.options import add_resources, masked_argv
+from jobs.profiles import ClusterProfile
+from jobs.resources import Resources, complete, local_resources
+from jobs.snapshot import code_state, take_snapshot
+from jobs.submission import one_launcher
+from vidmae.layers import ConfigError, to_dict, to_yaml
+from vidmae.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+PLAIN_EVERY_S, BAR_EVERY_S = 10.0, 0.5
+SIGNAL_DELAY_S = 10  # what is done is on the disk: there is nothing to save before the time limit
+INCOMPLETE = 3
+SUBMITTED = "submitted.json"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done.
+
+    Attributes:
+        module: The program, such as `vidmae.embed`.
+        out: Folder of the results.
+        shards: N.
+        device: auto, cuda or cpu.
+        workers: Reading processes of each rank.
+    """
+
+    module: str
+    out: Path
+    shards: int
+    device: str
+    workers: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where it is done, and what each shard gets there."""
+
+    place: Place
+    profile: ClusterProfile
+    partition: slurm.Partition | None
+    resources: Resources
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """`--shards`, `--dry-run` and the resource flags."""
+    group = parser.add_argument_group("run control")
+    group.add_argument("--shards", type=_positive, default=1, metavar="N",
+                       help="parts that the clips are dealt out to: tasks of the array on Slurm, on this machine one after "
+                            "the other (default: %(default)s)")
+    group.add_argument("--max-parallel", type=_positive, metavar="N", help="tasks that run at a time (default: no limit)")
+    group.add_argument("--dry-run", action="store_true", help="show the configuration and the script; write nothing")
+    add_resources(parser)
+
+
+def run(work: Work, config: Any, args: argparse.Namespace, command: Sequence[str], console: Console,
+        show: Callable[[dict[str, Any], Console], object]) -> int:
+    """Do the work, or submit it, or show what came of it; the exit code.
+
+    Args:
+        work: What is to be done.
+        config: Of the program, for OUT/config.yaml.
+        args: With the flags of `add_shards`, and `--json`.
+        command: What the user typed, for the record.
+        console: Standard error.
+        show: Shows result.json.
+    Raises:
+        ConfigError: The folder holds other results, or what was asked for is not to be had.
+        SlurmError: Slurm refused, or does not answer.
+    """
+    result = work.out / "result.json"
+    if args.dry_run:
+        return show_script(work, find_target(args, work, console), args, config, console)
+    prepare_folder(work.out, config)
+    if not result.exists():
+        target = find_target(args, work, console)
+        if target.place.cluster == "slurm":
+            job_id = submit(work, target, args, masked_argv(command), console)
+            print(json.dumps({"job_id": job_id, "out": str(work.out)}) if args.json else job_id, flush=True)
+            return 0
+        if code := run_here(work, console):
+            return code
+    record = read_json(result) or {}
+    show(record, console)
+    print(json.dumps(record) if args.json else work.out, flush=True)
+    return INCOMPLETE if record.get("unreadable") else 0
+
+
+def find_target(args: argparse.Namespace, work: Work, console: Console) -> Target:
+    """Where the work is done.
+
+    Raises:
+        ConfigError: Something that was asked for is not to be had; all of it in one message.
+        SlurmError: Slurm does not answer.
+    """
+    place = choose_place(args)
+    tell(console, f"cluster: {place.cluster} ({place.why})")
+    slurm.leave_surrounding_job()
+    _, profile, origins, partition = read_profile(args, place)
+    if place.cluster == "slurm":
+        resources, said = complete(profile, origins, partition)
+    else:
+        resources, said = local_resources(profile, origins, on_cpu=work.device == "cpu")
+    for line in said if place.cluster == "slurm" else ():
+        tell(console, f"  {line}")
+    if found := [*(partition_problems(partition, resources) if partition else []), *folder_problems(work.out)]:
+        raise ConfigError("; ".join(found))
+    return Target(place, profile, partition, resources)
+
+
+def make_request(work: Work, target: Target, args: argparse.Namespace) -> launch.Request:
+    """The array."""
+    p, r = target.profile, target.resources
+    options = {name: getattr(p, name) for name in ("account", "qos", "constraint", "exclude", "nodelist", "dependency")}
+    name = f"{work.module.rpartition('.')[2]}-{re.sub(r'[^A-Za-z0-9._-]', '_', work.out.name)}"
+    return launch.Request(
+        run=RunFolder(work.out), job_name=p.job_name or name, resources=r, workers=work.workers,
+        on_cpu=work.device == "cpu" or r.gpus_per_node == 0, options={k: v for k, v in options.items() if v},
+        more_options=dict(p.sbatch), signal_delay_s=p.signal_delay_s or SIGNAL_DELAY_S, max_requeues=p.max_requeues,
+        setup=p.setup, python=p.python, env=dict(p.env), tasks=work.shards, max_parallel=args.max_parallel or 0,
+        recovers=False)
+
+
+def show_script(work: Work, target: Target, args: argparse.Namespace, config: Any, console: Console) -> int:
+    """The configuration on standard error, the script on standard output; writes nothing."""
+    tell(console, to_yaml(config).rstrip())
+    if target.place.cluster == "slurm":
+        script = launch.batch_script(make_request(work, target, args), "slurm")
+        if not target.place.unasked:
+            tell(console, f"start: {slurm.test_start(script)}")
+    else:
+        script = "\n".join(["#!/bin/bash", f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+                            *(shlex.join(command_of(work, number)) for number in range(work.shards)), ""])
+    print(script, end="" if script.endswith("\n") else "\n")
+    tell(console, "dry run: nothing was written or submitted")
+    return 0
+
+
+def submit(work: Work, target: Target, args: argparse.Namespace, command: Sequence[str], console: Console) -> str:
+    """Submit the array, or attach to the one that works on this folder; its id.
+
+    Raises:
+        SlurmAwayError: sbatch was not answered; the next call finds the array, or submits it.
+        SlurmError: sbatch refused.
+    """
+    run, request = RunFolder(work.out), make_request(work, target, args)
+    with one_launcher(work.out):
+        if active := active_array(request):
+            tell(console, f"array {active} works on {work.out} already")
+            return active
+        code = code_state()
+        take_snapshot(run, code)
+        make_private_folder(run.submit)
+        entry = {"schema": SCHEMA, "job_id": None, "job_name": request.job_name, "shards": work.shards,
+                 "command": list(command), **code.record(), "submitted_at_s": time.time()}
+        write_json(work.out / SUBMITTED, entry)
+        shards = [launch.Shard(work.module, str(work.out), number, work.shards) for number in range(work.shards)]
+        job_id = launch.submit_tasks(request, shards)
+        write_json(work.out / SUBMITTED, {**entry, "job_id": job_id})
+    tell(console, f"submitted array {job_id}: {work.shards} shards\n  logs    {run.submit}/{job_id}_0 ...\n  status  squeue "
+                  f"--me --jobs={job_id}\n  result  {run.result}; the same command shows it, or goes on where shards failed")
+    return job_id
+
+
+def active_array(request: launch.Request) -> str | None:
+    """Id of the array that waits for or works on the request's folder; None where none does.
+
+    Found by name and folder: a launcher may have died before it noted the id.
+    """
+    before = (read_json(request.run.path / SUBMITTED) or {}).get("job_name")
+    for name in {request.job_name, before} - {None}:
+        for job in slurm.queued(name=name):
+            if job.active and job.comment == str(request.run.path):
+                return slurm.base_id(job.id)
+    return None
+
+
+def command_of(work: Work, number: int) -> list[str]:
+    """The command of one shard on this machine."""
+    return [sys.executable, "-m", work.module, str(work.out), "--shard", f"{number}/{work.shards}"]
+
+
+def run_here(work: Work, console: Console) -> int:
+    """Run all shards here, one after the other, each in a process of its own; exit code of the first that fails, or 0."""
+    for number in range(work.shards):
+        if (work.out / "result.json").exists():
+            break
+        code = _run_shard([*command_of(work, number), "--say-every-s", str(BAR_EVERY_S)], console)
+        if code not in (0, INCOMPLETE):
+            return code
+    if not (work.out / "result.json").exists():
+        raise ConfigError(f"all shards are done and {work.out}/result.json is missing; does another command work there?")
+    return 0
+
+
+def _run_shard(command: Sequence[str], console: Console) -> int:
+    """Run the program and show how far it is; its exit code."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    with (subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process,
+          progress(console, "clips") as show):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if match := re.match(r"(\d+)/(\d+) (?:clips|scenes)", line):
+                    show(int(match[1]), int(match[2]))
+                else:
+                    tell(console, line.rstrip())
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode
+
+
+@contextmanager
+def progress(console: Console, what: str) -> Iterator[Any]:
+    """A function that is told how many are done of how many: a bar on a terminal, else a line now and then."""
+    if console.is_terminal:
+        with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > PLAIN_EVERY_S:
+            last = time.monotonic()
+            print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
+
+    yield line
+
+
+def prepare_folder(out: Path, config: Any) -> None:
+    """Write config.yaml.
+
+    Raises:
+        ConfigError: The folder holds the results of another configuration; how many work at it may change.
+    """
+    make_private_folder(out)
+    path = out / "config.yaml"
+    if path.is_file():
+        there, now = path.read_text().splitlines(), to_yaml(config).splitlines()
+        free = tuple(f"{key}:" for key in to_dict(config).keys() - to_dict(config, signed_only=True).keys())
+        mine, theirs = ([line for line in lines if not line.startswith(free)] for lines in (now, there))
+        if mine != theirs:
+            raise ConfigError(f"{out} holds the results of another configuration (now {_first(mine, theirs)}, there "
+                              f"{_first(theirs, mine)}); choose another --out")
+    write_atomic(path, to_yaml(config).encode())
+
+
+def exit_code(call: Callable[[], int]) -> int:
+    """What a command of this kind returns, with errors said on standard error."""
+    try:
+        return call()
+    except slurm.SlurmError as error:
+        return _fail(str(error), 4)
+    except ValueError as error:
+        return _fail(str(error), 2)
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}", 2)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on with what is missing", file=sys.stderr)
+        return 130
+
+
+def tell(console: Console, text: str) -> None:
+    """A line for people, as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _first(lines: list[str], others: list[str]) -> str:
+    return next((line.strip() for line in lines if line not in others), "nothing")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
+    return int(text)
