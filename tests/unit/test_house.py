@@ -21,7 +21,7 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
     "vidmae": {},
     "jobs": {"vidmae": None},
     "sweeps": {"vidmae": None, "jobs": None},
-    "analysis": {"vidmae": {"config", "record", "predictions", "accuracy"}},
+    "analysis": {"vidmae": {"config", "record", "predictions", "accuracy", "embeddings"}},
 }
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
@@ -33,14 +33,15 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "safetensors": {"vidmae.weights"},
     "cv2": {"vidmae.vision"},
     "skimage": {"vidmae.scores"},
-    "sklearn": {"vidmae.probes"},
+    "sklearn": {"vidmae.probes", "analysis.neighbours", "analysis.embedding_pictures"},
 }
 STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
                "jobs.commands", "jobs.arrays"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.layers", "vidmae.manifest", "vidmae.labels", "vidmae.splits", "vidmae.shots",
                  "vidmae.shot_list", "vidmae.predictions", "vidmae.accuracy", "vidmae.views", "vidmae.features",
-                 "vidmae.probes", "vidmae.recordings", "vidmae.history", "vidmae.interpolate_config"}
+                 "vidmae.probes", "vidmae.recordings", "vidmae.history", "vidmae.interpolate_config", "vidmae.embed_config",
+                 "vidmae.embeddings"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs
@@ -157,7 +158,7 @@ def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, command: list[
     assert out.startswith("#!/bin/bash") and spent < CPU_LIMIT_S
 
 
-@pytest.mark.parametrize(("script", "data"), [("interpolate.py", "--videos")])
+@pytest.mark.parametrize(("script", "data"), [("interpolate.py", "--videos"), ("embed.py", "--data")])
 def test_a_dry_run_over_shards_starts_at_once_and_without_torch(script: str, data: str, blocked: tuple[Path, dict[str, str]],
                                                                 ) -> None:
     folder, env = blocked
