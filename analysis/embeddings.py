@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="what jobs/embed.py wrote")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where tables and pictures go")
-    parser.add_argument("--points", type=int, default=5000, metavar="N",
+    parser.add_argument("--points", type=int, default=3000, metavar="N",
                         help="clips in a picture, drawn at random where there are more (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=20, metavar="N",
                         help="clips whose neighbours are listed, evenly spread (default: %(default)s)")

@@ -15,6 +15,7 @@ Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 some clips could not be 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,11 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, argv: list[str]) -> int:
     """Resolve, start or submit the program, show its progress and what came of it."""
     console, config = Console(stderr=True), resolve(args)
-    work = shards.Work("vidmae.embed", args.out.absolute(), args.shards, args.device, args.workers)
+    files = math.ceil(read_summary(Path(config.manifest)).videos / config.clips_per_file)
+    if args.shards > files:
+        shards.tell(console, f"{files} shards, not {args.shards}: there are no more files of {config.clips_per_file} clips "
+                             "(--clips-per-file)")
+    work = shards.Work("vidmae.embed", args.out.absolute(), min(args.shards, files), args.device, args.workers)
     return shards.run(work, config, args, ["python", "jobs/embed.py", *argv], console, show)
 
 

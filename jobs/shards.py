@@ -33,6 +33,7 @@ from jobs.experiment import Place, choose_place, folder_problems, partition_prob
 from jobs.options import add_resources, masked_argv
 from jobs.profiles import ClusterProfile
 from jobs.resources import Resources, complete, local_resources
+from jobs.runs import log_path
 from jobs.snapshot import code_state, take_snapshot
 from jobs.submission import one_launcher
 from vidmae.layers import ConfigError, to_dict, to_yaml
@@ -42,6 +43,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PLAIN_EVERY_S, BAR_EVERY_S = 10.0, 0.5
 SIGNAL_DELAY_S = 10  # what is done is on the disk: there is nothing to save before the time limit
 INCOMPLETE = 3
+ERROR = re.compile(r"^(?:error: |\w+Error: ).*", re.MULTILINE)
+MOST_ERRORS = 5
 SUBMITTED = "submitted.json"
 
 
@@ -134,7 +137,8 @@ def find_target(args: argparse.Namespace, work: Work, console: Console) -> Targe
     else:
         resources, said = local_resources(profile, origins, on_cpu=work.device == "cpu")
     for line in said if place.cluster == "slurm" else ():
-        tell(console, f"  {line}")
+        if not line.startswith("signal_delay_s"):  # shards have their own
+            tell(console, f"  {line}")
     if found := [*(partition_problems(partition, resources) if partition else []), *folder_problems(work.out)]:
         raise ConfigError("; ".join(found))
     return Target(place, profile, partition, resources)
@@ -180,6 +184,8 @@ def submit(work: Work, target: Target, args: argparse.Namespace, command: Sequen
         if active := active_array(request):
             tell(console, f"array {active} works on {work.out} already")
             return active
+        for line in errors_before(run):
+            tell(console, line)
         code = code_state()
         take_snapshot(run, code)
         make_private_folder(run.submit)
@@ -205,6 +211,14 @@ def active_array(request: launch.Request) -> str | None:
             if job.active and job.comment == str(request.run.path):
                 return slurm.base_id(job.id)
     return None
+
+
+def errors_before(run: RunFolder) -> list[str]:
+    """What the newest array said before it ended: each different error once, from the logs of its shards."""
+    before = read_json(run.path / SUBMITTED) or {}
+    logs = [log_path(run, f"{before['job_id']}_{number}", 0) for number in range(before["shards"])] if before else []
+    said = [match for log in logs if log.is_file() for match in ERROR.findall(log.read_text(errors="replace"))]
+    return [f"array {before['job_id']} ended before with: {line}" for line in list(dict.fromkeys(said))[:MOST_ERRORS]]
 
 
 def command_of(work: Work, number: int) -> list[str]:

@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 from vidmae.manifest import Manifest
-from vidmae.view_loader import view_loader
 from vidmae.views import ViewSpec
 
 SIZE_PX = 112
@@ -27,17 +26,30 @@ READ_LIMIT_S = 60.0
 QUALITY = 85
 
 
-def thumbnails(manifest: Manifest, contents: Sequence[int], size_px: int, decoder: str) -> Iterator[tuple[int, bytes]]:
-    """The centred square of the middle frame of each clip, as JPEG.
+def rows_of(manifest: Manifest, contents: Sequence[int]) -> np.ndarray:
+    """Row of each clip, int64 ascending; of copies the first.
 
-    Args:
-        manifest: The videos.
-        contents: Content hashes; those that the manifest lacks or that cannot be read are left out.
-        size_px: Side of a picture.
-        decoder: decord or pyav.
+    Raises:
+        ValueError: The manifest has none of them.
     """
     known, first = np.unique(manifest.content, return_index=True)
     rows = np.sort(first[np.isin(known, np.array(contents, dtype=np.uint64))])
+    if not len(rows):
+        raise ValueError(f"the manifest has none of these {len(contents)} clips; is it the one that they are of? (--frames)")
+    return rows
+
+
+def thumbnails(manifest: Manifest, rows: np.ndarray, size_px: int, decoder: str) -> Iterator[tuple[int, bytes]]:
+    """Content hash and the centred square of the middle frame, as JPEG, of each clip that can be read.
+
+    Args:
+        manifest: The videos.
+        rows: int64, each once.
+        size_px: Side of a picture.
+        decoder: decord or pyav.
+    """
+    from vidmae.view_loader import view_loader  # brings torch, which a wrong manifest need not wait for
+
     spec = ViewSpec(num_frames=1, sampling_rate=1, target_fps=30.0, img_size=size_px, backend=decoder)
     for batch in view_loader(manifest, rows, spec, rank=0, world_size=1, batch=1, workers=0, read_limit_s=READ_LIMIT_S,
                              read_retries=0):
@@ -56,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     contents = [int(line, 16) for line in sys.stdin.read().split()]
     try:
-        for content, jpeg in thumbnails(Manifest.read(args.manifest), contents, args.size_px, args.decoder):
+        manifest = Manifest.read(args.manifest)
+        for content, jpeg in thumbnails(manifest, rows_of(manifest, contents), args.size_px, args.decoder):
             print(json.dumps({"content": f"{content:016x}", "jpeg": base64.b64encode(jpeg).decode()}), flush=True)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
