@@ -34,8 +34,8 @@ from vidmae.embeddings import FEATURES, NO_LABEL, Embeddings, read_embeddings
 from vidmae.record import make_private_folder, write_atomic
 
 WIDEST = 200
-NOTE = ("silhouette: -1 to 1; precision: share of a clip's nearest clips, itself and copies left out, that have its class. "
-        "chance: neighbours drawn at random. ceiling: the most there can be, as classes are small")
+NOTES = ("silhouette: -1 to 1; precision: share of a clip's nearest clips, itself and copies left out, that have its class",
+         "chance: neighbours drawn at random; ceiling: the most that there can be, as a class has only so many clips")
 UNLABELLED = ("the clips have no labels, so there is no picture by class, no silhouette and no precision; labels come from "
               "the manifest (python jobs/prepare.py manifest --labels ...)")
 
@@ -107,7 +107,7 @@ def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) ->
     left_out = [f"{int((~has).sum()):,} clips without a label are left out"] if not has.all() else []
     title = f"{record['data']}, {len(np.unique(label))} classes, weights {record['weights_content']}"
     return Sheet("embedding-scores", title, ("feature", "score", "value", "chance", "ceiling", "clips"), 2, rows, records,
-                 [NOTE, *left_out])
+                 [*NOTES, *left_out])
 
 
 def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace, console: Console,
