@@ -26,6 +26,7 @@ from jobs import shards
 from jobs.catalogue import environment_catalogue, find_data
 from jobs.options import Parser, add_runs_dir
 from jobs.runs import find_weights
+from jobs.shards_here import Work, tell
 from vidmae.embed_config import EmbedConfig
 from vidmae.manifest import content_hash, read_summary
 
@@ -70,9 +71,9 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     console, config = Console(stderr=True), resolve(args)
     files = math.ceil(read_summary(Path(config.manifest)).videos / config.clips_per_file)
     if args.shards > files:
-        shards.tell(console, f"{files} shards, not {args.shards}: there are no more files of {config.clips_per_file} clips "
-                             "(--clips-per-file)")
-    work = shards.Work("vidmae.embed", args.out.absolute(), min(args.shards, files), args.device, args.workers)
+        tell(console, f"{files} shards, not {args.shards}: there are no more files of {config.clips_per_file} clips "
+                      "(--clips-per-file)")
+    work = Work("vidmae.embed", args.out.absolute(), min(args.shards, files), args.device, args.workers)
     return shards.run(work, config, args, ["python", "jobs/embed.py", *argv], console, show)
 
 
@@ -95,10 +96,10 @@ def resolve(args: argparse.Namespace) -> EmbedConfig:
 def show(record: dict[str, Any], console: Console) -> None:
     """How many clips there are, and why some are not."""
     classes = f"{len(record['classes'])} classes" if record["classes"] else "no labels"
-    shards.tell(console, f"{record['data']}: {record['clips']} clips in {record['files']} files, {record['embed_dim']} "
-                         f"numbers for each of cls and mean, {classes}")
+    tell(console, f"{record['data']}: {record['clips']} clips in {record['files']} files, {record['embed_dim']} "
+                  f"numbers for each of cls and mean, {classes}")
     for reason, count in record["unreadable"].items():
-        shards.tell(console, f"{count} clips could not be read: {reason}")
+        tell(console, f"{count} clips could not be read: {reason}")
 
 
 if __name__ == "__main__":

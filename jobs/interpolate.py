@@ -32,6 +32,7 @@ from jobs import shards
 from jobs.catalogue import environment_catalogue, find_data
 from jobs.options import Parser, add_runs_dir
 from jobs.runs import find_weights
+from jobs.shards_here import Work, progress
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.layers import ConfigError
 from vidmae.manifest import EXTENSIONS, Check, build, content_hash, find_sources
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     """Resolve, start or submit the program, show its progress and the tables."""
     console, out = Console(stderr=True), args.out.absolute()
     config = resolve(args, out, console)
-    work = shards.Work("vidmae.interpolate", out, args.shards, args.device, args.workers)
+    work = Work("vidmae.interpolate", out, args.shards, args.device, args.workers)
     return shards.run(work, config, args, ["python", "jobs/interpolate.py", *argv], console, show)
 
 
@@ -129,7 +130,7 @@ def find_manifest(given: str, name: str, out: Path, console: Console, args: argp
         return made
     make_private_folder(out)
     sources = find_sources(path)
-    with shards.progress(console, "files") as tell:
+    with progress(console, "files") as tell:
         summary, _ = build(sources, made, Check(args.decoder or "decord", True), workers=args.workers,
                            time_limit_s=CHECK_LIMIT_S, progress=tell)
     if summary.unreadable:

@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobs import launch, slurm
 from jobs.experiment import Place, choose_place, folder_problems, partition_problems, read_profile
@@ -34,37 +30,16 @@ from jobs.options import add_resources, masked_argv
 from jobs.profiles import ClusterProfile
 from jobs.resources import Resources, complete, local_resources
 from jobs.runs import log_path
+from jobs.shards_here import INCOMPLETE, ROOT, Work, command_of, run_here, tell
 from jobs.snapshot import code_state, take_snapshot
 from jobs.submission import one_launcher
 from vidmae.layers import ConfigError, to_dict, to_yaml
 from vidmae.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
 
-ROOT = Path(__file__).resolve().parent.parent
-PLAIN_EVERY_S, BAR_EVERY_S = 10.0, 0.5
 SIGNAL_DELAY_S = 10  # what is done is on the disk: there is nothing to save before the time limit
-INCOMPLETE = 3
 ERROR = re.compile(r"^(?:error: |\w+Error: ).*", re.MULTILINE)
 MOST_ERRORS = 5
 SUBMITTED = "submitted.json"
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is to be done.
-
-    Attributes:
-        module: The program, such as `vidmae.embed`.
-        out: Folder of the results.
-        shards: N.
-        device: auto, cuda or cpu.
-        workers: Reading processes of each rank.
-    """
-
-    module: str
-    out: Path
-    shards: int
-    device: str
-    workers: int
 
 
 @dataclass(frozen=True)
@@ -221,61 +196,6 @@ def errors_before(run: RunFolder) -> list[str]:
     return [f"array {before['job_id']} ended before with: {line}" for line in list(dict.fromkeys(said))[:MOST_ERRORS]]
 
 
-def command_of(work: Work, number: int) -> list[str]:
-    """The command of one shard on this machine."""
-    return [sys.executable, "-m", work.module, str(work.out), "--shard", f"{number}/{work.shards}"]
-
-
-def run_here(work: Work, console: Console) -> int:
-    """Run all shards here, one after the other, each in a process of its own; exit code of the first that fails, or 0."""
-    for number in range(work.shards):
-        if (work.out / "result.json").exists():
-            break
-        code = _run_shard([*command_of(work, number), "--say-every-s", str(BAR_EVERY_S)], console)
-        if code not in (0, INCOMPLETE):
-            return code
-    if not (work.out / "result.json").exists():
-        raise ConfigError(f"all shards are done and {work.out}/result.json is missing; does another command work there?")
-    return 0
-
-
-def _run_shard(command: Sequence[str], console: Console) -> int:
-    """Run the program and show how far it is; its exit code."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    with (subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process,
-          progress(console, "clips") as show):
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if match := re.match(r"(\d+)/(\d+) (?:clips|scenes)", line):
-                    show(int(match[1]), int(match[2]))
-                else:
-                    tell(console, line.rstrip())
-        except BaseException:
-            process.kill()
-            raise
-    return process.returncode
-
-
-@contextmanager
-def progress(console: Console, what: str) -> Iterator[Any]:
-    """A function that is told how many are done of how many: a bar on a terminal, else a line now and then."""
-    if console.is_terminal:
-        with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
-    last = time.monotonic()
-
-    def line(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > PLAIN_EVERY_S:
-            last = time.monotonic()
-            print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
-
-    yield line
-
-
 def prepare_folder(out: Path, config: Any) -> None:
     """Write config.yaml.
 
@@ -307,11 +227,6 @@ def exit_code(call: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on with what is missing", file=sys.stderr)
         return 130
-
-
-def tell(console: Console, text: str) -> None:
-    """A line for people, as it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int) -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobs.launch import Shard
-from jobs.shards import SUBMITTED, Work, command_of, errors_before
+from jobs.shards import SUBMITTED, errors_before
+from jobs.shards_here import Work, command_of
 from tests.launching import ROOT
 from vidmae.record import RunFolder, write_json
 from vidmae.shards import Say, parse_shard
