@@ -82,12 +82,13 @@ def _picture(studies: Sequence[Study], results: Results, published: Sequence[Res
     shown = {label: handle for pairs in entries for handle, label in pairs}
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
     figure.suptitle(studies[0].task)
-    png = _bytes(figure, "png", {"Software": None})
+    png = figure_bytes(figure, "png", {"Software": None})
     figure.set_layout_engine("none")  # the layout is done, and the slowest part
-    return {"png": png, "svg": _bytes(figure, "svg", {"Date": None})}
+    return {"png": png, "svg": figure_bytes(figure, "svg", {"Date": None})}
 
 
-def _bytes(figure: object, form: str, metadata: dict[str, None]) -> bytes:
+def figure_bytes(figure: object, form: str, metadata: dict[str, None]) -> bytes:
+    """A figure as a file: `form` is png or svg; `metadata` says what of its date and program is left out."""
     from matplotlib.figure import Figure
 
     assert isinstance(figure, Figure)

@@ -4,22 +4,22 @@
     python jobs/interpolate.py --weights say.pth --videos /data/walk.mp4 --mask center --ratio 0.5 --sampling-rate 4 \\
         --frames --clips 3 --out results/walk
     python jobs/interpolate.py --run s-1a2b3c4d --videos s --untrained --track 50 --out results/s-tracking
-    python jobs/interpolate.py --run s-1a2b3c4d --domains own=s other-child=a kinetics=kinetics-val --out results/domains
+    python jobs/interpolate.py --run s-1a2b3c4d --domains own=s other-child=a kinetics=kinetics-val --out results/domains \\
+        --cluster slurm --shards 8 --gpus-per-node 1
 
 VIDEOS is a folder, a video, a manifest (.csv) or the name of a data set. Of 16 frames, center hides 7 to 10 at ratio 0.25
 and 5 to 12 at 0.5; temporal hides the last frames. Scores are of the hidden pixels alone: scores.csv has a row per clip and
 method, methods.csv the means, differences.csv the model minus each baseline with 95 % intervals, each for all clips and for
 the thirds that move least, middling and most. --track renders scenes in which real textures move along known paths, and
-says where a completion shows them, and whether once: a cross-fade shows two ghosts. Standard output is the folder alone.
-The same command again does what is missing.
+says where a completion shows them, and whether once: a cross-fade shows two ghosts. Standard output is the folder alone, or
+on Slurm the id of the array, until all is done. The same command again does what is missing, with the same --shards.
 
-Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 some clips could not be read, 130 Ctrl-C.
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 some clips could not be read, 4 Slurm refused or is away, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from pathlib import Path
@@ -28,14 +28,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from jobs import shards
 from jobs.catalogue import environment_catalogue, find_data
 from jobs.options import Parser, add_runs_dir
-from jobs.runs import find_run
+from jobs.runs import find_weights
+from jobs.shards_here import Work
+from jobs.speak import answer
 from vidmae.interpolate_config import InterpolateConfig
-from vidmae.layers import ConfigError, to_yaml
-from vidmae.local_program import BAR_EVERY_S, is_footage, make_manifest, prepare_folder, run_program
+from vidmae.layers import ConfigError
+from vidmae.local_program import is_footage, make_manifest
 from vidmae.manifest import content_hash
-from vidmae.record import read_json
 
 PICTURES = 3
 SHOWN = {"psnr_db": "PSNR dB", "ssim": "SSIM", "flow_error_px": "flow error px"}
@@ -67,13 +69,12 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--seed", type=int, default=0, help="of random and tube masks (default: %(default)s)")
     what.add_argument("--set", action="append", default=[], metavar="model.KEY=VALUE",
                       help="what a released file does not say, such as model.norm_pix_loss=true; may be repeated")
-    control = parser.add_argument_group("run control")
-    control.add_argument("--shard", default="0/1", metavar="I/N", help="do one of N parts of the clips, I from 0")
+    control = parser.add_argument_group("computing")
     control.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: %(default)s")
     control.add_argument("--decoder", choices=("decord", "pyav"), default="", help="default: that of training, or decord")
     control.add_argument("--workers", type=int, default=1, metavar="N",
                          help="processes that read videos (default: %(default)s)")
-    control.add_argument("--dry-run", action="store_true", help="print the configuration; write nothing")
+    shards.add_shards(parser)
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the results go")
     out.add_argument("--frames", action="store_true",
@@ -88,39 +89,16 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    try:
-        return run(args)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on with the parts that are missing", file=sys.stderr)
-        return 130
+    return answer(lambda: run(args, list(sys.argv[1:] if argv is None else argv)),
+                  interrupted="the same command goes on with what is missing")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Resolve, start the program, show its progress and the tables."""
-    console = Console(stderr=True)
-    out = args.out.absolute()
+def run(args: argparse.Namespace, argv: list[str]) -> int:
+    """Resolve, start or submit the program, show its progress and the tables."""
+    console, out = Console(stderr=True), args.out.absolute()
     config = resolve(args, out, console)
-    if args.dry_run:
-        print(to_yaml(config), end="")
-        return 0
-    prepare_folder(out, config)
-    code = run_program("vidmae.interpolate", [str(out), "--shard", args.shard, "--say-every-s", str(BAR_EVERY_S)], console,
-                       "clips", ["scenes"])
-    record = read_json(out / "result.json")
-    if code not in (0, 3):
-        return code
-    if record is None:
-        console.print(f"shard {args.shard} is done; the tables are made when all are")
-    else:
-        show(record, console)
-    print(json.dumps(record) if args.json else out, flush=True)
-    return code
+    work = Work("vidmae.interpolate", out, args.shards, args.device, args.workers)
+    return shards.run(work, config, args, ["python", "jobs/interpolate.py", *argv], console, show)
 
 
 def resolve(args: argparse.Namespace, out: Path, console: Console) -> InterpolateConfig:
@@ -129,11 +107,7 @@ def resolve(args: argparse.Namespace, out: Path, console: Console) -> Interpolat
     Raises:
         ConfigError: Something that was named does not exist, or a value is out of range.
     """
-    weights = find_run(args.run, args.runs_dir).path if args.run else args.weights.absolute()
-    file = weights / "weights.safetensors" if args.run else weights
-    if not file.is_file():
-        raise ConfigError(f"the run {weights} has no weights.safetensors: it is not finished (python jobs/status.py "
-                          f"{args.run})" if args.run else f"--weights {file} does not exist; give a .safetensors or .pth")
+    weights, file = find_weights(args)
     if args.clips is not None and not args.frames:
         raise ConfigError(f"--clips {args.clips} says of how many clips pictures are written; add --frames to write them")
     named = dict(_named(item) for item in args.domains) if args.domains else {"videos": args.videos}

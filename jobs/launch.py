@@ -65,6 +65,34 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One part of what a program deals out (`python -m MODULE OUT --shard I/N`, jobs/shards.py), on every rank.
+
+    Attributes:
+        module: Its `main` takes these words and returns the exit code.
+        out: Folder of the results.
+        number: I, from 0.
+        shards: N.
+    """
+
+    module: str
+    out: str
+    number: int
+    shards: int
+
+    def __call__(self) -> None:
+        """Do this part; where all are done it ends at once, before torch is loaded."""
+        import submitit
+
+        if RunFolder(Path(self.out)).result.exists():
+            print(f"done before: {self.out}", flush=True)
+            return
+        os.environ.update(rank_variables(submitit.JobEnvironment()))
+        if code := importlib.import_module(self.module).main([self.out, "--shard", f"{self.number}/{self.shards}"]):
+            sys.exit(code)
+
+
+@dataclass(frozen=True)
 class Program:
     """Commands of the suite as a job of its own, on one task; it belongs to no run.
 
@@ -235,9 +263,13 @@ def submit_program(request: Request, program: Callable[[], None], cluster: str =
 
 def submit_array(request: Request, runs: Sequence[RunFolder]) -> str:
     """Submit the cells of a sweep as one array; its id without a task. Raises like `submit_program`."""
-    assert len(runs) == request.tasks
-    cells = [Cell(str(run.path)) for run in runs]
-    return _submitted(request, lambda: slurm.base_id(str(_executor(request, "slurm").submit_array(cells)[0].job_id)))
+    return submit_tasks(request, [Cell(str(run.path)) for run in runs])
+
+
+def submit_tasks(request: Request, tasks: Sequence[Callable[[], None]]) -> str:
+    """Submit an array whose i-th task calls `tasks[i]` on every rank; its id. Raises like `submit_program`."""
+    assert len(tasks) == request.tasks
+    return _submitted(request, lambda: slurm.base_id(str(_executor(request, "slurm").submit_array(tasks)[0].job_id)))
 
 
 def _submitted(request: Request, call: Callable[[], str]) -> str:

@@ -7,6 +7,7 @@ was submitted: Slurm starts its ids anew sometimes.
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import time
@@ -104,6 +105,22 @@ def find_run(given: str, runs_dir: Path, among: Sequence[RunFolder] | None = Non
     names = [r.path.name for r in runs]
     raise ConfigError(f"no run {given!r} in {runs_dir}{nearest(given, names)}; there are {len(names)} "
                       "(python jobs/status.py lists them; --runs-dir names another folder)")
+
+
+def find_weights(args: argparse.Namespace) -> tuple[Path, Path]:
+    """What --run or --weights names, and the file that holds the weights: `find_run` for a run, of which it is the folder.
+
+    Args:
+        args: With `run`, `weights` and `runs_dir`.
+    Raises:
+        ConfigError: There is no such run or file, or the run is not finished.
+    """
+    weights = find_run(args.run, args.runs_dir).path if args.run else args.weights.absolute()
+    file = RunFolder(weights).weights if args.run else weights
+    if not file.is_file():
+        raise ConfigError(f"the run {weights} has no weights.safetensors: it is not finished (python jobs/status.py "
+                          f"{args.run})" if args.run else f"--weights {file} does not exist; give a .safetensors or .pth")
+    return weights, file
 
 
 def find_runs(given: str, runs_dir: Path) -> list[RunFolder]:

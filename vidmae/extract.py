@@ -157,17 +157,47 @@ def frozen_features(model: VideoClassifier, clips: Tensor, token_grid: tuple[int
     Raises:
         ValueError: fp16 without a GPU.
     """
-    device = clips.device.type
-    if precision == "fp16" and device == "cpu":
-        raise ValueError("train.precision fp16 needs a GPU; on the CPU use bf16 or fp32 (--set train.precision=bf16)")
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    with torch.autocast(device, dtype, enabled=precision != "fp32"):
+    with arithmetic(precision, clips.device.type):
         if token_grid is None:
             features = model.features(clips)
         else:
             tokens = model.norm(model.last_block(as_frames(clips, model.shape)))[:, 1:]
             features = average_tokens(tokens, model.shape.grid, token_grid)
     return features.float().cpu().numpy()
+
+
+@torch.inference_mode()
+def pooled_features(model: VideoClassifier, clips: Tensor, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """Both vectors that a head may see, from one forward pass.
+
+    Args:
+        model: In evaluation mode; whatever its `pool`.
+        clips: uint8 [B, T, H, W, C], on the model's device.
+        precision: bf16, fp16 or fp32.
+    Returns:
+        The class token and the mean of the patch tokens, each normed: float32 [B, D].
+    Raises:
+        ValueError: fp16 without a GPU.
+    """
+    with arithmetic(precision, clips.device.type):
+        x = model.last_block(as_frames(clips, model.shape))
+        cls, mean = (model.norm(vectors).float().cpu().numpy() for vectors in (x[:, 0], x[:, 1:].mean(1)))
+    return cls, mean
+
+
+def arithmetic(precision: str, device: str) -> torch.autocast:
+    """What matrix products are computed in while it is entered.
+
+    Args:
+        precision: bf16, fp16 or fp32.
+        device: cpu or cuda.
+    Raises:
+        ValueError: fp16 without a GPU.
+    """
+    if precision == "fp16" and device == "cpu":
+        raise ValueError("precision fp16 needs a GPU; on the CPU use bf16 or fp32 (--set train.precision=bf16, or "
+                         "--precision bf16)")
+    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "fp32")
 
 
 def average_tokens(tokens: Tensor, grid: tuple[int, int, int], token_grid: tuple[int, int, int]) -> Tensor:

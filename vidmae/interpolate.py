@@ -7,10 +7,8 @@ the tables.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -31,9 +29,8 @@ from vidmae.interpolation import Interpolation
 from vidmae.layers import load
 from vidmae.record import SCHEMA, job_id, make_private_folder, read_json, write_json
 from vidmae.scenes import PATHS
+from vidmae.shards import EXIT_INCOMPLETE, EXIT_OK, Say, run
 from vidmae.windows import read_windows
-
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE = 0, 1, 2, 3
 
 
 def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> None:
@@ -102,24 +99,10 @@ def part_path(out: Path, part: int, parts: int) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Do this rank's part of this shard; 0 done, 1 failed, 2 cannot be done as asked, 3 some clips could not be read."""
-    parser = argparse.ArgumentParser(prog="python -m vidmae.interpolate", description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--shard", type=parse_shard, default=(0, 1))
-    parser.add_argument("--say-every-s", type=float, default=10.0)
-    args = parser.parse_args(argv)
-    try:
-        return interpolate(args.out, *args.shard, say_every_s=args.say_every_s)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_USAGE
-    except Exception:
-        traceback.print_exc()
-        return EXIT_FAILED
-    finally:
-        dist.close()
+    return run("vidmae.interpolate", argv, interpolate)
 
 
-def interpolate(out: Path, shard: int, shards: int, *, say_every_s: float) -> int:
+def interpolate(out: Path, shard: int, shards: int, say_every_s: float) -> int:
     """Do this rank's part of one shard, and the tables where it was the last."""
     result = out / "result.json"
     if not result.exists():
@@ -127,7 +110,7 @@ def interpolate(out: Path, shard: int, shards: int, *, say_every_s: float) -> in
         ranks = dist.init(config.device)
         work = Interpolation(config, ranks.device)
         parts = shards * ranks.world_size
-        say = _Plain(say_every_s if ranks.is_main else None)
+        say = Say(say_every_s if ranks.is_main else None)
         say(describe(work), now=True)
         do_part(work, out, shard * ranks.world_size + ranks.rank, parts, say)
         ranks.barrier()
@@ -146,33 +129,6 @@ def describe(work: Interpolation) -> str:
     return (f"{work.shape.name}, sizes from {work.trained.origin}; {config.mask} mask, ratio {config.ratio:g}; "
             f"{spec.num_frames} frames at sampling rate {spec.sampling_rate} ({whose}) = {spec.seconds:.2f} s; "
             f"{len(work.clips)} clips" + (f"; {short} videos are shorter than a clip and left out" if short else ""))
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """`I/N` as numbers, I from 0.
-
-    Raises:
-        argparse.ArgumentTypeError: It has another form.
-    """
-    first, _, second = text.partition("/")
-    if not (first.isdecimal() and second.isdecimal() and int(first) < int(second)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 0 to N - 1, such as 0/4")
-    return int(first), int(second)
-
-
-class _Plain:
-    """Lines on standard output, those of progress not too often; None keeps silent."""
-
-    def __init__(self, every_s: float | None) -> None:
-        self._every_s, self._last = every_s, float("-inf")
-
-    def __call__(self, text: str, *, now: bool = False) -> None:
-        if self._every_s is None:
-            return
-        done, _, total = text.split()[0].partition("/")
-        if now or done == total or not total or time.monotonic() - self._last >= self._every_s:
-            self._last = time.monotonic()
-            print(text, flush=True)
 
 
 def tracking_path(part: Path) -> Path:

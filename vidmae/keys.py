@@ -51,6 +51,20 @@ def looks_like(state: Mapping[str, Tensor]) -> str:
     return f"{kind}_{size}_patch{patch_size}" if size else f"a {kind} of width {width} with {depth} blocks"
 
 
+def clip_sizes(state: Mapping[str, Tensor]) -> tuple[int, int, int]:
+    """What clips a model of ours takes, from the shapes of its tensors: img_size (px), num_frames, t_patch_size.
+
+    Raises:
+        ValueError: It has no tables of positions in space and in time.
+    """
+    tables = "pos_embed_spatial", "pos_embed_temporal"
+    if missing := [name for name in (PATCH_EMBED, *tables) if name not in state]:
+        raise ValueError(f"the file has no {' and no '.join(missing)}, so what clips its model takes is not known")
+    *_, t_patch_size, patch_size, _ = state[PATCH_EMBED].shape
+    places, slots = (state[name].shape[1] for name in tables)
+    return round(places**0.5) * patch_size, slots * t_patch_size, t_patch_size
+
+
 def _ranges(indices: Sequence[int]) -> str:
     """0 0 1 2 5 as `.0-2,5`; -1 as nothing."""
     spans: list[list[int]] = []

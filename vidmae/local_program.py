@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vidmae.layers import ConfigError, to_yaml
+from vidmae.layers import ConfigError, to_dict, to_yaml
 from vidmae.manifest import EXTENSIONS, Check, build, find_sources
 from vidmae.record import make_private_folder, write_atomic
 
@@ -54,15 +54,18 @@ def prepare_folder(out: Path, config: Any) -> None:
     """Write config.yaml.
 
     Raises:
-        ConfigError: The folder holds the results of another configuration.
+        ConfigError: The folder holds the results of another configuration; how many work at it may change.
     """
     make_private_folder(out)
-    text, path = to_yaml(config), out / "config.yaml"
-    if path.is_file() and path.read_text() != text:
-        mine, theirs = text.splitlines(), path.read_text().splitlines()
-        raise ConfigError(f"{out} holds the results of another configuration (now {_first(mine, theirs)}, there "
-                          f"{_first(theirs, mine)}); choose another --out")
-    write_atomic(path, text.encode())
+    path = out / "config.yaml"
+    if path.is_file():
+        there, now = path.read_text().splitlines(), to_yaml(config).splitlines()
+        free = tuple(f"{key}:" for key in to_dict(config).keys() - to_dict(config, signed_only=True).keys())
+        mine, theirs = ([line for line in lines if not line.startswith(free)] for lines in (now, there))
+        if mine != theirs:
+            raise ConfigError(f"{out} holds the results of another configuration (now {_first(mine, theirs)}, there "
+                              f"{_first(theirs, mine)}); choose another --out")
+    write_atomic(path, to_yaml(config).encode())
 
 
 def run_program(module: str, args: Sequence[str], console: Console, what: str, others: Sequence[str] = ()) -> int:
@@ -77,14 +80,14 @@ def run_program(module: str, args: Sequence[str], console: Console, what: str, o
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     with (subprocess.Popen([sys.executable, "-m", module, *args], stdout=subprocess.PIPE, text=True, env=env) as process,
-          progress(console, what) as tell):
+          progress(console, what) as show):
         assert process.stdout is not None
         try:
             for line in process.stdout:
                 if match := re.match(rf"(\d+)/(\d+) (?:{'|'.join([what, *others])})", line):
-                    tell(int(match[1]), int(match[2]))
+                    show(int(match[1]), int(match[2]))
                 else:
-                    console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
+                    tell(console, line.rstrip())
         except BaseException:
             process.kill()
             raise
@@ -108,6 +111,11 @@ def progress(console: Console, what: str) -> Iterator[Tell]:
             print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
 
     yield line
+
+
+def tell(console: Console, text: str) -> None:
+    """A line for people, as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _first(lines: list[str], others: list[str]) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vidmae.config import DataConfig, ModelConfig, PretrainConfig
-from vidmae.keys import looks_like
+from vidmae.keys import PATCH_EMBED, clip_sizes, looks_like
 from vidmae.layers import Layer, build, load, parse_set
 from vidmae.model import MaskedAutoencoder
 from vidmae.record import RunFolder, read_json
@@ -94,11 +94,11 @@ def model_config(state: Mapping[str, Tensor]) -> ModelConfig:
     name = looks_like(state)
     if not name.startswith("mae_vit_"):
         raise ValueError(f"the file looks like {name}, not like a video MAE of this suite")
-    _, _, t_patch, patch, _ = state["patch_embed.proj.weight"].shape
-    slots, places = state["pos_embed_temporal"].shape[1], state["pos_embed_spatial"].shape[1]
     blocks = {match[1] for key in state if (match := re.match(r"decoder_blocks\.(\d+)\.", key))}
+    img_size, num_frames, t_patch_size = clip_sizes(state)
+    patch, slots = state[PATCH_EMBED].shape[-1], num_frames // t_patch_size
     return ModelConfig(
-        name=name, img_size=round(places**0.5) * patch, num_frames=slots * t_patch, t_patch_size=t_patch,
+        name=name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size,
         decoder_embed_dim=state["mask_token"].shape[-1], decoder_depth=len(blocks),
         pred_t_dim=state["decoder_pred.weight"].shape[0] // (patch * patch * 3) * slots)
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.config import DataConfig, PretrainConfig
 from vidmae.finetune_config import FinetuneConfig
-from vidmae.keys import looks_like
+from vidmae.keys import clip_sizes, looks_like
 from vidmae.layers import Layer, build, load
 from vidmae.record import RunFolder, read_json
-from vidmae.sizes import EncoderShape, encoder_shape
+from vidmae.sizes import ENCODER_SIZES, EncoderShape, encoder_shape
 from vidmae.weights import load_encoder, load_state, read_metadata
 
 
@@ -70,14 +70,11 @@ def shape_of(state: Mapping[str, Tensor]) -> EncoderShape:
     Raises:
         ValueError: They are not those of a video encoder that this suite knows.
     """
-    name = looks_like(state)
-    tables = state.get("pos_embed_temporal"), state.get("pos_embed_spatial")
-    if not name.removeprefix("mae_").startswith("vit_") or tables[0] is None or tables[1] is None:
-        raise ValueError(f"the file looks like {name}, not like a video encoder of this suite with separate position tables")
-    _, _, t_patch, patch, _ = state["patch_embed.proj.weight"].shape
-    slots, places = (table.shape[1] for table in tables if table is not None)
-    return encoder_shape(name.removeprefix("mae_"), img_size=round(places**0.5) * patch, num_frames=slots * t_patch,
-                         t_patch_size=t_patch)
+    name = looks_like(state).removeprefix("mae_")
+    if name.split("_")[:-1] not in [["vit", size] for size in ENCODER_SIZES]:
+        raise ValueError(f"it holds no video encoder of this suite: it looks like {name}")
+    img_size, num_frames, t_patch_size = clip_sizes(state)
+    return encoder_shape(name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size)
 
 
 def _of_run(path: Path) -> DataConfig:

@@ -357,7 +357,7 @@ def test_weights_without_a_fitting_encoder_are_refused(manifest, tmp_path, capsy
     joint = {n: t for n, t in state.items() if "temporal" not in n}
     broken = {n: t * float("nan") if n == "blocks.1.mlp.fc1.weight" else t for n, t in state.items()}
     short = {n: t for n, t in state.items() if not n.startswith("blocks.2.attn.k")}
-    for name, content, message in (("image", image, "an image model"), ("joint", joint, "separate position tables"),
+    for name, content, message in (("image", image, "an image model"), ("joint", joint, "has no pos_embed_temporal"),
                                    ("broken", broken, "not finite: its weights hold NaN"),
                                    ("short", short, r"of \d+ encoder tensors fit.*blocks\.2\.attn: 2 tensors missing"),
                                    ("resnet", {"layer4.0.conv1.weight": torch.zeros(1)}, "a ResNet")):

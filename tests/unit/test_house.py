@@ -22,7 +22,7 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
     "jobs": {"vidmae": None},
     "sweeps": {"vidmae": None, "jobs": None},
     "analysis": {"vidmae": {"config", "record", "predictions", "accuracy", "layers", "manifest", "local_program", "attempts",
-                            "quarantine", "attention_config"}},
+                            "quarantine", "attention_config", "embeddings"}},
 }
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
@@ -35,7 +35,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "safetensors": {"vidmae.weights"},
     "cv2": {"vidmae.vision"},
     "skimage": {"vidmae.scores"},
-    "sklearn": {"vidmae.probes"},
+    "sklearn": {"vidmae.probes", "analysis.neighbours", "analysis.embedding_pictures"},
 }
 STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
@@ -43,7 +43,8 @@ STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes"
 PURE_OF_TORCH = {"vidmae.config", "vidmae.finetune_config", "vidmae.evaluation_config", "vidmae.layers", "vidmae.manifest",
                  "vidmae.labels", "vidmae.splits", "vidmae.shots", "vidmae.shot_list", "vidmae.predictions",
                  "vidmae.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.recordings",
-                 "vidmae.history", "vidmae.interpolate_config", "vidmae.attention_config", "vidmae.local_program"}
+                 "vidmae.history", "vidmae.interpolate_config", "vidmae.attention_config", "vidmae.local_program",
+                 "vidmae.embed_config", "vidmae.embeddings"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs
@@ -162,12 +163,15 @@ def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, command: list[
     assert out.startswith("#!/bin/bash") and spent < CPU_LIMIT_S
 
 
-@pytest.mark.parametrize("script", ["jobs/interpolate.py", "analysis/attention.py"])
-def test_a_dry_run_on_this_machine_starts_at_once_and_without_torch(script: str, blocked: tuple[Path, dict[str, str]],
-                                                                    ) -> None:
+@pytest.mark.parametrize(("script", "data", "more", "begins"), [
+    ("jobs/interpolate.py", "--videos", ["--cluster", "local"], "#!/bin/bash"),
+    ("jobs/embed.py", "--data", ["--cluster", "local"], "#!/bin/bash"),
+    ("jobs/evaluate.py", "--data", [], "weights:"), ("analysis/attention.py", "--videos", [], "weights:")])
+def test_a_dry_run_of_a_program_starts_at_once_and_without_torch(script: str, data: str, more: list[str], begins: str,
+                                                                 blocked: tuple[Path, dict[str, str]]) -> None:
     folder, env = blocked
     (folder / "say.pth").write_bytes(b"weights")
-    args = [str(ROOT / script), "--weights", "say.pth", "--videos", "demo", "--out", "results", "--dry-run"]
+    args = [str(ROOT / script), "--weights", "say.pth", data, "demo", "--out", "results", "--dry-run", *more]
     spent, out = cpu_seconds(args, folder, env)
-    assert out.startswith("weights:") and spent < CPU_LIMIT_S
+    assert out.startswith(begins) and spent < CPU_LIMIT_S
     assert not (folder / "results").exists()

@@ -257,7 +257,7 @@ def test_the_command_from_a_video_to_the_folder(weights, manifest, tmp_path):
     (tmp_path / "videos/good.mp4").symlink_to(video)
     (tmp_path / "videos/bad.mp4").write_text("no video")
     command = [sys.executable, str(ROOT / "jobs/interpolate.py"), "--weights", str(weights), "--videos", "videos", "--out", "out",
-               "--frames", "--clips", "1", "--ratio", "0.5"]
+               "--frames", "--clips", "1", "--ratio", "0.5", "--cluster", "local"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr

@@ -1,0 +1,105 @@
+"""Pictures of features: PCA and t-SNE, clips coloured by class.
+
+Seven colours of Okabe and Ito times three markers tell twenty classes apart, also for the colour-blind. Nobody would tell
+more of them apart: the smaller classes are grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.figures import SETTINGS, figure_bytes
+from analysis.neighbours import unit_length
+from vidmae.record import write_atomic
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "^", "s")
+MOST_CLASSES = 20
+FEWEST_CLIPS = 5  # below, neither picture says anything
+WIDTH = 50  # t-SNE starts from so many principal components, as its authors do
+PERPLEXITY = 30.0
+LONGEST_NAME = 40
+
+
+def project(features: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two flat views of the features, brought to length 1 before.
+
+    Args:
+        features: Floating [N, D], N at least FEWEST_CLIPS.
+        seed: Of both.
+    Returns:
+        PCA [N, 2], its two shares of variance [2], t-SNE [N, 2].
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    unit = unit_length(features)
+    pca = PCA(n_components=min(WIDTH, *unit.shape), svd_solver="full" if len(unit) <= WIDTH else "auto", random_state=seed)
+    flat = pca.fit_transform(unit)
+    perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)
+    embedded = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
+    return flat[:, :2], pca.explained_variance_ratio_[:2], embedded
+
+
+def coloured(label: np.ndarray) -> list[int]:
+    """The classes that get a colour: the largest ones, in the order of their numbers."""
+    classes, counts = np.unique(label[label >= 0], return_counts=True)
+    return sorted(classes[np.argsort(-counts, kind="stable")[:MOST_CLASSES]].tolist())
+
+
+def draw(features: np.ndarray, label: np.ndarray, names: Mapping[int, str], title: str, stem: Path, seed: int = 0,
+         ) -> list[Path]:
+    """Draw both views side by side, as PNG and as SVG.
+
+    Args:
+        features: Floating [N, D].
+        label: int [N], -1 where a clip has none.
+        names: Of the classes.
+        title: Above both.
+        stem: Of the files; the folder exists.
+        seed: Of the projections.
+    Returns:
+        The files.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    pca, shares, tsne = project(features, seed)
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(9, 4.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        left, right = figure.subplots(1, 2)
+        for panel, points, name in ((left, pca, "PCA"), (right, tsne, "t-SNE")):
+            _scatter(panel, points, label, names)
+            panel.set_title(name, loc="left")
+            panel.set_xticks([])
+            panel.set_yticks([])
+        left.set_xlabel(f"component 1, {100 * shares[0]:.0f} % of the variance")
+        left.set_ylabel(f"component 2, {100 * shares[1]:.0f} %")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", markerscale=1.5)
+        figure.suptitle(title)
+        data = {"png": figure_bytes(figure, "png", {"Software": None})}
+        figure.set_layout_engine("none")  # the layout is done
+        data["svg"] = figure_bytes(figure, "svg", {"Date": None})
+    for suffix, content in data.items():
+        write_atomic(Path(f"{stem}.{suffix}"), content)
+    return [Path(f"{stem}.{suffix}") for suffix in data]
+
+
+def _scatter(panel: Any, points: np.ndarray, label: np.ndarray, names: Mapping[int, str]) -> None:
+    classes, size = coloured(label), float(np.clip(4000 / len(points), 4, 30))
+    rest = ~np.isin(label, classes)
+    if rest.any():
+        others = len(np.unique(label[rest & (label >= 0)]))
+        words = [f"{others} other classes"] * bool(others) + ["no label"] * bool((label < 0).any())
+        panel.scatter(*points[rest].T, s=size / 2, c="0.75", marker=".", linewidths=0, label=", ".join(words))
+    for place, number in enumerate(classes):
+        mine = label == number
+        name = names.get(number, str(number))
+        panel.scatter(*points[mine].T, s=size, c=COLOURS[place % len(COLOURS)], marker=MARKERS[place // len(COLOURS)],
+                      alpha=0.8, linewidths=0, label=name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME - 1]}…")

@@ -1,0 +1,114 @@
+"""How well classes lie together in features that never saw their names: nearest clips by cosine, precision, silhouette.
+
+Letters: N clips, D width, Q queries, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+AT = (1, 5, 10)
+SILHOUETTE_CLIPS = 10_000  # its cost grows with the square
+CHUNK = 512  # queries of one matrix product
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Among the `at` nearest other clips of each clip, how many have its class.
+
+    Attributes:
+        at: K.
+        value: Mean share over clips, 0 to 1.
+        chance: The same for neighbours drawn at random.
+        ceiling: The most that can be had: a class may have fewer than K other clips.
+    """
+
+    at: int
+    value: float
+    chance: float
+    ceiling: float
+
+
+def nearest(features: np.ndarray, content: np.ndarray, count: int, queries: np.ndarray | None = None,
+            ) -> tuple[np.ndarray, np.ndarray]:
+    """The clips that are most alike by cosine, without the clip itself and copies of it.
+
+    Args:
+        features: Floating [N, D].
+        content: uint64 [N]; clips of equal content are copies.
+        count: K, at most.
+        queries: Rows to look for, int64 [Q]; None takes all.
+    Returns:
+        Rows int64 [Q, K], most alike first, -1 where there are fewer; and their cosines, float32 [Q, K], NaN there.
+    """
+    unit, rows = unit_length(features), np.arange(len(features)) if queries is None else queries
+    count = min(count, len(features) - 1)
+    places, alike = np.empty((len(rows), count), dtype=np.int64), np.empty((len(rows), count), dtype=np.float32)
+    for first in range(0, len(rows) if count else 0, CHUNK):
+        some = rows[first:first + CHUNK]
+        cosine = unit[some] @ unit.T
+        cosine[content[some][:, None] == content] = -np.inf
+        best = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
+        values = np.take_along_axis(cosine, best, axis=1)
+        order = np.lexsort((best, -values))
+        alike[first:first + CHUNK] = np.take_along_axis(values, order, axis=1)
+        places[first:first + CHUNK] = np.take_along_axis(best, order, axis=1)
+    copies = np.isneginf(alike)
+    places[copies], alike[copies] = -1, np.nan
+    return places, alike
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float32; zeros stay."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return (features / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+def precisions(features: np.ndarray, content: np.ndarray, label: np.ndarray, at: Sequence[int] = AT) -> list[Precision]:
+    """Precision of retrieval at several K; one that some clip has too few others for is left out.
+
+    Args:
+        features: Floating [N, D].
+        content: uint64 [N].
+        label: int [N], every clip's class.
+        at: K.
+    """
+    others = len(label) - _counts(content)
+    alike = _counts(label) - _counts(np.stack([content, label.astype(np.uint64)], axis=1))
+    possible = [k for k in at if len(label) and k <= others.min()]
+    if not possible:
+        return []
+    same = label[nearest(features, content, max(possible))[0]] == label[:, None]
+    return [Precision(k, float(same[:, :k].mean()), float((alike / others).mean()), float((np.minimum(alike, k) / k).mean()))
+            for k in possible]
+
+
+def silhouette(features: np.ndarray, label: np.ndarray, seed: int = 0) -> tuple[float, int] | None:
+    """Mean silhouette by cosine distance: 1 classes lie apart, 0 they overlap, below 0 clips lie with another class.
+
+    Args:
+        features: Floating [N, D].
+        label: int [N], every clip's class.
+        seed: Of the draw, where there are more than 10,000 clips.
+    Returns:
+        The score, and of how many clips; None where not two classes are there, or none with two clips.
+    """
+    from sklearn.metrics import silhouette_score
+
+    if len(label) > SILHOUETTE_CLIPS:
+        drawn = np.sort(np.random.default_rng(seed).choice(len(label), SILHOUETTE_CLIPS, replace=False))
+        features, label = features[drawn], label[drawn]
+    if not 2 <= len(np.unique(label)) < len(label):
+        return None
+    return float(silhouette_score(unit_length(features), label, metric="cosine")), len(label)
+
+
+def _counts(values: np.ndarray) -> np.ndarray:
+    """How often each value (or row) occurs, in its places."""
+    if not len(values):
+        return np.empty(0, dtype=np.int64)
+    _, place, count = np.unique(values, axis=0, return_inverse=True, return_counts=True)
+    return count[place.reshape(-1)]

@@ -1,0 +1,109 @@
+"""Write features of every clip of a data set: the class token and the mean of the patch tokens, by a trained encoder.
+
+    python jobs/embed.py --run s-1a2b3c4d --data ssv2-val --out results/s-ssv2
+    python jobs/embed.py --weights say.pth --data manifests/kinetics-val.csv --sampling-rate 4 --out results/say-kinetics
+    python jobs/embed.py --run s-1a2b3c4d --data ssv2 --out results/s-ssv2-train --cluster slurm --shards 8 --gpus-per-node 1
+
+Weights are a run, a cell of a sweep, an export or a released file, pretrained or finetuned. OUT/files/*.npz hold `content`
+(hash of the clip), `label` (class index, or -1), `cls` and `mean` (float32, one row per clip) and no file names;
+vidmae/embeddings.py reads them, and python analysis/embeddings.py OUT draws and scores them. Standard output is the folder
+alone, or on Slurm the id of the array, until all is done. The same command again does what is missing.
+
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 some clips could not be read, 4 Slurm refused or is away, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jobs import shards
+from jobs.catalogue import environment_catalogue, find_data
+from jobs.options import Parser, add_runs_dir
+from jobs.runs import find_weights
+from jobs.shards_here import Work
+from jobs.speak import answer
+from vidmae.embed_config import EmbedConfig
+from vidmae.local_program import tell
+from vidmae.manifest import content_hash, read_summary
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(__doc__)
+    what = parser.add_argument_group("what")
+    model = what.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", metavar="RUN", help="a finished run or finetuned cell: its id, the start of it, its folder")
+    model.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors export or released .pth")
+    what.add_argument("--data", required=True, metavar="DATA", help="the clips: name of a data set, or a manifest (.csv)")
+    what.add_argument("--sampling-rate", type=int, default=0, metavar="N",
+                      help="frame stride at 30 fps (default: that of training)")
+    what.add_argument("--decoder", choices=("decord", "pyav"), default="", help="default: that of training, or decord")
+    computing = parser.add_argument_group("computing")
+    computing.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32",
+                           help="arithmetic of the encoder; bf16 is the faster one on GPUs (default: %(default)s)")
+    computing.add_argument("--batch", type=int, default=16, metavar="N",
+                           help="clips of a forward pass (default: %(default)s)")
+    computing.add_argument("--clips-per-file", type=int, default=512, metavar="N",
+                           help="a multiple of --batch: what an interruption costs at most (default: %(default)s)")
+    computing.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: %(default)s")
+    computing.add_argument("--workers", type=int, default=1, metavar="N",
+                           help="processes per rank that read videos (default: %(default)s)")
+    shards.add_shards(parser)
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the features go")
+    out.add_argument("--json", action="store_true", help="print result.json instead of the folder")
+    add_runs_dir(out)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
+    return answer(lambda: run(args, list(sys.argv[1:] if argv is None else argv)),
+                  interrupted="the same command goes on with what is missing")
+
+
+def run(args: argparse.Namespace, argv: list[str]) -> int:
+    """Resolve, start or submit the program, show its progress and what came of it."""
+    console, config = Console(stderr=True), resolve(args)
+    files = math.ceil(read_summary(Path(config.manifest)).videos / config.clips_per_file)
+    if args.shards > files:
+        tell(console, f"{files} shards, not {args.shards}: there are no more files of {config.clips_per_file} clips "
+                      "(--clips-per-file)")
+    work = Work("vidmae.embed", args.out.absolute(), min(args.shards, files), args.device, args.workers)
+    return shards.run(work, config, args, ["python", "jobs/embed.py", *argv], console, show)
+
+
+def resolve(args: argparse.Namespace) -> EmbedConfig:
+    """The configuration: names are looked up, weights and manifest get the hash of their content.
+
+    Raises:
+        ConfigError: Something that was named does not exist, or a value is out of range.
+        ManifestError: The manifest cannot be used.
+    """
+    weights, file = find_weights(args)
+    manifest = find_data(args.data, args.data, environment_catalogue()).manifest
+    return EmbedConfig(
+        weights=str(weights), weights_content=content_hash(file), manifest=str(manifest),
+        manifest_content=read_summary(manifest).content_sha256, sampling_rate=args.sampling_rate, decoder=args.decoder,
+        precision=args.precision, batch=args.batch, clips_per_file=args.clips_per_file, device=args.device,
+        workers=args.workers)
+
+
+def show(record: dict[str, Any], console: Console) -> None:
+    """How many clips there are, and why some are not."""
+    classes = f"{len(record['classes'])} classes" if record["classes"] else "no labels"
+    tell(console, f"{record['data']}: {record['clips']} clips in {record['files']} files, {record['embed_dim']} "
+                  f"numbers for each of cls and mean, {classes}")
+    for reason, count in record["unreadable"].items():
+        tell(console, f"{count} clips could not be read: {reason}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
