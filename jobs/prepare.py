@@ -12,27 +12,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobs import prepare_fraction
 from jobs.catalogue import environment_catalogue, find_data
 from vidmae.history import FractionError
 from vidmae.labels import count_note, find_labelled
 from vidmae.layers import ConfigError
-from vidmae.manifest import Check, ManifestError, Source, build, unreadable_path
+from vidmae.local_program import progress
+from vidmae.manifest import Check, ManifestError, build, unreadable_path
 from vidmae.recordings import RecordingsError
 from vidmae.shot_list import listed_shots
 from vidmae.shots import ShotsError, draw_shots, rows_by_class, shots_path, write_shots
 from vidmae.splits import check_apart, read_labelled
 
-PLAIN_EVERY_S = 10.0
 MANIFEST_HELP = """Make a manifest: the checked list of the videos of a data set.
 
     python jobs/prepare.py manifest /data/headcam/S --name s
@@ -141,7 +139,9 @@ def manifest(args: argparse.Namespace) -> int:
     if per_class:
         console.print(f"labels: {len(per_class)} classes of {per_class[0]} to {per_class[-1]} videos", highlight=False)
     console.print(f"checking {len(sources)} files with {args.decoder} in {args.workers} processes", highlight=False)
-    summary, reused = _with_progress(console, sources, path, args)
+    with progress(console, "files") as tell:
+        summary, reused = build(sources, path, Check(args.decoder, not args.no_verify), workers=args.workers,
+                                time_limit_s=args.time_limit_s, progress=tell)
     console.print(f"{summary.videos} videos, {summary.hours:.2f} h, {summary.bytes / 2**30:.2f} GiB"
                   + (f", {summary.classes} classes" if summary.classes else "")
                   + (f" ({reused} unchanged since the last call)" if reused else ""), highlight=False)
@@ -184,26 +184,6 @@ def shots(args: argparse.Namespace) -> int:
               + (f"; {len(subset.short)} classes have fewer" if subset.short else ""), file=sys.stderr)
         print(out)
     return 0
-
-
-def _with_progress(console: Console, sources: list[Source], path: Path, args: argparse.Namespace):  # type: ignore[no-untyped-def]
-    check = Check(args.decoder, not args.no_verify)
-    options = {"workers": args.workers, "time_limit_s": args.time_limit_s}
-    if console.is_terminal:
-        bar = Progress(TextColumn("files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
-        with bar:
-            task = bar.add_task("files", total=len(sources))
-            return build(sources, path, check, progress=lambda done, total: bar.update(task, completed=done, total=total),
-                         **options)
-    last = time.monotonic()
-
-    def line(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > PLAIN_EVERY_S:
-            last = time.monotonic()
-            print(f"{done}/{total} files", file=sys.stderr, flush=True)
-
-    return build(sources, path, check, progress=line, **options)
 
 
 def _say_unreadable(console: Console, path: Path, show_names: bool) -> None:
