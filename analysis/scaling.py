@@ -3,6 +3,7 @@
     python analysis/scaling.py
     python analysis/scaling.py --published
     python analysis/scaling.py --results scaling.csv --compare contiguous,random
+    python analysis/scaling.py --compare s,say
 
 Fits accuracy = a + b log10(amount), a power law with a ceiling and a logistic curve to each task, compares them by AICc and
 by leaving out each amount, and carries them on to x10 and x100. Results are those of the few-shot runs in runs/ whose
@@ -48,10 +49,12 @@ def make_parser() -> argparse.ArgumentParser:
                         help="fit the results of the runs in this folder (default: %(default)s)")
     source.add_argument("--results", type=Path, metavar="FILE.csv", help="fit these results")
     source.add_argument("--published", action="store_true", help="fit the published results, v1 and v3")
-    what.add_argument("--compare", metavar="A,B", help="also compare two series, paired by task, amount and seed: "
-                                                       "contiguous,random, or s,say at equal hours")
+    what.add_argument("--compare", action="append", default=[], metavar="A,B",
+                      help="also compare two series, paired by task, amount and seed: contiguous,random, or two data sets, "
+                           "s,say, at equal hours; may be repeated")
     what.add_argument("--axis", choices=("fraction", "hours"),
-                      help="amounts of --runs (default: fraction, unless a fraction was chosen by hours)")
+                      help="amounts of --runs (default: fraction, unless one was chosen by hours or there are several "
+                           "data sets)")
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, default=Path("tables"), metavar="FOLDER",
                      help="where tables and figures go (default: %(default)s)")
@@ -87,7 +90,7 @@ def load(args: argparse.Namespace) -> Results:
     return read_results(args.results) if args.results else read_runs(args.runs, args.axis)
 
 
-def analyse(results: Results, given: str | None) -> tuple[list[Study], list[Sheet], list[str]]:
+def analyse(results: Results, given: Sequence[str]) -> tuple[list[Study], list[Sheet], list[str]]:
     """All fits, their tables, and what is missing.
 
     Args:
@@ -98,27 +101,30 @@ def analyse(results: Results, given: str | None) -> tuple[list[Study], list[Shee
     """
     from analysis.curve_tables import fits_sheet, left_out_sheet, seeds_sheet
     from analysis.curves import study_all
-    from analysis.paired import compare, paired_sheet
+    from analysis.paired import compare, paired_sheet, series_of
     from analysis.series import missing
 
-    compared = [paired_sheet(compare(results, *pair), results, *pair)] if (pair := two_series(given)) else []
+    pairs = [(series_of(results, first), series_of(results, second)) for first, second in map(two_series, given)]
+    compared = {pair: compare(results, *pair) for pair in pairs}
+    alone = [f"{first} and {second} have no task, {results.axis} and seed in common: there is nothing to compare"
+             for (first, second), found in compared.items() if not found]
     studies, failed = study_all(results)
     if not studies:
         raise ValueError("; ".join(failed or results.lost) or "there is no accuracy in the results")
     sheets = [fits_sheet(studies, results), left_out_sheet(studies, results)]
     if any(len(each.by_seed) > 1 for each in studies):
         sheets.append(seeds_sheet(studies, results.whole))
-    return studies, sheets + compared, missing(results) + failed
+    if any(compared.values()):
+        sheets.append(paired_sheet(results, compared))
+    return studies, sheets, missing(results) + failed + alone
 
 
-def two_series(given: str | None) -> tuple[str, str] | None:
-    """What --compare names; None without it.
+def two_series(given: str) -> tuple[str, str]:
+    """What --compare names.
 
     Raises:
         ValueError: It does not name two.
     """
-    if given is None:
-        return None
     first, comma, second = (word.strip() for word in given.partition(","))
     if not comma:
         raise ValueError(f"--compare {given} is not two series, such as contiguous,random")

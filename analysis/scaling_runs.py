@@ -2,7 +2,8 @@
 
 A pretraining run's run.json says of what its data are a fraction (`fraction`, from the manifest's summary); one on the whole
 of the same data is the point at 100 %, in every series. Few-shot runs name their checkpoint. Runs on the same fraction are
-repeats, told apart by the seed in their config.yaml; of each, the mean over few-shot seeds is one point.
+repeats, told apart by the seed in their config.yaml; of each, the mean over few-shot seeds is one point. Hours are what the
+videos have, mean over repeats: what was asked for is made up by whole videos, and a draw gives others each time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -31,7 +33,8 @@ class Pretrained:
         name: Of its folder.
         signature: What few-shot runs know it by.
         series: The subsets that it is a point of; several for the whole.
-        share, hours: Of the data; None where the fraction was chosen by the other.
+        share: Of the data; None where the fraction was chosen by hours.
+        hours: Of the data, mean over repeats.
         seed: Of the run.
     """
 
@@ -73,7 +76,7 @@ def read_runs(folder: Path, axis: Axis | None = None) -> Results:
 
     Args:
         folder: Holds the run folders.
-        axis: What amounts are; None takes shares where every fraction was chosen by share, else hours.
+        axis: What amounts are; None takes shares where all are of one data set and were chosen by share, else hours.
     Raises:
         ValueError: There is no such folder, or no few-shot run on a fraction in it; or two runs are the same repeat.
     """
@@ -91,17 +94,22 @@ def read_runs(folder: Path, axis: Axis | None = None) -> Results:
     if not by_run:
         raise ValueError(f"{folder} holds {len(few)} few-shot runs and {len(pretrained)} pretraining runs on fractions, and "
                          "none of the first starts from one of the others (--runs; --results takes a table)")
-    chosen: Axis = axis or ("fraction" if all(run.share is not None for run in pretrained) else "hours")
+    data = _data_sets(records)
+    shares = len(set(data.values())) < 2 and all(run.share is not None for run in pretrained)
+    chosen: Axis = axis or ("fraction" if shares else "hours")
     rows, lost = _rows(pretrained, by_run, chosen)
     return Results(chosen, rows, f"runs in {folder}",
-                   [*lost, *(f"{name}: its run.json does not say which cell it is" for name in unclear)])
+                   [*lost, *(f"{name}: its run.json does not say which cell it is" for name in unclear)], data)
 
 
 def find_pretrained(records: Mapping[Path, Mapping[str, Any]]) -> list[Pretrained]:
     """The pretraining runs that are points: on fractions, and on the whole of what those are fractions of."""
     runs = {path: record for path, record in records.items() if record.get("kind") == "pretrain"}
-    fractions = [record["fraction"] for record in runs.values() if record.get("fraction")]
+    fractions = _fractions(records)
     several = len({said["of"] for said in fractions}) > 1
+    has_hours: dict[tuple[Any, ...], list[float]] = {}
+    for said in fractions:
+        has_hours.setdefault(_choice(said), []).append(said["has_hours"])
     wholes: dict[str, dict[str, float]] = {}  # content of a whole data set -> series of its fractions -> its hours
     for said in fractions:
         wholes.setdefault(said["of_content_sha256"], {})[_series(said, several)] = said["of_hours"]
@@ -112,7 +120,7 @@ def find_pretrained(records: Mapping[Path, Mapping[str, Any]]) -> list[Pretraine
         if whole:
             series, share, hours = tuple(whole), 1.0, max(whole.values())
         elif said:
-            series, share, hours = (_series(said, several),), said["share"], said["hours"] or said["has_hours"]
+            series, share, hours = (_series(said, several),), said["share"], fmean(has_hours[_choice(said)])
         else:
             continue
         found.append(Pretrained(path.name, str(record["signature"]), series, share, hours, _seed(path)))
@@ -169,6 +177,22 @@ def _source(each: FewShot, pretrained: Sequence[Pretrained]) -> Pretrained | Non
         return next((run for run in pretrained if run.signature == content.removeprefix("run:")), None)
     named = [run for run in pretrained if name in (run.name, run.name.rpartition("-")[0])]
     return named[0] if len(named) == 1 else None
+
+
+def _fractions(records: Mapping[Path, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [record["fraction"] for record in records.values() if record.get("kind") == "pretrain" and record.get("fraction")]
+
+
+def _data_sets(records: Mapping[Path, Mapping[str, Any]]) -> dict[str, str]:
+    """The data set of each series; empty where all are of one."""
+    fractions = _fractions(records)
+    several = len({said["of"] for said in fractions}) > 1
+    return {_series(said, several): said["of"] for said in fractions} if several else {}
+
+
+def _choice(said: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the repeats of a fraction have in common."""
+    return tuple(said[key] for key in ("of_content_sha256", "subset", "share", "hours"))
 
 
 def _series(said: Mapping[str, Any], several: bool) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -66,12 +66,14 @@ class Results:
         rows: In the order of the source.
         source: For the tables' footer.
         lost: What the source should hold and does not, apart from rows without a value.
+        data: Of each series the data set, where there are several and the source says it.
     """
 
     axis: Axis
     rows: Sequence[Result]
     source: str
     lost: Sequence[str] = ()
+    data: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> float:

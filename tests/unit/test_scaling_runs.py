@@ -131,6 +131,57 @@ def test_children_at_equal_hours(tmp_path) -> None:
     assert read_runs(tmp_path, "fraction").rows == []
 
 
+def two_sets(runs: Path, share: float | None = None) -> None:
+    """Two data sets, two draws each; whole videos make up 1, 10 and 100 hours, and say's last are too many."""
+    has = {"s": {1.0: (1.000, 1.016), 10.0: (10.0, 10.01), 100.0: (100.0, 100.0)},
+           "say": {1.0: (1.012, 1.02), 10.0: (10.02, 10.0), 100.0: (102.5, 102.5)}}
+    for of, amounts in has.items():
+        for asked, hours in amounts.items():
+            for seed in (0, 1):
+                said = fraction(None, "random", of, asked) | {"has_hours": hours[seed]}
+                said |= {"share": asked / 1000, "hours": None} if share else {}
+                few(runs, f"{of}-{asked}-{seed}", pretrain(runs, f"{of}-{asked}-{seed}", said, seed),
+                    10.0 + 5 * math.log10(asked) + (of == "say") * (2 + seed))
+
+
+@pytest.mark.parametrize("share", [None, 0.1])
+def test_two_data_sets_are_paired_at_equal_hours_however_they_were_chosen(tmp_path, capsys, share) -> None:
+    two_sets(tmp_path / "runs", share)
+    code = scaling.main(["--runs", str(tmp_path / "runs"), "--no-figures", "--out", str(tmp_path / "t"), "--compare", "say,s"])
+    said = capsys.readouterr().err
+    assert code == 0 and "Differences, paired by hours (within 2 %) and seed" in said and "say random less s random" in said
+    with (tmp_path / "t/scaling-compare.csv").open(newline="") as lines:
+        first = next(csv.DictReader(lines))
+    assert (first["paired_by"], first["amounts"], first["pairs"], first["unpaired"]) == ("hours", "1.016, 10.01", "4", "4")
+    assert float(first["difference"]) == pytest.approx((2 + 3 + 2 + 3) / 4)
+    with (tmp_path / "t/scaling.csv").open(newline="") as lines:
+        fits = {row["series"]: row for row in csv.DictReader(lines) if row["fit"] == "log-linear" and row["metric"] == "top-1"}
+    assert {name: (row["points"], row["amounts"]) for name, row in fits.items()} == {"s random": ("6", "3"), "say random": ("6", "3")}
+    slope = np.polyfit(np.log10([1.008, 10.005, 100]), [10, 15, 20], 1)[0]
+    assert float(fits["s random"]["slope_per_decade"]) == pytest.approx(slope), "at the hours that the videos have"
+
+
+def test_shares_of_two_data_sets_are_no_pairs_and_of_several_series_one_must_be_named(tmp_path, capsys) -> None:
+    two_sets(tmp_path, 0.1)
+    args = ["--runs", str(tmp_path), "--no-figures", "--out", str(tmp_path / "t")]
+    assert scaling.main([*args, "--axis", "fraction", "--compare", "s,say"]) == 2
+    assert "the same share is not the same amount" in capsys.readouterr().err
+    for hours in (1.0, 10.0, 100.0):
+        name = f"s-{hours:g}h-contiguous"
+        few(tmp_path, name, pretrain(tmp_path, name, fraction(None, of="s", hours=hours)), 10.0 + hours / 10)
+    assert scaling.main([*args, "--compare", "s,say"]) == 2
+    assert "'s' has several series, name one: 's contiguous', 's random'" in capsys.readouterr().err
+    assert scaling.main([*args, "--compare", "s random,say", "--compare", "s contiguous,s random"]) == 0
+    capsys.readouterr()
+    with (tmp_path / "t/scaling-compare.csv").open(newline="") as lines:
+        assert [(row["first"], row["second"], row["pairs"]) for row in csv.DictReader(lines) if row["metric"] == "top-1"] == [
+            ("s random", "say random", "4"), ("s contiguous", "s random", "3")]
+    for path in tmp_path.glob("few-say-*/result.json"):
+        path.unlink()
+    assert scaling.main([*args, "--compare", "s random,say"]) == 3 and (tmp_path / "t/scaling.csv").exists()
+    assert "missing: s random and say random have no task, hours and seed in common" in capsys.readouterr().err
+
+
 def test_the_same_repeat_twice_is_refused(tmp_path) -> None:
     for name in ("a", "b"):
         few(tmp_path, name, pretrain(tmp_path, name, fraction(0.1)), 1.0)
