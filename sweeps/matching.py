@@ -4,7 +4,8 @@
     epochs   as many epochs as the recipe gives for the whole: ever fewer steps
     paper    as many epochs as the released run on that fraction
 
-All phases of a recipe stay, with their learning rates: a cool-down at a tenth of the rate keeps its part of the run.
+The whole is the data set, of several the first. All phases of a recipe stay, with their learning rates: a cool-down at a
+tenth of the rate keeps its part of the run.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ def match_phases(phases: Sequence[Phase], match: Match, amount: Amount, *, whole
     Args:
         phases: Of the recipe.
         match: What is equal; see the module.
-        amount: The fraction.
+        amount: The fraction, or the hours.
         whole: The recipe's phases on the whole, in steps.
         videos: Of the fraction.
         of_videos: Of the whole.
     Raises:
-        ConfigError: There is no released run on this fraction, or the recipe has not two phases.
+        ConfigError: There is no released run on so much, or the recipe has not two phases.
     """
     if match == "paper":
         return _as_released(phases, amount)
-    if amount.share == 1:
+    if amount.share == 1 and videos == of_videos:
         return tuple(phases)
     steps = [end - whole.start_of(i) for i, end in enumerate(whole.ends)]
     if match == "steps":
@@ -56,7 +57,9 @@ def match_phases(phases: Sequence[Phase], match: Match, amount: Amount, *, whole
 
 
 def _as_released(phases: Sequence[Phase], amount: Amount) -> tuple[Phase, ...]:
-    epochs = PAPER_EPOCHS.get(amount.share) if amount.share else None
+    if amount.share is None:
+        raise ConfigError("--match paper is not allowed with --hours: released runs are on fractions; use steps or epochs")
+    epochs = PAPER_EPOCHS.get(amount.share)
     if epochs is None:
         raise ConfigError(f"--fractions {amount.text} is no fraction of the released runs, allowed with --match paper: "
                           "0.001, 0.01, 0.1, 1")

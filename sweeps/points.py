@@ -1,27 +1,27 @@
-"""The pretraining runs of a scaling sweep: one for every fraction of a data set and repeat, and how far they are.
+"""The pretraining runs of a scaling sweep: one for every portion of a data set and repeat, and how far they are.
 
 Repeat r trains with the seed r. Of `random` it also draws its recordings with the seed r; `contiguous` and `spread` are the
-same videos in every repeat. The whole data set (fraction 1) is the data set's own manifest, once for all subsets.
+same videos in every repeat. The whole data set (fraction 1) is the data set's own manifest, once for all subsets. Of several
+data sets the first says how long all are trained, so that runs on equal hours are equal in steps, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.catalogue import DataSource
 from jobs.experiment import KIND, Experiment, Place, Setting, assemble, config_layers, read_data, read_profile
 from jobs.runs import State, all_runs, states
 from sweeps.matching import match_phases
-from sweeps.portions import Portion, portions
+from sweeps.portions import DataSet, Portion, portions
 from sweeps.states import kind_of
 from vidmae.config import PretrainConfig
 from vidmae.cost import train_flops_per_clip
 from vidmae.layers import ConfigError, Layer, build, load, to_dict
-from vidmae.manifest import Summary
 from vidmae.record import RunFolder, read_json
 from vidmae.schedule import Phase, Schedule
 
@@ -78,8 +78,7 @@ class Frame:
         setting: Profile and flags.
         layers: Recipe, cluster profile and --set.
         base: The configuration that these make.
-        data: The whole data set.
-        whole: Its totals.
+        sets: The whole data sets.
         runs_dir: Folder of the runs.
         before: The pretraining runs that are there, with their records.
     """
@@ -88,14 +87,13 @@ class Frame:
     setting: Setting
     layers: Sequence[Layer]
     base: PretrainConfig
-    data: DataSource
-    whole: Summary
+    sets: Sequence[DataSet]
     runs_dir: Path
     before: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read_frame(args: argparse.Namespace, place: Place) -> Frame:
-    """Read recipe, profile and data set.
+    """Read recipe, profile and data sets.
 
     Raises:
         ConfigError: One of them cannot be used, or --set has what the sweep itself sets.
@@ -104,34 +102,50 @@ def read_frame(args: argparse.Namespace, place: Place) -> Frame:
     for item in args.set:
         key = item.partition("=")[0].strip()
         if key in FILLED_IN:
-            raise ConfigError(f"{key} cannot be set for a sweep over fractions: {FILLED_IN[key]} decides it")
+            raise ConfigError(f"{key} cannot be set for a sweep over amounts of data: {FILLED_IN[key]} decides it")
     setting = read_profile(args, place)
     layers = config_layers(args, setting[0])
     if args.name is not None:
         layers.append(Layer("--name", {"name": args.name}))
     base = build(PretrainConfig, layers)[0]
-    data, whole = read_data(args.data, base, setting[0])
+    sets = [DataSet(*read_data(given, base, setting[0])) for given in _words(args.data)]
+    _refuse_twins(sets)
     runs_dir = args.runs_dir.expanduser().absolute()
     records = {run.path: read_json(run.record) or {} for run in all_runs(runs_dir)}
-    return Frame(place, setting, layers, base, data, whole, runs_dir,
+    return Frame(place, setting, layers, base, sets, runs_dir,
                  {path: record for path, record in records.items() if record.get("kind") == KIND})
 
 
+def _words(data: str | None) -> list[str | None]:
+    return [None] if data is None else [word.strip() for word in data.split(",")]
+
+
+def _refuse_twins(sets: Sequence[DataSet]) -> None:
+    """Refuse two data sets that are the same videos, or of one name."""
+    for one, other in itertools.combinations(sets, 2):
+        if one.summary.content_sha256 == other.summary.content_sha256:
+            raise ConfigError(f"--data: {one.name} and {other.name} are the same videos; leave one of them out")
+        if one.name == other.name:
+            raise ConfigError(f"--data: {one.source.manifest} and {other.source.manifest} have one name, as their "
+                              "fractions would: rename one of them")
+
+
 def make_points(args: argparse.Namespace, frame: Frame) -> list[Point]:
-    """All runs, the small fractions first; nothing is written.
+    """All runs, by data set, the small amounts first; nothing is written.
 
     Raises:
-        ConfigError: A fraction or the number of repeats cannot be, or a run of another study is the same repeat.
+        ConfigError: An amount or the number of repeats cannot be, or a run of another study is the same repeat.
         FractionError: A fraction cannot be made.
     """
     if args.repeats < 1:
         raise ConfigError(f"--repeats {args.repeats} is not allowed: 1 or more")
-    whole = Schedule.plan(frame.base.train.phases, clips_per_epoch=frame.whole.videos * frame.base.data.repeat_aug,
+    first = frame.sets[0].summary.videos
+    whole = Schedule.plan(frame.base.train.phases, clips_per_epoch=first * frame.base.data.repeat_aug,
                           global_batch=frame.base.train.global_batch)
     points = []
-    for portion, repeat in portions(args, frame.data, frame.whole):
+    for portion, repeat in portions(args, frame.sets):
         phases = match_phases(frame.base.train.phases, args.match, portion.amount, whole=whole,
-                              videos=portion.summary.videos, of_videos=frame.whole.videos)
+                              videos=portion.summary.videos, of_videos=first)
         points.append(Point(portion, repeat, _experiment(frame, portion, repeat, phases)))
     _refuse_others(points, frame)
     return points
@@ -147,7 +161,8 @@ def look_at(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
 
 def _experiment(frame: Frame, portion: Portion, repeat: int, phases: tuple[Phase, ...]) -> Experiment:
     """The experiment of a point; under the name of a run that is there where that is the same in all but the name."""
-    what = "-".join(filter(None, [portion.amount.text, portion.subset]))
+    of = portion.of.name if len(frame.sets) > 1 else ""
+    what = "-".join(filter(None, [of, portion.amount.text, portion.subset]))
     filled: dict[str, Any] = {"name": f"{frame.base.name}-{what}-seed{repeat}", "seed": repeat}
     if phases != frame.base.train.phases:
         filled["train"] = {"phases": [to_dict(phase) for phase in phases]}
@@ -167,15 +182,17 @@ def _experiment(frame: Frame, portion: Portion, repeat: int, phases: tuple[Phase
 
 
 def _refuse_others(points: Sequence[Point], frame: Frame) -> None:
-    """Refuse a run of the same fraction and seed with other settings: the analysis takes a repeat once."""
+    """Refuse a run on the same portion and seed with other settings: the analysis takes a repeat once."""
     ours = {point.run.path for point in points}
-    places = {(point.portion.subset, float(point.portion.amount.share or 0), point.repeat) for point in points}
+    places = {(point.portion.choice, point.repeat) for point in points}
+    wholes = {data.summary.content_sha256 for data in frame.sets}
     for path, record in frame.before.items():
-        said = record.get("fraction") or {}
-        if path in ours or frame.whole.content_sha256 not in (record.get("content_sha256"), said.get("of_content_sha256")):
+        said, content = record.get("fraction") or {}, record.get("content_sha256")
+        if path in ours or not wholes & {content, said.get("of_content_sha256")}:
             continue
-        whole = record.get("content_sha256") == frame.whole.content_sha256
+        choice = ((content, "", 1.0, None) if content in wholes else
+                  (said["of_content_sha256"], said["subset"], said["share"], said["hours"]))
         seed = load(PretrainConfig, RunFolder(path).config).seed
-        if (("", 1.0) if whole else (said["subset"], said["share"])) + (seed,) in places:
+        if (choice, seed) in places:
             raise ConfigError(f"{path.name} is the same fraction with the seed {seed} under other settings, and the "
                               "analysis takes a repeat once: keep this study in a folder of its own (--runs-dir)")

@@ -1,11 +1,13 @@
-"""The data of a scaling sweep: fractions of a data set by several subsets, and the whole of it."""
+"""The data of a scaling sweep: fractions or hours of data sets by several subsets, and the whole of each."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
@@ -19,11 +21,33 @@ from vidmae.history import (
     beginning,
     fraction_path,
     keep_fraction,
+    parse_hours,
     parse_share,
     read_history,
 )
 from vidmae.layers import ConfigError
 from vidmae.manifest import Summary
+
+WHOLE = parse_share("1")
+NEAR = 1.02  # footage by what was asked for: videos are whole, and a minute in an hour is 1.7 %
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A whole data set.
+
+    Attributes:
+        source: Its manifest.
+        summary: Its totals.
+    """
+
+    source: DataSource
+    summary: Summary
+
+    @property
+    def name(self) -> str:
+        """As in the manifests of its fractions, and hence in the analysis."""
+        return self.source.manifest.stem
 
 
 @dataclass(frozen=True)
@@ -31,18 +55,39 @@ class Portion:
     """The data of some pretraining runs.
 
     Attributes:
-        amount: Share of the data set.
+        of: The data set.
+        amount: Share or hours of it.
         subset: How it was chosen; empty for the whole.
         source: Its manifest.
         summary: Its totals.
         history: What it is the beginning of; None for the whole.
     """
 
+    of: DataSet
     amount: Amount
     subset: str
     source: DataSource
     summary: Summary
     history: History | None = None
+
+    @property
+    def choice(self) -> tuple[str, str, float | None, float | None]:
+        """What tells it from others but a draw: content of the data set, subset, share, hours."""
+        share = self.amount.share
+        return self.of.summary.content_sha256, self.subset, None if share is None else float(share), self.amount.hours
+
+    def said(self) -> list[str]:
+        """What its amount alone would hide, without a name of a file."""
+        if not self.history:
+            return []
+        name, hours, asked = self.source.manifest.stem, self.summary.hours, self.amount.hours
+        found = [f"{name} has {hours:.2f} h, since videos are whole"] if asked and hours > NEAR * asked else []
+        here = (self.summary.fraction or {})["children"]
+        everyone = {part.child for part in self.history.parts if part}
+        if here and len(here) < len(everyone):
+            why = ": contiguous goes by file name (--subset random, spread)" if self.subset == "contiguous" else ""
+            found.append(f"{name} has videos of {len(here)} of {len(everyone)} children only{why}")
+        return found
 
     def write(self) -> None:
         """Write the manifest where it is missing."""
@@ -50,18 +95,23 @@ class Portion:
             keep_fraction(self.source.manifest, self.history, self.amount, write=True)
 
 
-def parse_fractions(text: str) -> list[Amount]:
-    """The fractions of --fractions, the smallest first.
+def parse_amounts(fractions: str, hours: str | None) -> list[Amount]:
+    """What --hours, else --fractions asks for, the least first.
 
     Raises:
         ConfigError: One stands twice.
-        FractionError: One is no share.
+        FractionError: One is no share, or no hours.
     """
-    amounts = sorted((parse_share(word.strip()) for word in text.split(",")), key=lambda amount: amount.share or 0)
+    flag, text, parse = ("--fractions", fractions, parse_share) if hours is None else ("--hours", hours, parse_hours)
+    amounts = sorted((parse(word.strip()) for word in text.split(",")), key=_size)
     for one, other in itertools.pairwise(amounts):
-        if one.share == other.share:
-            raise ConfigError(f"--fractions {text}: {one.text} stands twice")
+        if _size(one) == _size(other):
+            raise ConfigError(f"{flag} {text}: {one.text} stands twice")
     return amounts
+
+
+def _size(amount: Amount) -> Fraction | float:
+    return amount.share or amount.hours or 0
 
 
 def parse_subsets(text: str) -> list[Subset]:
@@ -78,32 +128,46 @@ def parse_subsets(text: str) -> list[Subset]:
     return [subset for word in words for subset in get_args(Subset) if subset == word]
 
 
-def portions(args: argparse.Namespace, data: DataSource, whole: Summary) -> Iterator[tuple[Portion, int]]:
-    """Every portion and repeat, by fraction, subset and repeat; nothing is written.
+def portions(args: argparse.Namespace, sets: Sequence[DataSet]) -> Iterator[tuple[Portion, int]]:
+    """Every portion and repeat, by data set, amount, subset and repeat; nothing is written.
 
     Args:
         args: Of sweeps/scaling.py.
-        data: The whole data set.
-        whole: Its totals.
+        sets: The whole data sets.
     Raises:
-        ConfigError: A fraction or a subset cannot be.
+        ConfigError: An amount or a subset cannot be.
         FractionError: A fraction cannot be made, or two are the same videos.
     """
-    amounts, subsets = parse_fractions(args.fractions), parse_subsets(args.subset)
+    amounts, subsets = parse_amounts(args.fractions, args.hours), parse_subsets(args.subset)
+    for data in sets:
+        try:
+            yield from _of(args, data, [_whole_or(amount, data) for amount in amounts], subsets)
+        except FractionError as error:
+            raise FractionError(f"{data.name}: {error}") from error
+
+
+def _whole_or(amount: Amount, data: DataSet) -> Amount:
+    """All the hours of a data set are the whole, once for all subsets."""
+    every = amount.hours is not None and math.isclose(amount.hours, data.summary.hours, rel_tol=1e-9)
+    return WHOLE if every else amount
+
+
+def _of(args: argparse.Namespace, data: DataSet, amounts: Sequence[Amount], subsets: Sequence[Subset],
+        ) -> Iterator[tuple[Portion, int]]:
     histories: dict[tuple[str, int | None], History] = {}
     made: dict[tuple[str, int | None, Amount], Portion] = {}
     for amount in amounts:
         if amount.share == 1:
-            yield from ((Portion(amount, "", data, whole), repeat) for repeat in range(args.repeats))
+            yield from ((Portion(data, amount, "", data.source, data.summary), repeat) for repeat in range(args.repeats))
             continue
         for subset in subsets:
             for repeat in range(args.repeats):
                 seed = repeat if subset == "random" else None
                 if (subset, seed) not in histories:
                     choice = Choice(subset, seed, args.pattern, args.born)
-                    histories[subset, seed] = _history(data.manifest, choice, amounts)
+                    histories[subset, seed] = _history(data.source.manifest, choice, amounts)
                 if (subset, seed, amount) not in made:
-                    made[subset, seed, amount] = _portion(args, histories[subset, seed], amount)
+                    made[subset, seed, amount] = _portion(args, data, histories[subset, seed], amount)
                 yield made[subset, seed, amount], repeat
 
 
@@ -114,14 +178,14 @@ def _history(manifest: Path, choice: Choice, amounts: Sequence[Amount]) -> Histo
     for amount in amounts:
         count = len(beginning(history.rows, amount))
         if count in counts:
-            raise FractionError(f"--fractions {counts[count].text} and {amount.text} are the same {count} of "
-                                f"{len(history.rows)} videos; leave one of them out")
+            raise FractionError(f"{counts[count].text} and {amount.text} are the same {count} of {len(history.rows)} "
+                                "videos; leave one of them out (--fractions, --hours)")
         counts[count] = amount
     return history
 
 
-def _portion(args: argparse.Namespace, history: History, amount: Amount) -> Portion:
+def _portion(args: argparse.Namespace, data: DataSet, history: History, amount: Amount) -> Portion:
     path = fraction_path(history.path, amount, history.choice)
     path = (args.manifests or path.parent).expanduser().absolute() / path.name
     summary = keep_fraction(path, history, amount, write=False)
-    return Portion(amount, history.choice.subset, DataSource(path.stem, path, "the sweep"), summary, history)
+    return Portion(data, amount, history.choice.subset, DataSource(path.stem, path, "the sweep"), summary, history)

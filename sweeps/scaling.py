@@ -1,10 +1,11 @@
-"""Data scaling: pretrain on growing fractions of a data set, learn few-shot tasks from each, and fit what more would buy.
+"""Data scaling: pretrain on growing amounts of data, learn few-shot tasks from each, and fit what more would buy.
 
     python sweeps/scaling.py --fractions 0.001,0.01,0.1,1 --repeats 3 --nodes 8 --dry-run
     python sweeps/scaling.py --data s --subset contiguous,random --labelled ssv2 --shots 10,50 --runs-dir runs/scaling
+    python sweeps/scaling.py --data s,say --hours 1,10,100 --subset random --repeats 3 --dry-run
     python sweeps/scaling.py --fractions 0.1,0.5,1 --repeats 1 --cluster local --retry failed
 
-One command submits everything: a pretraining job for every fraction and repeat, the few-shot cells of each, which start once
+One command submits everything: a pretraining job for every amount and repeat, the few-shot cells of each, which start once
 it has succeeded, and a last job that makes tables and figures once all has ended. The same command again submits what is
 missing: what is done or active is left alone, what failed is named and waits for --retry. On this machine one thing runs
 after the other, and the command ends with the last. Resource flags are those of the pretraining jobs; a cell gets one GPU,

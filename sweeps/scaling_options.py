@@ -25,18 +25,21 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(description)
     what = parser.add_argument_group("what is pretrained")
-    what.add_argument("--fractions", default="0.001,0.01,0.1,1", metavar="F,F,...",
-                      help="shares of the data set (default: %(default)s)")
+    amounts = what.add_mutually_exclusive_group()
+    amounts.add_argument("--fractions", default="0.001,0.01,0.1,1", metavar="F,F,...",
+                         help="shares of the data set (default: %(default)s)")
+    amounts.add_argument("--hours", metavar="H,H,...", help="hours of it instead, as many videos as make them up")
     what.add_argument("--repeats", type=int, default=3, metavar="N",
-                      help="runs of every fraction; repeat r has the seed r, from 0 (default: %(default)s)")
+                      help="runs of every amount; repeat r has the seed r, from 0 (default: %(default)s)")
     what.add_argument("--subset", default="contiguous", metavar="S,S,...",
                       help="contiguous: the earliest, as in the paper; random: drawn with the repeat's seed; spread: evenly "
                            "over the age range; several are compared (default: %(default)s)")
     what.add_argument("--match", choices=get_args(Match), default="steps",
-                      help="steps: each trains as many steps as the recipe gives for the whole; epochs: as many epochs; "
-                           "paper: the released runs' epochs (default: %(default)s)")
-    what.add_argument("--data", metavar="NAME|PATH",
-                      help="data set of the catalogue, manifest (.csv), folder or catalogue (.yaml) (default: the recipe's)")
+                      help="steps: each trains as many steps as the recipe gives for the whole, of several data sets the "
+                           "first; epochs: as many epochs; paper: the released runs' epochs (default: %(default)s)")
+    what.add_argument("--data", metavar="NAME|PATH,...",
+                      help="data sets of the catalogue, manifests (.csv), folders or catalogues (.yaml); several are "
+                           "compared at equal hours (default: the recipe's)")
     what.add_argument("--recipe", default=DEFAULT_RECIPE, metavar="NAME|FILE",
                       help="recipe in vidmae/recipes, or a .yaml (default: %(default)s)")
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",

@@ -10,23 +10,24 @@ from sweeps.show import ENDED, Row, records
 from sweeps.states import Standing
 from sweeps.study import Study, content_of
 
-COLUMNS = ("FRACTION", "SUBSET", "SEED", "VIDEOS", "HOURS", "STEPS", "EPOCHS", "STATE", "COST", "CELLS", "DONE", "ACTIVE",
-           "ENDED", "TO SUBMIT", "COST")
+COLUMNS = ("DATA", "AMOUNT", "SUBSET", "SEED", "VIDEOS", "HOURS", "STEPS", "EPOCHS", "STATE", "COST", "CELLS", "DONE",
+           "ACTIVE", "ENDED", "TO SUBMIT", "COST")
 
 
 def rows(study: Study) -> list[Row]:
     """The table: a line for every pretraining run with the cells that start from it, and a line for all."""
     lines = [(*_of_point(study, point), *_of_cells(study, study.cells_of(point))) for point in study.points]
     everything = study.unit.text(sum(point.flops for point in study.points))
-    return [COLUMNS, *lines, ("all", "", "", "", "", "", "", f"{len(study.points)} runs", everything,
+    return [COLUMNS, *lines, ("all", "", "", "", "", "", "", "", f"{len(study.points)} runs", everything,
                               *_of_cells(study, study.cells.standings))]
 
 
 def _of_point(study: Study, point: Point) -> Row:
     summary = point.portion.summary
     state = f"{point.kind}, again" if point.kind in study.again and point.kind != "new" else point.kind
-    return (point.portion.amount.text, point.portion.subset or "whole", str(point.repeat), f"{summary.videos:,}",
-            f"{summary.hours:,.2f}", f"{point.steps:,}", f"{point.epochs:,.1f}", state, study.unit.text(point.flops))
+    return (point.portion.of.name, point.portion.amount.text, point.portion.subset or "whole", str(point.repeat),
+            f"{summary.videos:,}", f"{summary.hours:,.2f}", f"{point.steps:,}", f"{point.epochs:,.1f}", state,
+            study.unit.text(point.flops))
 
 
 def _of_cells(study: Study, cells: Sequence[Standing]) -> Row:
@@ -48,6 +49,7 @@ def total(study: Study) -> list[str]:
              f"({plan.unit.text(cell_flops)}){both}; a run that goes on is counted in full")]
     if repeated := max((point.portion.history.repeated for point in study.points if point.portion.history), default=0):
         said.append(f"{repeated} rows repeat the content of another: fractions leave them out, and the whole has them")
+    said += amounts(study)
     if study.match == "paper":
         batch = study.points[0].experiment.config.train.global_batch
         said.append(f"the released runs took 64 clips per step on fractions and 256 on the whole; these take {batch} on all")
@@ -57,6 +59,21 @@ def total(study: Study) -> list[str]:
         said.append(f"repeats of {same} are the same videos under other seeds of training"
                     + ("; those of random also draw other recordings" if "random" in drawn else ""))
     return said
+
+
+def amounts(study: Study) -> list[str]:
+    """What the amounts alone would hide, and what is equal between several data sets."""
+    said = [line for point in study.points for line in point.portion.said()]
+    wholes = list({point.portion.of.name: point.portion.of.summary for point in study.points}.items())
+    if len(wholes) > 1:
+        shares = {point.portion.amount.share for point in study.points}
+        if None not in shares:
+            each = ", ".join(f"{summary.hours:,.2f} h of {name}" for name, summary in wholes)
+            said.append(f"the same share of several data sets is not the same amount (1 is {each}), so they are not "
+                        "compared; --hours gives equal amounts")
+        if study.match == "steps":
+            said.append(f"all data sets train as many steps as the recipe gives for {wholes[0][0]}, the first of them")
+    return list(dict.fromkeys(said))
 
 
 def to_json(study: Study, task_ids: Mapping[str, str]) -> dict[str, Any]:
@@ -70,11 +87,12 @@ def to_json(study: Study, task_ids: Mapping[str, str]) -> dict[str, Any]:
 
 def _record(study: Study, point: Point) -> dict[str, Any]:
     portion, plan = point.portion, study.cells
-    return {"run": point.run.path.name, "path": str(point.run.path), "fraction": float(portion.amount.share or 0),
-            "subset": portion.subset or None, "seed": point.repeat, "manifest": str(portion.source.manifest),
-            "videos": portion.summary.videos, "hours": portion.summary.hours, "steps": point.steps, "epochs": point.epochs,
-            "phase_steps": _phase_steps(point), "flops": point.flops, "gpu_hours": study.unit.hours(point.flops),
-            "state": point.kind, "submit": point in study.submits,
+    return {"run": point.run.path.name, "path": str(point.run.path), "data": portion.of.name,
+            "fraction": None if portion.amount.share is None else float(portion.amount.share),
+            "hours_asked": portion.amount.hours, "subset": portion.subset or None, "seed": point.repeat,
+            "manifest": str(portion.source.manifest), "videos": portion.summary.videos, "hours": portion.summary.hours,
+            "steps": point.steps, "epochs": point.epochs, "phase_steps": _phase_steps(point), "flops": point.flops,
+            "gpu_hours": study.unit.hours(point.flops), "state": point.kind, "submit": point in study.submits,
             "job_id": point.state.job_id or None if point.state else None,
             "cells": sum(s.cell.init.content == content_of(point) for s in plan.standings)}
 

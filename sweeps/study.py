@@ -98,7 +98,8 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     cells = plan.resolve(fewshot_args(args, place), command, place, say, inits=_inits(found), choose=choose)
     first = found[0].experiment
     unit = Unit(on_cpu=first.on_cpu, gpu_type=first.resources.gpu_type)
-    return Study(place, found, cells, unit, args.match, again, _commands(args))
+    sets = list(dict.fromkeys(point.portion.of.name for point in found))
+    return Study(place, found, cells, unit, args.match, again, _commands(args, sets))
 
 
 def content_of(point: Point) -> str:
@@ -139,9 +140,27 @@ def _without_parent(s: Standing, parent_s: float | None) -> Standing:
     return s if by_hand or float(asked.get("submitted_at_s", 0.0)) > parent_s else replace(s, kind="new")
 
 
-def _commands(args: argparse.Namespace) -> tuple[tuple[str, ...], ...]:
+def _commands(args: argparse.Namespace, sets: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """What makes the tables and the figures."""
     runs, out = str(args.runs_dir.expanduser().absolute()), str(args.out.expanduser().absolute())
-    subsets = parse_subsets(args.subset)
-    compared = ("--compare", f"{subsets[0]},{subsets[1]}") if len(subsets) > 1 else ()
+    pairs = pair_list(sets, parse_subsets(args.subset), by_hours=args.hours is not None)
+    compared = [word for pair in pairs for word in ("--compare", pair)]
     return (("analysis/collect.py", runs, "--out", out), ("analysis/scaling.py", "--runs", runs, "--out", out, *compared))
+
+
+def pair_list(sets: Sequence[str], subsets: Sequence[str], *, by_hours: bool) -> list[str]:
+    """The series that the analysis compares: the first subset with the second, and at equal hours the first data set with
+    each other one.
+
+    Args:
+        sets: Names of the data sets.
+        subsets: What --subset says.
+        by_hours: Whether amounts are hours.
+    Returns:
+        Values of --compare.
+    """
+    series = [[f"{name} {subset}" for subset in subsets] for name in sets] if len(sets) > 1 else [subsets]
+    pairs = [f"{of[0]},{of[1]}" for of in series if len(subsets) > 1]
+    if by_hours:
+        pairs += [f"{one},{other}" for of in series[1:] for one, other in zip(series[0], of, strict=True)]
+    return pairs

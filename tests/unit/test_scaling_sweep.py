@@ -15,6 +15,7 @@ import pytest
 from jobs import prepare, pretrain
 from jobs.runs import all_runs
 from sweeps import scaling
+from sweeps.study import pair_list
 from tests.labelled import write_labelled
 from tests.launching import cli, write_cell_profile, write_program
 from tests.unit.test_fewshot_cli import script_flags, slurm_env
@@ -23,8 +24,8 @@ from vidmae.config import PretrainConfig
 from vidmae.layers import load
 from vidmae.record import RunFolder, read_json
 
-FLAGS = ("-h --help --fractions --repeats --subset --match --data --recipe --set --name --pattern --born --shots --labelled --seeds "
-         "--method --select --fewshot --cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time "
+FLAGS = ("-h --help --fractions --hours --repeats --subset --match --data --recipe --set --name --pattern --born --shots --labelled "
+         "--seeds --method --select --fewshot --cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time "
          "--gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist "
          "-d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --dry-run --max-parallel --retry --wait "
          "--runs-dir --manifests --out --json")
@@ -68,7 +69,7 @@ def plan(told: Told, *args: str) -> list[dict[str, Any]]:
 def test_the_flags_are_frozen_and_the_commands_in_the_help_are_parsed() -> None:
     assert set(scaling.make_parser()._option_string_actions) == set(FLAGS.split())
     commands = re.findall(r"^    python sweeps/scaling\.py(.*)$", scaling.__doc__ or "", re.M)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         scaling.make_parser().parse_args(shlex.split(command))
 
@@ -133,6 +134,82 @@ def test_fractions_are_those_of_prepare_and_are_written_once(folder: Path, told:
         path.rename(Path("ours") / path.name.replace("seed1", "seed0"))
     code, _, err = told(*args)
     assert code == 2 and "holds other videos" in err
+
+
+TWO = ["--recipe", "demo", "--data", "s,say", "--hours", "0.5,1", *CELLS]  # minutes of one child, 90 s of three
+
+
+@pytest.fixture
+def say(folder: Path) -> Path:
+    """A second data set, of three children."""
+    return write(folder / "manifests", [name for child in "ASY" for name in saycam_names(120, child, parts=7)], 90.0, "say")
+
+
+def test_equal_hours_of_two_data_sets_are_trained_for_equal_steps(say: Path, told: Told) -> None:
+    runs = plan(told, *TWO, "--subset", "contiguous,random", "--repeats", "2")
+    assert [(run["data"], run["hours_asked"], run["subset"], run["seed"]) for run in runs] == [
+        (data, hours, subset, seed) for data in ("s", "say") for hours in (0.5, 1) for subset in ("contiguous", "random")
+        for seed in (0, 1)]
+    assert [run["videos"] for run in runs] == [30] * 4 + [60] * 4 + [20] * 4 + [40] * 4, "of 60 s and of 90 s"
+    assert {run["steps"] for run in runs} == {320} and {run["fraction"] for run in runs} == {None}
+    assert [run["run"].rpartition("-")[0] for run in runs[6:9]] == [
+        "demo-s-1h-random-seed0", "demo-s-1h-random-seed1", "demo-say-0.5h-contiguous-seed0"]
+    assert [Path(run["manifest"]).name for run in runs[6:9]] == ["s-1h-random-seed0.csv", "s-1h-random-seed1.csv", "say-0.5h-contiguous.csv"]
+    steps = plan(told, *TWO, "--match", "epochs", "--repeats", "1")
+    assert [run["steps"] for run in steps] == [32, 64, 22, 43], "the demo's 320 steps on 300 videos, by the number of videos"
+
+
+def test_hours_are_those_of_prepare_and_what_is_compared_is_said(say: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", slurm_env(say.parents[1])["PATH"])
+    assert prepare.main(["fraction", "say", "--hours", "1", "--subset", "random", "--out", "mine"]) == 0
+    args = [*TWO, "--hours", "1", "--manifests", "ours", "--subset", "contiguous,random", "--repeats", "1", "--set", "train.device=auto"]
+    code, _, err = told(*args)
+    assert code == 0, err
+    for theirs in Path("mine").iterdir():
+        assert (Path("ours") / theirs.name).read_bytes() == theirs.read_bytes()
+    assert "say-1h-contiguous has videos of 1 of 3 children only: contiguous" in err and " s-1h" not in err
+    assert "as many steps as the recipe gives for s" in err
+    (program,) = (say.parents[1] / "runs/arrays").glob("scaling-*/submit/**/*submitted.pkl")
+    pairs = ["s contiguous,s random", "say contiguous,say random", "s contiguous,say contiguous", "s random,say random"]
+    assert pair_list(["s", "say"], ["contiguous", "random"], by_hours=True) == pairs
+    assert all(pair.encode() in program.read_bytes() for pair in pairs)
+    assert pair_list(["s", "say"], ["random"], by_hours=True) == ["s random,say random"]
+    assert pair_list(["s", "say"], ["random"], by_hours=False) == [] and pair_list(["s"], ["random", "spread"], by_hours=True) == ["random,spread"]
+
+
+def test_shares_of_two_data_sets_are_said_to_be_different_amounts(say: Path, told: Told) -> None:
+    code, out, err = told(*SMALL, "--data", "s,say", "--repeats", "1", "--dry-run", "--json", "--cluster", "local")
+    assert code == 0 and "1 is 5.00 h of s, 9.00 h of say" in err and "--hours" in err, err
+    assert [(run["data"], run["hours"], run["steps"]) for run in json.loads(out)["pretraining"]] == [
+        ("s", 0.5, 320), ("s", 2.5, 320), ("s", 5, 320), ("say", 0.9, 320), ("say", 4.5, 320), ("say", 9, 320)]
+
+
+def test_all_the_hours_are_the_whole_and_a_run_on_it_is_used_under_its_name(say: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", slurm_env(say.parents[1])["PATH"])
+    assert pretrain.main(["--recipe", "demo", "--data", "s"]) == 0
+    (mine,) = all_runs(say.parents[1] / "runs")
+    args = ["--recipe", "demo", "--data", "s,say", "--hours", "1,5", "--repeats", "1", *CELLS]
+    runs = plan(told, *args)
+    assert [(run["fraction"], run["hours_asked"], Path(run["manifest"]).name) for run in runs] == [
+        (None, 1, "s-1h-contiguous.csv"), (1, None, "s.csv"), (None, 1, "say-1h-contiguous.csv"), (None, 5, "say-5h-contiguous.csv")]
+    assert [run["path"] == str(mine.path) for run in runs] == [False, True, False, False]
+    assert told(*args, "--data", "say", "--hours", "5")[0] == 0
+    assert [run["run"].rpartition("-")[0] for run in plan(told, *args)][2:] == ["demo-say-1h-contiguous-seed0", "demo-5h-contiguous-seed0"]
+    code, _, err = told(*args, "--data", "say", "--set", "model.mask_ratio=0.8", "--dry-run")
+    assert code == 2 and "demo-5h-contiguous-seed0" in err and "--runs-dir" in err
+
+
+@pytest.mark.parametrize(("args", "said"), [
+    (["--fractions", "1"], "not allowed with"), (["--match", "paper"], "--match paper is not allowed with --hours"),
+    (["--hours", "6"], "s: --hours 6 is more than the 5.00 h"), (["--hours", "1,1.0"], "1h stands twice"), (["--hours", "0"], "more than 0"),
+    (["--hours", "1,0.995"], "s: 0.995h and 1h are the same 60 of 300 videos"), (["--data", "s,s"], "are the same videos"),
+    (["--data", "s,other/s.csv"], "have one name"), (["--data", "s,none"], "none")])
+def test_hours_that_cannot_be_are_refused(say: Path, told: Told, args: list[str], said: str) -> None:
+    other = say.parents[1] / "other"
+    other.mkdir()
+    write(other, saycam_names(20))
+    code, out, err = told(*TWO, "--cluster", "local", *args)
+    assert code == 2 and said in err and out == "", err
 
 
 @pytest.mark.parametrize(("args", "said"), [
