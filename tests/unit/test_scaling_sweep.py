@@ -182,6 +182,9 @@ def test_shares_of_two_data_sets_are_said_to_be_different_amounts(say: Path, tol
     assert code == 0 and "1 is 5.00 h of s, 9.00 h of say" in err and "--hours" in err, err
     assert [(run["data"], run["hours"], run["steps"]) for run in json.loads(out)["pretraining"]] == [
         ("s", 0.5, 320), ("s", 2.5, 320), ("s", 5, 320), ("say", 0.9, 320), ("say", 4.5, 320), ("say", 9, 320)]
+    four = [*SMALL, "--data", "s,say", "--fractions", "0.1,1", "--repeats", "1", "--set", "train.phases=[{duration: 4 epochs}]"]
+    assert [run["steps"] for run in plan(told, *four)] == [300] * 4, "4 epochs of 300 videos x 4 clips / 16, on say's 360, too"
+    assert [run["steps"] for run in plan(told, *four, "--match", "epochs")] == [30, 300, 36, 360]
 
 
 def test_all_the_hours_are_the_whole_and_a_run_on_it_is_used_under_its_name(say: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
