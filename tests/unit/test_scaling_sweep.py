@@ -104,7 +104,7 @@ def test_the_cool_down_and_the_warm_up_survive_every_match(told: Told, folder: P
         phases = load(PretrainConfig, run.config).train.phases
         assert [(phase.lr, phase.reset_optimizer) for phase in phases] == [(1e-4, False), (1e-5, True)]
     steps = plan(told, *SMALL, "--match", "epochs", "--repeats", "1")
-    assert [run["steps"] for run in steps] == [32, 160, 320], "the demo's 320 steps, by the share of the videos"
+    assert [run["steps"] for run in steps] == [28, 140, 280], "the demo's 280 steps, by the share of the videos"
 
 
 def test_a_repeat_is_a_seed_and_random_recordings_are_drawn_with_it(folder: Path, told: Told) -> None:
