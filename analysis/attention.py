@@ -31,7 +31,7 @@ from vidmae.attention_config import AttentionConfig
 from vidmae.layers import ConfigError, nearest, to_yaml
 from vidmae.local_program import is_footage, make_manifest, prepare_folder, run_program
 from vidmae.manifest import HOW_TO_MAKE, content_hash
-from vidmae.record import RunFolder, read_json
+from vidmae.record import RunFolder, read_json, runs_that_fit
 
 PICTURES = 3
 MANIFESTS = Path("manifests")
@@ -134,7 +134,7 @@ def find_run(given: str, runs_dir: Path) -> Path:
     if (Path(given) / "run.json").is_file():
         return Path(given).absolute()
     names = sorted(path.parent.name for path in runs_dir.glob("*/run.json"))
-    fit = [name for name in names if name == given] or [name for name in names if name.startswith(given)]
+    fit = runs_that_fit(given, names)
     if len(fit) != 1:
         found = f"fits {len(fit)} runs: {', '.join(fit[:8])}" if fit else f"is no run in {runs_dir}{nearest(given, names)}"
         raise ConfigError(f"--run {given!r} {found}; give its folder or its whole name (--runs-dir names another folder)")

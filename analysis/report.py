@@ -28,7 +28,7 @@ from analysis.dossier import FEWSHOT, Dossier, read_dossier
 from analysis.options import Parser
 from analysis.page import Page, Section, to_html
 from analysis.wording import moment
-from vidmae.record import RunFolder, make_private_folder, write_atomic
+from vidmae.record import RunFolder, make_private_folder, runs_that_fit, write_atomic
 
 RESULTS = "analysis"  # folder of results inside a run folder
 SHOWN = 10  # of many runs in a message
@@ -80,8 +80,7 @@ def find_run(given: str, runs_dir: Path) -> Path:
     if Path(given).is_dir():
         return Path(given).absolute()
     names = sorted(path.parent.name for path in runs_dir.glob("*/run.json"))
-    fit = ([name for name in names if name == given] or [name for name in names if name.rpartition("-")[0] == given]
-           or [name for name in names if name.startswith(given)])  # cells of a sweep begin with the name of their run
+    fit = runs_that_fit(given, names)
     if len(fit) != 1:
         shown = ", ".join(fit[:SHOWN]) + (" ..." if len(fit) > SHOWN else "")
         raise ValueError(f"{given!r} fits {len(fit)} runs: {shown}; give more of the name" if fit else

@@ -19,7 +19,7 @@ from typing import Any
 from jobs import slurm
 from vidmae.layers import ConfigError, nearest
 from vidmae.preempt import EXIT_PREEMPTED
-from vidmae.record import RunFolder, read_json
+from vidmae.record import RunFolder, read_json, runs_that_fit
 
 EXIT_RECORD = "exit.json"  # of a local job: submit/<pid>/exit.json
 CANCELLED = "cancelled"  # submit/<jobid>/cancelled: a person wants it to end, so it is not requeued
@@ -93,8 +93,9 @@ def find_run(given: str, runs_dir: Path, among: Sequence[RunFolder] | None = Non
     if (Path(given) / "run.json").is_file():
         return RunFolder(Path(given).absolute())
     runs = all_runs(runs_dir.absolute()) if among is None else list(among)
-    fit = ([r for r in runs if r.path.name == given] or [r for r in runs if r.path.name.rpartition("-")[0] == given]
-           or [r for r in runs if r.path.name.startswith(given)])  # cells of a sweep begin with the name of their run
+    names = [r.path.name for r in runs]
+    chosen = runs_that_fit(given, names)
+    fit = [r for r in runs if r.path.name in chosen]
     if not fit and slurm.is_job_id(given):
         fit = [r for r in runs if any(s.get("job_id") == given for s in submissions(r))]
     if len(fit) == 1:
@@ -102,7 +103,6 @@ def find_run(given: str, runs_dir: Path, among: Sequence[RunFolder] | None = Non
     if fit:
         shown = ", ".join(r.path.name for r in fit[:SHOWN]) + (" ..." if len(fit) > SHOWN else "")
         raise ConfigError(f"{given!r} fits {len(fit)} runs: {shown}; give more of the name")
-    names = [r.path.name for r in runs]
     raise ConfigError(f"no run {given!r} in {runs_dir}{nearest(given, names)}; there are {len(names)} "
                       "(python jobs/status.py lists them; --runs-dir names another folder)")
 

@@ -20,7 +20,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -112,6 +112,16 @@ def signature(kind: str, signed: Mapping[str, Any], data_sha256: str) -> str:
     """
     text = json.dumps([kind, signed, data_sha256], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def runs_that_fit(given: str, run_ids: Sequence[str]) -> list[str]:
+    """The runs that a user may mean by the start of a name.
+
+    The run of that id; else those of that name without its signature, since cells of a sweep begin with the name of their
+    run; else all that begin so.
+    """
+    return ([name for name in run_ids if name == given] or [name for name in run_ids if name.rpartition("-")[0] == given]
+            or [name for name in run_ids if name.startswith(given)])
 
 
 @dataclass(frozen=True)

@@ -321,6 +321,7 @@ def test_damaged_records_are_said_and_survived(name: str, content: bytes, tmp_pa
         assert said
 
 
+@pytest.mark.usefixtures("accuracies")
 def test_what_cannot_be_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags, said in [(["nobody"], "no run 'nobody'"), (["s-toys"], "fits 3 runs"), ([str(tmp_path)], "is no run folder"),
                         (["s&", "--with", "nowhere"], "--with nowhere: no such folder"),
