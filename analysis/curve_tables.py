@@ -11,6 +11,7 @@ from analysis.curves import DECADES, Judged, Study
 from analysis.fits import CEILING, LINE, Fit, FitError
 from analysis.series import METRICS, Results
 from analysis.sheets import Sheet
+from analysis.stats import mean_interval
 
 INTERVALS = ("[95 %]: confidence interval of slope and gain, prediction interval of a further run (of means: of the mean of "
              "as many) at x10 and x100, by Student's t; approximate for the curves. Clipped to 0 and 100 %; * marks a value "
@@ -140,20 +141,18 @@ def seeds_sheet(studies: Sequence[Study], whole: float) -> Sheet:
 
 
 def _seed_records(each: Study, x: float) -> list[dict[str, object]]:
-    from scipy.special import stdtrit
-
-    if len(each.by_seed) < 2:
+    slopes = [found.value("slope") for found in each.by_seed.values()]
+    interval = mean_interval(slopes)
+    if interval is None:
         return []
     start, ends = _start(each), [float(found.at(x + DECADES[-1])[0]) for found in each.by_seed.values()]
     lines: list[dict[str, object]] = []
     for (seed, found), end in zip(each.by_seed.items(), ends, strict=True):
         lines.append({**start, "seed": seed, "points": len(found.points.x), "slope_per_decade": found.value("slope"),
                       "slope_low": None, "slope_high": None, "x100_pct": _clip(end)})
-    slopes = np.array([found.value("slope") for found in each.by_seed.values()])
-    half = stdtrit(len(slopes) - 1, 0.975) * slopes.std(ddof=1) / math.sqrt(len(slopes))
     lines.append({**start, "seed": "mean", "points": sum(len(found.points.x) for found in each.by_seed.values()),
-                  "slope_per_decade": float(slopes.mean()), "slope_low": float(slopes.mean() - half),
-                  "slope_high": float(slopes.mean() + half), "x100_pct": _clip(float(np.mean(ends)))})
+                  "slope_per_decade": float(np.mean(slopes)), "slope_low": interval[0], "slope_high": interval[1],
+                  "x100_pct": _clip(float(np.mean(ends)))})
     return lines
 
 

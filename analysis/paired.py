@@ -3,7 +3,6 @@ ones, one child against three at equal hours."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import numpy as np
 from analysis.fits import LEVEL
 from analysis.series import METRICS, Result, Results
 from analysis.sheets import Sheet
+from analysis.stats import mean_interval
 
 NEAR = {"fraction": 1e-6, "hours": 0.02}  # amounts that count as equal; a minute in an hour is 1.7 %
 SUBSETS = {"contiguous", "random", "spread"}
@@ -44,13 +44,7 @@ class Paired:
 
     def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
         """Interval of the mean by Student's t over pairs; None for a single pair, of which none can be claimed."""
-        from scipy.special import stdtrit
-
-        n = len(self.differences)
-        if n < 2:
-            return None
-        half = float(stdtrit(n - 1, (1 + level) / 2) * np.std(self.differences, ddof=1) / math.sqrt(n))
-        return self.mean - half, self.mean + half
+        return mean_interval(self.differences, level)
 
 
 def compare(results: Results, first: str, second: str) -> list[Paired]:

@@ -33,17 +33,28 @@ class Estimate:
 
 
 def over_seeds(pcts: Sequence[float]) -> Estimate:
-    """The mean, with Student's t interval for the mean of normal values of unknown spread.
+    """The mean, with its interval over seeds.
 
     Args:
         pcts: One accuracy per seed, in %; at least one. Of a single one no interval is claimed.
+    """
+    mean, found = float(np.mean(pcts)), mean_interval(pcts)
+    return Estimate(mean, *found, len(pcts)) if found else Estimate(mean, n=len(pcts))
+
+
+def mean_interval(values: Sequence[float], level: float = CONFIDENCE) -> tuple[float, float] | None:
+    """Student's t interval for the mean of normal values of unknown spread; None for a single one: none can be claimed.
+
+    Args:
+        values: At least one.
+        level: Confidence, between 0 and 1.
     Source: Student 1908; the quantile is scipy's `stdtrit`, that of scipy.stats.t, whose import takes 0.5 s more.
     """
-    values = np.asarray(pcts, dtype=np.float64)
-    n, mean = len(values), float(values.mean())
+    n = len(values)
     if n < 2:
-        return Estimate(mean, n=n)
+        return None
     from scipy.special import stdtrit  # here, since most calls need none of it
 
-    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(n))
-    return Estimate(mean, mean - half, mean + half, n)
+    mean = float(np.mean(values))
+    half = float(stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(n))
+    return mean - half, mean + half
