@@ -18,7 +18,6 @@ import argparse
 import os
 import sys
 import time
-import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,11 +37,11 @@ from vidmae.layers import load
 from vidmae.manifest import Manifest
 from vidmae.motion_share import MIN_AREA_SHARE, attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.pictures import attention_strip, attention_video, save_png
+from vidmae.program import EXIT_OK
 from vidmae.record import SCHEMA, job_id, make_private_folder, read_json, write_json
+from vidmae.shards import EXIT_INCOMPLETE, answer
 from vidmae.trained_encoder import TrainedEncoder, load_trained_encoder
 from vidmae.windows import Window, WindowSpec, evenly_spread, places, read_windows, spread_windows
-
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE = 0, 1, 2, 3
 
 
 @dataclass
@@ -187,14 +186,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vidmae.attention_maps", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    try:
-        return attend(parser.parse_args(argv).out)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_USAGE
-    except Exception:
-        traceback.print_exc()
-        return EXIT_FAILED
+    args = parser.parse_args(argv)
+    return answer(lambda: attend(args.out))
 
 
 def _record(work: Looking, seen: Seen, table: list[Row], still: int) -> dict[str, Any]:

@@ -62,12 +62,13 @@ class Augment:
 
     def _rand_augment(self, clip: Tensor) -> Tensor:
         """The same operations with the same strength on every frame: each is drawn from the same state."""
+        assert self._rand is not None
         seed = int(torch.randint(2**31, ()))
         frames = []
         with torch.random.fork_rng(devices=[clip.device] if clip.is_cuda else []):
             for frame in clip:
                 torch.manual_seed(seed)
-                frames.append(self._rand(frame[None])[0])  # type: ignore[misc]
+                frames.append(self._rand(frame[None])[0])
         return torch.stack(frames)
 
     def _mix_up(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -23,8 +23,9 @@ from vidmae.evaluate import GIVE_UP
 from vidmae.extract import pooled_features
 from vidmae.layers import load
 from vidmae.manifest import Manifest, class_table, read_all
+from vidmae.program import EXIT_OK
 from vidmae.record import SCHEMA, job_id, read_json, write_json
-from vidmae.shards import EXIT_INCOMPLETE, EXIT_OK, Say, run
+from vidmae.shards import EXIT_INCOMPLETE, Say, run
 from vidmae.trained_encoder import load_trained_encoder
 from vidmae.view_loader import ViewBatch, refuse_unreadable, view_loader
 from vidmae.views import ViewSpec

@@ -18,21 +18,20 @@ from vidmae import dist, watchdog
 from vidmae.accuracy import topk_ci_pct, topk_pct
 from vidmae.cell_data import class_names
 from vidmae.classifier import VideoClassifier, build_classifier
-from vidmae.evaluate import StoppedError, evaluate
+from vidmae.evaluate import evaluate
 from vidmae.evaluation_config import EvaluationConfig
 from vidmae.layers import load
 from vidmae.manifest import Manifest
+from vidmae.program import EXIT_OK, EXIT_USAGE
 from vidmae.record import SCHEMA, RunFolder, write_json
 from vidmae.splits import read_labelled
 from vidmae.trained_encoder import shape_of
 from vidmae.views import ViewSpec
 from vidmae.weights import load_state, load_weights
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-
 
 def main(out: str) -> int:
-    """Test, unless it is done; 0 done, 1 failed, 2 the file or the clips cannot be used."""
+    """Test, unless it is done; 0 done, 2 the file or the clips cannot be used."""
     folder = RunFolder(Path(out))
     if folder.result.exists():
         return EXIT_OK
@@ -46,8 +45,6 @@ def main(out: str) -> int:
     except (ValueError, dist.RankError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
-    except StoppedError:
-        return EXIT_FAILED
     return EXIT_OK
 
 

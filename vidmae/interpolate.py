@@ -27,9 +27,10 @@ from vidmae.interpolate_table import (
 )
 from vidmae.interpolation import Interpolation
 from vidmae.layers import load
+from vidmae.program import EXIT_OK
 from vidmae.record import SCHEMA, job_id, make_private_folder, read_json, write_json
 from vidmae.scenes import PATHS
-from vidmae.shards import EXIT_INCOMPLETE, EXIT_OK, Say, run
+from vidmae.shards import EXIT_INCOMPLETE, Say, run
 from vidmae.windows import read_windows
 
 

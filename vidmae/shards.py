@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vidmae import dist
+from vidmae.program import EXIT_FAILED, EXIT_USAGE
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE = 0, 1, 2, 3
+EXIT_INCOMPLETE = 3  # some clips could not be read
 
 
 class Say:
@@ -47,15 +48,21 @@ def run(program: str, argv: Sequence[str] | None, work: Callable[[Path, int, int
     args = parser.parse_args(argv)
     shard, shards = args.shard
     try:
-        return work(args.out, shard, shards, args.say_every_s)
+        return answer(lambda: work(args.out, shard, shards, args.say_every_s))
+    finally:
+        dist.close()
+
+
+def answer(work: Callable[[], int]) -> int:
+    """The work's own exit code, or that of its error, which is said: 2 what a user did, 1 anything else."""
+    try:
+        return work()
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
     except Exception:
         traceback.print_exc()
         return EXIT_FAILED
-    finally:
-        dist.close()
 
 
 def parse_shard(text: str) -> tuple[int, int]:
