@@ -4,6 +4,7 @@
     python jobs/interpolate.py --weights say.pth --videos /data/walk.mp4 --mask center --ratio 0.5 --sampling-rate 4 \\
         --frames --clips 3 --out results/walk
     python jobs/interpolate.py --run s-1a2b3c4d --videos s --untrained --track 50 --out results/s-tracking
+    python jobs/interpolate.py --run s-1a2b3c4d --image s-image --mask random --ratio 0.9 --videos s --out results/s-random
     python jobs/interpolate.py --run s-1a2b3c4d --domains own=s other-child=a kinetics=kinetics-val --out results/domains \\
         --cluster slurm --shards 8 --gpus-per-node 1
 
@@ -31,7 +32,7 @@ from rich.table import Table
 from jobs import shards
 from jobs.catalogue import environment_catalogue, find_data
 from jobs.options import Parser, add_runs_dir
-from jobs.runs import find_weights
+from jobs.runs import find_model, find_weights
 from jobs.shards_here import Work
 from jobs.speak import answer
 from vidmae.interpolate_config import InterpolateConfig
@@ -61,6 +62,9 @@ def make_parser() -> argparse.ArgumentParser:
                       help="frame stride at 30 fps; the paper's pictures have 4 (default: that of training)")
     what.add_argument("--per-video", type=int, default=1, metavar="N",
                       help="clips of each video, evenly spread (default: %(default)s)")
+    what.add_argument("--image", default="", metavar="RUN|FILE",
+                      help="an image MAE that fills in frame by frame, as a baseline: a run with model.num_frames=1, its "
+                           "export, or a released .pth")
     what.add_argument("--untrained", action="store_true", help="score the model as it was before training, too")
     what.add_argument("--track", type=int, default=0, metavar="N",
                       help="tracking probe: N scenes of each path, real textures moved over real pictures (default: none)")
@@ -108,6 +112,7 @@ def resolve(args: argparse.Namespace, out: Path, console: Console) -> Interpolat
         ConfigError: Something that was named does not exist, or a value is out of range.
     """
     weights, file = find_weights(args)
+    image, image_file = find_model(args.image, "--image", args.runs_dir) if args.image else ("", None)
     if args.clips is not None and not args.frames:
         raise ConfigError(f"--clips {args.clips} says of how many clips pictures are written; add --frames to write them")
     named = dict(_named(item) for item in args.domains) if args.domains else {"videos": args.videos}
@@ -117,8 +122,9 @@ def resolve(args: argparse.Namespace, out: Path, console: Console) -> Interpolat
         weights=str(weights), weights_content=content_hash(file), settings=tuple(args.set),
         videos={name: str(find_manifest(given, name, out, console, args)) for name, given in named.items()},
         mask=args.mask, ratio=args.ratio, seed=args.seed, sampling_rate=args.sampling_rate, per_video=args.per_video,
-        untrained=args.untrained, true_stats=args.true_stats, track=args.track, pictures=_pictures(args),
-        names=args.show_names, decoder=args.decoder, device=args.device, workers=args.workers)
+        image=str(image), image_content=content_hash(image_file) if image_file else "", untrained=args.untrained,
+        true_stats=args.true_stats, track=args.track, pictures=_pictures(args), names=args.show_names, decoder=args.decoder,
+        device=args.device, workers=args.workers)
 
 
 def find_manifest(given: str, name: str, out: Path, console: Console, args: argparse.Namespace) -> Path:

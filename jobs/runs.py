@@ -108,19 +108,35 @@ def find_run(given: str, runs_dir: Path, among: Sequence[RunFolder] | None = Non
 
 
 def find_weights(args: argparse.Namespace) -> tuple[Path, Path]:
-    """What --run or --weights names, and the file that holds the weights: `find_run` for a run, of which it is the folder.
+    """What --run or --weights names, and the file that holds the weights; of a run it is the folder.
 
     Args:
         args: With `run`, `weights` and `runs_dir`.
     Raises:
         ConfigError: There is no such run or file, or the run is not finished.
     """
-    weights = find_run(args.run, args.runs_dir).path if args.run else args.weights.absolute()
-    file = RunFolder(weights).weights if args.run else weights
-    if not file.is_file():
-        raise ConfigError(f"the run {weights} has no weights.safetensors: it is not finished (python jobs/status.py "
-                          f"{args.run})" if args.run else f"--weights {file} does not exist; give a .safetensors or .pth")
-    return weights, file
+    return _weights_of_run(args.run, args.runs_dir) if args.run else _weights_in(args.weights, "--weights")
+
+
+def find_model(given: str, flag: str, runs_dir: Path) -> tuple[Path, Path]:
+    """The same where one flag takes both, a run or a file."""
+    path = Path(given).expanduser()
+    a_file = path.is_file() or path.suffix in (".safetensors", ".pth", ".pt")
+    return _weights_in(path, flag) if a_file else _weights_of_run(given, runs_dir)
+
+
+def _weights_of_run(given: str, runs_dir: Path) -> tuple[Path, Path]:
+    run = find_run(given, runs_dir)
+    if not run.weights.is_file():
+        raise ConfigError(f"the run {run.path} has no weights.safetensors: it is not finished "
+                          f"(python jobs/status.py {given})")
+    return run.path, run.weights
+
+
+def _weights_in(path: Path, flag: str) -> tuple[Path, Path]:
+    if not path.is_file():
+        raise ConfigError(f"{flag} {path.absolute()} does not exist; give a .safetensors or .pth")
+    return path.absolute(), path.absolute()
 
 
 def find_runs(given: str, runs_dir: Path) -> list[RunFolder]:

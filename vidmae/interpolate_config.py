@@ -36,6 +36,10 @@ class InterpolateConfig:
     """Frame stride at 30 fps; 0 takes the one that the model was trained with. The paper's pictures have 4."""
     per_video: int = 1
     """Clips of each video, evenly spread."""
+    image: str = ""
+    """Image MAE that fills in frame by frame, as a baseline: run folder, export or released .pth; empty: none."""
+    image_content: str = ""
+    """Hash of its weights."""
     untrained: bool = False
     """Score the model as it was before training, too."""
     true_stats: bool = False

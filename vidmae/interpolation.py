@@ -17,11 +17,13 @@ from vidmae import tracking_probe
 from vidmae.baselines import Filler, applicable, model_filler
 from vidmae.config import DataConfig
 from vidmae.encode import write_mp4
+from vidmae.image_mae import frame_filler, load_image_mae
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import MODEL, Row
 from vidmae.manifest import COLUMNS as MANIFEST_COLUMNS
 from vidmae.manifest import Manifest, read_rows
 from vidmae.masking import Mask, make_mask, removed_pixels
+from vidmae.model import MaskedAutoencoder
 from vidmae.pictures import save_png, side_by_side, strip
 from vidmae.scores import Judge
 from vidmae.trained import Trained, load_trained, untrained
@@ -60,9 +62,10 @@ class Interpolation:
         self.config = config
         self.trained = trained = load_trained(config.weights, config.settings, device=device)
         self.shape = trained.model.shape
-        if trained.config.norm_pix_loss and not config.true_stats:
-            raise ValueError("this model fills in normalised patches (model.norm_pix_loss): it says nothing of their "
-                             "brightness and contrast; --true-stats takes both from the hidden patches, which flatters it")
+        _check_pixels(trained.model, config, "the model")
+        if self.shape.num_frames == 1:
+            raise ValueError(f"{config.weights} is an image model: it has no other frames to fill in from; give a video "
+                             "model, and this one as its baseline (--image)")
         self._mask("", 0)
         if config.track:
             tracking_probe.hidden_by(config.mask, config.ratio, self.shape)
@@ -70,8 +73,18 @@ class Interpolation:
         self.fillers: dict[str, Filler] = {MODEL: model_filler(trained.model, device)}
         if config.untrained:
             self.fillers["untrained"] = model_filler(untrained(trained.config, config.seed).to(device), device)
+        if config.image:
+            self.fillers["image"] = self._image_filler(device)
         self.short: dict[str, int] = {}
         self.clips = [clip for name, path in config.videos.items() for clip in self._clips(name, Path(path))]
+
+    def _image_filler(self, device: torch.device) -> Filler:
+        """The image MAE as a baseline; it must be of the clips' size, not of their patches'."""
+        model = load_image_mae(self.config.image, device=device)
+        _check_pixels(model, self.config, "the image MAE")
+        if (theirs := model.shape.img_size) != (ours := self.shape.img_size):
+            raise ValueError(f"the image MAE takes {theirs} px, the clips have {ours} px; give one of {ours} px (--image)")
+        return frame_filler(model, device)
 
     def _clips(self, domain: str, path: Path) -> list[Clip]:
         manifest, contents = Manifest.read(path), _contents(path)
@@ -142,6 +155,13 @@ def window_spec(config: InterpolateConfig, trained: Trained) -> WindowSpec:
     data = trained.data or DataConfig()
     return WindowSpec(num_frames=trained.config.num_frames, sampling_rate=config.sampling_rate or data.sampling_rate,
                       target_fps=data.target_fps, img_size=trained.config.img_size, backend=config.decoder or data.decoder)
+
+
+def _check_pixels(model: MaskedAutoencoder, config: InterpolateConfig, which: str) -> None:
+    """Refuse a model of normalised patches unless it was asked for."""
+    if model.norm_pix_loss and not config.true_stats:
+        raise ValueError(f"{which} fills in normalised patches (model.norm_pix_loss): it says nothing of their brightness "
+                         "and contrast; --true-stats takes both from the hidden patches, which flatters it")
 
 
 def _contents(manifest: Path) -> list[str]:

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from vidmae.sizes import EncoderShape, num_kept
 
-__all__ = ["KINDS", "Mask", "box_mask", "center_mask", "make_mask", "mask_from_hidden", "mask_from_noise", "num_kept",
-           "random_mask", "removed_pixels", "temporal_mask", "tube_mask"]
+__all__ = ["KINDS", "Mask", "box_mask", "center_mask", "make_mask", "mask_from_hidden", "mask_from_noise", "mask_from_order",
+           "num_kept", "random_mask", "removed_pixels", "temporal_mask", "tube_mask"]
 
 KINDS = ("center", "temporal", "random", "tube")
 """Masks that a name and a ratio describe."""
@@ -73,8 +73,11 @@ def mask_from_noise(noise: Tensor, mask_ratio: float) -> Mask:
     """
     if noise.ndim != 2:
         raise ValueError(f"noise has shape {tuple(noise.shape)}; expected [clips, tokens]")
-    kept = num_kept(noise.shape[1], mask_ratio)
-    ids_shuffle = torch.argsort(noise, dim=1, stable=True)
+    return mask_from_order(torch.argsort(noise, dim=1, stable=True), num_kept(noise.shape[1], mask_ratio))
+
+
+def mask_from_order(ids_shuffle: Tensor, kept: int) -> Mask:
+    """Keep the first `kept` tokens of a shuffled order, int64 [B, L]; 0 leaves the class token alone with nothing to see."""
     ids_restore = torch.argsort(ids_shuffle, dim=1)
     return Mask(ids_shuffle[:, :kept], ids_shuffle[:, kept:], ids_restore, ids_restore >= kept)
 
@@ -172,7 +175,7 @@ def mask_from_hidden(hidden: Tensor) -> Mask:
     if not 0 < count < tokens:
         raise ValueError(f"the mask hides {count} of {tokens} tokens, allowed: 1 to {tokens - 1}; a model needs something "
                          "to see and something to fill in")
-    return mask_from_noise(hidden.float(), (count - 0.5) / tokens)  # half a token less: rounding cannot lose one
+    return mask_from_order(torch.argsort(hidden.int(), dim=1, stable=True), tokens - count)
 
 
 def make_mask(kind: str, shape: EncoderShape, mask_ratio: float, batch: int, *, generator: torch.Generator) -> Mask:

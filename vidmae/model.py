@@ -128,11 +128,15 @@ class MaskedAutoencoder(Encoder):
     def _decode(self, encoded: Tensor, mask: Mask) -> Tensor:
         """Encoder output [B, 1 + K, D] to the prediction for the removed tokens [B, L - K, P]."""
         tables = self.decoder_pos_embed_spatial, self.decoder_pos_embed_temporal
-        cls = (self.decoder_cls_token + self.decoder_pos_embed_class).expand(len(encoded), -1, -1)
+        cls = self._decoder_class(encoded)
         kept = self.decoder_embed(encoded[:, 1:]) + positions(mask.ids_keep, *tables)
         removed = self.mask_token + positions(mask.ids_removed, *tables)
         x = self.run(self.decoder_blocks, torch.cat([cls, kept, removed], dim=1))
         return self.decoder_pred(self.decoder_norm(x[:, encoded.shape[1]:]))
+
+    def _decoder_class(self, encoded: Tensor) -> Tensor:
+        """The decoder's class token [B, 1, d]: one of its own, as in the released video models."""
+        return (self.decoder_cls_token + self.decoder_pos_embed_class).expand(len(encoded), -1, -1)
 
     def _target(self, frames: Tensor, ids: Tensor) -> Tensor:
         """True pixels of tokens `ids`, normalised as the input is: float32 [B, N, P]."""

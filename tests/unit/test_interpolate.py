@@ -39,6 +39,7 @@ from vidmae.windows import WindowReader, WindowSpec, places, spread_windows
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=8, pred_t_dim=8, decoder_embed_dim=48, decoder_depth=1,
                    mask_ratio=0.75)
+IMAGE = replace(NANO, num_frames=1, t_patch_size=1, pred_t_dim=1)
 METHODS = ["model", "hold", "fade", "flow", "mean"]
 
 
@@ -54,6 +55,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sampling = {"sampling_rate": 4, "target_fps": 30.0, "decoder": "pyav"}
     save_safetensors(untrained(NANO, seed=5).state_dict(), path,
                      {"config": json.dumps(asdict(NANO)), "sampling": json.dumps(sampling)})
+    return path
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image MAE as a run of one-frame clips exports it."""
+    return export(tmp_path_factory.mktemp("image") / "weights.safetensors", IMAGE)
+
+
+def export(path: Path, config: ModelConfig) -> Path:
+    save_safetensors(untrained(config, seed=6).state_dict(), path, {"config": json.dumps(asdict(config))})
     return path
 
 
@@ -144,15 +156,16 @@ def test_pictures_only_where_asked_for(weights, manifest, tmp_path):
     assert found[0]["path"] == Manifest.read(manifest).path(0)
 
 
-def test_the_tracking_probe_in_shards(weights, manifest, tmp_path):
-    settings = {"track": 1, "ratio": 0.5}
+def test_the_tracking_probe_in_shards(weights, image, manifest, tmp_path):
+    settings = {"track": 1, "ratio": 0.5, "image": str(image)}
     assert [start(tmp_path, weights, manifest, "--shard", shard, **settings) for shard in ("0/2", "1/2")] == [0, 0]
     table = {(r["mask"], r["path"], r["method"]): r for r in rows(tmp_path / "tracking_summary.csv")}
     assert {key[:2] for key in table} == {(m, p) for m in ("center", "box") for p in PATHS}
     for (_, _, method), row in table.items():
         assert method not in ("truth", "fade", "model") or float(row["one_object_pct"]) == 100 * (method == "truth")
-    assert len(rows(tmp_path / "tracking.csv")) == 2 * 5 * len([*METHODS, "truth"])  # of two objects each has a row
+    assert len(rows(tmp_path / "tracking.csv")) == 2 * 5 * len([*METHODS, "image", "truth"])  # of two objects each has a row
     assert len(read_json(tmp_path / "result.json")["tracking"]) == len(table)
+    assert {row["method"] for row in rows(tmp_path / "methods.csv")} == {*METHODS, "image"}
 
 
 def test_a_video_of_odd_size_is_filled_up_with_white(tmp_path):
@@ -212,6 +225,17 @@ def test_what_cannot_be_done_is_said(settings, message, weights, manifest, tmp_p
     assert not (tmp_path / "result.json").exists()
 
 
+def test_image_models_in_the_wrong_place_are_refused(weights, image, manifest, tmp_path, capsys):
+    assert start(tmp_path, image, manifest) == 2
+    assert "is an image model: it has no other frames to fill in from" in capsys.readouterr().err
+    larger = export(tmp_path / "larger.safetensors", replace(IMAGE, img_size=64))
+    assert start(tmp_path, weights, manifest, image=str(larger)) == 2
+    assert "the image MAE takes 64 px, the clips have 32 px; give one of 32 px (--image)" in capsys.readouterr().err
+    normed = export(tmp_path / "normed.safetensors", replace(IMAGE, norm_pix_loss=True))
+    assert start(tmp_path, weights, manifest, image=str(normed)) == 2
+    assert "--true-stats" in capsys.readouterr().err
+
+
 def test_the_sampling_rate_that_the_message_names_works(weights, manifest, tmp_path, capsys):
     start(tmp_path, weights, manifest, sampling_rate=400)
     rate = int(re.search(r"at most --sampling-rate (\d+)", capsys.readouterr().err)[1])
@@ -251,20 +275,20 @@ def test_tables_against_counting():
     assert (found["clips"], found["recordings"]) == (18, 5)
 
 
-def test_the_command_from_a_video_to_the_folder(weights, manifest, tmp_path):
+def test_the_command_from_a_video_to_the_folder(weights, image, manifest, tmp_path):
     video = Manifest.read(manifest).path(0)
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/good.mp4").symlink_to(video)
     (tmp_path / "videos/bad.mp4").write_text("no video")
     command = [sys.executable, str(ROOT / "jobs/interpolate.py"), "--weights", str(weights), "--videos", "videos", "--out", "out",
-               "--frames", "--clips", "1", "--ratio", "0.5", "--cluster", "local"]
+               "--frames", "--clips", "1", "--ratio", "0.5", "--cluster", "local", "--image", str(image)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
     assert found.stdout.strip() == str(tmp_path / "out")
     assert "1 of 2 files cannot be read" in found.stderr and "1/1 clips" not in found.stdout
     assert len(list((tmp_path / "out/pictures").iterdir())) == 2
-    assert [row["method"] for row in rows(tmp_path / "out/scores.csv")] == METHODS
+    assert [row["method"] for row in rows(tmp_path / "out/scores.csv")] == ["model", "image", *METHODS[1:]]
     config = load(InterpolateConfig, tmp_path / "out/config.yaml")
     prepare_folder(tmp_path / "out", config)
     with pytest.raises(ConfigError, match=r"another configuration \(now ratio: 0\.25, there ratio: 0\.5\)"):
