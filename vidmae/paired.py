@@ -1,8 +1,10 @@
 """Is the model better than a baseline? Paired differences over the same clips, with bootstrap intervals. Numpy and scipy.
 
 Several clips of one recording are not independent: each recording's mean difference counts once, and recordings are what is
-drawn again. On clips in which nothing moves every baseline is right, so differences are also given for the third of the
-clips that moves least, the middle third, and the third that moves most.
+drawn again. With fewer than six no interval is claimed: that all of five differ the same way is chance once in 16 times.
+Plain percentile intervals of few recordings are too narrow (of eight they hold the truth in 89 of 100 draws, not in 95);
+these are widened as Student's t widens those of a mean. On clips in which nothing moves every baseline is right, so
+differences are also given for the third of the clips that moves least, the middle third, and the third that moves most.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, t
 
+FEWEST = 6  # recordings of an interval
 RESAMPLES = 2000
 LEVEL = 0.95
 THIRDS = ("still", "middle", "moving")
@@ -23,7 +26,7 @@ class Difference:
 
     Attributes:
         mean: Mean over recordings.
-        low: Lower end of the 95 % interval; NaN with fewer than two recordings.
+        low: Lower end of the 95 % interval; NaN with fewer than FEWEST recordings.
         high: Upper end.
         clips: Clips.
         recordings: Recordings.
@@ -37,7 +40,7 @@ class Difference:
 
 
 def paired_difference(model: np.ndarray, baseline: np.ndarray, recording: np.ndarray, *, seed: int = 0) -> Difference:
-    """Mean difference of paired scores and its bootstrap percentile interval.
+    """Mean difference of paired scores and its expanded bootstrap percentile interval.
 
     Args:
         model: float [N], a score of the model, one per clip.
@@ -46,7 +49,7 @@ def paired_difference(model: np.ndarray, baseline: np.ndarray, recording: np.nda
         seed: Of the resampling.
     Raises:
         ValueError: No clip, or scores that are not finite.
-    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, ch. 13.
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, ch. 13; Hesterberg 2015 (arXiv 1411.5279) sec. 4.
     """
     apart = np.asarray(model, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     if not len(apart) or not np.isfinite(apart).all():
@@ -58,13 +61,18 @@ def paired_difference(model: np.ndarray, baseline: np.ndarray, recording: np.nda
 
 
 def _interval(each: np.ndarray, seed: int) -> tuple[float, float]:
-    if len(each) < 2:
+    if len(each) < FEWEST:
         return float("nan"), float("nan")
     if np.ptp(each) == 0:
         return float(each[0]), float(each[0])
-    found = bootstrap((each,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method="percentile",
+    found = bootstrap((each,), np.mean, n_resamples=RESAMPLES, confidence_level=_expanded(len(each)), method="percentile",
                       batch=max(1, 10**7 // len(each)), rng=np.random.default_rng(seed))
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def _expanded(count: int) -> float:
+    """The level at which a percentile interval of so few is as wide as a t interval: 0.989 for 8, 0.954 for 100."""
+    return float(1 - 2 * norm.cdf(-np.sqrt(count / (count - 1)) * t.ppf((1 + LEVEL) / 2, count - 1)))
 
 
 def motion_thirds(motion_px: np.ndarray) -> np.ndarray:

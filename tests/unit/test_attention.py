@@ -194,9 +194,10 @@ def test_the_mean_map_of_other_recordings_against_a_loop():
 
 def test_the_summary_leaves_out_clips_in_which_nothing_moves():
     rows = [{"map": "mean", "content": f"c{i}", "area_share": area, "ratio": value, "others_ratio": 1.0}
-            for i, (area, value) in enumerate([(0.5, 2.0), (0.3, 1.0), (0.009, 80.0), (0.0, float("nan")), (0.2, 3.0)])]
+            for i, (area, value) in enumerate([(0.5, 2.0), (0.3, 1.0), (0.009, 80.0), (0.0, float("nan")), (0.2, 3.0),
+                                               (0.3, 1.5), (0.3, 2.5), (0.3, 2.0)])]
     (line,) = summary(rows)
-    assert (line["clips"], line["ratio"], line["difference"], line["others_ratio"]) == (3, 2.0, 1.0, 1.0)
+    assert (line["clips"], line["ratio"], line["difference"], line["others_ratio"]) == (6, 2.0, 1.0, 1.0)
     assert 1 <= line["ratio_low"] < 2 < line["ratio_high"] <= 3 and line["difference_low"] == line["ratio_low"] - 1
     (alone,) = summary([{**rows[0], "others_ratio": float("nan")}])
     assert alone["ratio"] == 2 and np.isnan([alone["ratio_low"], alone["difference"]]).all()

@@ -257,22 +257,22 @@ def test_bad_settings_name_the_flag():
 def fake_rows() -> list[dict]:
     rng = np.random.default_rng(0)
     return [{"domain": "d", "row": str(r), "clip": str(c), "content": f"v{r // 2}", "method": m, "motion_px": float(r),
-             **{s: float(rng.normal()) for s in SCORES}} for r in range(9) for c in range(2) for m in ("model", "hold")]
+             **{s: float(rng.normal()) for s in SCORES}} for r in range(12) for c in range(2) for m in ("model", "hold")]
 
 
 def test_tables_against_counting():
     table = fake_rows()
     methods = {(r["motion"], r["method"]): r for r in methods_table(table)}
     assert {third for third, _ in methods} == {"all", "still", "middle", "moving"}
-    chosen = [r for r in table if r["method"] == "hold" and r["motion_px"] >= 6]
+    chosen = [r for r in table if r["method"] == "hold" and r["motion_px"] >= 8]
     per_video = [np.mean([r["ssim"] for r in chosen if r["content"] == v]) for v in {r["content"] for r in chosen}]
     assert methods["moving", "hold"]["ssim"] == pytest.approx(np.mean(per_video))
-    assert (methods["moving", "hold"]["clips"], methods["moving", "hold"]["recordings"]) == (6, 2)
+    assert (methods["moving", "hold"]["clips"], methods["moving", "hold"]["recordings"]) == (8, 2)
     found = next(r for r in differences_table(table) if (r["motion"], r["baseline"], r["score"]) == ("all", "hold", "mse"))
     mine, theirs = ([r["mse"] for r in table if r["method"] == m] for m in ("model", "hold"))
     assert found["better_pct"] == pytest.approx(100 * np.mean([a < b for a, b in zip(mine, theirs, strict=True)]))
     assert found["ci_low"] < found["difference"] < found["ci_high"]
-    assert (found["clips"], found["recordings"]) == (18, 5)
+    assert (found["clips"], found["recordings"]) == (24, 6)
 
 
 def test_the_command_from_a_video_to_the_folder(weights, image, manifest, tmp_path):

@@ -29,19 +29,23 @@ def test_clips_of_one_recording_count_once():
     assert (many.clips, many.recordings) == (1000, 40)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
+@pytest.mark.parametrize("recordings", [8, 40])
+def test_intervals_hold_the_truth_as_often_as_they_say(recordings):
     rng = np.random.default_rng(2)
     held = 0
-    for seed in range(200):
-        found = paired_difference(rng.normal(0.3, 1, 40), np.zeros(40), np.arange(40), seed=seed)
+    for seed in range(400):
+        found = paired_difference(rng.normal(0.3, 1, recordings), np.zeros(recordings), np.arange(recordings), seed=seed)
         held += found.low <= 0.3 <= found.high
-    assert 180 <= held <= 198  # 95 % of 200, percentile intervals of 40 being a little short
+    assert 366 <= held <= 392  # 95 % of 400 are 380, two thirds of the draws lie within 4
 
 
-def test_few_clips_claim_no_interval():
+def test_few_recordings_claim_no_interval():
     one = paired_difference(np.array([2.0, 4.0]), np.zeros(2), np.array(["a", "a"]))
     assert one.mean == 3 and np.isnan(one.low) and np.isnan(one.high)
-    same = paired_difference(np.full(5, 2.0), np.zeros(5), np.arange(5))
+    assert stats.binomtest(5, 5).pvalue > 0.05 > stats.binomtest(6, 6).pvalue
+    five, six = (paired_difference(np.arange(n), np.zeros(n), np.arange(n)) for n in (5, 6))
+    assert np.isnan(five.low) and six.low < six.mean < six.high
+    same = paired_difference(np.full(6, 2.0), np.zeros(6), np.arange(6))
     assert (same.low, same.high) == (2, 2)
     with pytest.raises(ValueError, match="1 of them not finite"):
         paired_difference(np.array([1.0, np.inf]), np.zeros(2), np.arange(2))
