@@ -24,13 +24,12 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from jobs import shards
 from jobs.catalogue import environment_catalogue, find_data
+from jobs.interpolate_show import show
 from jobs.options import Parser, add_runs_dir
 from jobs.runs import find_model, find_weights
 from jobs.shards_here import Work
@@ -41,8 +40,6 @@ from vidmae.local_program import is_footage, make_manifest
 from vidmae.manifest import content_hash
 
 PICTURES = 3
-SHOWN = {"psnr_db": "PSNR dB", "ssim": "SSIM", "flow_error_px": "flow error px"}
-FORMS = (".2f", ".3f", ".2f")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -136,52 +133,6 @@ def find_manifest(given: str, name: str, out: Path, console: Console, args: argp
     if not args.dry_run:
         make_manifest(path, made, console, decoder=args.decoder, workers=args.workers)
     return made
-
-
-def show(record: dict[str, Any], console: Console) -> None:
-    """The means of all clips, the model against each method, and what was left out."""
-    table = Table(title=f"{record['mask']} {record['ratio']:g}, {record['clips']} clips of {record['clip_s']:.2f} s")
-    for name in ("domain", "method"):
-        table.add_column(name)
-    for title in (*SHOWN.values(), "model is better by dB"):
-        table.add_column(title, justify="right")
-    for row in record["methods"]:
-        if row["motion"] == "all":
-            numbers = [f"{row[key]:{form}}" for key, form in zip(SHOWN, FORMS, strict=True)]
-            table.add_row(row["domain"], row["method"], *numbers, _margin(record["differences"], row))
-    console.print(table)
-    if record["tracking"]:
-        show_tracking(record["tracking"], console)
-    for name, count in record["short_videos"].items():
-        if count:
-            console.print(f"{name}: {count} videos are shorter than a clip ({record['clip_s']:.2f} s) and were left out "
-                          "(a smaller --sampling-rate takes shorter ones)", style="yellow", highlight=False)
-    for reason, count in record["unreadable"].items():
-        console.print(f"{count} clips could not be read: {reason}", style="yellow", highlight=False, markup=False)
-
-
-def show_tracking(rows: list[dict[str, Any]], console: Console) -> None:
-    """Where the objects of the tracking probe are, and whether each is there once."""
-    table = Table(title=f"tracking, {rows[0]['scenes']} scenes of each path")
-    for name in ("mask", "path", "method"):
-        table.add_column(name)
-    for name in ("error px", "places found", "found once %"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        interval = "" if row["ci_low"] is None else f" [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
-        table.add_row(row["mask"], row["path"], row["method"], f"{row['error_px']:.1f}{interval}", f"{row['objects']:.2f}",
-                      f"{row['one_object_pct']:.0f}")
-    console.print(table)
-
-
-def _margin(differences: list[dict[str, Any]], row: dict[str, Any]) -> str:
-    """By how much PSNR of the model is above a method's, with the interval where there is one."""
-    found = next((d for d in differences if (d["domain"], d["motion"], d["baseline"], d["score"])
-                  == (row["domain"], "all", row["method"], "psnr_db")), None)
-    if found is None:
-        return ""
-    interval = "" if found["ci_low"] is None else f" [{found['ci_low']:.2f}, {found['ci_high']:.2f}]"
-    return f"{found['difference']:.2f}{interval}"
 
 
 def _pictures(args: argparse.Namespace) -> int:
