@@ -1,4 +1,5 @@
 # make demo   set up, then pretrain a tiny model on real clips, finetune it, make the table (5 minutes after the set-up)
+# make look   what the demo's model sees: interpolation, tracking, attention, embeddings, a page (under 2 minutes)
 # make test   set up (Slurm and a headless browser, too, on Debian or Ubuntu as root), then run all tests in JOBS=2 processes
 # make lint   ruff and mypy
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
@@ -8,7 +9,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test lint bench faults
+.PHONY: demo look test lint bench faults
 
 $(VENV)/.ready: requirements.txt tests/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +18,9 @@ $(VENV)/.ready: requirements.txt tests/requirements.txt pyproject.toml
 
 demo: $(VENV)/.ready
 	$(BIN)/python jobs/demo.py
+
+look: $(VENV)/.ready
+	$(BIN)/python jobs/demo_look.py
 
 test: $(VENV)/.ready
 	bash tests/slurm/install.sh
