@@ -2,6 +2,8 @@
 
     python jobs/cancel.py s-vith14
     python jobs/cancel.py 81233 say-vith14-0a1b2c3d    a Slurm job; that of an array stands for all of its cells
+    python jobs/cancel.py results/s-ssv2               the folder OUT of jobs/embed.py or interpolate.py: its shards;
+                                                       the same command goes on with what is missing
 
 Exit codes: 0 ok (also where nothing was active), 2 no such run, 4 Slurm refused or unreachable.
 """
@@ -14,11 +16,13 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from jobs import slurm
-from jobs.options import Parser, add_runs_dir
-from jobs.runs import CANCELLED, EXIT_RECORD, INTERRUPTED, State, find_runs, process_birth, state_of, states, submissions
+from jobs.options import RUN_HELP, Parser, add_runs_dir
+from jobs.runs import CANCELLED, EXIT_RECORD, INTERRUPTED, State, process_birth, state_of, submissions, sure_states
+from jobs.shard_runs import find_runs
 from vidmae.layers import ConfigError
 from vidmae.record import SCHEMA, make_private_folder, write_json
 
@@ -28,8 +32,7 @@ GRACE_S = 5.0
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
-    parser.add_argument_group("what").add_argument("runs", nargs="+", metavar="RUN",
-                                                   help="run id, start of one, path or Slurm job id")
+    parser.add_argument_group("what").add_argument("runs", nargs="+", metavar="RUN", help=RUN_HELP)
     add_runs_dir(parser.add_argument_group("output"))
     return parser
 
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         found = [(given, find_runs(given, args.runs_dir)) for given in args.runs]
         for given, runs in found:
             if len(runs) > 1:
-                print(cancel_array(given, states(runs)[0]), file=sys.stderr)
+                print(f"{given}: {cancel_array(sure_states(runs))}", file=sys.stderr)
             else:
                 print(f"{runs[0].path.name}: {cancel(state_of(runs[0]))}", file=sys.stderr)
         return 0
@@ -69,17 +72,20 @@ def cancel(state: State) -> str:
     return _end_group(state, int(state.job_id), submission["process_birth"])
 
 
-def cancel_array(array_id: str, cells: Sequence[State]) -> str:
-    """Stop all cells of an array that are active; what was done, in words."""
-    active = sorted((s for s in cells if s.active), key=lambda s: s.state == "RUNNING")  # those that wait start no more
+def cancel_array(tasks: Sequence[State]) -> str:
+    """Stop all tasks of an array that are active; what was done, in words."""
+    active = sorted((s for s in tasks if s.active), key=lambda s: s.state == "RUNNING")  # those that wait start no more
     for state in active:
         if state.cluster == "slurm":
             (make_private_folder(state.run.submit / state.job_id) / CANCELLED).touch()
         else:
             cancel(state)
-    if active and active[0].cluster == "slurm":
+    if not active:
+        return f"nothing to cancel, {', '.join(f'{n} {state}' for state, n in Counter(s.state for s in tasks).items())}"
+    array_id = slurm.base_id(active[0].job_id)
+    if active[0].cluster == "slurm":
         slurm.cancel(array_id)
-    return f"cancelled {len(active)} of {len(cells)} cells of array {array_id}"
+    return f"cancelled {len(active)} of {len(tasks)} tasks of array {array_id}"
 
 
 def _end_cell(state: State) -> str:

@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -87,8 +88,13 @@ class Shard:
         if RunFolder(Path(self.out)).result.exists():
             print(f"done before: {self.out}", flush=True)
             return
-        os.environ.update(rank_variables(submitit.JobEnvironment()))
-        if code := importlib.import_module(self.module).main([self.out, "--shard", f"{self.number}/{self.shards}"]):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it, and a cancelled shard lived on until SIGKILL
+        env = submitit.JobEnvironment()
+        os.environ.update(rank_variables(env))
+        code = importlib.import_module(self.module).main([self.out, "--shard", f"{self.number}/{self.shards}"])
+        if code or env.global_rank == 0:
+            write_json(env.paths.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "time": time.time()})
+        if code:
             sys.exit(code)
 
 

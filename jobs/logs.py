@@ -1,5 +1,7 @@
 """Print what a run's job wrote: rank 0 of the newest job, or another rank or job.
 
+Of an array, by its id, or by the folder OUT of jobs/embed.py or interpolate.py, it is the first task, or --job 81233_4.
+
     python jobs/logs.py demo                    the whole log of rank 0
     python jobs/logs.py s-vith14 -f             and what is added, until the job ends
     python jobs/logs.py s-vith14 --rank 5 --job 81233
@@ -11,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.follow import Tail, watch
-from jobs.options import Parser, add_runs_dir
-from jobs.runs import find_run, log_path, state_of, submissions
+from jobs.options import RUN_HELP, Parser, add_runs_dir
+from jobs.runs import SHOWN, log_path, state_of, submissions
+from jobs.shard_runs import find_runs
 from jobs.slurm import SlurmError
 from vidmae.layers import ConfigError
 from vidmae.record import RunFolder
@@ -25,9 +29,9 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    what.add_argument("run", metavar="RUN", help="run id, start of one, path or Slurm job id")
+    what.add_argument("run", metavar="RUN", help=RUN_HELP)
     what.add_argument("--rank", type=int, default=0, help="rank whose log is shown (default: %(default)s)")
-    what.add_argument("--job", metavar="ID", help="job of the run (default: the newest)")
+    what.add_argument("--job", metavar="ID", help="job of the run, or task of the array (default: the newest, the first)")
     control = parser.add_argument_group("run control")
     control.add_argument("-f", "--follow", action="store_true", help="go on with what is added, until the job ends")
     add_runs_dir(parser.add_argument_group("output"))
@@ -38,11 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
-        run = find_run(args.run, args.runs_dir)
-        ids = job_ids(run)
-        job_id = choose_job(run, ids, args.job)
+        run, job_id = choose_job(find_runs(args.run, args.runs_dir), args.job)
         log = log_path(run, job_id, args.rank)
-        if args.follow and job_id == ids[-1]:
+        if args.follow and job_id == job_ids(run)[-1]:
             follow(run, log)
             return 0
         if not log.exists():
@@ -67,17 +69,20 @@ def job_ids(run: RunFolder) -> list[str]:
     return [str(s["job_id"]) for s in submissions(run) if s.get("job_id")]
 
 
-def choose_job(run: RunFolder, ids: list[str], given: str | None) -> str:
-    """The job whose log is meant.
+def choose_job(runs: Sequence[RunFolder], given: str | None) -> tuple[RunFolder, str]:
+    """The job whose log is meant, and its run: of several the first.
 
     Raises:
-        ConfigError: The run has no such job.
+        ConfigError: There is no such job.
     """
-    if not ids:
-        raise ConfigError(f"{run.path.name} has no job yet")
-    if given is not None and given not in ids:
-        raise ConfigError(f"{run.path.name} has no job {given}; its jobs: {', '.join(ids)} (--job)")
-    return given or ids[-1]
+    jobs = {job_id: run for run in runs for job_id in job_ids(run)}
+    if not jobs:
+        raise ConfigError(f"{runs[0].path.name} has no job yet")
+    job_id = given or job_ids(runs[0])[-1]
+    if job_id not in jobs:
+        shown = ", ".join(list(jobs)[:SHOWN]) + (" ..." if len(jobs) > SHOWN else "")
+        raise ConfigError(f"{runs[0].path.name} has no job {given}; its jobs: {shown} (--job)")
+    return jobs[job_id], job_id
 
 
 def missing(run: RunFolder, job_id: str, log: Path) -> str:

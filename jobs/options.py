@@ -12,6 +12,7 @@ from jobs.profiles import parse_mem
 from vidmae.layers import nearest
 
 RUNS = Path("runs")
+RUN_HELP = "run id, start of one, path or Slurm job id; or the folder OUT of an array over shards"
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,5 +1,7 @@
 """The runs of a folder: find one by what a user types, and tell the truth about its state.
 
+What is a single dispatch here is answered otherwise for the shards of an output (jobs/shard_runs.py).
+
 A state comes from result.json > squeue > sacct > the process (local) > heartbeat.json, the first that knows; with no
 Slurm and no accounting the run's own records still speak. A job counts as the run's only if its name is the one that
 was submitted: Slurm starts its ids anew sometimes.
@@ -13,6 +15,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ from vidmae.layers import ConfigError, nearest
 from vidmae.preempt import EXIT_PREEMPTED
 from vidmae.record import RunFolder, read_json, runs_that_fit
 
-EXIT_RECORD = "exit.json"  # of a local job: submit/<pid>/exit.json
+EXIT_RECORD = "exit.json"  # of a local job and of a shard: submit/<jobid>/exit.json
+SUBMITTED = "submitted.json"  # of the shards of an output: OUT/submitted.json
 CANCELLED = "cancelled"  # submit/<jobid>/cancelled: a person wants it to end, so it is not requeued
 FRESH_S = 600.0  # a heartbeat younger than this is a sign of life
 INTERRUPTED = (130, -2)
@@ -103,7 +107,9 @@ def find_run(given: str, runs_dir: Path, among: Sequence[RunFolder] | None = Non
     if fit:
         shown = ", ".join(r.path.name for r in fit[:SHOWN]) + (" ..." if len(fit) > SHOWN else "")
         raise ConfigError(f"{given!r} fits {len(fit)} runs: {shown}; give more of the name")
-    raise ConfigError(f"no run {given!r} in {runs_dir}{nearest(given, names)}; there are {len(names)} "
+    lacks = " or ".join(name for name in ("run.json", SUBMITTED) if not (Path(given) / name).exists())
+    there = f"; the folder {given} has no {lacks}" if Path(given).is_dir() else ""
+    raise ConfigError(f"no run {given!r} in {runs_dir}{nearest(given, names)}{there}; there are {len(names)} "
                       "(python jobs/status.py lists them; --runs-dir names another folder)")
 
 
@@ -139,16 +145,7 @@ def _weights_in(path: Path, flag: str) -> tuple[Path, Path]:
     return path.absolute(), path.absolute()
 
 
-def find_runs(given: str, runs_dir: Path) -> list[RunFolder]:
-    """The run that a user means, see `find_run`; or of an array's job id all cells that were last submitted in it."""
-    if given.isdecimal():
-        jobs = [(run, str((submissions(run) or [{}])[-1].get("job_id"))) for run in all_runs(runs_dir.absolute())]
-        cells = [run for run, job_id in jobs if job_id != given and slurm.base_id(job_id) == given]
-        if cells and not any(run.path.name == given for run, _ in jobs):
-            return cells
-    return [find_run(given, runs_dir)]
-
-
+@singledispatch
 def submissions(run: RunFolder) -> list[dict[str, Any]]:
     """The jobs of a run, oldest first."""
     return list((read_json(run.record) or {}).get("submissions", []))
@@ -159,13 +156,13 @@ def states(runs: Sequence[RunFolder]) -> tuple[list[State], list[str]]:
 
     Slurm is asked once for all of them.
     """
-    newest = {run.path: (submissions(run) or [{}])[-1] for run in runs}
+    newest = {run: (submissions(run) or [{}])[-1] for run in runs}
     ids = [s["job_id"] for s in newest.values() if s.get("cluster") == "slurm" and s.get("job_id")]
     live, live_problem = _ask(slurm.queued, ids)
     missing = [i for i in ids if i not in live]
     past, past_problem = _ask(slurm.accounted, missing)
     problems = [p for p in (live_problem, past_problem) if p]
-    found = [_state(run, newest[run.path], {**past, **live}, gone=live_problem is None) for run in runs]
+    found = [_state(run, newest[run], {**past, **live}, gone=live_problem is None) for run in runs]
     return found, problems
 
 
@@ -175,9 +172,15 @@ def state_of(run: RunFolder) -> State:
     Raises:
         SlurmError: The controller must be asked and does not answer: whether the job lives is not known.
     """
-    (found,), problems = states([run])
-    if found.active is None:
-        raise slurm.SlurmError(f"the state of job {found.job_id} of {found.run_id} is not known: {'; '.join(problems)}")
+    return sure_states([run])[0]
+
+
+def sure_states(runs: Sequence[RunFolder]) -> list[State]:
+    """The state of each run's newest job. Raises like `state_of`, where that of a single one is not known."""
+    found, problems = states(runs)
+    for state in found:
+        if state.active is None:
+            raise slurm.SlurmError(f"the state of job {state.job_id} of {state.run_id} is not known: {'; '.join(problems)}")
     return found
 
 
@@ -215,11 +218,10 @@ def _local_state(run: RunFolder, submission: Mapping[str, Any], job_id: str) -> 
     elapsed = _elapsed(time.time() - float(submission.get("submitted_at_s", time.time())))
     ended = read_json(run.submit / job_id / EXIT_RECORD)
     if ended:
-        code = int(ended["exit_code"])
-        state = "CANCELLED" if code in INTERRUPTED else LOCAL_STATES.get(code, "FAILED")
+        code, state = _end(ended)
         began = ended.get("started", submission.get("submitted_at_s", ended["time"]))  # a cell starts when its turn comes
         elapsed = _elapsed(float(ended["time"]) - float(began))
-        return State(run, job_id, "local", state, False, elapsed, "1", host, "exit.json", code)
+        return State(run, job_id, "local", state, False, elapsed, "1", host, EXIT_RECORD, code)
     if host != socket.gethostname():
         return _by_records(run, job_id, "local", gone=False)
     if process_birth(int(slurm.base_id(job_id))) == submission.get("process_birth"):
@@ -233,9 +235,18 @@ def _local_state(run: RunFolder, submission: Mapping[str, Any], job_id: str) -> 
     return _by_records(run, job_id, "local", gone=True)
 
 
+def _end(record: Mapping[str, Any]) -> tuple[int, str]:
+    """Exit code and state by exit.json."""
+    code = int(record["exit_code"])
+    return code, "CANCELLED" if code in INTERRUPTED else LOCAL_STATES.get(code, "FAILED")
+
+
 def _by_records(run: RunFolder, job_id: str, cluster: str, *, gone: bool) -> State:
     """By what the job itself left, where the scheduler knows it no longer (`gone`) or cannot be asked."""
     failure, heartbeat = read_json(run.failure) or {}, read_json(run.heartbeat) or {}
+    if ended := read_json(run.submit / job_id / EXIT_RECORD):
+        code, state = _end(ended)
+        return State(run, job_id, cluster, state, False, source=EXIT_RECORD, exit_code=code)
     if str(failure.get("job_id")) == job_id:
         return State(run, job_id, cluster, "FAILED", False, source="failure.json", exit_code=1)
     if gone:
@@ -248,12 +259,19 @@ def _by_records(run: RunFolder, job_id: str, cluster: str, *, gone: bool) -> Sta
 def why(state: State) -> str:
     """Why a run is not done, in one line."""
     parts = [f"job {state.job_id} is {state.state} ({state.source})"] if state.job_id else [state.state]
-    failure = read_json(state.run.failure) or {}
-    if failure and str(failure.get("job_id")) == state.job_id:
-        parts.append(f"rank {failure.get('rank')}: {failure.get('error')}: {failure.get('message')}")
-    return "; ".join(parts)
+    return "; ".join(filter(None, [*parts, failure_of(state.run, state.job_id)]))
 
 
+@singledispatch
+def failure_of(run: RunFolder, job_id: str) -> str:
+    """What a job of a run failed of, in one line; empty where it left no word."""
+    failure = read_json(run.failure) or {}
+    if not failure or str(failure.get("job_id")) != job_id:
+        return ""
+    return f"rank {failure.get('rank')}: {failure.get('error')}: {failure.get('message')}"
+
+
+@singledispatch
 def progress(run: RunFolder) -> dict[str, Any]:
     """Where training stands, from heartbeat.json; empty where there is none or it is just being damaged."""
     try:

@@ -1,7 +1,7 @@
 """A program that deals out a list of clips, as an array of jobs on Slurm or one shard after the other on this machine.
 
     OUT/config.yaml               what is asked for
-    OUT/submitted.json            the newest array
+    OUT/submitted.json            the arrays, oldest first; jobs/status.py, logs.py and cancel.py take OUT for them
     OUT/code/, OUT/submit/A_i/    snapshot; log of shard i of array A
     OUT/result.json               exists exactly when all shards are done
 
@@ -16,8 +16,9 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +28,8 @@ from jobs.experiment import Place, choose_place, folder_problems, partition_prob
 from jobs.options import add_resources, masked_argv
 from jobs.profiles import ClusterProfile
 from jobs.resources import Resources, complete, local_resources
-from jobs.runs import log_path
+from jobs.runs import CANCELLED, SUBMITTED, submissions
+from jobs.shard_runs import arrays_of, errors_of, shards_of
 from jobs.shards_here import INCOMPLETE, Work, command_of, run_here
 from jobs.snapshot import code_state, take_snapshot
 from jobs.submission import one_launcher
@@ -36,9 +38,7 @@ from vidmae.local_program import ROOT, prepare_folder, tell
 from vidmae.record import SCHEMA, RunFolder, make_private_folder, read_json, write_json
 
 SIGNAL_DELAY_S = 10  # what is done is on the disk: there is nothing to save before the time limit
-ERROR = re.compile(r"^(?:error: |\w+Error: ).*", re.MULTILINE)
 MOST_ERRORS = 5
-SUBMITTED = "submitted.json"
 
 
 @dataclass(frozen=True)
@@ -153,46 +153,73 @@ def submit(work: Work, target: Target, args: argparse.Namespace, command: Sequen
         SlurmAwayError: sbatch was not answered; the next call finds the array, or submits it.
         SlurmError: sbatch refused.
     """
-    run, request = RunFolder(work.out), make_request(work, target, args)
-    with one_launcher(work.out):
+    out, request = work.out, make_request(work, target, args)
+    with one_launcher(out):
         if active := active_array(request):
-            tell(console, f"array {active} works on {work.out} already")
+            tell(console, f"array {active} works on {out} already\n{next_commands(out)}")
             return active
-        for line in errors_before(run):
+        for line in errors_before(out):
             tell(console, line)
         code = code_state()
-        take_snapshot(run, code)
-        make_private_folder(run.submit)
-        entry = {"schema": SCHEMA, "job_id": None, "job_name": request.job_name, "shards": work.shards,
+        take_snapshot(request.run, code)
+        make_private_folder(request.run.submit)
+        entry = {"job_id": None, "cluster": "slurm", "job_name": request.job_name, "shards": work.shards,
                  "command": list(command), **code.record(), "submitted_at_s": time.time()}
-        write_json(work.out / SUBMITTED, entry)
+        job_id = submit_noted(work, request, entry)
+    tell(console, f"submitted array {job_id}: {work.shards} shards\n{next_commands(out)}\n"
+                  f"  the same command shows the result, or goes on where shards failed")
+    return job_id
+
+
+def submit_noted(work: Work, request: launch.Request, entry: dict[str, Any]) -> str:
+    """Submit the array, with a note before and after; its id. One that is refused is not noted."""
+    before = arrays_of(work.out)
+    note(work.out, [*before, entry])
+    try:
         shards = [launch.Shard(work.module, str(work.out), number, work.shards) for number in range(work.shards)]
         job_id = launch.submit_tasks(request, shards)
-        write_json(work.out / SUBMITTED, {**entry, "job_id": job_id})
-    tell(console, f"submitted array {job_id}: {work.shards} shards\n  logs    {run.submit}/{job_id}_0 ...\n  status  squeue "
-                  f"--me --jobs={job_id}\n  result  {run.result}; the same command shows it, or goes on where shards failed")
+    except slurm.SlurmAwayError:
+        raise  # there may be an array: the note stays, and the next call looks for it
+    except slurm.SlurmError:
+        note(work.out, before)
+        raise
+    note(work.out, [*before, {**entry, "job_id": job_id}])
     return job_id
+
+
+def note(out: Path, arrays: Sequence[Mapping[str, Any]]) -> None:
+    """Write submitted.json."""
+    write_json(out / SUBMITTED, {"schema": SCHEMA, "submissions": list(arrays)})
+
+
+def next_commands(out: Path) -> str:
+    """What to type next."""
+    name = shlex.quote(str(out))
+    return f"next:\n  python jobs/status.py {name}\n  python jobs/logs.py {name} -f\n  python jobs/cancel.py {name}"
 
 
 def active_array(request: launch.Request) -> str | None:
     """Id of the array that waits for or works on the request's folder; None where none does.
 
-    Found by name and folder: a launcher may have died before it noted the id.
+    Found by name and folder: a launcher may have died before it noted the id, which is made up for here.
     """
-    before = (read_json(request.run.path / SUBMITTED) or {}).get("job_name")
-    for name in {request.job_name, before} - {None}:
+    out = request.run.path
+    *older, newest = arrays_of(out) or [{}]
+    for name in {request.job_name, newest.get("job_name", request.job_name)}:
         for job in slurm.queued(name=name):
-            if job.active and job.comment == str(request.run.path):
-                return slurm.base_id(job.id)
+            if job.active and job.comment == str(out) and not (request.run.submit / job.id / CANCELLED).exists():
+                array_id = slurm.base_id(job.id)
+                if newest and newest["job_id"] is None:
+                    note(out, [*older, {**newest, "job_id": array_id}])
+                return array_id
     return None
 
 
-def errors_before(run: RunFolder) -> list[str]:
+def errors_before(out: Path) -> list[str]:
     """What the newest array said before it ended: each different error once, from the logs of its shards."""
-    before = read_json(run.path / SUBMITTED) or {}
-    logs = [log_path(run, f"{before['job_id']}_{number}", 0) for number in range(before["shards"])] if before else []
-    said = [match for log in logs if log.is_file() for match in ERROR.findall(log.read_text(errors="replace"))]
-    return [f"array {before['job_id']} ended before with: {line}" for line in list(dict.fromkeys(said))[:MOST_ERRORS]]
+    jobs = [(shard, str(submissions(shard)[-1]["job_id"])) for shard in shards_of(out)]
+    said = [(slurm.base_id(job_id), line) for shard, job_id in jobs for line in errors_of(shard, job_id)]
+    return [f"array {array_id} ended before with: {line}" for array_id, line in list(dict.fromkeys(said))[:MOST_ERRORS]]
 
 
 def _positive(text: str) -> int:

@@ -3,6 +3,8 @@
     python jobs/status.py                       all runs in runs/
     python jobs/status.py s-vith14 --json       one run, by its id, the start of it, its path or its Slurm job id; the id
                                                 of an array stands for all of its cells
+    python jobs/status.py results/s-ssv2        the folder OUT of jobs/embed.py or interpolate.py: its shards on Slurm,
+                                                and for steps the clips done of those that were missing
 
 The state is the first of: result.json, squeue, sacct, the process (local jobs), heartbeat.json; else UNKNOWN. ENDED
 means that the job is over and nobody knows how (no accounting). GOOD is goodput: the share of all attempts' seconds that
@@ -19,8 +21,9 @@ import sys
 import time
 from typing import Any
 
-from jobs.options import Parser, add_runs_dir
-from jobs.runs import State, all_runs, find_runs, format_seconds, progress, states, why
+from jobs.options import RUN_HELP, Parser, add_runs_dir
+from jobs.runs import State, all_runs, format_seconds, progress, states, why
+from jobs.shard_runs import find_runs
 from jobs.slurm import STATES
 from vidmae.attempts import read_attempts, totals
 from vidmae.record import read_json
@@ -33,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    what.add_argument("runs", nargs="*", metavar="RUN", help="run id, start of one, path or Slurm job id (default: all)")
+    what.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN_HELP} (default: all runs)")
     out = parser.add_argument_group("output")
     add_runs_dir(out)
     out.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
@@ -78,7 +81,7 @@ def record_of(state: State) -> dict[str, Any]:
     }
     if state.active and beat.get("eta_s") is not None:
         record["eta_s"] = max(0.0, float(beat["eta_s"]) - (time.time() - float(beat["time"])))
-    if result:
+    if result and "steps" in result:
         record |= {"step": result.get("steps"), "total_steps": result.get("steps"), "loss": result.get("last_loss")}
     return record
 

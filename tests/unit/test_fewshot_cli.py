@@ -272,7 +272,7 @@ def test_a_whole_array_is_cancelled_by_one_call(folder: Path) -> None:
     env = slurm_env(folder, squeue=rows)
     write_program(folder / "bin", "scancel", f"echo \"$*\" >> '{folder}/cancelled'")
     done = cli("cancel.py", "101", cwd=folder, env=env)
-    assert done.returncode == 0 and "cancelled 2 of 3 cells of array 101" in done.stderr
+    assert done.returncode == 0 and "cancelled 2 of 3 tasks of array 101" in done.stderr
     assert (folder / "cancelled").read_text().split() == ["101"]
     assert [(array / f"submit/101_{i}/cancelled").exists() for i in range(3)] == [True, False, True], "not requeued"
 

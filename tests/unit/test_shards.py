@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobs.launch import Shard
-from jobs.shards import SUBMITTED, errors_before
+from jobs.runs import SUBMITTED
+from jobs.shards import errors_before
 from jobs.shards_here import Work, command_of
 from tests.launching import ROOT
 from vidmae.record import RunFolder, write_json
@@ -42,14 +43,14 @@ def test_progress_is_said_now_and_then_and_its_end_always(capsys):
 
 def test_what_the_last_array_died_of_is_said_once(tmp_path):
     run = RunFolder(tmp_path)
-    assert errors_before(run) == []
-    write_json(tmp_path / SUBMITTED, {"job_id": "12", "shards": 3})
+    assert errors_before(tmp_path) == []
+    write_json(tmp_path / SUBMITTED, {"submissions": [{"job_id": "12", "shards": 3}]})
     for number, text in enumerate(("3/9 clips\nerror: no such thing\n", "error: no such thing\nsrun: error: x\n")):
         (run.submit / f"12_{number}").mkdir(parents=True)
         (run.submit / f"12_{number}/12_{number}_0_log.out").write_text(text)
-    assert errors_before(run) == ["array 12 ended before with: error: no such thing"]
-    write_json(tmp_path / SUBMITTED, {"job_id": None, "shards": 3})
-    assert errors_before(run) == []
+    assert errors_before(tmp_path) == ["array 12 ended before with: error: no such thing"]
+    write_json(tmp_path / SUBMITTED, {"submissions": [{"job_id": None, "shards": 3}]})
+    assert errors_before(tmp_path) == []
 
 
 def test_a_shard_whose_work_is_done_ends_before_torch_is_loaded(tmp_path: Path):
