@@ -91,7 +91,8 @@ def missing(run: RunFolder, job_id: str, log: Path) -> str:
     if ranks:
         return f"job {job_id} has no such rank; its ranks: {ranks[0]} to {ranks[-1]} (--rank)"
     state = state_of(run)
-    return f"there is no log yet: job {job_id} is {state.state} {state.where}; -f waits for it ({log})"
+    waits = f" {state.where}; -f waits for it" if state.active else ""
+    return f"there is no log{' yet' if waits else ''}: job {job_id} is {state.state}{waits} ({log})"
 
 
 def follow(run: RunFolder, log: Path) -> None:

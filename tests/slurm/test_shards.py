@@ -1,4 +1,4 @@
-"""Features over the shards of an array on a real Slurm: two tasks, the real program, real clips; a task that failed."""
+"""Features over the shards of an array on a real Slurm: two tasks, the real program, real clips; status, logs and cancel."""
 
 from __future__ import annotations
 
@@ -17,6 +17,25 @@ from vidmae.weights import save_safetensors
 ASKED = ["--cluster", "slurm", "--partition", "gpu", "--gpus-per-node", "0", "--cpus-per-task", "1", "--mem", "1G", "--time", "5"]
 MORE = ["--sampling-rate", "2", "--decoder", "pyav", "--device", "cpu", "--workers", "0", "--batch", "2", "--clips-per-file", "2"]
 
+# Takes the place of vidmae/embed.py in a snapshot: shard 0 works for ever, shard 1 fails
+STAND_IN = """
+import sys, time
+
+def main(argv):
+    print("1/2 clips", flush=True)
+    if argv[-1] == "1/2":
+        print("error: asked to", file=sys.stderr, flush=True)
+        return 2
+    time.sleep(300)
+"""
+
+
+def show(out: str, cwd: Path) -> dict[str, dict]:
+    """What status.py says of each shard."""
+    done = cli("status.py", out, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return {row["job_id"]: row for row in map(json.loads, done.stdout.splitlines())}
+
 
 def test_two_shards_embed_clips_from_one_command(cluster: Cluster, tmp_path: Path) -> None:
     manifest, _ = make_labelled(tmp_path / "set", train=2, val=1)
@@ -29,6 +48,8 @@ def test_two_shards_embed_clips_from_one_command(cluster: Cluster, tmp_path: Pat
     array = first.stdout.strip()
     again = cli(*args, "--shards", "2", "--json", cwd=tmp_path)
     assert json.loads(again.stdout) == {"job_id": array, "out": str(tmp_path / "out")}, "attached"
+    waiting = show("out", tmp_path)
+    assert list(waiting) == [f"{array}_0", f"{array}_1"] and {row["active"] for row in waiting.values()} == {True}
     ends = [cluster.wait_job(f"{array}_{task}", timeout_s=90) for task in (0, 1)]
     logs = [(tmp_path / f"out/submit/{array}_{task}/{array}_{task}_0_log.out").read_text() for task in (0, 1)]
     assert ends == ["COMPLETED", "COMPLETED"], logs
@@ -36,6 +57,11 @@ def test_two_shards_embed_clips_from_one_command(cluster: Cluster, tmp_path: Pat
     found, record = read_embeddings(tmp_path / "out")
     assert len(found) == 6 and record["job_id"].startswith(f"{array}_")
 
+    table = cli("status.py", "out", cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[0:3] + line.split()[5:6] for line in table[1:]] == [
+        [f"{array}_0", "out", "CD", "4/4"], [f"{array}_1", "out", "CD", "2/2"]]
+    assert cli("logs.py", "out", cwd=tmp_path).stdout == logs[0]
+    assert "nothing to cancel, 2 COMPLETED" in cli("cancel.py", "out", cwd=tmp_path).stderr
     shown = cli(*args, cwd=tmp_path)
     assert shown.returncode == 0 and shown.stdout.strip() == str(tmp_path / "out") and "6 clips in 3 files" in shown.stderr
 
@@ -43,10 +69,35 @@ def test_two_shards_embed_clips_from_one_command(cluster: Cluster, tmp_path: Pat
     lost = file_path(tmp_path / "out", 1, 3)
     before = lost.read_bytes()
     lost.unlink()
+    stopped = stop_one_of_two(cluster, args, tmp_path)
     other = cli(*args, cwd=tmp_path)
-    assert other.stdout.strip() not in ("", array), other.stderr
+    assert other.stdout.strip() not in ("", array, stopped), other.stderr
+    assert f"array {stopped} ended before with: error: asked to" in other.stderr
     assert cluster.wait_job(f"{other.stdout.strip()}_0", timeout_s=90) == "COMPLETED"
     deadline = time.monotonic() + 10
     while not (tmp_path / "out/result.json").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert lost.read_bytes() == before, "the array goes on with what is missing"
+    assert cluster.job_state(f"{stopped}_0") == "CANCELLED" and cluster.job_state(f"{array}_0") == "COMPLETED"
+    assert cli("logs.py", "out", "--job", f"{array}_0", cwd=tmp_path).stdout == logs[0], "of an older array"
+
+
+def stop_one_of_two(cluster: Cluster, args: list[str], folder: Path) -> str:
+    """Submit an array of which one shard fails and one works for ever, look at it and cancel it; its id."""
+    (folder / "stand_in.py").write_text(STAND_IN)
+    (folder / "site.yaml").write_text(f"setup:\n  - cp '{folder}/stand_in.py' vidmae/embed.py\n")
+    submitted = cli(*args, "--shards", "2", "--profile", "site.yaml", cwd=folder)
+    array = submitted.stdout.strip()
+    for verb in ("status", "logs", "cancel"):
+        assert f"python jobs/{verb}.py {folder}/out" in submitted.stderr
+    assert cluster.wait_job(f"{array}_1", timeout_s=60) == "FAILED"
+    deadline = time.monotonic() + 30
+    while (rows := show("out", folder))[f"{array}_0"]["step"] != 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    works, failed = rows.values()
+    assert (works["state"], works["step"], works["total_steps"], failed["state"]) == ("RUNNING", 1, 2, "FAILED")
+    said = cli("status.py", "out", cwd=folder).stderr
+    assert f"job {array}_1 is FAILED" in said and "error: asked to" in said and f"{array}_0" not in said
+    cancelled = cli("cancel.py", "out", cwd=folder)
+    assert (cancelled.returncode, cancelled.stderr) == (0, f"out: cancelled 1 of 2 tasks of array {array}\n")
+    return array
