@@ -201,7 +201,8 @@ def next_commands(out: Path) -> str:
 def active_array(request: launch.Request) -> str | None:
     """Id of the array that waits for or works on the request's folder; None where none does.
 
-    Found by name and folder: a launcher may have died before it noted the id, which is made up for here.
+    Found by name and folder: a launcher may have died before it noted the id, which is made up for here. One that was
+    cancelled by jobs/cancel.py counts as ended.
     """
     out = request.run.path
     *older, newest = arrays_of(out) or [{}]

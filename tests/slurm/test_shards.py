@@ -79,6 +79,7 @@ def test_two_shards_embed_clips_from_one_command(cluster: Cluster, tmp_path: Pat
         time.sleep(0.2)
     assert lost.read_bytes() == before, "the array goes on with what is missing"
     assert cluster.job_state(f"{stopped}_0") == "CANCELLED" and cluster.job_state(f"{array}_0") == "COMPLETED"
+    assert "Bypassing signal SIGTERM" not in (tmp_path / f"out/submit/{stopped}_0/{stopped}_0_0_log.out").read_text()
     assert cli("logs.py", "out", "--job", f"{array}_0", cwd=tmp_path).stdout == logs[0], "of an older array"
 
 
