@@ -82,7 +82,7 @@ class Shard:
     shards: int
 
     def __call__(self) -> None:
-        """Do this part; where all are done it ends at once, before torch is loaded."""
+        """Do this part, and leave its exit code in exit.json; where all are done it ends at once, before torch is loaded."""
         import submitit
 
         if RunFolder(Path(self.out)).result.exists():

@@ -2,9 +2,9 @@
 
 What is a single dispatch here is answered otherwise for the shards of an output (jobs/shard_runs.py).
 
-A state comes from result.json > squeue > sacct > the process (local) > heartbeat.json, the first that knows; with no
-Slurm and no accounting the run's own records still speak. A job counts as the run's only if its name is the one that
-was submitted: Slurm starts its ids anew sometimes.
+A state comes from result.json > squeue > sacct > the process (local) > exit.json (local, shards) > heartbeat.json, the first
+that knows; with no Slurm and no accounting the run's own records still speak. A job counts as the run's only if its name is
+the one that was submitted: Slurm starts its ids anew sometimes.
 """
 
 from __future__ import annotations

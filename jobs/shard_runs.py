@@ -21,7 +21,7 @@ ERROR = re.compile(r"^(?:error: |[\w.]+Error: ).*", re.MULTILINE)
 
 @dataclass(frozen=True)
 class ShardRun(RunFolder):
-    """One shard of an output, by its number from 0; what is shared by all of them are the paths of a run folder."""
+    """One shard of an output, by its number from 0; the folder and what lies in it are those of all shards."""
 
     number: int
 

@@ -6,9 +6,10 @@
     python jobs/status.py results/s-ssv2        the folder OUT of jobs/embed.py or interpolate.py: its shards on Slurm,
                                                 and for steps the clips done of those that were missing
 
-The state is the first of: result.json, squeue, sacct, the process (local jobs), heartbeat.json; else UNKNOWN. ENDED
-means that the job is over and nobody knows how (no accounting). GOOD is goodput: the share of all attempts' seconds that
-went into steps done for the first time and not into starting, waiting for clips, saving or repeating; --json has the parts.
+The state is the first of: result.json, squeue, sacct, the process (local jobs), exit.json (local jobs, shards),
+heartbeat.json; else UNKNOWN. ENDED means that the job is over and nobody knows how (no accounting). GOOD is goodput: the
+share of all attempts' seconds that went into steps done for the first time and not into starting, waiting for clips, saving
+or repeating; --json has the parts.
 
 Exit codes: 0 ok, 2 no such run.
 """
