@@ -5,23 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vidmae.layers import ConfigError
-
-
-def check(ok: bool, flag: str, value: object, allowed: str) -> None:
-    """Refuse a value, with what is allowed and the flag that changes it."""
-    if not ok:
-        raise ConfigError(f"{flag} is {value!r}, allowed: {allowed}")
+from vidmae.clips_config import ClipsConfig, check
 
 
 @dataclass(frozen=True)
-class InterpolateConfig:
+class InterpolateConfig(ClipsConfig):
     """One model, one mask, the clips of one or several sets of videos."""
 
-    weights: str = ""
-    """Run folder, .safetensors export or released .pth."""
-    weights_content: str = ""
-    """Hash of the weights, so that results of other weights under the same path are not taken for these."""
     settings: tuple[str, ...] = ()
     """`model.key=value`, for what a released file does not say."""
     videos: dict[str, str] = field(default_factory=dict)
@@ -32,8 +22,6 @@ class InterpolateConfig:
     """Share of the tokens that is hidden."""
     seed: int = 0
     """Of the masks `random` and `tube`, and of the untrained model."""
-    sampling_rate: int = 0
-    """Frame stride at 30 fps; 0 takes the one that the model was trained with. The paper's pictures have 4."""
     per_video: int = 1
     """Clips of each video, evenly spread."""
     image: str = ""
@@ -50,22 +38,11 @@ class InterpolateConfig:
     """Clips of each set whose pictures and videos are written. 0: none, footage may be private."""
     names: bool = False
     """Write the files' paths into the tables. Off: they may be private."""
-    decoder: Literal["", "decord", "pyav"] = ""
-    """Video reader; empty takes the one of training, or decord."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """auto takes the GPU that the job was given, and the CPU where it was given none."""
-    workers: int = 1
-    """Processes per rank that read videos."""
-    read_limit_s: float = 60.0
-    """Seconds for reading one clip; then its process is killed and the clip is left out. 0: no limit and no such process."""
 
     def __post_init__(self) -> None:
-        check(bool(self.weights), "--weights", self.weights, "a run folder or a file")
+        super().__post_init__()
         check(bool(self.videos), "--videos", self.videos, "at least one set of videos")
         check(0 < self.ratio < 1, "--ratio", self.ratio, "between 0 and 1, both excluded")
-        check(self.sampling_rate >= 0, "--sampling-rate", self.sampling_rate, "1 or more frames, or 0 (that of training)")
         check(self.per_video >= 1, "--per-video", self.per_video, "1 or more clips per video")
         check(self.track >= 0, "--track", self.track, "0 (none) or more scenes of each path")
         check(self.pictures >= 0, "--clips", self.pictures, "0 (none) or more clips")
-        check(self.workers >= 1, "--workers", self.workers, "1 or more processes")
-        check(self.read_limit_s >= 0, "read_limit_s", self.read_limit_s, "0 (no limit) or more seconds")
