@@ -90,10 +90,12 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Resolve, start the program, show its progress and the table."""
     console, out = Console(stderr=True), args.out.absolute()
-    config = resolve(args, out, console)
+    config = resolve(args, out)
     if args.dry_run:
         print(to_yaml(config), end="")
         return 0
+    if is_footage(footage := Path(args.videos).expanduser()):
+        make_manifest(footage, Path(config.videos), console, decoder=args.decoder, workers=args.workers)
     prepare_folder(out, config)
     code = run_program("vidmae.attention_maps", [str(out)], console, "clips")
     record = read_json(out / "result.json")
@@ -104,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def resolve(args: argparse.Namespace, out: Path, console: Console) -> AttentionConfig:
-    """The configuration; a folder or a file of videos gets a manifest in the folder of the results.
+def resolve(args: argparse.Namespace, out: Path) -> AttentionConfig:
+    """The configuration; names are looked up, and nothing is written yet.
 
     Raises:
         ConfigError: Something that was named does not exist, or a value is out of range.
@@ -120,7 +122,7 @@ def resolve(args: argparse.Namespace, out: Path, console: Console) -> AttentionC
         raise ConfigError(f"--clips {args.clips} says of how many clips pictures are written; add --frames to write them")
     pictures = (PICTURES if args.clips is None else args.clips) if args.frames else 0
     return AttentionConfig(
-        weights=str(weights), weights_content=content_hash(file), videos=str(find_manifest(args, out, console)),
+        weights=str(weights), weights_content=content_hash(file), videos=str(find_manifest(args.videos, out)),
         rollout=args.rollout, moving_px=args.moving_px, relative=args.relative, sampling_rate=args.sampling_rate,
         per_video=args.per_video, pictures=pictures, decoder=args.decoder, device=args.device, workers=args.workers)
 
@@ -141,21 +143,18 @@ def find_run(given: str, runs_dir: Path) -> Path:
     return (runs_dir / fit[0]).absolute()
 
 
-def find_manifest(args: argparse.Namespace, out: Path, console: Console) -> Path:
-    """The manifest of the videos; of a folder or a file it is made.
+def find_manifest(given: str, out: Path) -> Path:
+    """The manifest of the videos; of a folder or a file where it will be made.
 
     Raises:
-        ConfigError: There is none, or not one video can be read.
+        ConfigError: There is none.
     """
-    path = Path(args.videos).expanduser()
+    path = Path(given).expanduser()
     if is_footage(path):
-        made = out / "videos.csv"
-        if not args.dry_run:
-            make_manifest(path, made, console, decoder=args.decoder, workers=args.workers)
-        return made
+        return out / "videos.csv"
     path = path if path.suffix == ".csv" else MANIFESTS / f"{path}.csv"
     if not path.is_file():
-        raise ConfigError(f"--videos {args.videos}: there is no manifest {path}; give a folder, a video, a manifest, or "
+        raise ConfigError(f"--videos {given}: there is no manifest {path}; give a folder, a video, a manifest, or "
                           f"make one: {HOW_TO_MAKE}")
     return path.absolute()
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -97,14 +98,34 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, argv: list[str]) -> int:
     """Resolve, start or submit the program, show its progress and the tables."""
     console, out = Console(stderr=True), args.out.absolute()
-    config = resolve(args, out, console)
+    named = named_videos(args)
+    config = resolve(args, named, out)
+    for name, given in named.items() if not args.dry_run else ():
+        if is_footage(given):
+            make_manifest(given, Path(config.videos[name]), console, decoder=args.decoder, workers=args.workers)
     work = Work("vidmae.interpolate", out, args.shards, args.device, args.workers)
     return shards.run(work, config, args, ["python", "jobs/interpolate.py", *argv], console, show)
 
 
-def resolve(args: argparse.Namespace, out: Path, console: Console) -> InterpolateConfig:
-    """The configuration: names are looked up, folders and files of videos get a manifest in the folder of the results.
+def named_videos(args: argparse.Namespace) -> dict[str, Path]:
+    """What each set of videos is called, and what was given for it.
 
+    Raises:
+        ConfigError: A name is missing, given twice or cannot be that of a file.
+    """
+    named = dict(_named(item) for item in args.domains) if args.domains else {"videos": args.videos}
+    if args.domains and len(named) != len(args.domains):
+        raise ConfigError(f"--domains {' '.join(args.domains)} has a name twice")
+    return {name: Path(given).expanduser() for name, given in named.items()}
+
+
+def resolve(args: argparse.Namespace, named: Mapping[str, Path], out: Path) -> InterpolateConfig:
+    """The configuration; names are looked up, and nothing is written yet.
+
+    Args:
+        args: The command line.
+        named: From `named_videos`.
+        out: Folder of the results.
     Raises:
         ConfigError: Something that was named does not exist, or a value is out of range.
     """
@@ -112,27 +133,20 @@ def resolve(args: argparse.Namespace, out: Path, console: Console) -> Interpolat
     image, image_file = find_model(args.image, "--image", args.runs_dir) if args.image else ("", None)
     if args.clips is not None and not args.frames:
         raise ConfigError(f"--clips {args.clips} says of how many clips pictures are written; add --frames to write them")
-    named = dict(_named(item) for item in args.domains) if args.domains else {"videos": args.videos}
-    if args.domains and len(named) != len(args.domains):
-        raise ConfigError(f"--domains {' '.join(args.domains)} has a name twice")
     return InterpolateConfig(
         weights=str(weights), weights_content=content_hash(file), settings=tuple(args.set),
-        videos={name: str(find_manifest(given, name, out, console, args)) for name, given in named.items()},
+        videos={name: str(find_manifest(given, name, out)) for name, given in named.items()},
         mask=args.mask, ratio=args.ratio, seed=args.seed, sampling_rate=args.sampling_rate, per_video=args.per_video,
         image=str(image), image_content=content_hash(image_file) if image_file else "", untrained=args.untrained,
         true_stats=args.true_stats, track=args.track, pictures=_pictures(args), names=args.show_names, decoder=args.decoder,
         device=args.device, workers=args.workers)
 
 
-def find_manifest(given: str, name: str, out: Path, console: Console, args: argparse.Namespace) -> Path:
-    """The manifest of a set of videos; of a folder or a file it is made."""
-    path = Path(given).expanduser()
-    if not is_footage(path):
-        return find_data(given, given, environment_catalogue()).manifest
-    made = out / f"videos-{name}.csv"
-    if not args.dry_run:
-        make_manifest(path, made, console, decoder=args.decoder, workers=args.workers)
-    return made
+def find_manifest(given: Path, name: str, out: Path) -> Path:
+    """The manifest of a set of videos; of a folder or a file where it will be made."""
+    if is_footage(given):
+        return out / f"videos-{name}.csv"
+    return find_data(str(given), str(given), environment_catalogue()).manifest
 
 
 def _pictures(args: argparse.Namespace) -> int:

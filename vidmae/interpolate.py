@@ -40,6 +40,7 @@ def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> 
     if path.exists():
         say(f"part {part + 1} of {parts} was done before")
         return
+    make_private_folder(path.parent)  # from now on the folder is that of this configuration
     clips, rows, unreadable = work.clips[part::parts], list[Row](), Counter[str]()
     pictures = make_private_folder(out / "pictures") if work.config.pictures else out
     outcomes = read_windows(work.spec, [clip.place for clip in clips], workers=work.config.workers,
@@ -52,7 +53,6 @@ def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> 
         say(f"{done}/{len(clips)} clips")
     order = {name: i for i, name in enumerate(work.config.videos)}
     rows.sort(key=lambda row: (order[row["domain"]], row["row"], row["clip"]))
-    make_private_folder(path.parent)
     if work.config.track:
         write_csv(tracking_path(path), work.track(part, parts, pictures, say), tracking_probe.COLUMNS)
     write_json(path.with_suffix(".json"), {"unreadable": dict(unreadable)})

@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vidmae.layers import ConfigError, to_dict, to_yaml
-from vidmae.manifest import EXTENSIONS, Check, build, find_sources
+from vidmae.manifest import EXTENSIONS, Check, build, find_sources, is_manifest_of
 from vidmae.record import make_private_folder, write_atomic
 
+CONFIG = "config.yaml"
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN_EVERY_S, BAR_EVERY_S = 10.0, 0.5
 CHECK_LIMIT_S = 600.0  # for one file, as in jobs/prepare.py
@@ -33,13 +34,26 @@ def is_footage(path: Path) -> bool:
 
 
 def make_manifest(footage: Path, made: Path, console: Console, *, decoder: str, workers: int) -> None:
-    """Make the manifest of a folder or a file.
+    """Make the manifest of a folder or a file; one that has results already stays as it is.
 
+    Args:
+        footage: The folder or the file. Pictures that an earlier call wrote below it are no footage.
+        made: The csv to write, in the folder of the results.
+        console: Gets the bar, and how many files are left out.
+        decoder: That files are checked with; empty takes decord.
+        workers: Processes that check them.
     Raises:
-        ConfigError: Not one file can be read.
+        ConfigError: Not one file can be read, or the folder holds results of other videos.
+        ManifestError: There is no video.
     """
-    make_private_folder(made.parent)
-    sources = find_sources(footage)
+    out = made.parent
+    sources = [source for source in find_sources(footage)
+               if footage.absolute().is_relative_to(out) or not Path(source.path).is_relative_to(out)]
+    if has_results(out):
+        if not is_manifest_of(made, sources):
+            raise ConfigError(f"{out} holds the results of other videos than those of {footage}; choose another --out")
+        return
+    make_private_folder(out)
     with progress(console, "files") as tell:
         summary, _ = build(sources, made, Check(decoder or "decord", True), workers=workers, time_limit_s=CHECK_LIMIT_S,
                            progress=tell)
@@ -57,8 +71,8 @@ def prepare_folder(out: Path, config: Any) -> None:
         ConfigError: The folder holds the results of another configuration; how many work at it may change.
     """
     make_private_folder(out)
-    path = out / "config.yaml"
-    if path.is_file():
+    path = out / CONFIG
+    if has_results(out):
         there, now = path.read_text().splitlines(), to_yaml(config).splitlines()
         free = tuple(f"{key}:" for key in to_dict(config).keys() - to_dict(config, signed_only=True).keys())
         mine, theirs = ([line for line in lines if not line.startswith(free)] for lines in (now, there))
@@ -66,6 +80,11 @@ def prepare_folder(out: Path, config: Any) -> None:
             raise ConfigError(f"{out} holds the results of another configuration (now {_first(mine, theirs)}, there "
                               f"{_first(theirs, mine)}); choose another --out")
     write_atomic(path, to_yaml(config).encode())
+
+
+def has_results(out: Path) -> bool:
+    """Whether a folder holds a configuration and more than what is there before the work, which is manifests of footage."""
+    return (out / CONFIG).is_file() and any(not path.name.startswith((CONFIG, "videos", ".")) for path in out.iterdir())
 
 
 def run_program(module: str, args: Sequence[str], console: Console, what: str, others: Sequence[str] = ()) -> int:

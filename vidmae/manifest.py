@@ -413,6 +413,17 @@ def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, t
     return _write(out, rows, sorted(bad), check), reused
 
 
+def is_manifest_of(path: Path, sources: Sequence[Source]) -> bool:
+    """Whether a manifest was made of these files, those that it left out included, and none of its videos changed since."""
+    try:
+        rows = read_all(path)[1]
+        with unreadable_path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            bad = [row["path"] for row in csv.DictReader(file)]
+    except (ManifestError, OSError):
+        return False
+    return {row.path for row in rows}.union(bad) == {source.path for source in sources} and all(map(_unchanged, rows))
+
+
 def _different(sources: Sequence[Source]) -> list[Source]:
     """Every file once.
 

@@ -182,6 +182,7 @@ def test_features_that_are_nan_and_settings_that_cannot_be(weights, manifest, tm
             config_of(weights, manifest, **settings)
     config = config_of(weights, manifest)
     prepare_folder(tmp_path, config)
+    (tmp_path / "files").mkdir()
     prepare_folder(tmp_path, replace(config, workers=7))
     with pytest.raises(ConfigError, match=r"another configuration \(now sampling_rate: 4, there sampling_rate: 0\)"):
         prepare_folder(tmp_path, replace(config, sampling_rate=4))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from skimage.metrics import peak_signal_noise_ratio
 
 from tests.launching import ROOT
@@ -27,6 +28,7 @@ from vidmae.encode import write_mp4
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import differences_table, methods_table
 from vidmae.layers import ConfigError, load, to_yaml
+from vidmae.local_program import make_manifest as list_footage
 from vidmae.local_program import prepare_folder
 from vidmae.manifest import Check, Manifest, build, find_sources
 from vidmae.masking import center_mask
@@ -293,3 +295,37 @@ def test_the_command_from_a_video_to_the_folder(weights, image, manifest, tmp_pa
     prepare_folder(tmp_path / "out", config)
     with pytest.raises(ConfigError, match=r"another configuration \(now ratio: 0\.25, there ratio: 0\.5\)"):
         prepare_folder(tmp_path / "out", replace(config, ratio=0.25))
+
+
+def test_a_folder_of_results_keeps_its_videos(manifest, tmp_path):
+    def listed() -> None:
+        list_footage(tmp_path / "videos", out / "videos-own.csv", Console(stderr=True), decoder="pyav", workers=1)
+
+    out, videos = tmp_path / "videos/out", Manifest.read(manifest)
+    for number in range(2):
+        (tmp_path / f"videos/{number}").mkdir(parents=True)
+    (tmp_path / "videos/0/a.mp4").symlink_to(videos.path(0))
+    (tmp_path / "videos/1/bad.mp4").write_text("no video")
+    listed()
+    prepare_folder(out, InterpolateConfig(weights="w", videos={"own": "m"}))
+    (tmp_path / "videos/1/b.mp4").symlink_to(videos.path(1))
+    listed()
+    made = (out / "videos-own.csv").read_bytes()
+    assert len(Manifest.read(out / "videos-own.csv")) == 2, "there are no results yet: what is there now counts"
+    (out / "pictures").mkdir()
+    (out / "pictures/row00001-0.mp4").write_bytes(b"of a completion")
+    listed()
+    (tmp_path / "videos/1/b.mp4").unlink()
+    with pytest.raises(ConfigError, match=r"holds the results of other videos .*--out"):
+        listed()
+    assert (out / "videos-own.csv").read_bytes() == made
+
+
+def test_what_failed_before_there_were_results_may_be_corrected(tmp_path):
+    config = InterpolateConfig(weights="w", videos={"own": "m"}, mask="tube", ratio=0.999)
+    prepare_folder(tmp_path, config)
+    prepare_folder(tmp_path, replace(config, ratio=0.9))
+    assert load(InterpolateConfig, tmp_path / "config.yaml").ratio == 0.9
+    (tmp_path / "parts").mkdir()
+    with pytest.raises(ConfigError, match="another configuration"):
+        prepare_folder(tmp_path, config)
