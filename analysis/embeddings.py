@@ -9,7 +9,7 @@ embedding-cls.png and .svg show PCA and t-SNE by class; neighbours.csv the neare
 adds neighbours.html with a picture of each: it shows the footage, which may be private. Clips without labels have no class
 to be scored or drawn by: then there are only neighbours, and the exit code is 3.
 
-Exit codes: 0 ok, 2 usage or damaged files, 3 the clips have no labels.
+Exit codes: 0 ok, 2 usage or damaged files, 3 the clips have no labels, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -65,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command does it anew", file=sys.stderr)
+        return 130
 
 
 def run(args: argparse.Namespace) -> int:

@@ -32,13 +32,14 @@ from jobs import shards
 from jobs.catalogue import environment_catalogue, find_data
 from jobs.interpolate_show import show
 from jobs.options import Parser, add_runs_dir
-from jobs.runs import find_model, find_weights
+from jobs.runs import find_model, find_run, find_weights
 from jobs.shards_here import Work
 from jobs.speak import answer
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.layers import ConfigError
 from vidmae.local_program import is_footage, make_manifest
 from vidmae.manifest import content_hash
+from vidmae.record import read_json
 
 PICTURES = 3
 
@@ -129,6 +130,9 @@ def resolve(args: argparse.Namespace, named: Mapping[str, Path], out: Path) -> I
     Raises:
         ConfigError: Something that was named does not exist, or a value is out of range.
     """
+    if args.run and (read_json(find_run(args.run, args.runs_dir).record) or {}).get("kind") == "fewshot":
+        raise ConfigError(f"--run {args.run} is a few-shot run, whose model has no decoder and cannot fill in; give a "
+                          "pretraining run")
     weights, file = find_weights(args)
     image, image_file = find_model(args.image, "--image", args.runs_dir) if args.image else ("", None)
     if args.clips is not None and not args.frames:

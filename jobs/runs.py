@@ -119,7 +119,7 @@ def find_weights(args: argparse.Namespace) -> tuple[Path, Path]:
     Args:
         args: With `run`, `weights` and `runs_dir`.
     Raises:
-        ConfigError: There is no such run or file, or the run is not finished.
+        ConfigError: There is no such run or file, or the run is not finished or did not keep its weights.
     """
     return _weights_of_run(args.run, args.runs_dir) if args.run else _weights_in(args.weights, "--weights")
 
@@ -134,8 +134,9 @@ def find_model(given: str, flag: str, runs_dir: Path) -> tuple[Path, Path]:
 def _weights_of_run(given: str, runs_dir: Path) -> tuple[Path, Path]:
     run = find_run(given, runs_dir)
     if not run.weights.is_file():
-        raise ConfigError(f"the run {run.path} has no weights.safetensors: it is not finished "
-                          f"(python jobs/status.py {given})")
+        why = "it did not keep them (--set keep_weights=true)" if run.result.is_file() else \
+            f"it is not finished (python jobs/status.py {given})"
+        raise ConfigError(f"the run {run.path} has no weights.safetensors: {why}")
     return run.path, run.weights
 
 

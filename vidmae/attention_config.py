@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from vidmae.clips_config import ClipsConfig, check
 
@@ -27,6 +28,6 @@ class AttentionConfig(ClipsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(bool(self.videos), "--videos", self.videos, "a set of videos")
-        check(self.moving_px > 0, "--moving-px", self.moving_px, "more than 0 px per frame")
+        check(0 < self.moving_px < inf, "--moving-px", self.moving_px, "more than 0 px per frame")
         check(self.per_video >= 1, "--per-video", self.per_video, "1 or more clips per video")
         check(self.pictures >= 0, "--clips", self.pictures, "0 (none) or more clips")

@@ -6,6 +6,7 @@ handler or timeout inside the process gets a turn then. Only the end of the proc
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import multiprocessing.context
@@ -113,12 +114,14 @@ class _Worker:
 
 
 def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
+    with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):  # the caller is gone, or Ctrl-C ends both
+        _serve_on(pipe, function)
+
+
+def _serve_on(pipe: Connection, function: Callable[[Any], Any]) -> None:
     pipe.send(None)  # imported and ready: an item's time begins after this
     while True:
-        try:
-            item = pipe.recv()
-        except EOFError:
-            return
+        item = pipe.recv()
         answer: tuple[Any, str | None]
         try:
             answer = (function(item), None)

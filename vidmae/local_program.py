@@ -58,8 +58,9 @@ def make_manifest(footage: Path, made: Path, console: Console, *, decoder: str, 
         summary, _ = build(sources, made, Check(decoder or "decord", True), workers=workers, time_limit_s=CHECK_LIMIT_S,
                            progress=tell)
     if summary.unreadable:
+        hint = "" if decoder == "pyav" else " (--decoder pyav may read more)"
         console.print(f"{summary.unreadable} of {len(sources)} files cannot be read and are left out; "
-                      f"{made.stem}.unreadable.csv says why", style="yellow", highlight=False)
+                      f"{made.stem}.unreadable.csv says why{hint}", style="yellow", highlight=False)
     if not summary.videos:
         raise ConfigError(f"--videos {footage}: not one of {len(sources)} files can be read ({made.stem}.unreadable.csv)")
 

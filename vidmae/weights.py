@@ -264,8 +264,9 @@ def _load_pickled(path: Path) -> State:
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except Exception as error:
-            raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
+        except Exception as error:  # its text advises to load it unsafely
+            raise ValueError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged, no file of "
+                             "torch.save, or holds other things than tensors") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a dict of tensors")
     state = next((content[key] for key in PAYLOAD_KEYS if isinstance(content.get(key), dict)), content)

@@ -381,6 +381,7 @@ def test_clips_that_are_too_short_are_said(weights, manifest, tmp_path, capsys):
     (["--weights", "w.pth", "--videos", "nothing"], r"no manifest manifests/nothing\.csv.*prepare\.py manifest"),
     (["--weights", "w.pth", "--videos", "m.csv", "--clips", "2"], "--clips 2 .* add --frames"),
     (["--weights", "w.pth", "--videos", "m.csv", "--moving-px", "-1"], "--moving-px is -1.0, allowed: more than 0"),
+    (["--weights", "w.pth", "--videos", "m.csv", "--moving-px", "inf"], "--moving-px is inf, allowed: more than 0"),
     (["--run", "s-1", "--videos", "m.csv"], "fits 2 runs: s-10, s-11"),
     (["--run", "s-2", "--videos", "m.csv"], "is no run in runs.*did you mean s-1"),
     (["--run", "s-10", "--videos", "m.csv"], "has no weights.safetensors"),

@@ -181,3 +181,12 @@ def test_a_page_with_frames_of_real_clips(tmp_path, capsys):
     assert embeddings.main([str(other), *args[1:], str(manifest)]) == 2
     errors = capsys.readouterr().err
     assert f"has none of these {len(rows)} clips; is it the one that they are of? (--frames)" in errors and "there is no manifest" in errors
+
+
+def test_ctrl_c_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embeddings, "read_embeddings", interrupted)
+    assert embeddings.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.split() == ["interrupted;", "the", "same", "command", "does", "it", "anew"]

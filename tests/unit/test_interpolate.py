@@ -18,6 +18,8 @@ from PIL import Image
 from rich.console import Console
 from skimage.metrics import peak_signal_noise_ratio
 
+from jobs import embed as embed_command
+from jobs import interpolate as command
 from tests.launching import ROOT
 from tests.runs import make_manifest, make_run
 from vidmae import interpolate
@@ -32,7 +34,7 @@ from vidmae.local_program import make_manifest as list_footage
 from vidmae.local_program import prepare_folder
 from vidmae.manifest import Check, Manifest, build, find_sources
 from vidmae.masking import center_mask
-from vidmae.record import RunFolder, read_json
+from vidmae.record import RunFolder, read_json, write_json
 from vidmae.scenes import PATHS
 from vidmae.scores import SCORES
 from vidmae.trained import load_trained, untrained
@@ -329,3 +331,23 @@ def test_what_failed_before_there_were_results_may_be_corrected(tmp_path):
     (tmp_path / "parts").mkdir()
     with pytest.raises(ConfigError, match="another configuration"):
         prepare_folder(tmp_path, config)
+
+
+@pytest.mark.parametrize(("done", "kind", "message"), [
+    (False, "pretrain", r"has no weights\.safetensors: it is not finished"),
+    (True, "fewshot", "is a few-shot run, whose model has no decoder"),
+])
+def test_a_run_without_weights_or_a_decoder_is_said_before_anything_is_written(done, kind, message, tmp_path, capsys):
+    run = RunFolder(tmp_path / "runs/s-1")
+    run.path.mkdir(parents=True)
+    write_json(run.record, {"kind": kind})
+    if done:
+        write_json(run.result, {})
+    (tmp_path / "videos").mkdir()
+    flags = ["--run", "s-1", "--runs-dir", str(tmp_path / "runs"), "--videos", str(tmp_path / "videos")]
+    assert command.main([*flags, "--out", str(tmp_path / "out")]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    flags = ["--run", "s-1", "--runs-dir", str(tmp_path / "runs"), "--data", "none.csv", "--out", str(tmp_path / "out")]
+    assert embed_command.main(flags) == 2
+    assert ("--set keep_weights=true" in capsys.readouterr().err) == done
+    assert not (tmp_path / "out").exists()

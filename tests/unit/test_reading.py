@@ -1,5 +1,6 @@
 """Broken videos, hanging and crashing decoders: each costs its clips and nothing else, and what replaces them is drawn."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from tests.facilities import need
 from tests.program_reading import SPEC, loader
 from vidmae import killable
 from vidmae.cutting import Cutter
-from vidmae.killable import KillableProcess
+from vidmae.killable import KillableProcess, _serve
 from vidmae.loader import SUBSTITUTES, Batch
 from vidmae.manifest import Check, Manifest, build, find_sources
 from vidmae.order import place_of
@@ -248,3 +249,14 @@ def test_nothing_outlives_a_job_that_is_killed_while_its_decoder_hangs(tmp_path,
         finally:
             job.kill()
     assert all_gone(ours, within_s=3)
+
+
+def test_a_process_that_reads_ends_without_a_word_where_its_caller_is_gone_or_ctrl_c_ends_both():
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    ours, theirs = multiprocessing.Pipe()
+    ours.send("item")
+    _serve(theirs, interrupted)
+    ours.close()
+    _serve(theirs, str)
