@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vidmae.layers import ConfigError, to_dict, to_yaml
+from vidmae.layers import ConfigError, load, to_dict, to_yaml
 from vidmae.manifest import EXTENSIONS, Check, build, find_sources, is_manifest_of
 from vidmae.record import make_private_folder, write_atomic
 
@@ -74,7 +74,7 @@ def prepare_folder(out: Path, config: Any) -> None:
     make_private_folder(out)
     path = out / CONFIG
     if has_results(out):
-        there, now = path.read_text().splitlines(), to_yaml(config).splitlines()
+        there, now = (to_yaml(each).splitlines() for each in (load(type(config), path), config))  # keys may have moved since
         free = tuple(f"{key}:" for key in to_dict(config).keys() - to_dict(config, signed_only=True).keys())
         mine, theirs = ([line for line in lines if not line.startswith(free)] for lines in (now, there))
         if mine != theirs:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from rich.console import Console
 from skimage.metrics import peak_signal_noise_ratio
@@ -29,7 +30,7 @@ from vidmae.decode import open_video
 from vidmae.encode import write_mp4
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import differences_table, methods_table
-from vidmae.layers import ConfigError, load, to_yaml
+from vidmae.layers import ConfigError, load, to_dict, to_yaml
 from vidmae.local_program import make_manifest as list_footage
 from vidmae.local_program import prepare_folder
 from vidmae.manifest import Check, Manifest, build, find_sources
@@ -331,6 +332,9 @@ def test_what_failed_before_there_were_results_may_be_corrected(tmp_path):
     (tmp_path / "parts").mkdir()
     with pytest.raises(ConfigError, match="another configuration"):
         prepare_folder(tmp_path, config)
+    older = {key: value for key, value in reversed(to_dict(config).items()) if key != "image"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older, sort_keys=False))
+    prepare_folder(tmp_path, config)
 
 
 @pytest.mark.parametrize(("done", "kind", "message"), [
