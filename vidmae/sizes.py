@@ -29,17 +29,15 @@ def num_kept(num_tokens: int, mask_ratio: float, flag: str = "model.mask_ratio")
     Args:
         num_tokens: L, tokens per clip.
         mask_ratio: Fraction removed, between 0 and 1, both excluded.
-        flag: What sets the ratio, for the message.
+        flag: What sets the ratio; the message begins with it.
     Returns:
         int(L * (1 - mask_ratio)), at least 1 and less than L.
     Raises:
         ValueError: No token or every token would be kept; the message gives the ratios that work.
     """
-    kept = int(num_tokens * (1 - mask_ratio))
-    if not 0 < mask_ratio < 1 or not 0 < kept < num_tokens:
-        raise ValueError(
-            f"mask_ratio {mask_ratio} keeps {kept} of {num_tokens} tokens; a model needs at least one kept and one "
-            f"removed: use a ratio above 0 and at most {max(0.0, 1 - 1 / num_tokens):.4g} ({flag})")
+    if not (0 < mask_ratio < 1 and 0 < (kept := int(num_tokens * (1 - mask_ratio))) < num_tokens):
+        raise ValueError(f"{flag} {mask_ratio} keeps none or all of {num_tokens} tokens; a model needs at least one kept "
+                         f"and one removed: use a ratio above 0 and at most {max(0.0, 1 - 1 / num_tokens):.4g}")
     return kept
 
 

@@ -264,7 +264,7 @@ def test_weight_decay_spares_biases_and_vectors_only():
     ("mae_vit_base_patch16", {"pred_t_dim": 4}, r"pred_t_dim 4 .* time slots \(8\); nearest: 8"),
     ("mae_vit_base_patch16", {"pred_t_dim": 32}, "pred_t_dim 32 is more than num_frames 16"),
     ("mae_vit_base_patch16", {"decoder_embed_dim": 100}, r"decoder_embed_dim 100 .* \(16\); nearest: 96, 112"),
-    ("mae_vit_base_patch16", {"mask_ratio": 1.0}, "keeps 0 of 1568 tokens"),
+    ("mae_vit_base_patch16", {"mask_ratio": 1.0}, "keeps none or all of 1568 tokens"),
     ("mae_vit_base_patch16", {"attention": "flash"}, "attention 'flash' is unknown; valid: auto, sdpa, naive"),
 ])
 def test_wrong_options_say_what_would_do(name, options, message):
