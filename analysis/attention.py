@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ from rich.table import Table
 
 from analysis.options import Parser
 from vidmae.attention_config import AttentionConfig
+from vidmae.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.layers import ConfigError, nearest, to_yaml
 from vidmae.local_program import is_footage, make_manifest, prepare_folder, run_program
-from vidmae.manifest import HOW_TO_MAKE, content_hash
+from vidmae.manifest import HOW_TO_MAKE, content_hash, read_summary
 from vidmae.record import RunFolder, read_json, runs_that_fit
 
-PICTURES = 3
 MANIFESTS = Path("manifests")
 
 
@@ -41,31 +42,17 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    model = what.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", metavar="RUN", help="a finished run with weights: its folder, or the start of its name")
-    model.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors export or released .pth")
+    add_model(what, "a finished run with weights: its folder, or the start of its name")
     what.add_argument("--videos", required=True, metavar="VIDEOS", help="what the model looks at")
     what.add_argument("--rollout", action="store_true", help="attention rollout through all blocks, too")
     what.add_argument("--moving-px", type=float, default=1.0, metavar="PX",
                       help="a pixel moves whose optical flow is above PX per frame of the clip (default: %(default)s)")
     what.add_argument("--relative", action="store_true",
                       help="take each frame's median flow off first: a camera that pans moves nothing by itself")
-    what.add_argument("--sampling-rate", type=int, default=0, metavar="N",
-                      help="frame stride at 30 fps (default: that of training)")
-    what.add_argument("--per-video", type=int, default=1, metavar="N",
-                      help="clips of each video, evenly spread (default: %(default)s)")
-    control = parser.add_argument_group("run control")
-    control.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: %(default)s")
-    control.add_argument("--decoder", choices=("decord", "pyav"), default="", help="default: that of training, or decord")
-    control.add_argument("--workers", type=int, default=1, metavar="N",
-                         help="processes that read videos (default: %(default)s)")
-    control.add_argument("--dry-run", action="store_true", help="print the configuration; write nothing")
-    out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the results go")
-    out.add_argument("--frames", action="store_true",
-                     help="write maps as pictures and videos; they show the footage, which may be private")
-    out.add_argument("--clips", type=int, metavar="N", help=f"with --frames: of how many clips (default: {PICTURES})")
-    out.add_argument("--json", action="store_true", help="print result.json instead of the folder")
+    add_cutting(what, several=True)
+    add_computing(parser).add_argument("--dry-run", action="store_true", help="print the configuration; write nothing")
+    out = add_output(parser, "results")
+    add_frames(out, "maps")
     out.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="FOLDER",
                      help="folder of the run folders (default: %(default)s)")
     return parser
@@ -96,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if is_footage(footage := Path(args.videos).expanduser()):
         make_manifest(footage, Path(config.videos), console, decoder=args.decoder, workers=args.workers)
+    config = replace(config, videos_content=read_summary(Path(config.videos)).content_sha256)
     prepare_folder(out, config)
     code = run_program("vidmae.attention_maps", [str(out)], console, "clips")
     record = read_json(out / "result.json")
@@ -118,13 +106,10 @@ def resolve(args: argparse.Namespace, out: Path) -> AttentionConfig:
         raise ConfigError(f"the run {weights} has no weights.safetensors: it is not finished, or is a few-shot run without "
                           "--set keep_weights=true" if args.run else
                           f"--weights {file} does not exist; give a .safetensors or .pth")
-    if args.clips is not None and not args.frames:
-        raise ConfigError(f"--clips {args.clips} says of how many clips pictures are written; add --frames to write them")
-    pictures = (PICTURES if args.clips is None else args.clips) if args.frames else 0
     return AttentionConfig(
         weights=str(weights), weights_content=content_hash(file), videos=str(find_manifest(args.videos, out)),
         rollout=args.rollout, moving_px=args.moving_px, relative=args.relative, sampling_rate=args.sampling_rate,
-        per_video=args.per_video, pictures=pictures, decoder=args.decoder, device=args.device, workers=args.workers)
+        per_video=args.per_video, pictures=pictures_of(args), decoder=args.decoder, device=args.device, workers=args.workers)
 
 
 def find_run(given: str, runs_dir: Path) -> Path:

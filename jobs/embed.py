@@ -28,6 +28,7 @@ from jobs.options import Parser, add_runs_dir
 from jobs.runs import find_weights
 from jobs.shards_here import Work
 from jobs.speak import answer
+from vidmae.clips_flags import add_computing, add_cutting, add_model, add_output
 from vidmae.embed_config import EmbedConfig
 from vidmae.local_program import tell
 from vidmae.manifest import content_hash, read_summary
@@ -37,28 +38,18 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    model = what.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", metavar="RUN", help="a finished run or finetuned cell: its id, the start of it, its folder")
-    model.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors export or released .pth")
+    add_model(what, "a finished run or finetuned cell: its id, the start of it, its folder")
     what.add_argument("--data", required=True, metavar="DATA", help="the clips: name of a data set, or a manifest (.csv)")
-    what.add_argument("--sampling-rate", type=int, default=0, metavar="N",
-                      help="frame stride at 30 fps (default: that of training)")
-    what.add_argument("--decoder", choices=("decord", "pyav"), default="", help="default: that of training, or decord")
-    computing = parser.add_argument_group("computing")
+    add_cutting(what, several=False)
+    computing = add_computing(parser)
     computing.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32",
                            help="arithmetic of the encoder; bf16 is the faster one on GPUs (default: %(default)s)")
     computing.add_argument("--batch", type=int, default=16, metavar="N",
                            help="clips of a forward pass (default: %(default)s)")
     computing.add_argument("--clips-per-file", type=int, default=512, metavar="N",
                            help="a multiple of --batch: what an interruption costs at most (default: %(default)s)")
-    computing.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: %(default)s")
-    computing.add_argument("--workers", type=int, default=1, metavar="N",
-                           help="processes per rank that read videos (default: %(default)s)")
     shards.add_shards(parser)
-    out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the features go")
-    out.add_argument("--json", action="store_true", help="print result.json instead of the folder")
-    add_runs_dir(out)
+    add_runs_dir(add_output(parser, "features"))
     return parser
 
 

@@ -24,6 +24,7 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -35,32 +36,26 @@ from jobs.options import Parser, add_runs_dir
 from jobs.runs import find_model, find_run, find_weights
 from jobs.shards_here import Work
 from jobs.speak import answer
+from vidmae.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.layers import ConfigError
 from vidmae.local_program import is_footage, make_manifest
-from vidmae.manifest import content_hash
+from vidmae.manifest import content_hash, read_summary
 from vidmae.record import read_json
-
-PICTURES = 3
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    model = what.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", metavar="RUN", help="a finished pretraining run: its id, the start of it, or its folder")
-    model.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors export or released .pth")
+    add_model(what, "a finished pretraining run: its id, the start of it, or its folder")
     videos = what.add_mutually_exclusive_group(required=True)
     videos.add_argument("--videos", metavar="VIDEOS", help="one set of videos")
     videos.add_argument("--domains", nargs="+", metavar="NAME=VIDEOS", help="several, each with a name: tables say which")
     what.add_argument("--mask", choices=("center", "temporal", "random", "tube"), default="center",
                       help="what is hidden (default: %(default)s)")
     what.add_argument("--ratio", type=float, default=0.25, help="share of the tokens that is hidden (default: %(default)s)")
-    what.add_argument("--sampling-rate", type=int, default=0, metavar="N",
-                      help="frame stride at 30 fps; the paper's pictures have 4 (default: that of training)")
-    what.add_argument("--per-video", type=int, default=1, metavar="N",
-                      help="clips of each video, evenly spread (default: %(default)s)")
+    add_cutting(what, several=True)
     what.add_argument("--image", default="", metavar="RUN|FILE",
                       help="an image MAE that fills in frame by frame, as a baseline: a run with model.num_frames=1, its "
                            "export, or a released .pth")
@@ -72,19 +67,11 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--seed", type=int, default=0, help="of random and tube masks (default: %(default)s)")
     what.add_argument("--set", action="append", default=[], metavar="model.KEY=VALUE",
                       help="what a released file does not say, such as model.norm_pix_loss=true; may be repeated")
-    control = parser.add_argument_group("computing")
-    control.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: %(default)s")
-    control.add_argument("--decoder", choices=("decord", "pyav"), default="", help="default: that of training, or decord")
-    control.add_argument("--workers", type=int, default=1, metavar="N",
-                         help="processes that read videos (default: %(default)s)")
+    add_computing(parser)
     shards.add_shards(parser)
-    out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the results go")
-    out.add_argument("--frames", action="store_true",
-                     help="write pictures and videos of completions; they show the footage, which may be private")
-    out.add_argument("--clips", type=int, metavar="N", help=f"with --frames: of how many clips (default: {PICTURES})")
+    out = add_output(parser, "results")
+    add_frames(out, "completions")
     out.add_argument("--show-names", action="store_true", help="write the files' paths into scores.csv; they may be private")
-    out.add_argument("--json", action="store_true", help="print result.json instead of the folder")
     add_runs_dir(out)
     return parser
 
@@ -101,9 +88,12 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     console, out = Console(stderr=True), args.out.absolute()
     named = named_videos(args)
     config = resolve(args, named, out)
-    for name, given in named.items() if not args.dry_run else ():
-        if is_footage(given):
-            make_manifest(given, Path(config.videos[name]), console, decoder=args.decoder, workers=args.workers)
+    if not args.dry_run:
+        for name, given in named.items():
+            if is_footage(given):
+                make_manifest(given, Path(config.videos[name]), console, decoder=args.decoder, workers=args.workers)
+        config = replace(config, videos_content={name: read_summary(Path(made)).content_sha256
+                                                 for name, made in config.videos.items()})
     work = Work("vidmae.interpolate", out, args.shards, args.device, args.workers)
     return shards.run(work, config, args, ["python", "jobs/interpolate.py", *argv], console, show)
 
@@ -135,15 +125,13 @@ def resolve(args: argparse.Namespace, named: Mapping[str, Path], out: Path) -> I
                           "pretraining run")
     weights, file = find_weights(args)
     image, image_file = find_model(args.image, "--image", args.runs_dir) if args.image else ("", None)
-    if args.clips is not None and not args.frames:
-        raise ConfigError(f"--clips {args.clips} says of how many clips pictures are written; add --frames to write them")
     return InterpolateConfig(
         weights=str(weights), weights_content=content_hash(file), settings=tuple(args.set),
         videos={name: str(find_manifest(given, name, out)) for name, given in named.items()},
         mask=args.mask, ratio=args.ratio, seed=args.seed, sampling_rate=args.sampling_rate, per_video=args.per_video,
         image=str(image), image_content=content_hash(image_file) if image_file else "", untrained=args.untrained,
-        true_stats=args.true_stats, track=args.track, pictures=_pictures(args), names=args.show_names, decoder=args.decoder,
-        device=args.device, workers=args.workers)
+        true_stats=args.true_stats, track=args.track, pictures=pictures_of(args), names=args.show_names,
+        decoder=args.decoder, device=args.device, workers=args.workers)
 
 
 def find_manifest(given: Path, name: str, out: Path) -> Path:
@@ -151,12 +139,6 @@ def find_manifest(given: Path, name: str, out: Path) -> Path:
     if is_footage(given):
         return out / f"videos-{name}.csv"
     return find_data(str(given), str(given), environment_catalogue()).manifest
-
-
-def _pictures(args: argparse.Namespace) -> int:
-    if not args.frames:
-        return 0
-    return PICTURES if args.clips is None else args.clips
 
 
 def _named(item: str) -> tuple[str, str]:

@@ -13,7 +13,8 @@ FORMS = (".2f", ".3f", ".2f")
 
 def show(record: dict[str, Any], console: Console) -> None:
     """The means of all clips, the model against each method, and what was left out."""
-    table = Table(title=f"{record['mask']} {record['ratio']:g}, {record['clips']} clips of {record['clip_s']:.2f} s")
+    table = Table(title=f"{record['mask']} mask, {record['hidden_tokens']} of {record['tokens']} tokens hidden, "
+                        f"{record['clips']} clips of {record['clip_s']:.2f} s")
     for name in ("domain", "method"):
         table.add_column(name)
     for title in (*SHOWN.values(), "model is better by dB"):

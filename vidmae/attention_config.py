@@ -14,6 +14,8 @@ class AttentionConfig(ClipsConfig):
 
     videos: str = ""
     """Manifest of the videos."""
+    videos_content: str = ""
+    """Hash of its contents, so that results of other videos under the same name are not taken for these; empty takes any."""
     rollout: bool = False
     """Attention rollout through all blocks, too; see attention.py."""
     moving_px: float = 1.0

@@ -73,7 +73,7 @@ class Looking:
         self.trained = load_trained_encoder(config.weights, device=device)
         self.shape = self.trained.model.shape
         self.spec = window_spec(config, self.trained)
-        self.manifest = Manifest.read(Path(config.videos))
+        self.manifest = Manifest.read(Path(config.videos), config.videos_content)
         self.windows, self.short = spread_windows(self.manifest, self.spec, config.per_video)
 
     def maps(self, pixels: np.ndarray) -> dict[str, np.ndarray]:

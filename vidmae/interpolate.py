@@ -84,7 +84,8 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
     spec, config = work.spec, work.config
     write_json(out / "result.json", {
         "schema": SCHEMA, "kind": "interpolate", "model": work.shape.name, "weights_content": config.weights_content,
-        "sizes_from": work.trained.origin, "mask": config.mask, "ratio": config.ratio, "num_frames": spec.num_frames,
+        "sizes_from": work.trained.origin, "mask": config.mask, "ratio": config.ratio,
+        "hidden_tokens": work.hidden_tokens, "tokens": work.shape.num_tokens, "num_frames": spec.num_frames,
         "sampling_rate": spec.sampling_rate, "clip_fps": spec.target_fps / spec.sampling_rate, "clip_s": spec.seconds,
         "true_stats": config.true_stats, "clips": len({(r["domain"], r["row"], r["clip"]) for r in rows}),
         "short_videos": work.short, "unreadable": dict(unreadable), "methods": methods,
@@ -127,7 +128,8 @@ def describe(work: Interpolation) -> str:
     spec, config = work.spec, work.config
     whose = "asked for" if config.sampling_rate else "that of training" if work.trained.data else "the paper's in training"
     short = sum(work.short.values())
-    return (f"{work.shape.name}, sizes from {work.trained.origin}; {config.mask} mask, ratio {config.ratio:g}; "
+    return (f"{work.shape.name}, sizes from {work.trained.origin}; {config.mask} mask hides {work.hidden_tokens} of "
+            f"{work.shape.num_tokens} tokens; "
             f"{spec.num_frames} frames at sampling rate {spec.sampling_rate} ({whose}) = {spec.seconds:.2f} s; "
             f"{len(work.clips)} clips" + (f"; {short} videos are shorter than a clip and left out" if short else ""))
 

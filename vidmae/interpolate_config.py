@@ -16,6 +16,8 @@ class InterpolateConfig(ClipsConfig):
     """`model.key=value`, for what a released file does not say."""
     videos: dict[str, str] = field(default_factory=dict)
     """Name of each set of videos (domain) and its manifest."""
+    videos_content: dict[str, str] = field(default_factory=dict)
+    """Hash of the contents of each, so that results of other videos under the same name are not taken for these."""
     mask: Literal["center", "temporal", "random", "tube"] = "center"
     """What is hidden; see masking.py."""
     ratio: float = 0.25

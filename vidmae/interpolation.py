@@ -51,6 +51,7 @@ class Interpolation:
         config: What is asked for.
         device: Where the model computes.
     Attributes:
+        hidden_tokens: How many of a clip's tokens are hidden.
         spec: What a clip is.
         clips: All clips of all domains.
         short: Videos of each domain that are shorter than a clip, left out.
@@ -66,7 +67,7 @@ class Interpolation:
         if self.shape.num_frames == 1:
             raise ValueError(f"{config.weights} is an image model: it has no other frames to fill in from; give a video "
                              "model, and this one as its baseline (--image)")
-        self._mask("", 0)
+        self.hidden_tokens = int(self._mask("", 0).mask.sum())
         if config.track:
             tracking_probe.hidden_by(config.mask, config.ratio, self.shape)
         self.spec = window_spec(config, trained)
@@ -87,7 +88,8 @@ class Interpolation:
         return frame_filler(model, device)
 
     def _clips(self, domain: str, path: Path) -> list[Clip]:
-        manifest, contents = Manifest.read(path), _contents(path)
+        manifest = Manifest.read(path, self.config.videos_content.get(domain, ""))
+        contents = _contents(path)
         windows, self.short[domain] = spread_windows(manifest, self.spec, self.config.per_video)
         shown = evenly_spread(len(windows), self.config.pictures)
         return [Clip(domain, place, w.row, w.number, contents[w.row], i in shown)

@@ -230,13 +230,18 @@ class Manifest:
         return Manifest(self.summary, **columns, _paths=self._paths[letters], _path_ends=new_ends)
 
     @staticmethod
-    def read(path: Path) -> Manifest:
+    def read(path: Path, content_sha256: str = "") -> Manifest:
         """Read a manifest; a million rows take seconds.
 
+        Args:
+            path: The csv.
+            content_sha256: Of the contents and labels that it must have; empty takes any.
         Raises:
-            ManifestError: It is missing, cut, changed since it was made, or has no row.
+            ManifestError: It is missing, cut, changed since it was made, of other contents, or has no row.
         """
         summary, rows = read_rows(path)
+        if content_sha256 not in ("", summary.content_sha256):
+            raise ManifestError(f"{path} lists other videos or labels than when this was started; choose another --out")
         paths, ends = bytearray(), array("q")
         numbers: dict[str, array[Any]] = {"frames": array("q"), "fps": array("d"), "seconds": array("d"),
                                           "width": array("l"), "height": array("l"), "content": array("Q")}

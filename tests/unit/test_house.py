@@ -22,7 +22,8 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
     "jobs": {"vidmae": None},
     "sweeps": {"vidmae": None, "jobs": None},
     "analysis": {"vidmae": {"config", "record", "predictions", "accuracy", "layers", "manifest", "local_program", "attempts",
-                            "quarantine", "attention_config", "embeddings"}},
+                            "quarantine", "attention_config", "clips_flags",
+                            "embeddings"}},
 }
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
@@ -44,7 +45,7 @@ PURE_OF_TORCH = {"vidmae.config", "vidmae.finetune_config", "vidmae.evaluation_c
                  "vidmae.labels", "vidmae.splits", "vidmae.shots", "vidmae.shot_list", "vidmae.predictions",
                  "vidmae.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.recordings",
                  "vidmae.history", "vidmae.interpolate_config", "vidmae.attention_config", "vidmae.local_program",
-                 "vidmae.embed_config", "vidmae.embeddings"}
+                 "vidmae.embed_config", "vidmae.embeddings", "vidmae.clips_config", "vidmae.clips_flags"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs

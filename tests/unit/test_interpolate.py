@@ -218,11 +218,12 @@ def test_what_has_no_decoder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"ratio": 0.99}, r"mask_ratio 0\.99 keeps 0 of 16 tokens.*at most 0\.9375 \(--ratio\)"),
-    ({"ratio": 0.97, "mask": "tube"}, r"keeps 0 of 4 tokens.*at most 0\.75 \(--ratio\)"),
+    ({"ratio": 0.99}, r"--ratio 0\.99 keeps none or all of 16 tokens.*at most 0\.9375$"),
+    ({"ratio": 0.97, "mask": "tube"}, r"--ratio 0\.97 keeps none or all of 4 tokens.*at most 0\.75$"),
     ({"track": 1}, r"--mask center --ratio 0\.25 hides none: use .* --ratio 0\.5 or more"),
     ({"sampling_rate": 400}, r"400 of 30 fps are 106\.67 s, the longest video has .* use at most --sampling-rate \d+"),
     ({"settings": ("model.norm_pix_loss=true",)}, "--true-stats"),
+    ({"videos_content": {"demo": "another"}}, "lists other videos or labels than when this was started"),
 ])
 def test_what_cannot_be_done_is_said(settings, message, weights, manifest, tmp_path, capsys):
     assert start(tmp_path, weights, manifest, **settings) == 2
