@@ -34,6 +34,16 @@ def test_every_recipe_opens_with_command_cost_expected_and_source(name):
     assert re.search(r"python jobs/pretrain.py|python sweeps/fewshot.py|make demo", head)
 
 
+def test_image_recipes_differ_from_those_of_videos_in_what_is_seen_alone():
+    for image, video in (("pretrain_s_image_vith14", "pretrain_s_vith14"), ("demo_image", "demo")):
+        theirs, ours = (build(PretrainConfig, [read_yaml(find_recipe(name))])[0] for name in (image, video))
+        assert (theirs.model.num_frames, theirs.model.t_patch_size, theirs.model.pred_t_dim) == (1, 1, 1)
+        assert (theirs.model.name, theirs.model.img_size) == (ours.model.name, ours.model.img_size)
+        assert theirs.train.global_batch == ours.train.global_batch
+    assert build(PretrainConfig, [read_yaml(find_recipe("pretrain_s_image_vith14"))])[0].train == build(
+        PretrainConfig, [read_yaml(find_recipe("pretrain_s_vith14"))])[0].train
+
+
 def test_published_recipe_numbers():
     """Field facts of arXiv 2402.00300 v3: epochs per phase, rates, clips per step, repeats."""
     facts = {"pretrain_s_vith14": (339, 15, 16), "pretrain_say_vith14": (122, 15, 16),
