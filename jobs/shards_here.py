@@ -44,7 +44,7 @@ def run_here(work: Work, console: Console) -> int:
         if (work.out / "result.json").exists():
             break
         arguments = [*_arguments(work, number), "--say-every-s", str(BAR_EVERY_S)]
-        code = run_program(work.module, arguments, console, "clips", ["scenes"])
+        code = run_program(work.module, arguments, console, "clips", ["scenes"], workers=work.workers)
         if code not in (0, INCOMPLETE):
             return code
     if not (work.out / "result.json").exists():

@@ -88,7 +88,8 @@ def has_results(out: Path) -> bool:
     return (out / CONFIG).is_file() and any(not path.name.startswith((CONFIG, "videos", ".")) for path in out.iterdir())
 
 
-def run_program(module: str, args: Sequence[str], console: Console, what: str, others: Sequence[str] = ()) -> int:
+def run_program(module: str, args: Sequence[str], console: Console, what: str, others: Sequence[str] = (), *,
+                workers: int) -> int:
     """Run a program in a process of its own and show how far it is; its exit code.
 
     Args:
@@ -97,8 +98,12 @@ def run_program(module: str, args: Sequence[str], console: Console, what: str, o
         console: Gets what it prints.
         what: Lines such as `3/10 clips` move the bar, where `what` is clips.
         others: Other words that move it.
+        workers: Processes in which it reads videos. torch gets the other cores, unless OMP_NUM_THREADS says something else:
+            threads that wait for a core cost more than they bring.
     """
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    threads = max(1, len(os.sched_getaffinity(0)) - workers)
+    env = {"OMP_NUM_THREADS": str(threads), **os.environ,
+           "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     with (subprocess.Popen([sys.executable, "-m", module, *args], stdout=subprocess.PIPE, text=True, env=env) as process,
           progress(console, what) as show):
         assert process.stdout is not None
