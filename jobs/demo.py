@@ -93,6 +93,7 @@ Done: {result['steps']} steps, {result['clips']} clips in {result['train_s']:.0f
   table      demo/tables/fewshot.md, .csv, .tex   (classes: ten motions of the camera; chance is 10 %)
 
 Next:
+  make look                                                 what this model sees, in pictures and numbers
   python jobs/status.py --runs-dir demo/runs                all runs and where they stand
   python analysis/collect.py demo/runs --explain scratch    the runs behind a row
   python jobs/prepare.py manifest /path/to/recordings --name s

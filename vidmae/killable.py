@@ -115,10 +115,10 @@ class _Worker:
 
 def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):  # the caller is gone, or Ctrl-C ends both
-        _serve_on(pipe, function)
+        _answer_calls(pipe, function)
 
 
-def _serve_on(pipe: Connection, function: Callable[[Any], Any]) -> None:
+def _answer_calls(pipe: Connection, function: Callable[[Any], Any]) -> None:
     pipe.send(None)  # imported and ready: an item's time begins after this
     while True:
         item = pipe.recv()
