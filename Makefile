@@ -3,7 +3,7 @@
 # make test   set up (Slurm and a headless browser, too, on Debian or Ubuntu as root), then run all tests in JOBS=2 processes
 # make lint   ruff and mypy
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
-# make bench  measure speed and memory against their targets, about 15 minutes
+# make bench  measure speed and memory against their targets, about 17 minutes
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin

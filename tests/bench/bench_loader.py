@@ -31,7 +31,7 @@ from vidmae.loader import Batch, make_loader
 from vidmae.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 8
+ROUNDS = 24  # of 8 the ratio went from 0.86 to 0.94 for the same code: an epoch has few clips and its windows vary
 MICRO_BATCH = 16
 EARLY, LATE = 200, 2000  # clips
 WINDOW = 8  # micro-batches whose highest memory counts: two epochs of the four videos
