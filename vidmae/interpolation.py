@@ -20,8 +20,7 @@ from vidmae.encode import write_mp4
 from vidmae.image_mae import frame_filler, load_image_mae
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import MODEL, Row
-from vidmae.manifest import COLUMNS as MANIFEST_COLUMNS
-from vidmae.manifest import Manifest, read_rows
+from vidmae.manifest import Manifest
 from vidmae.masking import Mask, make_mask, removed_pixels
 from vidmae.model import MaskedAutoencoder
 from vidmae.pictures import save_png, side_by_side, strip
@@ -89,10 +88,9 @@ class Interpolation:
 
     def _clips(self, domain: str, path: Path) -> list[Clip]:
         manifest = Manifest.read(path, self.config.videos_content.get(domain, ""))
-        contents = _contents(path)
         windows, self.short[domain] = spread_windows(manifest, self.spec, self.config.per_video)
         shown = evenly_spread(len(windows), self.config.pictures)
-        return [Clip(domain, place, w.row, w.number, contents[w.row], i in shown)
+        return [Clip(domain, place, w.row, w.number, f"{manifest.content[w.row]:016x}", i in shown)
                 for i, (w, place) in enumerate(zip(windows, places(manifest, windows), strict=True))]
 
     def _mask(self, content: str, number: int) -> Mask:
@@ -164,9 +162,3 @@ def _check_pixels(model: MaskedAutoencoder, config: InterpolateConfig, which: st
     if model.norm_pix_loss and not config.true_stats:
         raise ValueError(f"{which} fills in normalised patches (model.norm_pix_loss): it says nothing of their brightness "
                          "and contrast; --true-stats takes both from the hidden patches, which flatters it")
-
-
-def _contents(manifest: Path) -> list[str]:
-    """Content hash of every row."""
-    place = MANIFEST_COLUMNS.index("content")
-    return [row[place] for row in read_rows(manifest)[1]]
