@@ -25,7 +25,7 @@ from vidmae.baselines import Filler
 from vidmae.keys import PATCH_EMBED
 from vidmae.masking import mask_from_order
 from vidmae.model import MaskedAutoencoder
-from vidmae.sizes import CHANNELS, ENCODER_SIZES, ModelShape, model_shape
+from vidmae.sizes import CHANNELS, ModelShape, model_shape, size_of
 from vidmae.trained import load_trained
 from vidmae.weights import load_into, load_state
 
@@ -98,7 +98,7 @@ def released_shape(state: Mapping[str, Tensor]) -> ModelShape:
     width, *_, patch_size = state[PATCH_EMBED].shape
     depth, decoder_depth = (len({name.split(".")[1] for name in state if name.startswith(f"{prefix}blocks.")})
                             for prefix in PREFIXES)
-    size = next((size for size, (dim, blocks, _) in ENCODER_SIZES.items() if (dim, blocks) == (width, depth)), None)
+    size = size_of(width, depth)
     if size is None:
         raise ValueError(f"an image MAE of width {width} with {depth} blocks is none that is known (--image)")
     side = round((state["pos_embed"].shape[1] - 1) ** 0.5)

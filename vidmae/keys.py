@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
-from vidmae.sizes import ENCODER_SIZES
+from vidmae.sizes import size_of
 
 PATCH_EMBED = "patch_embed.proj.weight"
 FOREIGN = {  # part of a key -> whose it is
@@ -46,7 +46,7 @@ def looks_like(state: Mapping[str, Tensor]) -> str:
         return "an image model (its patch embedding has no time axis)"
     width, *_, patch_size = state[PATCH_EMBED].shape
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-    size = next((size for size, (dim, blocks, _) in ENCODER_SIZES.items() if (dim, blocks) == (width, depth)), None)
+    size = size_of(width, depth)
     kind = "mae_vit" if "mask_token" in state else "vit"
     return f"{kind}_{size}_patch{patch_size}" if size else f"a {kind} of width {width} with {depth} blocks"
 

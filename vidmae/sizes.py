@@ -21,6 +21,11 @@ ENCODER_SIZES = {  # width, blocks, attention heads
 }
 
 
+def size_of(width: int, depth: int) -> str | None:
+    """The name of the encoder of so many channels and blocks; None where there is none."""
+    return next((size for size, (dim, blocks, _) in ENCODER_SIZES.items() if (dim, blocks) == (width, depth)), None)
+
+
 def num_kept(num_tokens: int, mask_ratio: float, flag: str = "model.mask_ratio") -> int:
     """K, the tokens that stay visible.
 
