@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.facilities import demo_clips, need
 from tests.ranks import free_port
-from vidmae.config import PretrainConfig, find_recipe
+from vidmae.config import ModelConfig, PretrainConfig, find_recipe
 from vidmae.finetune_config import FinetuneConfig
 from vidmae.layers import build, parse_set, read_yaml, to_yaml
 from vidmae.manifest import Check, Source
@@ -47,6 +49,16 @@ CELL = ["model.name=vit_nano_patch16", "model.img_size=32", "model.num_frames=4"
         "train.micro_batch=2", "train.precision=fp32", "train.device=cpu", "train.threads=1", "train.clip_grad=1",
         "checkpoint.every_steps=2", "log.tensorboard=false", "train.phases=[{duration: 6 steps, lr: 1.0e-3}]"]
 """Settings of a small cell on top of the defaults."""
+
+
+def export_model(path: Path, config: ModelConfig, *, seed: int = 0, **sampling: object) -> Path:
+    """The weights of a model before training, as a run exports them; with what is said of its clips."""
+    from vidmae.trained import untrained
+    from vidmae.weights import save_safetensors
+
+    header = {"config": json.dumps(asdict(config))} | ({"sampling": json.dumps(sampling)} if sampling else {})
+    save_safetensors(untrained(config, seed=seed).state_dict(), path, header)
+    return path
 
 
 def make_labelled(folder: Path, *, train: int, val: int) -> tuple[Path, Path]:

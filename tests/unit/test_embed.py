@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 from tests.launching import ROOT
-from tests.runs import make_cell, make_labelled, make_run
+from tests.runs import export_model, make_cell, make_labelled, make_run
 from vidmae import embed
 from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.config import ModelConfig
@@ -43,11 +42,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export as a run writes it."""
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    sampling = {"sampling_rate": 2, "target_fps": 30.0, "decoder": "pyav"}
-    save_safetensors(untrained(NANO, seed=5).state_dict(), path,
-                     {"config": json.dumps(asdict(NANO)), "sampling": json.dumps(sampling)})
-    return path
+    return export_model(tmp_path_factory.mktemp("weights") / "weights.safetensors", NANO, seed=5, sampling_rate=2,
+                        target_fps=30.0, decoder="pyav")
 
 
 def config_of(weights: Path, manifest: Path, **settings) -> EmbedConfig:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +11,9 @@ import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from tests.footage import real_clip
+from tests.runs import export_model
 from vidmae.config import ModelConfig
 from vidmae.image_mae import IMAGENET_MEAN, IMAGENET_STD, frame_filler, load_image_mae
-from vidmae.trained import untrained
-from vidmae.weights import save_safetensors
 
 CPU = torch.device("cpu")
 SIDE, PATCH, TOKENS = 64, 8, 64
@@ -90,9 +88,7 @@ def test_a_released_file_fills_in_as_another_implementation_does(theirs, release
 @pytest.fixture(scope="module")
 def of_this_suite(tmp_path_factory) -> str:
     """An image MAE as a run of one-frame clips exports it."""
-    path = tmp_path_factory.mktemp("export") / "weights.safetensors"
-    save_safetensors(untrained(ONE_FRAME, seed=1).state_dict(), path, {"config": json.dumps(asdict(ONE_FRAME))})
-    return str(path)
+    return str(export_model(tmp_path_factory.mktemp("export") / "weights.safetensors", ONE_FRAME, seed=1))
 
 
 @pytest.mark.parametrize("which", ["released", "of_this_suite"])
@@ -126,7 +122,7 @@ def test_a_patch_is_hidden_where_any_of_its_pixels_is(of_this_suite):
 
 def test_a_video_model_is_no_image_mae(tmp_path):
     video = replace(ONE_FRAME, num_frames=8, pred_t_dim=8)
-    save_safetensors(untrained(video).state_dict(), tmp_path / "video.safetensors", {"config": json.dumps(asdict(video))})
+    export_model(tmp_path / "video.safetensors", video)
     with pytest.raises(ValueError, match="a video model of 8 frames; --image takes an image MAE"):
         load_image_mae(tmp_path / "video.safetensors")
 

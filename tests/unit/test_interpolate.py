@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import subprocess
@@ -22,7 +21,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from jobs import embed as embed_command
 from jobs import interpolate as command
 from tests.launching import ROOT
-from tests.runs import make_manifest, make_run
+from tests.runs import export_model, make_manifest, make_run
 from vidmae import interpolate
 from vidmae.classifier import build_classifier
 from vidmae.config import ModelConfig
@@ -38,7 +37,7 @@ from vidmae.masking import center_mask
 from vidmae.record import RunFolder, read_json, write_json
 from vidmae.scenes import PATHS
 from vidmae.scores import SCORES
-from vidmae.trained import load_trained, untrained
+from vidmae.trained import load_trained
 from vidmae.weights import save_safetensors
 from vidmae.windows import WindowReader, WindowSpec, places, spread_windows
 
@@ -56,22 +55,14 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export as a run writes it."""
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    sampling = {"sampling_rate": 4, "target_fps": 30.0, "decoder": "pyav"}
-    save_safetensors(untrained(NANO, seed=5).state_dict(), path,
-                     {"config": json.dumps(asdict(NANO)), "sampling": json.dumps(sampling)})
-    return path
+    return export_model(tmp_path_factory.mktemp("weights") / "weights.safetensors", NANO, seed=5, sampling_rate=4,
+                        target_fps=30.0, decoder="pyav")
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image MAE as a run of one-frame clips exports it."""
-    return export(tmp_path_factory.mktemp("image") / "weights.safetensors", IMAGE)
-
-
-def export(path: Path, config: ModelConfig) -> Path:
-    save_safetensors(untrained(config, seed=6).state_dict(), path, {"config": json.dumps(asdict(config))})
-    return path
+    return export_model(tmp_path_factory.mktemp("image") / "weights.safetensors", IMAGE, seed=6)
 
 
 def start(out: Path, weights: Path, manifest: Path, *flags: str, **settings) -> int:
@@ -234,10 +225,10 @@ def test_what_cannot_be_done_is_said(settings, message, weights, manifest, tmp_p
 def test_image_models_in_the_wrong_place_are_refused(weights, image, manifest, tmp_path, capsys):
     assert start(tmp_path, image, manifest) == 2
     assert "is an image model: it has no other frames to fill in from" in capsys.readouterr().err
-    larger = export(tmp_path / "larger.safetensors", replace(IMAGE, img_size=64))
+    larger = export_model(tmp_path / "larger.safetensors", replace(IMAGE, img_size=64), seed=6)
     assert start(tmp_path, weights, manifest, image=str(larger)) == 2
     assert "the image MAE takes 64 px, the clips have 32 px; give one of 32 px (--image)" in capsys.readouterr().err
-    normed = export(tmp_path / "normed.safetensors", replace(IMAGE, norm_pix_loss=True))
+    normed = export_model(tmp_path / "normed.safetensors", replace(IMAGE, norm_pix_loss=True), seed=6)
     assert start(tmp_path, weights, manifest, image=str(normed)) == 2
     assert "--true-stats" in capsys.readouterr().err
 
