@@ -27,9 +27,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from analysis.options import Parser
+from analysis.options import Parser, add_runs_dir
 from vidmae.attention_config import AttentionConfig
 from vidmae.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
+from vidmae.command_line import answer
 from vidmae.layers import ConfigError, nearest, to_yaml
 from vidmae.local_program import is_footage, make_manifest, prepare_folder, run_program
 from vidmae.manifest import HOW_TO_MAKE, content_hash, read_summary
@@ -53,25 +54,14 @@ def make_parser() -> argparse.ArgumentParser:
     add_computing(parser).add_argument("--dry-run", action="store_true", help="print the configuration; write nothing")
     out = add_output(parser, "results")
     add_frames(out, "maps")
-    out.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="FOLDER",
-                     help="folder of the run folders (default: %(default)s)")
+    add_runs_dir(out)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    try:
-        return run(args)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing but pictures was written", file=sys.stderr)
-        return 130
+    return answer(lambda: run(args), interrupted="nothing but pictures was written")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -71,8 +71,9 @@ def code_facts(run: Dossier) -> list[tuple[str, str]]:
     """Which code, in which state, how often submitted."""
     if not run.record:
         return [("Code", "not known: there is no run.json")]
-    dirty = {True: "with changes that are not committed (code/ in the run folder has them)", False: "clean"}
-    state = dirty.get(run.record.get("dirty"), "not known")  # type: ignore[arg-type]
+    dirty: dict[object, str] = {
+        True: "with changes that are not committed (code/ in the run folder has them)", False: "clean"}
+    state = dirty.get(run.record.get("dirty"), "not known")
     created = str(run.record.get("created") or "not known").replace("T", " ").replace("+00:00", " UTC")
     return [("Commit", f"{str(run.record.get('commit') or 'not known')[:12]}, {state}"),
             ("Signature", run.signature or "not known"), ("Created", created),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,3 +16,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2."""
         self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+
+def add_runs_dir(group: Any) -> None:
+    """`--runs-dir`."""
+    group.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="FOLDER",
+                       help="folder of the run folders (default: %(default)s)")

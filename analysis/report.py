@@ -25,7 +25,7 @@ from pathlib import Path
 
 from analysis import by_class, chapters, found, offspring
 from analysis.dossier import FEWSHOT, Dossier, read_dossier
-from analysis.options import Parser
+from analysis.options import Parser, add_runs_dir
 from analysis.page import Page, Section, to_html
 from analysis.wording import moment
 from vidmae.record import RunFolder, make_private_folder, runs_that_fit, write_atomic
@@ -45,8 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--frames", action="store_true", help="show pictures; they show the footage, which may be private")
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default: report.html in the run folder)")
-    out.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="FOLDER",
-                     help="folder of the run folders (default: %(default)s)")
+    add_runs_dir(out)
     out.add_argument("--json", action="store_true", help="one object instead of the path: file, run, state, sections")
     return parser
 

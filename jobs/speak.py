@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from jobs.slurm import SlurmError
+from vidmae import command_line
 
 
 def say(text: str) -> None:
@@ -20,22 +21,8 @@ def fail(message: str, code: int) -> int:
 
 
 def answer(work: Callable[[], int], *, interrupted: str) -> int:
-    """Do the work of a command line; the exit code.
-
-    Args:
-        work: Its own exit code is taken as it is.
-        interrupted: What to know after Ctrl-C.
-    Returns:
-        4 where Slurm refused or is away, 2 where something cannot be used, 130 after Ctrl-C, else what the work returned.
-    """
+    """Do the work of a command line; the exit code: 4 where Slurm refused or is away, else see `command_line.answer`."""
     try:
-        return work()
+        return command_line.answer(work, interrupted=interrupted)
     except SlurmError as error:
         return fail(str(error), 4)
-    except ValueError as error:
-        return fail(str(error), 2)
-    except OSError as error:
-        return fail(f"{error.filename}: {error.strerror}", 2)
-    except KeyboardInterrupt:
-        say(f"\ninterrupted; {interrupted}")
-        return 130

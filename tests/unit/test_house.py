@@ -22,7 +22,7 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
     "jobs": {"vidmae": None},
     "sweeps": {"vidmae": None, "jobs": None},
     "analysis": {"vidmae": {"config", "record", "predictions", "accuracy", "layers", "manifest", "local_program", "attempts",
-                            "quarantine", "attention_config", "clips_flags",
+                            "quarantine", "attention_config", "clips_flags", "command_line",
                             "embeddings"}},
 }
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
@@ -38,7 +38,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "skimage": {"vidmae.scores"},
     "sklearn": {"vidmae.probes", "analysis.neighbours", "analysis.embedding_pictures"},
 }
-STDLIB_ONLY = {"vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
+STDLIB_ONLY = {"vidmae.command_line", "vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
                "jobs.commands", "jobs.arrays"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.finetune_config", "vidmae.evaluation_config", "vidmae.layers", "vidmae.manifest",
