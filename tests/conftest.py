@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+import vidmae  # noqa: F401  (sets vidmae/numerics.py before a test loads torch)
+
 SLURM = "tests/slurm"
 # those that take minutes begin first, so that no process is left alone with one of them at the end
 LONG = (SLURM, *(f"tests/unit/test_{name}.py" for name in ("recovery", "pretrain", "checkpoint", "engine", "reading")))

@@ -1,6 +1,6 @@
 """Run the benchmarks and hold them to their targets.
 
-    python tests/bench/run.py             all of them, about 12 minutes on 2 quiet cores
+    python tests/bench/run.py             all of them, about 17 minutes on 2 quiet cores
     python tests/bench/run.py step        one of them: tests/bench/bench_step.py
 
 A benchmark is a file `bench_NAME.py` whose `results()` yields measurements, each taken in a fresh process: name, ours,
