@@ -1,6 +1,6 @@
 # make demo   set up, then pretrain a tiny model on real clips, finetune it, make the table (5 minutes after the set-up)
 # make look   what the demo's model sees: interpolation, tracking, attention, embeddings, a page (under 2 minutes)
-# make test   set up (Slurm and a headless browser, too, on Debian or Ubuntu as root), then run all tests in JOBS=2 processes
+# make test   set up (Slurm, a headless browser and FFmpeg, too, on Debian or Ubuntu as root), then run all tests in JOBS=2 processes
 # make lint   ruff and mypy
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
 # make bench  measure speed and memory against their targets, about 17 minutes
@@ -25,6 +25,7 @@ look: $(VENV)/.ready
 test: $(VENV)/.ready
 	bash tests/slurm/install.sh
 	bash tests/install_browser.sh
+	bash tests/install_ffmpeg.sh
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready

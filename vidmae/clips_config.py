@@ -26,8 +26,8 @@ class ClipsConfig:
     """Hash of the weights, so that results of other weights under the same path are not taken for these."""
     sampling_rate: int = 0
     """Frame stride at 30 fps; 0 takes the one that the model was trained with. The paper's pictures have 4."""
-    decoder: Literal["", "decord", "pyav"] = ""
-    """Video reader; empty takes the one of training, or decord."""
+    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
+    """Video reader. auto takes for each file the one that the manifest names; another must have read all files rightly."""
     device: Literal["auto", "cuda", "cpu"] = unsigned("auto")
     """auto takes the GPU that the job was given, and the CPU where it was given none."""
     workers: int = unsigned(1)

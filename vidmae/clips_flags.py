@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vidmae.decode import DECODERS
 from vidmae.layers import ConfigError
+from vidmae.manifest import AUTO
 
 PICTURES = 3
 
@@ -31,7 +33,8 @@ def add_computing(parser: argparse.ArgumentParser) -> Any:
     """`--device`, `--decoder`, `--workers`; the group that they are in."""
     group = parser.add_argument_group("computing")
     group.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: %(default)s")
-    group.add_argument("--decoder", choices=("decord", "pyav"), default="", help="default: that of training, or decord")
+    group.add_argument("--decoder", choices=(AUTO, *DECODERS), default=AUTO,
+                       help="auto takes for each file the one that reads it rightly (default: %(default)s)")
     group.add_argument("--workers", type=int, default=1, metavar="N",
                        help="processes per rank that read videos (default: %(default)s)")
     return group

@@ -106,8 +106,10 @@ class DataConfig:
     """Clips cut from each opened video."""
     repeat_window: Literal["own", "shared"] = "own"
     """own: each repeat has its own time window (the paper's text); shared: one window for all (released code)."""
-    decoder: Literal["decord", "pyav"] = "decord"
-    """Video reader. It stands in the signature, since readers may disagree on frames of odd files."""
+    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
+    """Video reader. auto takes for each file the one that the manifest names; another must have read all files rightly."""
+    recheck_pct: float = unsigned(0.1)
+    """Share of the clips, percent, that a second decoder reads again; clips that differ are counted and named by row."""
     workers: int = unsigned(8)
     """Loader processes per rank; with 0 the training process waits for every clip."""
     read_limit_s: float = unsigned(60.0)
@@ -129,6 +131,7 @@ class DataConfig:
         check(self.workers >= 0, "data.workers", self.workers, "0 or more processes")
         check(self.read_limit_s >= 0, "data.read_limit_s", self.read_limit_s, "0 (no limit) or more seconds")
         check(self.read_retries >= 0, "data.read_retries", self.read_retries, "0 or more tries")
+        check(0 <= self.recheck_pct <= 100, "data.recheck_pct", self.recheck_pct, "0 (off) to 100 percent")
         check(0 <= self.max_bad_pct <= 100, "data.max_bad_pct", self.max_bad_pct, "0 to 100 percent")
 
 

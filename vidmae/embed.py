@@ -52,7 +52,7 @@ class Embedding:
                             "that of training" if trained.data else "the paper's in training")
         shape = self.model.shape
         self.spec = ViewSpec(num_frames=shape.num_frames, sampling_rate=config.sampling_rate or data.sampling_rate,
-                             target_fps=data.target_fps, img_size=shape.img_size, backend=config.decoder or data.decoder)
+                             target_fps=data.target_fps, img_size=shape.img_size)
 
     def make(self, out: Path, files: dict[Path, range], say: Say) -> None:
         """Make some files.
@@ -102,7 +102,8 @@ def embed(out: Path, shard: int, shards: int, say_every_s: float) -> int:
     result = out / "result.json"
     if not result.exists():
         config = load(EmbedConfig, out / "config.yaml")
-        manifest, ranks = Manifest.read(Path(config.manifest), config.manifest_content), dist.init(config.device)
+        manifest = Manifest.read(Path(config.manifest), config.manifest_content, decoder=config.decoder)
+        ranks = dist.init(config.device)
         rows = rows_of_files(len(manifest), config.clips_per_file)
         paths = [file_path(out, number, len(rows)) for number in range(len(rows))]
         mine = slice(shard * ranks.world_size + ranks.rank, None, shards * ranks.world_size)

@@ -32,7 +32,7 @@ def view_spec(config: FinetuneConfig) -> ViewSpec:
     """What a view of this configuration is."""
     m, d, e = config.model, config.data, config.evaluate
     return ViewSpec(num_frames=m.num_frames, sampling_rate=d.sampling_rate, target_fps=d.target_fps, img_size=m.img_size,
-                    backend=d.decoder, views=e.views, seed=e.seed)
+                    views=e.views, seed=e.seed)
 
 
 def evaluate(model: nn.Module, manifest: Manifest, rows: np.ndarray, classes: Sequence[str], config: EvaluateConfig,

@@ -55,11 +55,11 @@ def run(folder: RunFolder, config: EvaluationConfig, ranks: dist.Ranks) -> None:
         ValueError: The file holds no classifier, or one of other classes, or clips cannot be read.
     """
     path = Path(config.data.manifest)
-    manifest, classes = Manifest.read(path), class_names(read_labelled(path).classes)
+    manifest, classes = Manifest.read(path, decoder=config.data.decoder), class_names(read_labelled(path).classes)
     model = load_classifier(Path(config.weights), len(classes)).to(ranks.device)
     shape, data, began = model.shape, config.data, time.monotonic()
     spec = ViewSpec(num_frames=shape.num_frames, sampling_rate=data.sampling_rate, target_fps=data.target_fps,
-                    img_size=shape.img_size, backend=data.decoder)
+                    img_size=shape.img_size)
     found = evaluate(model, manifest, np.arange(len(manifest)), classes, config.evaluate, spec, ranks,
                      precision=config.precision, data=data, progress=_tell if ranks.is_main else lambda *_: False)
     if ranks.is_main:

@@ -60,7 +60,7 @@ def extract(model: Callable[[], VideoClassifier], manifest: Manifest, rows: np.n
     Raises:
         ValueError: Videos cannot be read, by number and row, after the others are saved; or features are not finite.
     """
-    contents = manifest.content[rows]
+    contents = manifest.footage[rows]
     waits = False
     with ExitStack() as lock:
         while isinstance(todo := ranks.from_main(_claim(store, contents, lock) if ranks.is_main else None), str):
@@ -133,7 +133,7 @@ class _Extraction:
             clips = batch.clips.to(self._ranks.device, non_blocking=True)
             features = frozen_features(self._model, clips[torch.arange(self._batch) % n], self._store.spec.token_grid,
                                        self._config.train.precision)
-            self._pending.append((self._manifest.content[batch.rows], features[:n]))
+            self._pending.append((self._manifest.footage[batch.rows], features[:n]))
 
     def _save(self) -> None:
         if self._pending:

@@ -26,7 +26,7 @@ from vidmae.model import MaskedAutoencoder
 from vidmae.pictures import save_png, side_by_side, strip
 from vidmae.scores import Judge
 from vidmae.trained import Trained, load_trained, untrained
-from vidmae.windows import WindowSpec, evenly_spread, places, read_windows, spread_windows
+from vidmae.windows import Where, WindowSpec, evenly_spread, places, read_windows, spread_windows
 
 BANK = 12  # clips that scenes are made of
 
@@ -36,7 +36,7 @@ class Clip:
     """One clip of one domain: where it is, and what its rows say of it."""
 
     domain: str
-    place: tuple[str, float, float]
+    place: Where
     row: int
     number: int
     content: str
@@ -87,7 +87,7 @@ class Interpolation:
         return frame_filler(model, device)
 
     def _clips(self, domain: str, path: Path) -> list[Clip]:
-        manifest = Manifest.read(path, self.config.videos_content.get(domain, ""))
+        manifest = Manifest.read(path, self.config.videos_content.get(domain, ""), decoder=self.config.decoder)
         windows, self.short[domain] = spread_windows(manifest, self.spec, self.config.per_video)
         shown = evenly_spread(len(windows), self.config.pictures)
         return [Clip(domain, place, w.row, w.number, f"{manifest.content[w.row]:016x}", i in shown)
@@ -154,7 +154,7 @@ def window_spec(config: InterpolateConfig, trained: Trained) -> WindowSpec:
     """What a clip is: the model's size, and the frame stride that is asked for or that of training."""
     data = trained.data or DataConfig()
     return WindowSpec(num_frames=trained.config.num_frames, sampling_rate=config.sampling_rate or data.sampling_rate,
-                      target_fps=data.target_fps, img_size=trained.config.img_size, backend=config.decoder or data.decoder)
+                      target_fps=data.target_fps, img_size=trained.config.img_size)
 
 
 def _check_pixels(model: MaskedAutoencoder, config: InterpolateConfig, which: str) -> None:

@@ -26,6 +26,7 @@ from vidmae.nonfinite import window_of
 from vidmae.order import Place, place_of, substitute_row
 from vidmae.quarantine import Substitution
 from vidmae.reading import Reader
+from vidmae.recheck import Recheck, Rechecker
 from vidmae.workers import empty_batch, read_ahead
 
 SUBSTITUTES = 10  # tried for one video; where more than a few fail, the disk is gone and not the video
@@ -41,6 +42,7 @@ class Batch:
         rows: int64 [m], rows of the manifest that are shown.
         labels: int64 [m], class of each clip; -1 where the manifest has none.
         substituted: Videos that were replaced.
+        rechecked: Clips that were read a second time.
     """
 
     clips: Tensor
@@ -48,6 +50,7 @@ class Batch:
     rows: Tensor
     labels: Tensor
     substituted: tuple[Substitution, ...] = ()
+    rechecked: tuple[Recheck, ...] = ()
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory, from which a GPU reads while it computes."""
@@ -69,6 +72,7 @@ class _MicroBatches(Dataset[Batch]):
     stop_step: int
     skipped: tuple[int, ...]
     reader: Reader
+    rechecker: Rechecker
 
     def __len__(self) -> int:
         return (self.stop_step - self.start_step) * self.grad_accum
@@ -82,16 +86,18 @@ class _MicroBatches(Dataset[Batch]):
         clips = empty_batch((self.micro_batch, *self.spec.shape), torch.uint8)
         noise = empty_batch((self.micro_batch, self.spec.num_tokens), torch.float32)
         rows: list[int] = []
-        substituted = []
+        substituted, rechecked = [], []
         for _, group in groupby(places, key=lambda p: (p.epoch, p.slot)):
             repeats = list(group)
             part = slice(len(rows), len(rows) + len(repeats))
             row, reason = self._read(repeats, clips[part].numpy(), noise[part].numpy())
             rows += [row] * len(repeats)
+            rechecked += [self.rechecker.check(row, *pair) for pair in zip(repeats, clips[part].numpy(), strict=True)]
             if reason is not None:
                 asked = repeats[0]
                 substituted.append(Substitution(asked.epoch, asked.slot, asked.row, row, len(repeats), reason))
-        return Batch(clips, noise, torch.tensor(rows), torch.from_numpy(self.manifest.class_index[rows]), tuple(substituted))
+        return Batch(clips, noise, torch.tensor(rows), torch.from_numpy(self.manifest.class_index[rows]),
+                     tuple(substituted), tuple(filter(None, rechecked)))
 
     def _read(self, places: list[Place], clips: np.ndarray, noise: np.ndarray) -> tuple[int, str | None]:
         """The row that was read, and why it is not the one that was asked for."""
@@ -112,7 +118,7 @@ class _MicroBatches(Dataset[Batch]):
 def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: int, micro_batch: int, grad_accum: int,
                 rank: int, world_size: int, start_step: int, stop_step: int, workers: int, read_limit_s: float,
                 read_retries: int, unreadable: Mapping[int, str] = MappingProxyType({}), pin_memory: bool = False,
-                prefetch: int = 2, skipped: tuple[int, ...] = ()) -> DataLoader[Any]:
+                prefetch: int = 2, recheck_pct: float = 0.0, skipped: tuple[int, ...] = ()) -> DataLoader[Any]:
     """One rank's micro-batches of the steps `start_step` to `stop_step` (excluded), grad_accum of them a step.
 
     Args:
@@ -132,6 +138,7 @@ def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: 
         unreadable: Rows known to be unreadable, and why: replaced by what would have replaced them, but without a try.
         pin_memory: Hand over page-locked memory, for a GPU.
         prefetch: Items that each worker reads ahead.
+        recheck_pct: Share of the clips that are read a second time, percent.
         skipped: Windows of data that are left out (nonfinite.py), ascending.
     Returns:
         An iterable of Batch, in order. The processes behind it end with the thread that iterates over it.
@@ -143,5 +150,5 @@ def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: 
     reader = Reader(Cutter(manifest, spec, seed), limit_s=read_limit_s, retries=read_retries, unreadable=unreadable,
                     most_clips=min(micro_batch, spec.repeat_aug))
     items = _MicroBatches(manifest, spec, seed, global_batch, micro_batch, grad_accum, rank, start_step, stop_step, skipped,
-                          reader)
+                          reader, Rechecker(manifest, spec, seed, recheck_pct, read_limit_s))
     return read_ahead(items, workers=workers, prefetch=prefetch, pin_memory=pin_memory)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vidmae.layers import ConfigError, load, to_dict, to_yaml
-from vidmae.manifest import EXTENSIONS, Check, build, find_sources, is_manifest_of
+from vidmae.manifest import AUTO, EXTENSIONS, Check, find_sources
+from vidmae.manifest_build import build, is_manifest_of
 from vidmae.record import make_private_folder, write_atomic
 
 CONFIG = "config.yaml"
@@ -40,7 +42,7 @@ def make_manifest(footage: Path, made: Path, console: Console, *, decoder: str, 
         footage: The folder or the file. Pictures that an earlier call wrote below it are no footage.
         made: The csv to write, in the folder of the results.
         console: Gets the bar, and how many files are left out.
-        decoder: That files are checked with; empty takes decord.
+        decoder: That files are checked with; auto tries all.
         workers: Processes that check them.
     Raises:
         ConfigError: Not one file can be read, or the folder holds results of other videos.
@@ -55,10 +57,10 @@ def make_manifest(footage: Path, made: Path, console: Console, *, decoder: str, 
         return
     make_private_folder(out)
     with progress(console, "files") as tell:
-        summary, _ = build(sources, made, Check(decoder or "decord", True), workers=workers, time_limit_s=CHECK_LIMIT_S,
+        summary, _ = build(sources, made, Check(decoder, True), workers=workers, time_limit_s=CHECK_LIMIT_S,
                            progress=tell)
     if summary.unreadable:
-        hint = "" if decoder == "pyav" else " (--decoder pyav may read more)"
+        hint = "" if decoder == AUTO else " (--decoder auto may read more)"
         console.print(f"{summary.unreadable} of {len(sources)} files cannot be read and are left out; "
                       f"{made.stem}.unreadable.csv says why{hint}", style="yellow", highlight=False)
     if not summary.videos:
@@ -127,13 +129,17 @@ def progress(console: Console, what: str) -> Iterator[Tell]:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
+    first: tuple[float, int] | None = None  # when, and what was done before
     last = time.monotonic()
 
     def line(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > PLAIN_EVERY_S:
-            last = time.monotonic()
-            print(f"{done}/{total} {what}", file=sys.stderr, flush=True)
+        nonlocal first, last
+        now = time.monotonic()
+        first = first or (now, done)
+        if now - last > PLAIN_EVERY_S:
+            last, new = now, done - first[1]
+            left = f", about {timedelta(seconds=round((now - first[0]) / new * (total - done)))} left" if new else ""
+            print(f"{done}/{total} {what}{left}", file=sys.stderr, flush=True)
 
     yield line
 

@@ -4,8 +4,7 @@
     manifests/s.unreadable.csv   what was left out: path, reason
     manifests/s.json             totals and hashes, so that a launcher need not read the rows
 
-Videos are probed and (by default) decoded once when the manifest is made, in processes that can be killed: what training
-meets later was readable once.
+`manifest_build.py` makes it. Each row names the decoder that was found to read the file rightly.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ import io
 import json
 import os
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ import numpy as np
 
 from vidmae.record import make_private_folder, write_atomic, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 EXTENSIONS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov"})
+AUTO = "auto"
+"""Of data.decoder: follow what the manifest says of each file; of its making: try all decoders."""
 HASHED_BYTES = 2**20  # from each end of a file
 HOW_TO_MAKE = "python jobs/prepare.py manifest FOLDER --name NAME"
 
@@ -39,7 +41,10 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One video: the columns of the csv. `content` hashes the size and the first and last MiB of the file."""
+    """One video: the columns of the csv.
+
+    `content` hashes the size and the first and last MiB of the file; `decoder` is the one that was found to read it rightly.
+    """
 
     path: str
     label: str
@@ -55,6 +60,7 @@ class Row:
     vfr: int
     content: str
     mtime_ns: int
+    decoder: str
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
@@ -70,11 +76,13 @@ class Summary:
         seconds: Footage in all.
         bytes: Size of all files.
         classes: Different labels.
-        backend: Decoder that the files were checked with.
+        decoder: What was asked for: auto, or the one decoder that the files were checked with.
+        decoders: How many of the videos each decoder reads.
         verified: Whether every file was decoded in full.
+        percentiles_s: 101 numbers: the lengths of the videos, from the shortest (0 %) to the longest (100 %).
         csv_bytes: Size of the csv.
         csv_sha256: Hash of the csv.
-        content_sha256: Hash of contents and labels in row order, the same wherever the files lie.
+        content_sha256: Hash of contents, decoders and labels in row order, the same wherever the files lie.
         fraction: What it is a fraction of, and how that was chosen (vidmae/history.py); None for a whole data set.
     """
 
@@ -84,8 +92,10 @@ class Summary:
     seconds: float
     bytes: int
     classes: int
-    backend: str
+    decoder: str
+    decoders: dict[str, int]
     verified: bool
+    percentiles_s: list[float]
     csv_bytes: int
     csv_sha256: str
     content_sha256: str
@@ -95,6 +105,10 @@ class Summary:
     def hours(self) -> float:
         """Footage in hours."""
         return self.seconds / 3600
+
+    def share_shorter(self, seconds: float) -> float:
+        """Share of the videos, 0 to 1 and to one percent, that are shorter than so many seconds."""
+        return sum(length < seconds for length in self.percentiles_s) / len(self.percentiles_s)
 
 
 def summary_path(manifest: Path) -> Path:
@@ -115,6 +129,9 @@ def read_summary(manifest: Path) -> Summary:
     """
     try:
         record = json.loads(summary_path(manifest).read_text(encoding="utf-8"))
+        if isinstance(record, dict) and record.get("schema", SCHEMA) < SCHEMA:
+            raise ManifestError(f"{manifest} is of an earlier version, which looked at each file once and with one decoder; "
+                                f"make it again with: {HOW_TO_MAKE}")
         summary = Summary(**record)
         csv_bytes = manifest.stat().st_size
     except FileNotFoundError as error:
@@ -155,7 +172,7 @@ def read_all(path: Path) -> tuple[Summary, list[Row]]:
         ManifestError: It is missing, cut, changed since it was made, or has no row.
     """
     summary, rows = read_rows(path)
-    return summary, [_row(dict(zip(COLUMNS, row, strict=True))) for row in rows]
+    return summary, [parse_row(dict(zip(COLUMNS, row, strict=True))) for row in rows]
 
 
 def write_part(out: Path, rows: Iterable[Row], whole: Summary, fraction: dict[str, Any]) -> Summary:
@@ -169,12 +186,12 @@ def write_part(out: Path, rows: Iterable[Row], whole: Summary, fraction: dict[st
     Returns:
         The totals.
     """
-    return _write(out, _in_order(rows), [], Check(whole.backend, whole.verified), fraction)
+    return write_manifest(out, _in_order(rows), [], Check(whole.decoder, whole.verified), fraction)
 
 
 def sum_part(rows: Iterable[Row], whole: Summary, fraction: dict[str, Any]) -> Summary:
     """The totals that `write_part` would write, without writing."""
-    return _sum(_in_order(rows), [], Check(whole.backend, whole.verified), fraction)[0]
+    return _sum(_in_order(rows), [], Check(whole.decoder, whole.verified), fraction)[0]
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:
@@ -192,6 +209,7 @@ class Manifest:
         summary: Totals of the whole manifest, also after `take`.
         frames, fps, seconds, width, height: One number per video.
         content: uint64 [N], content hashes as numbers.
+        decoders: Names of decoders; `decoder` has the one of a row.
         class_index: int64 [N]; the label itself where all are whole numbers, else its rank in alphabetical order; -1
             where there is no label.
     """
@@ -204,6 +222,8 @@ class Manifest:
     height: np.ndarray
     content: np.ndarray
     class_index: np.ndarray
+    decoders: tuple[str, ...]
+    _decoder: np.ndarray
     _paths: np.ndarray
     _path_ends: np.ndarray
 
@@ -214,6 +234,17 @@ class Manifest:
         """Path of a video."""
         start = self._path_ends[row - 1] if row else 0
         return self._paths[start:self._path_ends[row]].tobytes().decode("utf-8", "surrogateescape")
+
+    def decoder(self, row: int) -> str:
+        """The decoder that reads a video rightly."""
+        return self.decoders[self._decoder[row]]
+
+    @property
+    def footage(self) -> np.ndarray:
+        """uint64 [N], content hashes with which the decoder is mixed: equal where the same pictures come out."""
+        marks = np.array([int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+                          for name in self.decoders], dtype=np.uint64)
+        return self.content ^ marks[self._decoder]
 
     def frame_bytes(self, row: int) -> int:
         """Size of a decoded frame of a video."""
@@ -226,20 +257,24 @@ class Manifest:
         new_ends = np.cumsum(sizes)
         letters = np.arange(sizes.sum()) + np.repeat(ends - new_ends, sizes)
         columns = {name: getattr(self, name)[rows]
-                   for name in ("frames", "fps", "seconds", "width", "height", "content", "class_index")}
-        return Manifest(self.summary, **columns, _paths=self._paths[letters], _path_ends=new_ends)
+                   for name in ("frames", "fps", "seconds", "width", "height", "content", "class_index", "_decoder")}
+        return Manifest(self.summary, **columns, decoders=self.decoders, _paths=self._paths[letters], _path_ends=new_ends)
 
     @staticmethod
-    def read(path: Path, content_sha256: str = "") -> Manifest:
+    def read(path: Path, content_sha256: str = "", *, decoder: str = "") -> Manifest:
         """Read a manifest; a million rows take seconds.
 
         Args:
             path: The csv.
             content_sha256: Of the contents and labels that it must have; empty takes any.
+            decoder: data.decoder: the one that must read every video; auto or empty follows the rows.
         Raises:
-            ManifestError: It is missing, cut, changed since it was made, of other contents, or has no row.
+            ManifestError: It is missing, cut, changed since it was made, of other contents, has no row, or names another
+                decoder.
         """
         summary, rows = read_rows(path)
+        if problem := decoder_problem(path, summary, decoder):
+            raise ManifestError(problem)
         if content_sha256 not in ("", summary.content_sha256):
             raise ManifestError(f"{path} lists other videos or labels than when this was started; choose another --out")
         paths, ends = bytearray(), array("q")
@@ -247,15 +282,34 @@ class Manifest:
                                           "width": array("l"), "height": array("l"), "content": array("Q")}
         kinds = [(COLUMNS.index(name), column.append, _KINDS[column.typecode]) for name, column in numbers.items()]
         codes, known = array("q"), dict[str, int]()
+        read_by, decoders, place_of_decoder = array("b"), dict[str, int](), COLUMNS.index("decoder")
         for row in rows:
             paths += row[0].encode("utf-8", "surrogateescape")
             ends.append(len(paths))
             codes.append(known.setdefault(row[1], len(known)))
+            read_by.append(decoders.setdefault(row[place_of_decoder], len(decoders)))
             for place, append, kind in kinds:
                 append(kind(row[place]))
         packed = {name: np.array(column) for name, column in numbers.items()}
-        return Manifest(summary, class_index=class_table(list(known))[np.array(codes)], **packed,
-                        _paths=np.frombuffer(bytes(paths), dtype=np.uint8), _path_ends=np.array(ends))
+        return Manifest(summary, class_index=class_table(list(known))[np.array(codes)], **packed, decoders=tuple(decoders),
+                        _decoder=np.array(read_by), _paths=np.frombuffer(bytes(paths), dtype=np.uint8),
+                        _path_ends=np.array(ends))
+
+
+def decoder_problem(path: Path, summary: Summary, decoder: str) -> str | None:
+    """Why a decoder that was asked for cannot read the videos of a manifest, or None: those of each row were checked.
+
+    Args:
+        path: The manifest.
+        summary: Its totals.
+        decoder: data.decoder; auto or empty follows the rows.
+    """
+    others = {name: count for name, count in summary.decoders.items() if name != decoder}
+    if decoder in ("", AUTO) or not others:
+        return None
+    listed = ", ".join(f"{count} with {name}" for name, count in sorted(others.items()))
+    return (f"data.decoder is {decoder}, but {path} was checked with others: {listed}; allowed: auto, which follows the "
+            f"manifest, or make it again with: {HOW_TO_MAKE} --decoder {decoder}")
 
 
 def class_table(labels: Sequence[str]) -> np.ndarray:
@@ -300,6 +354,12 @@ def find_sources(source: Path, root: Path | None = None) -> list[Source]:
     return found
 
 
+def other_files(sources: Sequence[Path]) -> Counter[str]:
+    """How many files of each other kind lie in those sources that are folders, by ending; hidden ones do not count."""
+    return Counter(path.suffix.lower() for source in sources if source.is_dir() for path in _walk(source)
+                   if path.suffix.lower() not in EXTENSIONS and not path.name.startswith("."))
+
+
 def _walk(folder: Path) -> Iterable[Path]:
     def refuse(error: OSError) -> None:
         raise error
@@ -339,33 +399,15 @@ def _splits(line: str) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Check:
-    """How files are judged: picklable, called in a process of its own for every file."""
+    """How files are judged.
 
-    backend: str
+    Attributes:
+        decoder: auto, or the one decoder that may read them.
+        verify: Decode every file in full; else look at one frame.
+    """
+
+    decoder: str
     verify: bool
-
-    def __call__(self, source: Source) -> Row:
-        """Probe one file.
-
-        Raises:
-            ValueError: It cannot be used; the message says why.
-        """
-        from vidmae.decode import DecodeError, open_video, probe
-        from vidmae.verify import verify
-
-        if "\n" in source.path or "\r" in source.path:
-            raise DecodeError("its name holds a line break")
-        info = probe(source.path)
-        if self.verify and (reason := verify(source.path, self.backend)):
-            raise DecodeError(reason)
-        with open_video(source.path, self.backend) as video:
-            frames = video.num_frames  # packets promise one more in some AVI files (HMDB51)
-            if not self.verify:
-                video.read([0])
-        stat = Path(source.path).stat()
-        return Row(source.path, source.label, frames, info.fps, frames / info.fps, info.bytes, info.width, info.height,
-                   info.codec, info.rotation, int(info.has_b_frames), int(info.vfr), content_hash(Path(source.path)),
-                   stat.st_mtime_ns)
 
 
 def content_hash(path: Path) -> str:
@@ -380,95 +422,23 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, time_limit_s: float,
-          progress: Callable[[int, int], object]) -> tuple[Summary, int]:
-    """Check every source and write the manifest, its summary and the list of what was left out.
-
-    Rows of an earlier manifest at `out` are taken over where path, size and time of change are the same and it was made with
-    the same check; labels are always those of the sources.
-
-    Args:
-        sources: From `find_sources`.
-        out: The csv to write.
-        check: How files are judged.
-        workers: Processes.
-        time_limit_s: Seconds for one file.
-        progress: Told how many files are done.
-    Returns:
-        The totals, and how many rows were taken over.
-    """
-    from vidmae.killable import map_killable
-
-    known = _reusable(out, check)
-    rows: list[Row] = []
-    todo: list[Source] = []
-    for source in _different(sources):
-        row = known.get(source.path)
-        rows.append(replace(row, label=source.label)) if row and _unchanged(row) else todo.append(source)
-    reused = len(rows)
-    bad: list[tuple[str, str]] = []
-    progress(reused, reused + len(todo))
-    for outcome in map_killable(check, todo, workers=workers, time_limit_s=time_limit_s):
-        if outcome.value is not None:
-            rows.append(outcome.value)
-        else:
-            bad.append((todo[outcome.index].path, outcome.reason or ""))
-        progress(len(rows) + len(bad), reused + len(todo))
-    rows.sort(key=lambda row: row.path)
-    return _write(out, rows, sorted(bad), check), reused
-
-
-def is_manifest_of(path: Path, sources: Sequence[Source]) -> bool:
-    """Whether a manifest was made of these files, those that it left out included, and none of its videos changed since."""
-    try:
-        rows = read_all(path)[1]
-        with unreadable_path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            bad = [row["path"] for row in csv.DictReader(file)]
-    except (ManifestError, OSError):
-        return False
-    return {row.path for row in rows}.union(bad) == {source.path for source in sources} and all(map(_unchanged, rows))
-
-
-def _different(sources: Sequence[Source]) -> list[Source]:
-    """Every file once.
-
-    Raises:
-        ManifestError: A file is listed with two labels.
-    """
-    labels: dict[str, str] = {}
-    for place, source in enumerate(sources, 1):
-        if labels.setdefault(source.path, source.label) != source.label:
-            raise ManifestError(f"video {place} of the sources was listed before with another label: two labels, "
-                                f"{labels[source.path]!r} and {source.label!r}")
-    return [Source(path, label) for path, label in labels.items()]
-
-
-def _reusable(out: Path, check: Check) -> dict[str, Row]:
-    try:
-        summary = read_summary(out)
-        with out.open(encoding="utf-8", errors="surrogateescape", newline="") as f:
-            rows = [_row(record) for record in csv.DictReader(f)]
-    except (ManifestError, KeyError, ValueError):
-        return {}
-    same = (summary.backend, summary.verified) == (check.backend, check.verify)
-    return {row.path: row for row in rows} if same else {}
-
-
-def _row(record: dict[str, Any]) -> Row:
+def parse_row(record: dict[str, Any]) -> Row:
+    """A row from the texts or values of its columns."""
     kinds = {"int": int, "float": float, "str": str}
     return Row(**{f.name: kinds[str(f.type)](record[f.name]) for f in fields(Row)})
 
 
-def _unchanged(row: Row) -> bool:
-    try:
-        stat = Path(row.path).stat()
-    except OSError:
-        return False
-    return (stat.st_size, stat.st_mtime_ns) == (row.bytes, row.mtime_ns)
+def write_manifest(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check,
+                   fraction: dict[str, Any] | None = None) -> Summary:
+    """Write a manifest, its summary and the list of what was left out.
 
-
-def _write(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: dict[str, Any] | None = None,
-           ) -> Summary:
+    Args:
+        out: The csv.
+        rows: Sorted by path.
+        bad: Path and reason of each file that was left out.
+        check: How they were judged.
+        fraction: What it is a fraction of.
+    """
     summary, data = _sum(rows, bad, check, fraction)
     make_private_folder(out.parent)
     write_atomic(unreadable_path(out), _csv_bytes(("path", "reason"), bad))
@@ -481,11 +451,14 @@ def _sum(rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: di
          ) -> tuple[Summary, bytes]:
     """The totals and the csv."""
     data = _csv_bytes(COLUMNS, (tuple(asdict(row).values()) for row in rows))
-    contents = "".join(f"{row.content} {row.label}\n" for row in rows)
+    contents = "".join(f"{row.content} {row.decoder} {row.label}\n" for row in rows)
+    lengths_s = [row.seconds for row in rows] or [0.0]
     summary = Summary(
         schema=SCHEMA, videos=len(rows), unreadable=len(bad), seconds=sum(row.seconds for row in rows),
-        bytes=sum(row.bytes for row in rows), classes=len({row.label for row in rows} - {""}), backend=check.backend,
-        verified=check.verify, csv_bytes=len(data), csv_sha256=hashlib.sha256(data).hexdigest(),
+        bytes=sum(row.bytes for row in rows), classes=len({row.label for row in rows} - {""}), decoder=check.decoder,
+        decoders=dict(sorted(Counter(row.decoder for row in rows).items())), verified=check.verify,
+        percentiles_s=np.percentile(lengths_s, range(101)).round(3).tolist(), csv_bytes=len(data),
+        csv_sha256=hashlib.sha256(data).hexdigest(),
         content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest(), fraction=fraction)
     return summary, data
 

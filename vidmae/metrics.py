@@ -10,6 +10,8 @@ metrics.jsonl holds one JSON object per optimizer step:
                   waiting for clips, 0 to 1     mfu          model FLOPs / peak FLOPs, 0 to 1; null: peak unknown
     peak_gib      device memory (CPU: process)  skipped      updates skipped so far by fp16's loss scaler
     substituted   clips of other videos, in place of videos that cannot be read (quarantine.csv lists them)
+    rechecked     clips that a second decoder read again (data.recheck_pct)
+    differing     of those the rows of the manifest, from 1, where the two decoders differ
 """
 
 from __future__ import annotations

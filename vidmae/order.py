@@ -19,7 +19,8 @@ from functools import lru_cache
 
 import numpy as np
 
-PERMUTATION, WINDOW, CLIP, SUBSTITUTE, VIEW = 0, 1, 2, 3, 4  # first word of a seed: streams of different purpose never meet
+PERMUTATION, WINDOW, CLIP, SUBSTITUTE, VIEW, RECHECK = range(6)
+"""First word of a seed: streams of different purpose never meet."""
 
 
 @dataclass(frozen=True)

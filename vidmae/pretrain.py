@@ -42,7 +42,7 @@ def main(run_path: str) -> int:
 
 def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, started: float) -> bool:
     """Train to the last step and write result.json; False where a signal asked to stop and the state is saved."""
-    manifest = Manifest.read(Path(config.data.manifest))
+    manifest = Manifest.read(Path(config.data.manifest), decoder=config.data.decoder)
     trainer, reached, log = train_to_end(run, config, ranks, started,
                                          lambda log: Pretrainer(run, config, ranks, manifest, log))
     if log is not None:

@@ -81,9 +81,9 @@ def fit(config: FinetuneConfig, store: FeatureStore, data: CellData, ranks: Rank
     """
     settings, log, num_classes, labels = config.probe, partial(say, ranks), len(data.classes), data.train.class_index
     if config.method == "attentive":
-        return attentive(store.rows(data.train.content), labels, store.rows(data.val.content), num_classes=num_classes,
+        return attentive(store.rows(data.train.footage), labels, store.rows(data.val.footage), num_classes=num_classes,
                          probe=settings, seed=config.seed, device=ranks.device, say=log)
-    x, val_x = store.read(data.train.content), store.read(data.val.content)
+    x, val_x = store.read(data.train.footage), store.read(data.val.footage)
     if config.method == "knn":
         return probes.knn(x, labels, val_x, num_classes=num_classes, neighbors=settings.neighbors,
                           temperature=settings.temperature), None

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from vidmae.cutting import Output
-from vidmae.decode import DecodeError, import_backend
+from vidmae.decode import DecodeError, import_decoder
 from vidmae.killable import KillableProcess
 
 MAX_GROWTH_BYTES = 2**26  # of a reader's own memory since its first videos
@@ -29,8 +29,8 @@ class Cuts(Protocol):
     """What is done with a video: `cutting.Cutter` for training, `view_cutting.ViewCutter` for evaluation."""
 
     @property
-    def backend(self) -> str:
-        """Decoder that it uses."""
+    def decoders(self) -> tuple[str, ...]:
+        """Those that it uses."""
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -95,12 +95,13 @@ class Reader:
         self._shared = [_shared((self._most_clips, *shape), dtype) for shape, dtype in self._cutter.outputs]
         self._process = KillableProcess(
             partial(_cut, self._cutter, self._shared), time_limit_s=self._limit_s, max_growth_bytes=MAX_GROWTH_BYTES,
-            set_up=partial(_set_up, self._cutter.backend))
+            set_up=partial(_set_up, self._cutter.decoders))
 
 
-def _set_up(backend: str) -> None:
+def _set_up(decoders: Sequence[str]) -> None:
     torch.set_num_threads(1)
-    import_backend(backend)
+    for decoder in decoders:
+        import_decoder(decoder)
 
 
 def _shared(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:

@@ -39,18 +39,17 @@ def rows_of(manifest: Manifest, contents: Sequence[int]) -> np.ndarray:
     return rows
 
 
-def thumbnails(manifest: Manifest, rows: np.ndarray, size_px: int, decoder: str) -> Iterator[tuple[int, bytes]]:
+def thumbnails(manifest: Manifest, rows: np.ndarray, size_px: int) -> Iterator[tuple[int, bytes]]:
     """Content hash and the centred square of the middle frame, as JPEG, of each clip that can be read.
 
     Args:
         manifest: The videos.
         rows: int64, each once.
         size_px: Side of a picture.
-        decoder: decord or pyav.
     """
     from vidmae.view_loader import view_loader  # brings torch, which a wrong manifest need not wait for
 
-    spec = ViewSpec(num_frames=1, sampling_rate=1, target_fps=30.0, img_size=size_px, backend=decoder)
+    spec = ViewSpec(num_frames=1, sampling_rate=1, target_fps=30.0, img_size=size_px)
     for batch in view_loader(manifest, rows, spec, rank=0, world_size=1, batch=1, workers=0, read_limit_s=READ_LIMIT_S,
                              read_retries=0):
         for row, clip in zip(batch.rows, batch.clips, strict=True):
@@ -64,12 +63,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vidmae.thumbnails", description=__doc__)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--size-px", type=int, default=SIZE_PX)
-    parser.add_argument("--decoder", choices=("decord", "pyav"), default="decord")
     args = parser.parse_args(argv)
     contents = [int(line, 16) for line in sys.stdin.read().split()]
     try:
         manifest = Manifest.read(args.manifest)
-        for content, jpeg in thumbnails(manifest, rows_of(manifest, contents), args.size_px, args.decoder):
+        for content, jpeg in thumbnails(manifest, rows_of(manifest, contents), args.size_px):
             print(json.dumps({"content": f"{content:016x}", "jpeg": base64.b64encode(jpeg).decode()}), flush=True)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -29,6 +29,7 @@ from vidmae.nonfinite import leave_out, skipped_windows, window_of
 from vidmae.plan import make_plan
 from vidmae.program import say
 from vidmae.quarantine import Quarantine, Substitution
+from vidmae.recheck import Recheck
 from vidmae.record import RunFolder, touch_heartbeat
 
 SHOWN_NORMS = 20  # gradient norms before a step that was not finite, in nonfinite.jsonl
@@ -206,22 +207,28 @@ class Trainer(ABC, Generic[C]):
         engine.set_lr(lr)
         began, waited_s, rows = time.perf_counter(), 0.0, []
         replaced: list[Substitution] = []
+        rechecked: list[Recheck] = []
         for j in range(plan.grad_accum):
             asked = time.perf_counter()
             batch = next(self.loader)
             waited_s += time.perf_counter() - asked
             rows += batch.rows.tolist()
             replaced += batch.substituted
+            rechecked += batch.rechecked
             engine.backward(*self.inputs(batch, step * plan.grad_accum + j))
         losses, stop, clips_replaced = engine.losses, float(preempt.received() is not None), sum(s.clips for s in replaced)
         try:
-            loss, grad_norm, (waited_s, stops, busy, substituted) = engine.update(
-                extra=[waited_s, stop, self.saver.busy, clips_replaced])
+            loss, grad_norm, (waited_s, stops, busy, substituted, looked) = engine.update(
+                extra=[waited_s, stop, self.saver.busy, clips_replaced, len(rechecked)])
         except NonFiniteError as error:
             mine = {"rank": self.ranks.rank, "rows": rows, "losses": [str(x) for x in losses.tolist()]}
             raise BadWindowError(str(error), step, window_of(step, self.skipped), self.ranks.gather(mine)) from error
         if substituted:
             self.quarantine.add(step + 1, self.ranks.gather(replaced))
+        found = [r for of_rank in self.ranks.gather(rechecked) for r in of_rank] if looked else []
+        for each in found:
+            if each.problem:
+                self.say(f"step {step + 1}: row {each.row + 1} of the manifest was read a second time: {each.problem}")
         step_s = time.perf_counter() - began
         clips_per_s = config.train.global_batch / step_s
         return {
@@ -229,7 +236,8 @@ class Trainer(ABC, Generic[C]):
             "grad_norm": grad_norm, "step_s": step_s, "data_wait": min(1.0, waited_s / step_s),
             "clips_per_s": clips_per_s, "mfu": clips_per_s / self.peak_clips_per_s if self.peak_clips_per_s else None,
             "peak_gib": peak_memory_gib(device), "skipped": engine.skipped_steps,
-            "substituted": round(substituted * self.ranks.world_size),
+            "substituted": round(substituted * self.ranks.world_size), "rechecked": len(found),
+            "differing": sorted(each.row + 1 for each in found if each.problem),
         }, stops > 0, busy
 
 

@@ -1,52 +1,75 @@
-"""Whether a decoder can be trusted with a file: its frames by number against a decode in order."""
+"""Whether a decoder can be trusted with a file: its frames by number against a decode in order, more than once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vidmae.decode import DecodeError, frames_in_order, open_video, scan_packets
+from vidmae.clips import clip_indices
+from vidmae.decode import DecodeError, frames_in_order, open_video, refuses, scan_packets
+
+CLIP_FRAMES, CLIP_S = 16, 16 * 8 / 30  # of the clips that are tried: those of the paper
+FRESH_READERS = 2  # for each of the clips
 
 
-def verify(path: str | Path, backend: str = "decord") -> str | None:
-    """Say why a backend cannot be trusted with a file, or None where it can.
+def verify(path: str | Path, decoder: str) -> str | None:
+    """Say why a decoder cannot be trusted with a file, or None where it can.
 
-    The file is decoded once in order; the backend must count as many frames, read the last one, and give the same
-    pictures when frames are asked singly and backwards: near key frames (where open GOPs go wrong) and spread out.
+    The file is decoded once in order. The decoder must count as many frames and give the same pictures: near key frames
+    (where open GOPs go wrong) and spread out, at once and singly; and the last frames in the order of a clip, by fresh
+    readers, since a decoder that races is right now and then.
 
     Args:
         path: The file.
-        backend: The backend that will read it, see `open_video`.
+        decoder: The decoder that will read it, see `open_video`.
     Returns:
         A reason in plain words without the file's name, or None.
+    Raises:
+        DecodeError: The file itself is damaged: no decoder can be trusted with it.
     """
+    path = Path(path)
+    packets, promised = scan_packets(path)
+    if promised and promised != len(packets.pts) + packets.discarded:
+        raise DecodeError(f"the file is cut: its header promises {promised} frames, {len(packets.pts)} are there")
+    probes = _probes(len(packets.pts), packets.key_numbers)
+    ends = _clips_at_the_end(len(packets.pts), packets.fps)
+    thumbs, count = _thumbnails_in_order(path, sorted({*probes, *np.concatenate(ends).tolist()}))
+    if packets.timed and count != len(packets.pts):
+        raise DecodeError(f"{count} of {len(packets.pts)} frames can be decoded")
+    if reason := refuses(decoder, packets):
+        return reason
     try:
-        return _count_and_compare(Path(path), backend)
+        return _compare(path, decoder, thumbs, count, [index for index in probes if index < count],
+                        [np.minimum(clip, count - 1) for clip in ends])
     except DecodeError as error:
         return str(error)
 
 
-def _count_and_compare(path: Path, backend: str) -> str | None:
-    scan, promised = scan_packets(path)
-    probes = _probes(len(scan.pts), scan.key_numbers)
-    thumbs, count = _thumbnails_in_order(path, probes)
-    if promised and promised != len(scan.pts) + scan.discarded:
-        return f"the file is cut: its header promises {promised} frames, {len(scan.pts)} are there"
-    if scan.timed and count != len(scan.pts):
-        return f"{count} of {len(scan.pts)} frames can be decoded"
-    with open_video(path, backend) as reader:
+def _compare(path: Path, decoder: str, thumbs: dict[int, np.ndarray], count: int, probes: list[int],
+             ends: list[np.ndarray]) -> str | None:
+    with open_video(path, decoder) as reader:
         if reader.num_frames != count:
-            return f"{backend} counts {reader.num_frames} frames, {count} can be decoded in order"
-        probes = [index for index in probes if index < count]
-        at_once = reader.read(probes)
-        for index, frame in zip(probes, at_once, strict=True):
-            if reason := _wrong(thumbs, index, frame):
-                return f"{backend} reads a wrong frame: {reason}"
+            return f"{decoder} counts {reader.num_frames} frames, {count} can be decoded in order"
+        if reason := _first_wrong(thumbs, probes, reader.read(probes)):
+            return f"{decoder} reads a wrong frame: {reason}"
         for index in sorted({*probes[::2], count - 1}, reverse=True):
-            if reason := _wrong(thumbs, index, reader.read([index])[0]):
-                return f"{backend} reads a wrong frame when it seeks: {reason}"
+            if reason := _first_wrong(thumbs, [index], reader.read([index])):
+                return f"{decoder} reads a wrong frame when it seeks: {reason}"
+    for clip in ends * FRESH_READERS:
+        with open_video(path, decoder) as reader:
+            if reason := _first_wrong(thumbs, clip.tolist(), reader.read(clip)):
+                return f"{decoder} reads a wrong frame at the end: {reason}"
     return None
+
+
+def _clips_at_the_end(count: int, fps: float) -> list[np.ndarray]:
+    """Frame numbers, int64 [T], of the last clip, of one that passes the end, and of the last frames one by one."""
+    span = CLIP_S * fps
+    starts = (max(count - span, 0), max(count - span / 2, 0))
+    clips = [clip_indices(start, span, CLIP_FRAMES, count) for start in starts]
+    return [*clips, np.arange(max(count - CLIP_FRAMES, 0), count)]
 
 
 def _probes(count: int, keys: np.ndarray, spread: int = 6, near_keys: int = 3) -> list[int]:
@@ -75,6 +98,10 @@ def _thumbnail(picture: np.ndarray, cells: int = 32) -> np.ndarray:
     rows, columns = max(height // cells, 1), max(width // cells, 1)
     cut = picture[: height // rows * rows, : width // columns * columns].astype(np.float32)
     return cut.reshape(height // rows, rows, width // columns, columns, 3).mean(axis=(1, 3))
+
+
+def _first_wrong(thumbs: dict[int, np.ndarray], indices: Sequence[int], pictures: np.ndarray) -> str | None:
+    return next(filter(None, (_wrong(thumbs, *pair) for pair in zip(indices, pictures, strict=True))), None)
 
 
 def _wrong(thumbs: dict[int, np.ndarray], index: int, picture: np.ndarray, tolerance: float = 3.0) -> str | None:

@@ -22,9 +22,9 @@ class ViewCutter:
     spec: ViewSpec
 
     @property
-    def backend(self) -> str:
-        """Decoder that reads the videos."""
-        return self.spec.backend
+    def decoders(self) -> tuple[str, ...]:
+        """Those that read the videos."""
+        return self.manifest.decoders
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -42,7 +42,7 @@ class ViewCutter:
             DecodeError: The video cannot be read.
         """
         spec, content = self.spec, int(self.manifest.content[row])
-        with open_video(self.manifest.path(row), spec.backend) as video:
+        with open_video(self.manifest.path(row), self.manifest.decoder(row)) as video:
             indices = np.stack([view_frames(spec, view, content=content, total_frames=video.num_frames,
                                             fps=float(self.manifest.fps[row])) for view in views])
             for i, frames, which in read_clips(video, indices, frame_bytes=self.manifest.frame_bytes(row)):

@@ -36,7 +36,6 @@ class ViewSpec:
         sampling_rate: Frame stride at target_fps.
         target_fps: Rate that the stride is counted in.
         img_size: S, px.
-        backend: Decoder.
         views: center, random or TxS.
         seed: Of the random view.
     """
@@ -45,7 +44,6 @@ class ViewSpec:
     sampling_rate: int
     target_fps: float
     img_size: int
-    backend: str
     views: str = "center"
     seed: int = 0
 

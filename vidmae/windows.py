@@ -20,6 +20,8 @@ from vidmae.decode import DecodeError, open_video
 from vidmae.killable import Outcome, map_killable
 from vidmae.manifest import Manifest
 
+Where = tuple[str, str, float, float]
+"""Of a clip: path, decoder, first frame, frames per second of the file."""
 CENTRE_SHARE = 224 / 256
 """Side of the square that is cut out of the middle, as a share of the shorter side of the picture."""
 
@@ -32,7 +34,6 @@ class WindowSpec:
     sampling_rate: int
     target_fps: float
     img_size: int
-    backend: str
 
     def span(self, fps: float) -> float:
         """Frames of a file that a clip covers."""
@@ -95,11 +96,11 @@ class WindowReader:
 
     spec: WindowSpec
 
-    def __call__(self, place: tuple[str, float, float]) -> np.ndarray:
+    def __call__(self, place: Where) -> np.ndarray:
         """Read one clip.
 
         Args:
-            place: Path, first frame, frames per second of the file.
+            place: Path, decoder, first frame, frames per second of the file.
         Returns:
             uint8 [T, S, S, 3].
         Raises:
@@ -112,10 +113,10 @@ class WindowReader:
         except Exception as error:
             raise DecodeError(type(error).__name__) from None  # its text may hold the file's name
 
-    def _read(self, path: str, start: float, fps: float) -> np.ndarray:
+    def _read(self, path: str, decoder: str, start: float, fps: float) -> np.ndarray:
         from vidmae.transforms import crop_resize
 
-        with open_video(path, self.spec.backend) as video:
+        with open_video(path, decoder) as video:
             indices = clip_indices(start, self.spec.span(fps), self.spec.num_frames, video.num_frames)
             needed, which = np.unique(indices, return_inverse=True)
             frames = video.read(needed)
@@ -124,12 +125,12 @@ class WindowReader:
         return crop_resize(frames, which, (top, left, side, side), self.spec.img_size, flip=False).numpy()
 
 
-def places(manifest: Manifest, windows: Sequence[Window]) -> list[tuple[str, float, float]]:
+def places(manifest: Manifest, windows: Sequence[Window]) -> list[Where]:
     """Arguments of a `WindowReader` for clips of a manifest."""
-    return [(manifest.path(w.row), w.start, float(manifest.fps[w.row])) for w in windows]
+    return [(manifest.path(w.row), manifest.decoder(w.row), w.start, float(manifest.fps[w.row])) for w in windows]
 
 
-def read_windows(spec: WindowSpec, where: Sequence[tuple[str, float, float]], *, workers: int, limit_s: float,
+def read_windows(spec: WindowSpec, where: Sequence[Where], *, workers: int, limit_s: float,
                  ) -> Iterator[Outcome[np.ndarray]]:
     """Read clips, in any order.
 

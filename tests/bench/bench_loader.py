@@ -59,7 +59,7 @@ def _worker(*args: str) -> Any:
 
 def loader(manifest: Path, repeats: int, *, read_limit_s: float, workers: int) -> Iterator[Batch]:
     spec = ClipSpec(num_frames=16, sampling_rate=8, target_fps=30.0, img_size=224, crop_area=(0.5, 1.0),
-                    crop_aspect=(0.75, 1.333), flip_prob=0.5, repeat_aug=repeats, repeat_window="own", backend="decord",
+                    crop_aspect=(0.75, 1.333), flip_prob=0.5, repeat_aug=repeats, repeat_window="own",
                     num_tokens=2048)
     return iter(make_loader(
         Manifest.read(manifest), spec, seed=0, global_batch=MICRO_BATCH, micro_batch=MICRO_BATCH, grad_accum=1, rank=0,

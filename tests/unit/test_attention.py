@@ -31,7 +31,8 @@ from vidmae.config import ModelConfig
 from vidmae.decode import open_video
 from vidmae.encode import write_mp4
 from vidmae.layers import ConfigError, to_yaml
-from vidmae.manifest import Check, Manifest, Source, build
+from vidmae.manifest import Check, Manifest, Source
+from vidmae.manifest_build import build
 from vidmae.motion_share import attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.record import read_json
 from vidmae.trained import untrained
@@ -42,7 +43,7 @@ from vidmae.windows import WindowReader, WindowSpec, places, spread_windows
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=8, pred_t_dim=8, decoder_embed_dim=48, decoder_depth=1,
                    mask_ratio=0.75)
-SPEC = WindowSpec(8, 4, 30.0, 32, "pyav")
+SPEC = WindowSpec(8, 4, 30.0, 32)
 GRID = (4, 2, 2)
 
 
@@ -219,7 +220,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(out: Path, weights: Path, manifest: Path, **settings) -> int:
     out.mkdir(exist_ok=True)
-    given = {"sampling_rate": 4, "decoder": "pyav", "read_limit_s": 0, "device": "cpu", **settings}
+    given = {"sampling_rate": 4, "read_limit_s": 0, "device": "cpu", **settings}
     (out / "config.yaml").write_text(to_yaml(AttentionConfig(weights=str(weights), videos=str(manifest), **given)))
     return attention_maps.main([str(out)])
 
@@ -230,7 +231,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_command_on_real_clips(weights, manifest, tmp_path):
-    flags = ["--weights", str(weights), "--videos", str(manifest), "--out", "out", "--sampling-rate", "4", "--decoder", "pyav",
+    flags = ["--weights", str(weights), "--videos", str(manifest), "--out", "out", "--sampling-rate", "4",
              "--device", "cpu", "--moving-px", "0.5", "--rollout", "--frames", "--clips", "1", "--json"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = subprocess.run([sys.executable, str(ROOT / "analysis/attention.py"), *flags], cwd=tmp_path, env=env,

@@ -21,7 +21,7 @@ from vidmae.embed_config import EmbedConfig
 from vidmae.embeddings import Embeddings, file_path, read_embeddings, read_file
 from vidmae.layers import ConfigError, to_yaml
 from vidmae.local_program import prepare_folder
-from vidmae.manifest import Check, Manifest, _write, read_all, read_summary
+from vidmae.manifest import Check, Manifest, read_all, read_summary, write_manifest
 from vidmae.record import read_json
 from vidmae.trained import untrained
 from vidmae.trained_encoder import load_trained_encoder
@@ -68,7 +68,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, weights: Path, manifest: Path
 def test_features_are_those_of_the_model(done, weights, manifest):
     found, record = read_embeddings(done)
     videos, rows = Manifest.read(manifest), read_all(manifest)[1]
-    spec = ViewSpec(num_frames=4, sampling_rate=2, target_fps=30.0, img_size=32, backend="pyav")
+    spec = ViewSpec(num_frames=4, sampling_rate=2, target_fps=30.0, img_size=32)
     for pool, features in (("cls", found.cls), ("mean", found.mean)):
         model = build_classifier("vit_nano_patch16", num_classes=None, img_size=32, num_frames=4, pool=pool).eval()
         model.load_state_dict(untrained(NANO, seed=5).state_dict(), strict=False)
@@ -117,7 +117,7 @@ def test_a_video_that_is_gone_is_counted_and_the_others_are_unchanged(done, weig
         rows.append(replace(row, path=str(tmp_path / f"secret{number}.mp4"), label=row.label if number else ""))
         if number != 2:
             Path(rows[-1].path).symlink_to(row.path)
-    _write(tmp_path / "gone.csv", rows, [], Check("decord", True))
+    write_manifest(tmp_path / "gone.csv", rows, [], Check("decord", True))
     assert start(tmp_path / "out", weights, tmp_path / "gone.csv", batch=2, clips_per_file=4) == 3
     found, record = read_embeddings(tmp_path / "out")
     assert found.cls.tobytes() == np.delete(read_embeddings(done)[0].cls, 2, axis=0).tobytes()

@@ -16,7 +16,8 @@ from vidmae.classifier import VideoClassifier
 from vidmae.decode import open_video, probe
 from vidmae.evaluate import GIVE_UP, view_spec
 from vidmae.finetune_config import EvaluateConfig, FinetuneConfig
-from vidmae.manifest import Check, Manifest, Source, build
+from vidmae.manifest import Check, Manifest, Source
+from vidmae.manifest_build import build
 from vidmae.predictions import Predictions
 from vidmae.transforms import crop_resize
 from vidmae.views import view_box, view_frames
@@ -45,9 +46,12 @@ def manifest(path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def ranks():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as the ranks of other processes have: products are the same for equal numbers alone
     ranks = dist.init("cpu")
     yield ranks
     dist.close()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -144,4 +148,4 @@ def test_a_configuration_says_what_a_view_is():
     config = FinetuneConfig(evaluate=EvaluateConfig(views="10x3", seed=4))
     spec = view_spec(config)
     assert (spec.num_frames, spec.sampling_rate, spec.target_fps, spec.img_size) == (16, 8, 30.0, 224)
-    assert (spec.views_per_clip, spec.seed, spec.backend) == (30, 4, "decord")
+    assert (spec.views_per_clip, spec.seed) == (30, 4)

@@ -23,7 +23,7 @@ from vidmae.features import FeatureStore, feature_spec
 from vidmae.finetune_config import FinetuneConfig
 from vidmae.layers import build, parse_set, to_yaml
 from vidmae.manifest import Check, Manifest, Source
-from vidmae.manifest import build as build_manifest
+from vidmae.manifest_build import build as build_manifest
 from vidmae.predictions import Predictions
 from vidmae.probe import frozen_encoder, probe
 from vidmae.record import RunFolder, make_private_folder, read_json, write_json
@@ -58,7 +58,7 @@ def footage(tmp_path_factory) -> Path:
                "-f", "segment", "-segment_frames", ",".join(str(12 * i) for i in range(1, PIECES)), folder / f"{clip.stem}-%d.mp4")
     for name, pieces in (("toys", range(PIECES - 2)), ("toys-val", range(PIECES - 2, PIECES))):
         sources = [Source(str(folder / f"{label}-{i}.mp4"), label) for label in CLASSES for i in pieces]
-        build_manifest(sources, folder / f"{name}.csv", Check("decord", False), workers=1, time_limit_s=60,
+        build_manifest(sources, folder / f"{name}.csv", Check("auto", False), workers=1, time_limit_s=60,
                        progress=lambda *_: None)
     write_shots(folder / "shots.json", draw_shots(read_labelled(folder / "toys.csv"), [2], 0)[0])
     return folder
@@ -122,7 +122,7 @@ def test_features_are_those_of_the_model_on_the_centre_view(footage, tmp_path, o
         assert extracted(cell, one_rank, "toys-val")
         store = FeatureStore(tmp_path / method, feature_spec(cell))
         manifest = Manifest.read(footage / "toys-val.csv")
-        views = list(view_loader(manifest, np.arange(6), ViewSpec(4, 2, 30.0, 32, "decord"), rank=0, world_size=1, batch=6,
+        views = list(view_loader(manifest, np.arange(6), ViewSpec(4, 2, 30.0, 32), rank=0, world_size=1, batch=6,
                                  workers=0, read_limit_s=0, read_retries=0))
         expected = frozen_features(model, views[0].clips, grid, "fp32")
         with torch.no_grad():
@@ -219,7 +219,7 @@ def test_unreadable_clips_are_counted_after_the_others_are_saved(footage, tmp_pa
     sources = [Source(manifest.path(row), "a") for row in range(4)] + [Source(str(path), "a") for path in broken]
     for path, row in zip(broken, (4, 5), strict=True):
         path.write_bytes(Path(manifest.path(row)).read_bytes())
-    build_manifest(sources, tmp_path / "s.csv", Check("decord", False), workers=1, time_limit_s=60, progress=lambda *_: None)
+    build_manifest(sources, tmp_path / "s.csv", Check("auto", False), workers=1, time_limit_s=60, progress=lambda *_: None)
     for path in broken:
         path.write_bytes(path.read_bytes()[:200])
     bad = Manifest.read(tmp_path / "s.csv")

@@ -35,10 +35,10 @@ def saycam_names(videos: int, child: str = "S", parts: int = 60, every_days: int
 
 
 def write(folder: Path, names: list[str], seconds: float = 60.0, name: str = "s") -> Path:
-    rows = [Row(f"/data/{text}", "", 1800, 30.0, seconds, 1000, 64, 48, "h264", 0, 1, 0, f"{i:016x}", 17)
+    rows = [Row(f"/data/{text}", "", 1800, 30.0, seconds, 1000, 64, 48, "h264", 0, 1, 0, f"{i:016x}", 17, "decord")
             for i, text in enumerate(names, 1)]
     out = folder / f"{name}.csv"
-    m._write(out, sorted(rows, key=lambda row: row.path), [], Check("decord", True))
+    m.write_manifest(out, sorted(rows, key=lambda row: row.path), [], Check("decord", True))
     return out
 
 
@@ -97,7 +97,7 @@ def test_random_keeps_recordings_together_and_cuts_at_most_the_last(small, seed)
 def test_the_draw_depends_on_names_alone(small, tmp_path):
     moved = write(tmp_path, list(reversed(saycam_names(300, parts=7))))
     rows = [replace(row, path=row.path.replace("/data", "/else/where")) for row in m.read_all(moved)[1]]
-    m._write(moved, rows, [], Check("decord", True))
+    m.write_manifest(moved, rows, [], Check("decord", True))
     for subset in ("contiguous", "random", "spread"):
         assert names_of(read_history(moved, Choice(subset)).rows) == names_of(read_history(small, Choice(subset)).rows)
 
@@ -148,7 +148,7 @@ def test_a_content_counts_once(tmp_path):
     rows = m.read_all(write(tmp_path, saycam_names(100)))[1]
     twice = [*rows, *(replace(row, path=f"/data/zz{i}.mp4") for i, row in enumerate(rows[:50]))]
     path = tmp_path / "twice.csv"
-    m._write(path, twice, [], Check("decord", True))
+    m.write_manifest(path, twice, [], Check("decord", True))
     history = read_history(path, Choice())
     assert history.repeated == 50 and len(beginning(history.rows, parse_share("0.1"))) == 10
     assert not any("zz" in row.path for row in history.rows)
@@ -192,7 +192,7 @@ def test_the_command_writes_manifests_that_are_read_as_any_other(small, tmp_path
     assert read_summary(Path(out[2])).content_sha256 == whole.content_sha256
     assert read_summary(Path(out[3])).hours == pytest.approx(1) and len(Manifest.read(Path(out[3]))) == 60
     record = json.loads(Path(out[1]).with_suffix(".json").read_text())
-    assert record["verified"] and record["backend"] == "decord"
+    assert record["verified"] and record["decoder"] == "decord" and record["decoders"] == {"decord": record["videos"]}
     assert record["fraction"] == {
         "of": "s", "of_content_sha256": whole.content_sha256, "of_videos": 300, "of_hours": 5.0, "has_hours": 0.5, "share": 0.1, "hours": None,
         "subset": "contiguous", "seed": None, "children": ["S"], "recordings": 5, "days": 5, "age_since": "first recording",
@@ -246,7 +246,7 @@ def test_a_fraction_of_hours_counts_what_the_videos_last(tmp_path):
     rng = random.Random(0)
     rows = [replace(row, seconds=rng.uniform(5, 200)) for row in m.read_all(write(tmp_path, saycam_names(200)))[1]]
     path = tmp_path / "u.csv"
-    m._write(path, rows, [], Check("decord", True))
+    m.write_manifest(path, rows, [], Check("decord", True))
     history = read_history(path, Choice("random", 5))
     chosen = beginning(history.rows, parse_hours("2"))
     total = math.fsum(row.seconds for row in chosen)

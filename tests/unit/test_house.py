@@ -28,8 +28,9 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
     "submitit": {"jobs.launch"},
-    "decord": {"vidmae.decode"},
-    "av": {"vidmae.decode", "vidmae.encode"},
+    "decord": {"vidmae.decoders.with_decord"},
+    "av": {"vidmae.decoders.packets", "vidmae.decoders.with_pyav", "vidmae.encode"},
+    "torchcodec": {"vidmae.decoders.with_torchcodec"},
     "pandas": {"analysis"},
     "matplotlib": {"analysis"},
     "jinja2": {"analysis.page"},

@@ -32,7 +32,8 @@ from vidmae.interpolate_table import differences_table, methods_table
 from vidmae.layers import ConfigError, load, to_dict, to_yaml
 from vidmae.local_program import make_manifest as list_footage
 from vidmae.local_program import prepare_folder
-from vidmae.manifest import Check, Manifest, build, find_sources
+from vidmae.manifest import Check, Manifest, find_sources
+from vidmae.manifest_build import build
 from vidmae.masking import center_mask
 from vidmae.record import RunFolder, read_json, write_json
 from vidmae.scenes import PATHS
@@ -97,7 +98,7 @@ def test_every_clip_has_a_row_per_method_and_no_name(done, manifest):
 
 def test_scores_are_those_of_the_completion(done, weights, manifest):
     trained, videos = load_trained(weights), Manifest.read(manifest)
-    spec = WindowSpec(8, 4, 30.0, 32, "pyav")
+    spec = WindowSpec(8, 4, 30.0, 32)
     clip = WindowReader(spec)(places(videos, [spread_windows(videos, spec, 1)[0][2]])[0])
     mask = center_mask(16, 0.25, 1)
     filled = trained.model.reconstruct(torch.from_numpy(clip)[None], mask)[0].numpy()
@@ -126,7 +127,7 @@ def test_a_video_that_is_gone_is_counted_and_not_named(weights, manifest, tmp_pa
     build(find_sources(tmp_path), tmp_path / "two.csv", Check("decord", False), workers=1, time_limit_s=60,
           progress=lambda *_: None)
     (tmp_path / "secret1.mp4").unlink()
-    assert start(tmp_path / "out", weights, tmp_path / "two.csv", decoder="pyav") == 3
+    assert start(tmp_path / "out", weights, tmp_path / "two.csv") == 3
     assert {row["row"] for row in rows(tmp_path / "out/scores.csv")} == {"1"}
     assert read_json(tmp_path / "out/result.json")["unreadable"] == {"no such file": 1}
     assert "secret" not in "".join([*capsys.readouterr(), (tmp_path / "out/result.json").read_text()])
@@ -237,12 +238,12 @@ def test_the_sampling_rate_that_the_message_names_works(weights, manifest, tmp_p
     start(tmp_path, weights, manifest, sampling_rate=400)
     rate = int(re.search(r"at most --sampling-rate (\d+)", capsys.readouterr().err)[1])
     videos = Manifest.read(manifest)
-    windows, short = spread_windows(videos, WindowSpec(8, rate, 30.0, 32, "pyav"), 2)
+    windows, short = spread_windows(videos, WindowSpec(8, rate, 30.0, 32), 2)
     assert len(windows) >= 2 and short == len(videos) - len(windows) // 2 > 0
-    ends = [w.start + WindowSpec(8, rate, 30.0, 32, "pyav").span(videos.fps[w.row]) for w in windows]
+    ends = [w.start + WindowSpec(8, rate, 30.0, 32).span(videos.fps[w.row]) for w in windows]
     assert all(end <= videos.frames[w.row] for end, w in zip(ends, windows, strict=True))
     with pytest.raises(ValueError, match=f"at most --sampling-rate {rate}"):
-        spread_windows(videos, WindowSpec(8, rate + 1, 30.0, 32, "pyav"), 2)
+        spread_windows(videos, WindowSpec(8, rate + 1, 30.0, 32), 2)
 
 
 def test_bad_settings_name_the_flag():

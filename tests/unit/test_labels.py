@@ -111,7 +111,7 @@ def test_other_layouts_than_class_folders_are_refused(tmp_path, names, odd):
     ("kinetics-val", 699, 33_960, "699 classes, not 700"), ("kinetics", 700, 530_000, None), ("kinetics", 0, 1, None),
     ("mine", 3, 5, None), ("ssv2", 173, 5, "173 classes, not 174.*; 5 videos, not 168913")])
 def test_counts_that_differ_from_the_known_ones_are_noted(name, classes, videos_, said):
-    note = count_note(name, Summary(1, videos_, 0, 1.0, 1, classes, "decord", True, 1, "", ""))
+    note = count_note(name, Summary(2, videos_, 0, 1.0, 1, classes, "auto", {"decord": videos_}, True, [1.0] * 101, 1, "", ""))
     assert note is None if said is None else re.search(said, note)
 
 

@@ -17,12 +17,13 @@ from vidmae.clips import clip_indices, span_frames
 from vidmae.cutting import ClipSpec
 from vidmae.decode import DecodeError, open_video
 from vidmae.loader import Batch, make_loader
-from vidmae.manifest import Check, Manifest, build, find_sources
+from vidmae.manifest import Check, Manifest, find_sources
+from vidmae.manifest_build import build
 from vidmae.order import place_of
 from vidmae.quarantine import Substitution
 
 SPEC = ClipSpec(num_frames=16, sampling_rate=8, target_fps=30.0, img_size=32, crop_area=(0.5, 1.0),
-                crop_aspect=(0.75, 1.333), flip_prob=0.5, repeat_aug=2, repeat_window="own", backend="decord",
+                crop_aspect=(0.75, 1.333), flip_prob=0.5, repeat_aug=2, repeat_window="own",
                 num_tokens=32)
 
 
@@ -164,7 +165,7 @@ def test_a_clip_is_the_frames_of_its_window(manifest):
     spec = replace(SPEC, img_size=96, crop_area=(1, 1), crop_aspect=(1, 1), flip_prob=0.0, repeat_aug=1)
     for batch in batches(manifest, spec=spec, G=1, stop=5):
         index = int(batch.rows[0])
-        with open_video(manifest.path(index)) as video:
+        with open_video(manifest.path(index), "decord") as video:
             every = video.read(range(video.num_frames))
         height, width = every.shape[1:3]
         if height != 96:
@@ -194,8 +195,8 @@ def test_every_frame_that_repeats_share_is_decoded_once(manifest, monkeypatch):
     asked = []
 
     class Spy:
-        def __init__(self, path, backend):
-            self._inner = open_video(path, backend)
+        def __init__(self, path, decoder):
+            self._inner = open_video(path, decoder)
             self.num_frames = self._inner.num_frames
             asked.append([])
 

@@ -55,7 +55,7 @@ def test_lists_roots_and_options(footage, tmp_path):
     manifest = Manifest.read(tmp_path / "o" / "ssv2.csv")
     assert manifest.class_index.tolist() == [0, 1]
     summary = read_summary(tmp_path / "o" / "ssv2.csv")
-    assert (summary.backend, summary.verified, summary.classes) == ("pyav", False, 2)
+    assert (summary.decoder, summary.verified, summary.classes) == ("pyav", False, 2)
 
 
 def test_no_readable_video_is_exit_3(tmp_path):

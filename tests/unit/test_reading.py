@@ -16,12 +16,13 @@ import torch
 
 from tests import videos
 from tests.facilities import need
-from tests.program_reading import SPEC, loader
+from tests.program_reading import SPEC, loader, read_by_faulty
 from vidmae import killable
 from vidmae.cutting import Cutter
 from vidmae.killable import KillableProcess, _serve
 from vidmae.loader import SUBSTITUTES, Batch
-from vidmae.manifest import Check, Manifest, build, find_sources
+from vidmae.manifest import Check, Manifest, find_sources
+from vidmae.manifest_build import build
 from vidmae.order import place_of
 
 
@@ -37,7 +38,7 @@ def make(folder: Path, clip: Path, *names: str) -> Manifest:
         shutil.copy(clip, folder / f"{name}.mp4")
     build(find_sources(folder), folder / "o" / "s.csv", Check("decord", False), workers=1, time_limit_s=60,
           progress=lambda *_: None)
-    return Manifest.read(folder / "o" / "s.csv")
+    return read_by_faulty(folder / "o" / "s.csv")
 
 
 def row_of(manifest: Manifest, name: str) -> int:
@@ -197,7 +198,8 @@ def test_a_reader_whose_memory_grows_is_replaced():
         sizes.append(killable._own_bytes(pids[-1]) if process._worker else 0)  # 0: just replaced
         if not process._worker:
             break
-    assert len(pids) == killable.SETTLE_CALLS + 5 and max(sizes) <= start + 2**26 + 2**22
+    # at the fifth call; at the sixth where the kernel takes idle pages back meanwhile
+    assert len(pids) - killable.SETTLE_CALLS in (5, 6) and max(sizes) <= start + 2**26 + 2**22
     assert process(1)[0] != pids[0]
     steady = KillableProcess(lambda _: os.getpid(), time_limit_s=60, max_growth_bytes=2**26, set_up=lambda: None)
     assert len({steady(0)[0] for _ in range(500)}) == 1

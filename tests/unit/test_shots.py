@@ -27,7 +27,7 @@ CLASSES = ["Approaching [something]", "massaging person's head", 'say "hi", twic
 
 
 def row(path: str, label: str, content: int) -> Row:
-    return Row(path, label, 90, 30.0, 3.0, 1000, 64, 48, "h264", 0, 1, 0, f"{content:016x}", 17)
+    return Row(path, label, 90, 30.0, 3.0, 1000, 64, 48, "h264", 0, 1, 0, f"{content:016x}", 17, "decord")
 
 
 def many_rows(seed: int = 0, per_class: int = 30, folder: str = "/v") -> list[Row]:
@@ -39,7 +39,7 @@ def many_rows(seed: int = 0, per_class: int = 30, folder: str = "/v") -> list[Ro
 
 def written(folder: Path, rows: list[Row], name: str = "s") -> Path:
     out = folder / f"{name}.csv"
-    m._write(out, rows, [], Check("decord", True))
+    m.write_manifest(out, rows, [], Check("decord", True))
     return out
 
 

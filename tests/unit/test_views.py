@@ -16,11 +16,12 @@ from PIL import Image
 from tests import program_reading, videos
 from tests.facilities import need
 from tests.runs import make_manifest
-from vidmae.manifest import Check, Manifest, Source, build
+from vidmae.manifest import Check, Manifest, Source
+from vidmae.manifest_build import build
 from vidmae.view_loader import batches_of_rank, refuse_unreadable, view_loader
 from vidmae.views import ViewSpec, view_box, view_frames
 
-SPEC = ViewSpec(num_frames=16, sampling_rate=8, target_fps=30.0, img_size=224, backend="decord")
+SPEC = ViewSpec(num_frames=16, sampling_rate=8, target_fps=30.0, img_size=224)
 FPS = Fraction(30)
 
 
@@ -171,8 +172,8 @@ def test_a_clip_that_cannot_be_read_is_missing_and_said_to_be(tmp_path):
         shutil.copy(clip, folder / f"{name}.mp4")
     build([Source(str(p), "") for p in sorted(folder.iterdir())], tmp_path / "m.csv", Check("decord", False), workers=1,
           time_limit_s=60, progress=lambda *_: None)
-    manifest = Manifest.read(tmp_path / "m.csv")
-    spec = replace(SPEC, num_frames=4, img_size=32, views="2x1", backend=program_reading.SPEC.backend)
+    manifest = program_reading.read_by_faulty(tmp_path / "m.csv")
+    spec = replace(SPEC, num_frames=4, img_size=32, views="2x1")
     batches = loaded(manifest, [0, 2, 1, 3], spec, batch=3, read_limit_s=1.0, workers=1)
     assert [b.rows.tolist() for b in batches] == [[0, 0], [1, 1], []] and [len(b.clips) for b in batches] == [2, 2, 0]
     reasons = [dict(b.unreadable) for b in batches]

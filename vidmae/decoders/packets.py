@@ -1,0 +1,183 @@
+"""What a file says without decoding it all: packets, time stamps, size, rotation; and its pictures in order. PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidmae.decoders.reader import DecodeError, Frames, Translate, regular_file
+
+SAME_FPS = 0.01  # a measured rate this close (relative) to the header's is the header's
+VFR_SHARE = 0.25  # a frame that lasts this much (relative) longer or shorter than the median one: variable rate
+NO_PTS = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file says of itself, with the frames counted and not believed from a header.
+
+    `width` and `height` are those of the shown (rotated) picture; `rotation` is how far a player turns the stored
+    picture, in degrees counter-clockwise; `fps` is frames / seconds shown, so of a variable rate it is the mean.
+    """
+
+    container: str
+    codec: str
+    has_b_frames: bool
+    width: int
+    height: int
+    rotation: int
+    fps: float
+    frames: int
+    seconds: float
+    vfr: bool
+    bytes: int
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Say what a file holds: the packets are counted and the first frame is decoded, the rest is not.
+
+    Raises:
+        DecodeError: it is no video, or its first frame cannot be decoded.
+    """
+    import av
+
+    path = regular_file(path)
+    with Translate(path, (av.FFmpegError, StopIteration), "PyAV"):
+        container, stream = av_open(path)
+        with container:
+            found = scan(container, stream)
+            info = (container.format.name.split(",")[0], stream.codec_context.codec.canonical_name)
+            has_b_frames = found.reordered or bool(stream.codec_context.has_b_frames)
+        container, stream = av_open(path)
+        with container:
+            first = next(container.decode(stream))
+            height, width, _ = picture(first).shape
+    frames = len(found.pts)
+    return VideoInfo(*info, has_b_frames, width, height, first.rotation % 360, found.fps, frames,
+                     frames / found.fps, found.vfr, path.stat().st_size)
+
+
+@dataclass(frozen=True)
+class PacketScan:
+    """The packets of one video stream, in the order of the file, without decoding."""
+
+    pts: np.ndarray  # int64 [N], time of showing, NO_PTS where the file gives none
+    dts: np.ndarray  # int64 [N], time of decoding
+    key: np.ndarray  # bool [N]
+    discarded: int  # packets that an edit list hides
+    timed: bool  # time stamps name frames: all there, all different, not made up
+    fps: float
+    vfr: bool
+
+    @property
+    def reordered(self) -> bool:
+        """Whether frames are shown in another order than they are stored: B-frames."""
+        return self.timed and bool((np.diff(self.pts) < 0).any())
+
+    @property
+    def key_numbers(self) -> np.ndarray:
+        """Numbers, in order of showing, of the key frames."""
+        return np.flatnonzero(np.isin(np.sort(self.pts), self.pts[self.key]))
+
+
+def frames_in_order(path: str | Path) -> Iterator[Callable[[], Frames]]:
+    """Decode a whole file from its first frame on; of every frame a call that gives its picture [H, W, 3].
+
+    Raises:
+        DecodeError: A frame is damaged or of another size; the message says where.
+    """
+    import av
+
+    count, size = 0, None
+    path = regular_file(path)
+    container, stream = av_open(path)
+    with container, Translate(path, (av.FFmpegError,), "PyAV", lambda: f"after {count} frames in order"):
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise DecodeError(f"frame {count} is damaged")
+            if size is not None and size != (frame.width, frame.height):
+                raise DecodeError(f"the picture size changes at frame {count}")
+            size = (frame.width, frame.height)
+            yield partial(picture, frame)
+            count += 1
+
+
+def scan_packets(path: str | Path) -> tuple[PacketScan, int]:
+    """Give the packets and, for mp4 and mov alone (others' headers guess), the number of frames that is promised."""
+    import av
+
+    path = regular_file(path)
+    with Translate(path, (av.FFmpegError,), "PyAV"):
+        container, stream = av_open(path)
+        with container:
+            return scan(container, stream), stream.frames if "mov" in container.format.name else 0
+
+
+def scan(container: Any, stream: Any) -> PacketScan:
+    """Read all packets of a stream of an open file.
+
+    Raises:
+        DecodeError: There is none, or no frame rate.
+    """
+    pts, dts, key, discarded = [], [], [], 0
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        if packet.is_discard:
+            discarded += 1
+            continue
+        pts.append(NO_PTS if packet.pts is None else packet.pts)
+        dts.append(pts[-1] if packet.dts is None else packet.dts)
+        key.append(packet.is_keyframe)
+    if not pts:
+        raise DecodeError("it holds no frame")
+    shown = np.asarray(pts, dtype=np.int64)
+    # AVI has no times of showing, and some writers of mp4 leave them out: B-frames then look as if shown as they are stored
+    as_stored = container.format.name == "avi" or bool((np.diff(shown) > 0).all())
+    made_up = bool(stream.codec_context.has_b_frames) and as_stored
+    timed = not made_up and NO_PTS not in pts and len(np.unique(shown)) == len(shown)
+    fps, vfr = _rate(np.sort(shown) if timed else None, stream)
+    return PacketScan(shown, np.asarray(dts, dtype=np.int64), np.asarray(key), discarded, timed, fps, vfr)
+
+
+def _rate(shown: np.ndarray | None, stream: Any) -> tuple[float, bool]:
+    """Mean frames per second, and whether it varies; the header's figure where the time stamps agree with it."""
+    nominal = float(stream.average_rate or stream.guessed_rate or stream.base_rate or 0)
+    if shown is None or len(shown) < 2:
+        if nominal <= 0:
+            raise DecodeError("neither its header nor its time stamps give a frame rate")
+        return nominal, False
+    lasts = np.diff(shown) * float(stream.time_base)
+    fps = 1.0 / float(lasts.mean())
+    median = float(np.median(lasts))
+    vfr = bool((np.abs(lasts - median) > VFR_SHARE * median).any())
+    return (nominal if nominal > 0 and abs(fps / nominal - 1) < SAME_FPS else fps), vfr
+
+
+def picture(frame: Any) -> Frames:
+    """Pixels [H, W, 3] of a PyAV frame as a player shows them."""
+    pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+    turns, rest = divmod(frame.rotation, 90)
+    if rest:
+        raise DecodeError(f"it asks players to turn the picture by {frame.rotation} degrees, only 90, 180, 270 can be")
+    return np.rot90(pixels, turns % 4)
+
+
+def av_open(path: Path) -> tuple[Any, Any]:
+    """Open the stream that players choose (not cover art), with one thread; tags in odd encodings do no harm."""
+    import av
+
+    av.logging.set_level(None)
+    with Translate(path, (av.FFmpegError,), "PyAV"):
+        container = av.open(str(path), metadata_errors="ignore")
+    stream = container.streams.best("video")
+    if stream is None:
+        container.close()
+        raise DecodeError("it has no video stream")
+    stream.codec_context.thread_count = 1
+    return container, stream

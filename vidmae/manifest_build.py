@@ -1,0 +1,223 @@
+"""Makes a manifest: every file is checked, in processes that can be killed, and gets the decoder that reads it rightly.
+
+    candidates of the asked decoder     decord -> pyav -> torchcodec
+    files that one reads wrongly, hangs at or crashes at go to the next; files that are damaged themselves do not
+
+    manifests/.s.checked.jsonl          rows so far, so that a call which was stopped goes on where it was
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from vidmae.manifest import (
+    SCHEMA,
+    Check,
+    ManifestError,
+    Row,
+    Source,
+    Summary,
+    content_hash,
+    parse_row,
+    read_all,
+    read_summary,
+    unreadable_path,
+    write_manifest,
+)
+from vidmae.record import make_private_folder
+
+Progress = Callable[[int, int], object]
+"""Told how many files are done of how many."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a file is no row, at least with this decoder.
+
+    Attributes:
+        reason: In plain words, without the file's name.
+        final: The file itself is damaged: no other decoder need be tried.
+    """
+
+    reason: str
+    final: bool
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges one file with one decoder: picklable, called in a process of its own."""
+
+    decoder: str
+    verify: bool
+
+    def __call__(self, source: Source) -> Row | Refused:
+        """Probe a file, and decode it where `verify` says so."""
+        from vidmae.decode import DecodeError, import_decoder, open_video, probe, refuses, scan_packets
+        from vidmae.verify import verify
+
+        path = Path(source.path)
+        if "\n" in source.path or "\r" in source.path:
+            return Refused("its name holds a line break", final=True)
+        try:
+            import_decoder(self.decoder)
+        except (ImportError, OSError, RuntimeError) as error:
+            return Refused(f"{self.decoder} cannot be loaded ({type(error).__name__})", final=False)
+        try:
+            info = probe(path)
+            reason = verify(path, self.decoder) if self.verify else refuses(self.decoder, scan_packets(path)[0])
+        except DecodeError as error:
+            return Refused(str(error), final=True)
+        if reason:
+            return Refused(reason, final=False)
+        try:
+            with open_video(path, self.decoder) as video:
+                frames = video.num_frames  # packets promise one more in some AVI files (HMDB51)
+                if not self.verify:
+                    video.read([0])
+        except DecodeError as error:
+            return Refused(str(error), final=False)
+        return Row(source.path, source.label, frames, info.fps, frames / info.fps, info.bytes, info.width, info.height,
+                   info.codec, info.rotation, int(info.has_b_frames), int(info.vfr), content_hash(path),
+                   path.stat().st_mtime_ns, self.decoder)
+
+
+def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, time_limit_s: float,
+          progress: Progress) -> tuple[Summary, int]:
+    """Check every source and write the manifest, its summary and the list of what was left out.
+
+    Rows of an earlier manifest at `out`, and of an earlier call that was stopped, are taken over where path, size and time
+    of change are the same and they were made with the same check; labels are always those of the sources.
+
+    Args:
+        sources: From `find_sources`.
+        out: The csv to write.
+        check: How files are judged.
+        workers: Processes.
+        time_limit_s: Seconds for one file and decoder.
+        progress: Told how many files are done.
+    Returns:
+        The totals, and how many rows were taken over.
+    Raises:
+        ManifestError: A file is listed with two labels.
+        OSError: `out` cannot be written: found before any file is decoded.
+    """
+    make_private_folder(out.parent)
+    rows: list[Row] = []
+    todo: list[Source] = []
+    with _journal(out, check) as (known, keep):
+        for source in _different(sources):
+            row = known.get(source.path)
+            rows.append(replace(row, label=source.label)) if row and _unchanged(row) else todo.append(source)
+        reused = len(rows)
+        bad: list[tuple[str, str]] = []
+        progress(reused, reused + len(todo))
+        for source, verdict in _judge_all(todo, check, workers, time_limit_s):
+            if isinstance(verdict, Row):
+                rows.append(verdict)
+                keep(verdict)
+            else:
+                bad.append((source.path, verdict))
+            progress(len(rows) + len(bad), reused + len(todo))
+        rows.sort(key=lambda row: row.path)
+        return write_manifest(out, rows, sorted(bad), check), reused
+
+
+def _judge_all(sources: list[Source], check: Check, workers: int, time_limit_s: float) -> Iterator[tuple[Source, Row | str]]:
+    """Of every file its row, or all the reasons why there is none."""
+    from vidmae.decode import candidates
+    from vidmae.killable import map_killable
+
+    decoders = candidates(check.decoder)
+    said: dict[str, list[str]] = {source.path: [] for source in sources}
+    for decoder in decoders:
+        left = []
+        for outcome in map_killable(Judge(decoder, check.verify), sources, workers=workers, time_limit_s=time_limit_s):
+            source = sources[outcome.index]
+            verdict = outcome.value or Refused(f"{decoder}: {outcome.reason}", final=False)
+            if isinstance(verdict, Row):
+                yield source, verdict
+                continue
+            said[source.path].append(verdict.reason)
+            if verdict.final or decoder == decoders[-1]:
+                yield source, "; ".join(said[source.path])
+            else:
+                left.append(source)
+        sources = left
+
+
+@contextmanager
+def _journal(out: Path, check: Check) -> Iterator[tuple[dict[str, Row], Callable[[Row], None]]]:
+    """Rows that need no look, by path, and a function that keeps a row for the next call; the file goes once all is done."""
+    path = out.with_name(f".{out.stem}.checked.jsonl")
+    head = json.dumps({"schema": SCHEMA, **asdict(check)})
+    known = _reusable(out, check) | _kept(path, head)
+    with path.open("w", encoding="utf-8") as file:
+        path.chmod(0o600)
+
+        def keep(row: Row) -> None:
+            file.write(json.dumps(asdict(row)) + "\n")
+            file.flush()
+
+        file.write(head + "\n")
+        for row in known.values():
+            keep(row)
+        yield known, keep
+    path.unlink()
+
+
+def _kept(path: Path, head: str) -> dict[str, Row]:
+    """Rows of a call with the same check that was stopped; a last line that was cut off is left out."""
+    if not path.exists():
+        return {}
+    first, *lines = path.read_text(encoding="utf-8").split("\n")[:-1] or [""]
+    rows = [parse_row(json.loads(line)) for line in lines] if first == head else []
+    return {row.path: row for row in rows}
+
+
+def _reusable(out: Path, check: Check) -> dict[str, Row]:
+    try:
+        summary = read_summary(out)
+        with out.open(encoding="utf-8", errors="surrogateescape", newline="") as f:
+            rows = [parse_row(record) for record in csv.DictReader(f)]
+    except (ManifestError, KeyError, ValueError):
+        return {}
+    same = (summary.decoder, summary.verified) == (check.decoder, check.verify)
+    return {row.path: row for row in rows} if same else {}
+
+
+def is_manifest_of(path: Path, sources: Sequence[Source]) -> bool:
+    """Whether a manifest was made of these files, those that it left out included, and none of its videos changed since."""
+    try:
+        rows = read_all(path)[1]
+        with unreadable_path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            bad = [row["path"] for row in csv.DictReader(file)]
+    except (ManifestError, OSError):
+        return False
+    return {row.path for row in rows}.union(bad) == {source.path for source in sources} and all(map(_unchanged, rows))
+
+
+def _different(sources: Sequence[Source]) -> list[Source]:
+    """Every file once.
+
+    Raises:
+        ManifestError: A file is listed with two labels.
+    """
+    labels: dict[str, str] = {}
+    for place, source in enumerate(sources, 1):
+        if labels.setdefault(source.path, source.label) != source.label:
+            raise ManifestError(f"video {place} of the sources was listed before with another label: two labels, "
+                                f"{labels[source.path]!r} and {source.label!r}")
+    return [Source(path, label) for path, label in labels.items()]
+
+
+def _unchanged(row: Row) -> bool:
+    try:
+        stat = Path(row.path).stat()
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) == (row.bytes, row.mtime_ns)

@@ -1,0 +1,75 @@
+"""Reads a small share of the clips a second time, with another decoder, and says where the two differ (data.recheck_pct).
+
+A decoder that was right when the manifest was made may be wrong on another machine, or now and then. Which clips are read
+again follows from the seed and their place in the data order. The second read has a process of its own, and what it finds
+changes nothing in training: it is counted in metrics.jsonl and named by row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vidmae.cutting import ClipSpec, Cutter
+from vidmae.manifest import Manifest
+from vidmae.order import RECHECK, Place, rng
+from vidmae.reading import Reader
+
+MOST_GREY_LEVELS = 1.0  # mean over a frame: what two conversions of the same picture to RGB may differ by
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """A clip that was read again.
+
+    Attributes:
+        row: Of the manifest, from 0.
+        problem: How the two differ, or why the second could not be read; None where they are the same.
+    """
+
+    row: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Rechecker:
+    """Reads clips again for one process.
+
+    Attributes:
+        manifest: The videos.
+        spec: What a clip is.
+        seed: Of the run.
+        pct: Share of the clips, 0 to 100.
+        limit_s: Seconds for one video, see `Reader`.
+    """
+
+    manifest: Manifest
+    spec: ClipSpec
+    seed: int
+    pct: float
+    limit_s: float
+    _cutter: Cutter = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_cutter", Cutter(self.manifest, self.spec, self.seed, second=True))
+
+    def check(self, row: int, place: Place, clip: np.ndarray) -> Recheck | None:
+        """Read a clip again, if it is one of those.
+
+        Args:
+            row: The video that was read.
+            place: Of the clip in the data order.
+            clip: What came out, uint8 [T, S, S, 3].
+        """
+        if not self.pct or rng(RECHECK, self.seed, place.epoch, place.slot, place.repeat).random() >= self.pct / 100:
+            return None
+        again, noise = (np.empty((1, *shape), dtype) for shape, dtype in self._cutter.outputs)
+        reader = Reader(self._cutter, limit_s=self.limit_s, retries=0, unreadable={}, most_clips=1)  # ends with this call
+        if reason := reader.read(row, [place], again, noise):
+            return Recheck(row, f"the second decoder cannot read it: {reason}")
+        levels = np.abs(again[0].astype(np.int16) - clip).mean(axis=(1, 2, 3)).max()
+        if levels <= MOST_GREY_LEVELS:
+            return Recheck(row, None)
+        decoders = f"{self.manifest.decoder(row)} and {self._cutter.decoder(row)}"
+        return Recheck(row, f"a frame differs by {levels:.1f} grey levels between {decoders}")
