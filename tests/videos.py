@@ -83,6 +83,11 @@ def mpeg4_avi(path: Path) -> Path:
     return path
 
 
+def b_frames_avi(path: Path) -> Path:
+    """H.264 with B-frames in AVI, which has no times of showing: decord guesses, and not always alike."""
+    return h264(path, extra=("-bf", "3", "-g", "50"))
+
+
 def with_audio(path: Path) -> Path:
     """H.264 with a sound track beside it."""
     tone = ["-f", "lavfi", "-i", "sine=duration=2"]

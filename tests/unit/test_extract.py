@@ -128,7 +128,7 @@ def test_features_are_those_of_the_model_on_the_centre_view(footage, tmp_path, o
         with torch.no_grad():
             if grid is None:
                 assert np.allclose(expected, model.features(views[0].clips), atol=1e-6)
-        found = store.read(manifest.content[views[0].rows])
+        found = store.read(manifest.footage[views[0].rows])
         assert np.allclose(found, expected, atol=1e-5 if grid is None else 4e-3)
         assert np.abs(found - found[0]).max() > 0.05  # clips differ by more than that
 
