@@ -13,6 +13,7 @@ groups; nothing is skipped in silence.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import tempfile
@@ -201,6 +202,7 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
     temporary = Path(name)
     try:
         save_file(tensors, temporary, metadata={"format": "pt", **metadata})
+        _sort_header(temporary)
         temporary.chmod(0o600)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -208,6 +210,22 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sort_header(path: Path) -> None:
+    """Put the header of a safetensors file into a fixed order, so that equal weights are equal bytes.
+
+    The library keeps the metadata in a hash map and writes it in another order in each process. The header is 8 bytes of
+    length, then JSON that may end in blanks; it keeps its length, for the tensors' offsets count from its end.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length, "the same values in another order are no longer"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def _fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], resize: bool) -> tuple[State, list[str], list[str]]:

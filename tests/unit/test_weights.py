@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.launching import ROOT
 from vidmae.keys import by_group
 from vidmae.masking import random_mask
 from vidmae.model import build_mae
-from vidmae.weights import load_into, load_state, load_weights, save_safetensors
+from vidmae.weights import load_into, load_state, load_weights, read_metadata, save_safetensors
 
 TOY = {"img_size": 16, "num_frames": 4, "pred_t_dim": 4, "decoder_embed_dim": 32, "decoder_depth": 2,
        "decoder_num_heads": 2, "mask_ratio": 0.5}
@@ -174,3 +175,15 @@ def test_a_pickle_cannot_run_code(tmp_path):
         load_state(path)
     assert "weights_only" not in str(error.value), "torch says how to load it unsafely"
     assert not (tmp_path / "ran").exists()
+
+
+def test_equal_weights_are_equal_bytes_in_every_process(tmp_path):
+    """The library writes the metadata in the order of a hash map, which is another one in each process."""
+    program = ("import sys, torch; from vidmae.weights import save_safetensors; save_safetensors({'b': torch.ones(3), 'a': torch.zeros(2, 5)},"
+               " sys.argv[1], {key: key.upper() + ' \"ä\"' for key in 'config sampling step model name'.split()})")
+    files = [tmp_path / f"{i}.safetensors" for i in range(6)]
+    for path in files:
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True, cwd=ROOT)
+    assert len({path.read_bytes() for path in files}) == 1
+    assert read_metadata(files[0]) == {"format": "pt", **{key: f'{key.upper()} "ä"' for key in ["config", "sampling", "step", "model", "name"]}}
+    assert torch.equal(load_state(files[0])["b"], torch.ones(3)) and torch.equal(load_file(files[0])["a"], torch.zeros(2, 5))
