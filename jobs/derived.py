@@ -10,6 +10,7 @@ from jobs import slurm
 from jobs.experiment import Experiment
 from jobs.launch import MALLOC
 from vidmae import cost
+from vidmae.precision import AUTO, assumed
 from vidmae.schedule import Schedule
 
 MFU = 0.4
@@ -53,17 +54,20 @@ def _phase(schedule: Schedule, i: int) -> str:
 def _model_rows(e: Experiment) -> list[Row]:
     assert e.plan is not None
     shape, train = e.config.model.shape(), e.config.train
-    activations = cost.activation_gib(shape, micro_batch=e.plan.micro_batch, precision=train.precision,
+    precision = assumed(train.precision, on_cpu=e.on_cpu)
+    activations = cost.activation_gib(shape, micro_batch=e.plan.micro_batch, precision=precision,
                                       checkpointing=e.config.model.activation_checkpointing)
-    states = [cost.state_gib(shape, zero_stage=stage, precision=train.precision, world_size=e.resources.world_size)
+    states = [cost.state_gib(shape, zero_stage=stage, precision=precision, world_size=e.resources.world_size)
               for stage in range(4)]
     listed = "  ".join(f"ZeRO {stage}: {gib:.2f}" for stage, gib in enumerate(states))
     total = states[train.zero_stage] + activations
+    guess = f", {precision} assumed: a run takes what is faster there" if train.precision == AUTO and e.on_cpu else ""
     tokens = f"{shape.num_tokens:,} tokens, {shape.num_kept:,} kept"
     return [
         ("model", f"{shape.name}: {cost.parameters(shape) / 1e6:,.1f} M parameters, {tokens}"),
         ("memory", f"GiB of states per {'rank' if e.on_cpu else 'GPU'}: {listed}"),
-        ("", f"ZeRO {train.zero_stage} with activations of about {activations:.1f} GiB: about {total:.1f} GiB (estimated)"),
+        ("", f"ZeRO {train.zero_stage} with activations of about {activations:.1f} GiB: about {total:.1f} GiB (estimated)"
+             + guess),
     ]
 
 

@@ -151,8 +151,9 @@ class TrainConfig:
     """AdamW's averaging factors."""
     clip_grad: float = 0.1
     """Largest global gradient norm; 0 does not clip."""
-    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """Arithmetic of forward and backward; master weights and the loss are float32. fp16 needs a GPU."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Arithmetic of forward and backward; master weights and the loss are float32. auto: bf16 on a GPU; on a CPU bf16
+    or fp32, what is faster where the run starts, and it keeps that when it goes on. fp16 needs a GPU."""
     zero_stage: Literal[0, 1, 2, 3] = unsigned(2)
     """DeepSpeed ZeRO: 0 nothing sharded, 1 optimizer state, 2 and gradients, 3 and parameters."""
     init: str = ""

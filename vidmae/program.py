@@ -11,9 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from vidmae import dist, preempt, watchdog
 from vidmae.config import RunConfig
 from vidmae.layers import load
+from vidmae.precision import with_precision
 from vidmae.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -38,6 +41,8 @@ def run_program(run_path: str, schema: type[C], train: Train[C]) -> int:
         preempt.listen(config.recovery.signals)
         watchdog.expect_within(config.recovery.start_limit_s)
         ranks = dist.init(config.train.device)
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)
         if ranks.from_main(run.result.exists()):
             say(ranks, f"{run.result} exists: this run is done")
             return EXIT_OK
@@ -64,14 +69,14 @@ def _with_lock(run: RunFolder, config: C, ranks: dist.Ranks, train: Train[C], st
     if not ranks.is_main:
         if problem := ranks.from_main(None):
             raise RunLockedError(problem)
-        return train(run, config, ranks, started)
+        return train(run, with_precision(run, config, ranks), ranks, started)
     told = False
     try:
         with locked(run):
             run.failure.unlink(missing_ok=True)
             ranks.from_main(None)
             told = True
-            return train(run, config, ranks, started)
+            return train(run, with_precision(run, config, ranks), ranks, started)
     except RunLockedError as error:
         if not told:
             ranks.from_main(str(error))

@@ -156,6 +156,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def precision(self) -> Path:
+        """What train.precision auto was where the run began."""
+        return self.path / "precision.json"
+
+    @property
     def quarantine(self) -> Path:
         """The videos that could not be read and were replaced, by row."""
         return self.path / "quarantine.csv"

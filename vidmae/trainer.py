@@ -51,8 +51,6 @@ def train_to_end(run: RunFolder, config: RunConfig, ranks: Ranks, started: float
         The trainer; True once the last step is done and exported, False where a signal asked to stop and the state is
         saved; the account of this attempt, on rank 0 alone.
     """
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
     log = None
     if ranks.is_main:
         touch_heartbeat(run, state="starting")
