@@ -57,7 +57,7 @@ def _by_folder(source: Path) -> list[Source]:
 
 def _by_label_file(path: Path, root: Path) -> list[Source]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ManifestError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

@@ -74,7 +74,10 @@ def test_a_label_file_gives_every_id_its_file_and_class(tmp_path):
 
 def test_a_label_file_without_templates_names_the_classes_itself(tmp_path):
     touch(tmp_path, "1.webm")
-    assert find_labelled(label_file(tmp_path, [{"id": "1", "label": "Folding something"}]))[0].label == "Folding something"
+    path = label_file(tmp_path, [{"id": "1", "label": "Folding something"}])
+    assert find_labelled(path)[0].label == "Folding something"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte order mark
+    assert find_labelled(path)[0].label == "Folding something"
 
 
 @pytest.mark.parametrize("content, said", [

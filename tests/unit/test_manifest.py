@@ -165,6 +165,35 @@ def test_another_line_is_refused_by_number(tmp_path, line):
         find_sources(tmp_path / "l.txt")
 
 
+@pytest.mark.parametrize("line", [
+    "/v/a.mp4,arm,extra", "/v/a.mp4, 3, 300", "/v/a.mp4\tarm\textra", "/v/a.mp4 arm,extra", "/v/a b.mp4,abseiling,0,10,train",
+    '"/v/a, b.mp4","arm","extra"', '/v/a.mp4, "one, two", 5',
+])
+def test_a_third_column_never_joins_the_label(tmp_path, line):
+    (tmp_path / "l.csv").write_text(f"/v/b.mp4, arm\n{line}\n")
+    with pytest.raises(ManifestError, match=r'l\.csv:2 has more than two columns.*path,"one,two"'):
+        find_sources(tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize("separator", [",", ", ", "\t"])
+def test_a_byte_order_mark_and_a_header_lose_no_video(tmp_path, separator):
+    listing, rows = tmp_path / "l.csv", [("/v/ä.mp4", "arm"), ("/v/b.mp4", "leg")]
+    lines = "".join(f"{path}{separator}{label}\r\n" for path, label in rows)
+    for before in (b"", b"\xef\xbb\xbf", f"\ufeffPath{separator}Label\r\n".encode(), b"path,label\n"):
+        listing.write_bytes(before + lines.encode())
+        assert find_sources(listing) == [Source(*each) for each in rows]
+    listing.write_bytes(b"\xef\xbb\xbf/v/\xff.mp4,arm\n")  # a name that is not UTF-8
+    assert find_sources(listing) == [Source("/v/\udcff.mp4", "arm")]
+
+
+@pytest.mark.parametrize("header", ["label,youtube_id,time_start,time_end,split", "label,youtube_id,time_start,time_end,split,is_cc",
+                                    '"youtube_id","time_start","time_end","split"'])
+def test_annotations_of_kinetics_are_refused_with_what_to_do(tmp_path, header):
+    (tmp_path / "train.csv").write_text(f"{header}\nabseiling,-3B32lodo2M,59,69,train\n")
+    with pytest.raises(ManifestError, match="annotation file of Kinetics.*--labels folders.*path, label"):
+        find_sources(tmp_path / "train.csv")
+
+
 def test_labels_become_class_numbers(tmp_path):
     whole = written(tmp_path / "1", [row("/a.mp4", "7"), row("/b.mp4", ""), row("/c.mp4", "0")])
     assert Manifest.read(whole).class_index.tolist() == [7, -1, 0]
