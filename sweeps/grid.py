@@ -17,6 +17,7 @@ from typing import Any
 from vidmae.features import feature_spec
 from vidmae.finetune_config import FinetuneConfig
 from vidmae.layers import ConfigError, Layer, build, parse_set, to_dict
+from vidmae.manifest import AUTO, decoder_problem, read_summary
 from vidmae.record import signature
 
 KIND = "fewshot"
@@ -202,6 +203,9 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     layers = [*settings.layers, Layer(f"checkpoint {init.name}", init.settings or {}), *parse_set(settings.overrides),
               *parse_set(variant, "--vary"), Layer("the sweep's flags", flags), Layer("the sweep", filled)]
     config, _ = build(FinetuneConfig, layers)
+    for manifest in (data.manifest, data.val_manifest) if config.data.decoder != AUTO else ():
+        if problem := decoder_problem(manifest, read_summary(manifest), config.data.decoder):
+            raise ConfigError(problem)
     try:
         config.model.shape()
         if method in PROBES:
