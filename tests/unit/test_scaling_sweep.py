@@ -104,7 +104,7 @@ def test_the_cool_down_and_the_warm_up_survive_every_match(told: Told, folder: P
         phases = load(PretrainConfig, run.config).train.phases
         assert [(phase.lr, phase.reset_optimizer) for phase in phases] == [(1e-4, False), (1e-5, True)]
     steps = plan(told, *SMALL, "--match", "epochs", "--repeats", "1")
-    assert [run["steps"] for run in steps] == [28, 140, 280], "the demo's 280 steps, by the share of the videos"
+    assert [run["steps"] for run in steps] == [24, 120, 240], "the demo's 240 steps, by the share of the videos"
 
 
 def test_a_repeat_is_a_seed_and_random_recordings_are_drawn_with_it(folder: Path, told: Told) -> None:
@@ -151,7 +151,7 @@ def test_equal_hours_of_two_data_sets_are_trained_for_equal_steps(say: Path, tol
         (data, hours, subset, seed) for data in ("s", "say") for hours in (0.5, 1) for subset in ("contiguous", "random")
         for seed in (0, 1)]
     assert [run["videos"] for run in runs] == [30] * 4 + [60] * 4 + [20] * 4 + [40] * 4, "of 60 s and of 90 s"
-    assert {run["steps"] for run in runs} == {280} and {run["fraction"] for run in runs} == {None}
+    assert {run["steps"] for run in runs} == {240} and {run["fraction"] for run in runs} == {None}
     assert [run["run"].rpartition("-")[0] for run in runs[6:9]] == [
         "demo-s-1h-random-seed0", "demo-s-1h-random-seed1", "demo-say-0.5h-contiguous-seed0"]
     assert [Path(run["manifest"]).name for run in runs[6:9]] == ["s-1h-random-seed0.csv", "s-1h-random-seed1.csv", "say-0.5h-contiguous.csv"]
