@@ -156,7 +156,7 @@ def test_equal_hours_of_two_data_sets_are_trained_for_equal_steps(say: Path, tol
         "demo-s-1h-random-seed0", "demo-s-1h-random-seed1", "demo-say-0.5h-contiguous-seed0"]
     assert [Path(run["manifest"]).name for run in runs[6:9]] == ["s-1h-random-seed0.csv", "s-1h-random-seed1.csv", "say-0.5h-contiguous.csv"]
     steps = plan(told, *TWO, "--match", "epochs", "--repeats", "1")
-    assert [run["steps"] for run in steps] == [28, 56, 19, 38], "the demo's 280 steps on 300 videos, by the number of videos"
+    assert [run["steps"] for run in steps] == [24, 48, 16, 32], "the demo's 240 steps on 300 videos, by the number of videos"
 
 
 def test_hours_are_those_of_prepare_and_what_is_compared_is_said(say: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_shares_of_two_data_sets_are_said_to_be_different_amounts(say: Path, tol
     code, out, err = told(*SMALL, "--data", "s,say", "--repeats", "1", "--dry-run", "--json", "--cluster", "local")
     assert code == 0 and "1 is 5.00 h of s, 9.00 h of say" in err and "--hours" in err, err
     assert [(run["data"], run["hours"], run["steps"]) for run in json.loads(out)["pretraining"]] == [
-        ("s", 0.5, 280), ("s", 2.5, 280), ("s", 5, 280), ("say", 0.9, 280), ("say", 4.5, 280), ("say", 9, 280)]
+        ("s", 0.5, 240), ("s", 2.5, 240), ("s", 5, 240), ("say", 0.9, 240), ("say", 4.5, 240), ("say", 9, 240)]
     four = [*SMALL, "--data", "s,say", "--fractions", "0.1,1", "--repeats", "1", "--set", "train.phases=[{duration: 4 epochs}]"]
     assert [run["steps"] for run in plan(told, *four)] == [300] * 4, "4 epochs of 300 videos x 4 clips / 16, on say's 360, too"
     assert [run["steps"] for run in plan(told, *four, "--match", "epochs")] == [30, 300, 36, 360]
