@@ -9,13 +9,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
-import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from vidmae.record import make_private_folder, write_atomic, write_json
+from vidmae.video_list import ListError, read_list
 
 SCHEMA = 2
 EXTENSIONS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov"})
@@ -346,9 +345,10 @@ def find_sources(source: Path, root: Path | None = None) -> list[Source]:
         elif source.suffix.lower() in EXTENSIONS and source.exists():
             found = [Source(str(source.absolute()), "")]
         else:
-            lines = source.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
-            base, first = (root or source.parent).absolute(), 1 + _is_header(lines[0], source)
-            found = [_parse_line(line, base, f"{source}:{i}") for i, line in enumerate(lines[first - 1:], first) if line.strip()]
+            base = (root or source.parent).absolute()
+            found = [Source(str(base / path), label) for path, label in read_list(source, EXTENSIONS)]
+    except ListError as error:
+        raise ManifestError(str(error)) from error
     except OSError as error:
         raise ManifestError(f"cannot read {error.filename or source}: {error.strerror}") from error
     if not found:
@@ -375,55 +375,6 @@ def _walk(folder: Path) -> Iterable[Path]:
         seen.add((stat.st_dev, stat.st_ino))
         for name in names:
             yield Path(where, name)
-
-
-def _is_header(line: str, source: Path) -> bool:
-    """Whether the first line of a list is `path,label`, which is skipped.
-
-    Raises:
-        ManifestError: It is the header of Kinetics' own annotation files, which name no files.
-    """
-    names = [name.strip('" ').lower() for name in line.strip().replace("\t", ",").split(",")]
-    if {"youtube_id", "time_start"} <= set(names):
-        raise ManifestError(f"{source} is an annotation file of Kinetics, which has YouTube ids and no paths; sort the videos "
-                            "into class folders and take `manifest FOLDER --labels folders`, or write `path, label` lines")
-    return names == ["path", "label"]
-
-
-def _parse_line(line: str, base: Path, place: str) -> Source:
-    """`path, label` (mae_st), `path label` (VideoMAE, V-JEPA) or `path`: the first split that gives a video's path."""
-    quoted = _quoted(line.strip())
-    for path, label in [(quoted[0], "".join(quoted[1:]))] if quoted else _splits(line.strip()):
-        if Path(path.strip()).suffix.lower() in EXTENSIONS:
-            if len(quoted) > 2 or (not quoted and _has_columns(label.strip())):
-                raise ManifestError(f"{place} has more than two columns; write `path, label` alone, and a label that holds "
-                                    'commas in quotes: path,"one,two"')
-            return Source(str(base / path.strip()), label.strip())
-    raise ManifestError(f"{place} is not `path, label`, `path label` or `path` of a video ({' '.join(sorted(EXTENSIONS))}); "
-                        "a header may only be `path,label`, and only in the first line")
-
-
-def _quoted(line: str) -> list[str]:
-    """The values of a line in which quotes stand around values; empty where they are part of a name, or there are none."""
-    with contextlib.suppress(csv.Error):
-        if re.search(r'(^|,)\s*"', line):
-            return next(csv.reader([line], strict=True, skipinitialspace=True))
-    return []
-
-
-def _has_columns(label: str) -> bool:
-    """Whether a label without quotes is two columns or more; `Removing it, revealing another` is a class name."""
-    parts = label.split(", ")
-    return "\t" in label or any("," in part for part in parts) or (len(parts) > 1 and any(p.strip().isdecimal() for p in parts))
-
-
-def _splits(line: str) -> Iterator[tuple[str, str]]:
-    for separator in (", ", ",", "\t"):
-        words = line.split(separator)  # both the path and a class name may hold commas
-        yield from ((separator.join(words[:n]), separator.join(words[n:])) for n in range(len(words) - 1, 0, -1))
-    path, _, label = line.rpartition(" ")
-    yield path, label
-    yield line, ""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 }
 STDLIB_ONLY = {"vidmae.command_line", "vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
-               "jobs.commands", "jobs.arrays"}
+               "jobs.commands", "jobs.arrays", "vidmae.video_list"}
 PURE_OF_TORCH = {"vidmae.config", "vidmae.finetune_config", "vidmae.evaluation_config", "vidmae.layers", "vidmae.manifest",
                  "vidmae.labels", "vidmae.splits", "vidmae.shots", "vidmae.shot_list", "vidmae.predictions",
                  "vidmae.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.recordings",

@@ -190,7 +190,7 @@ def test_a_byte_order_mark_and_a_header_lose_no_video(tmp_path, separator):
                                     '"youtube_id","time_start","time_end","split"'])
 def test_annotations_of_kinetics_are_refused_with_what_to_do(tmp_path, header):
     (tmp_path / "train.csv").write_text(f"{header}\nabseiling,-3B32lodo2M,59,69,train\n")
-    with pytest.raises(ManifestError, match="annotation file of Kinetics.*--labels folders.*path, label"):
+    with pytest.raises(ManifestError, match=r"annotation file of Kinetics.*--labels folders.*path, label"):
         find_sources(tmp_path / "train.csv")
 
 
