@@ -187,7 +187,8 @@ def load_into(
 def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
     """Write weights as float32, at once or not at all.
 
-    The file appears by rename after it has reached the disk, readable by its owner alone; a folder made for it too.
+    The file appears by rename after it has reached the disk, readable by its owner alone; a folder made for it too. Equal
+    weights and metadata give equal bytes.
 
     Args:
         state: Names and tensors of any float dtype and device.
