@@ -34,10 +34,11 @@ LEFT_OUT: dict[str, str] = {
 
 KEYS: dict[str, tuple[tuple[str, ...], str]] = {
     "config.yaml": (("data.workers",), "what the legs vary"),
-    "run.json": (("created", "command", "submissions"), "when and by which words it was submitted"),
+    "run.json": (("created", "command", "submissions", "cell.overrides.data.workers"),
+                 "when and by which words it was submitted; what the legs vary"),
     "heartbeat.json": (("job_id", "host", "time"), "who left the last sign of life, and when"),
-    "result.json": (("train_s", "eval_s", "goodput", "clips_per_s", "data_wait", "job_id", "finished"),
-                    "times, and the job that ended it"),
+    "result.json": (("train_s", "eval_s", "goodput", "clips_per_s", "data_wait", "job_id", "finished",
+                     "cell.overrides.data.workers"), "times, and the job that ended it; what the legs vary"),
     "*metrics.jsonl": (METRIC_TIMES, "times and memory of a step"),
     "checkpoints/*/COMPLETE": (("save_s", "files.metrics.jsonl"), "a time, and the hash of a file with times in it"),
 }
@@ -60,7 +61,7 @@ class Comparison:
 def compare(ours: Path, theirs: Path) -> Comparison:
     """Compare two run folders; paths inside their parent's parent (the leg's folder) count as the same."""
     mine, others = _files(ours), _files(theirs)
-    found = [f"{name}: only in {'the first' if name in others else 'the second'}" for name in mine ^ others]
+    found = [f"{name}: only in {'the first' if name in mine else 'the second'}" for name in mine ^ others]
     found += [f"{name}: {what}" for name in mine & others if (what := _difference(name, ours, theirs))]
     if (ours / "tensorboard").is_dir() or (theirs / "tensorboard").is_dir():
         curves = [_curves(folder / "tensorboard") for folder in (ours, theirs)]

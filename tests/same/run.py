@@ -110,15 +110,16 @@ def the_run(leg: Path, pattern: str) -> RunFolder:
     return RunFolder(path)
 
 
-def check(out: Path, size: Size, seed: int) -> list[tuple[str, Comparison]]:
-    """Run all legs; what each pair of run folders came to."""
+def check(out: Path, size: Size, seed: int, *, cell: bool) -> list[tuple[str, Comparison]]:
+    """Run all legs, `cell` with the cell; what each pair of run folders came to."""
     prepare(out, size)
     first: dict[str, RunFolder] = {}
     found = []
     for leg in size.legs:
         began = time.monotonic()
-        pretrained = pretrain(out, leg, size, seed)
-        runs = {"pretraining": pretrained, "cell": finetune(out, leg, size, pretrained, seed)}
+        runs = {"pretraining": pretrain(out, leg, size, seed)}
+        if cell:
+            runs["cell"] = finetune(out, leg, size, runs["pretraining"], seed)
         print(f"{leg.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         for kind, run in runs.items() if first else ():
             found.append((f"{kind}, {leg.name}", compare(first[kind].path, run.path)))
@@ -147,13 +148,14 @@ def folder(given: Path | None) -> Iterator[Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a tiny model and two legs")
+    parser.add_argument("--no-cell", action="store_true", help="pretraining alone")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="a new folder, which stays (default: a temporary one)")
     args = parser.parse_args()
     began = time.monotonic()
     with folder(args.out) as out:
         try:
-            found = check(out, SHORT if args.short else LONG, args.seed)
+            found = check(out, SHORT if args.short else LONG, args.seed, cell=not args.no_cell)
         except (RuntimeError, TimeoutError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
