@@ -3,13 +3,14 @@
 # make test   set up (Slurm, a headless browser and FFmpeg, too, on Debian or Ubuntu as root), then run all tests in JOBS=2 processes
 # make lint   ruff and mypy
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
+# make same   run the demo's pretraining and one cell four times, killed and with other workers, and compare every file, 15 minutes
 # make bench  measure speed and memory against their targets, about 17 minutes
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo look test lint bench faults
+.PHONY: demo look test lint same bench faults
 
 $(VENV)/.ready: requirements.txt tests/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +36,9 @@ lint: $(VENV)/.ready
 faults: $(VENV)/.ready
 	bash tests/slurm/install.sh
 	$(BIN)/python -m tests.slurm.faults
+
+same: $(VENV)/.ready
+	$(BIN)/python -m tests.same.run
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m tests.bench.run
