@@ -203,7 +203,7 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
     temporary = Path(name)
     try:
         save_file(tensors, temporary, metadata={"format": "pt", **metadata})
-        _sort_header(temporary)
+        _sort_metadata(temporary)
         temporary.chmod(0o600)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -213,7 +213,7 @@ def save_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Ma
         temporary.unlink(missing_ok=True)
 
 
-def _sort_header(path: Path) -> None:
+def _sort_metadata(path: Path) -> None:
     """Put the header of a safetensors file into a fixed order, so that equal weights are equal bytes.
 
     The library keeps the metadata in a hash map and writes it in another order in each process. The header is 8 bytes of
