@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from analysis.options import Parser
+from analysis.options import Parser, tables_folder
 from analysis.sheets import Sheet, to_console, to_csv, to_latex, to_markdown
 from analysis.tables import WIDEST, csv_text
 from vidmae.accuracy import confusion, per_class_pct
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a cell")
-    parser.add_argument("--out", type=Path, default=Path("tables/classes"), metavar="FOLDER",
+    parser.add_argument("--out", type=tables_folder, default=Path("tables/classes"), metavar="FOLDER",
                         help="where the tables go (default: %(default)s)")
     args = parser.parse_args(argv)
     try:

@@ -49,7 +49,7 @@ from analysis.listing import (
     run_record,
 )
 from analysis.logs import CLASSES
-from analysis.options import Parser
+from analysis.options import Parser, tables_folder
 from analysis.published import Version, read_published
 from analysis.scan import KnownRecords, scan, without_garbage_collection
 from analysis.subset import Subset, on_subset, read_subset
@@ -75,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--explain", metavar="ROW",
                       help="list what is behind the numbers of a row, or of all rows of a model, and write nothing")
     out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, default=Path("tables"), metavar="FOLDER",
+    out.add_argument("--out", type=tables_folder, default=Path("tables"), metavar="FOLDER",
                      help="where the tables go (default: %(default)s)")
     out.add_argument("--json", action="store_true",
                      help="one object instead of the paths: files, counts and lists; with --explain one object a line")

@@ -27,7 +27,7 @@ from rich.text import Text
 
 from analysis.neighbour_page import Found, page, read_thumbnails
 from analysis.neighbours import AT, nearest, precisions, silhouette
-from analysis.options import Parser
+from analysis.options import Parser, tables_folder
 from analysis.sheets import Sheet, to_console, to_csv
 from analysis.tables import csv_text
 from vidmae.embeddings import FEATURES, NO_LABEL, Embeddings, read_embeddings
@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="what jobs/embed.py wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where tables and pictures go")
+    parser.add_argument("--out", type=tables_folder, required=True, metavar="FOLDER", help="where tables and pictures go")
     parser.add_argument("--points", type=int, default=3000, metavar="N",
                         help="clips in a picture, drawn at random where there are more (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=20, metavar="N",

@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vidmae.layers import ConfigError
+from vidmae.local_program import refuse_known_folder
+
 
 class Parser(argparse.ArgumentParser):
     """No abbreviations; an error is one line."""
@@ -16,6 +19,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2."""
         self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+
+def tables_folder(text: str) -> Path:
+    """`--out`: where tables go; see `refuse_known_folder`."""
+    try:
+        refuse_known_folder(Path(text))
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--out ")) from error
+    return Path(text)
 
 
 def add_runs_dir(group: Any) -> None:

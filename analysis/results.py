@@ -19,6 +19,7 @@ SCHEMA = 1
 KIND = "fewshot"
 PLACES = {"select": ("select", "rule"), "views": ("evaluate", "views")}  # where config.yaml has what a result.json names
 ABOVE = {f"{section}.{name}" for section, name in PLACES.values()} | {"method"}  # overrides that have a name of their own
+WITHOUT_EFFECT = {"keep_weights"}  # overrides that change no result
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe, too, and ten times as fast
 
 Interval = tuple[float, float]
@@ -43,7 +44,7 @@ class Cell:
         shots: Labelled clips per class; 0 for all clips.
         seed: Of the draw and of the training.
         method: finetune, linear, knn or attentive.
-        overrides: Settings that differ from the recipe, sorted; without those that stand in this class.
+        overrides: Settings that differ from the recipe, sorted; without those that stand in this class or change no result.
         select: Selection rule; empty where nothing says it.
         views: Views of a clip; empty where nothing says it.
     """
@@ -155,9 +156,9 @@ def _cell(record: Mapping[str, Any], name: str, select: str, views: str) -> Cell
     overrides = cell.get("overrides") or {}
     if not isinstance(overrides, dict):
         raise ResultError(f"{name}: cell.overrides is no object")
+    shown = sorted((str(key), str(value)) for key, value in overrides.items() if key not in ABOVE | WITHOUT_EFFECT)
     return Cell(_text(cell, "checkpoint"), str(cell.get("checkpoint_content") or ""), _text(cell, "data"),
-                _count(cell, "shots", 0), _count(cell, "seed", 0), _text(cell, "method"),
-                tuple(sorted((str(key), str(value)) for key, value in overrides.items() if key not in ABOVE)), select, views)
+                _count(cell, "shots", 0), _count(cell, "seed", 0), _text(cell, "method"), tuple(shown), select, views)
 
 
 def _check_schema(record: Mapping[str, Any], name: str) -> None:

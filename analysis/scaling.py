@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from analysis.options import Parser
+from analysis.options import Parser, tables_folder
 from analysis.sheets import Sheet, to_console, to_csv, to_latex, to_markdown
 from vidmae.record import make_private_folder, write_atomic
 
@@ -56,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
                       help="amounts of --runs (default: fraction, unless one was chosen by hours or there are several "
                            "data sets)")
     out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, default=Path("tables"), metavar="FOLDER",
+    out.add_argument("--out", type=tables_folder, default=Path("tables"), metavar="FOLDER",
                      help="where tables and figures go (default: %(default)s)")
     out.add_argument("--no-figures", action="store_true", help="write tables only")
     out.add_argument("--json", action="store_true", help="one object instead of the paths: files, fits, what is missing")

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from analysis.results import WITHOUT_EFFECT
 from analysis.series import Axis, Result, Results
 from vidmae.record import read_json
 
@@ -68,7 +69,8 @@ class FewShot:
         shots = f"{self.cell['shots']}shot" if self.cell["shots"] else "all"
         method = [] if self.cell["method"] == "finetune" else [str(self.cell["method"])]
         return " ".join([f"{self.cell['data']}-{shots}", *method,
-                         *(f"{key}={value}" for key, value in sorted((self.cell.get("overrides") or {}).items()))])
+                         *(f"{key}={value}" for key, value in sorted((self.cell.get("overrides") or {}).items())
+                           if key not in WITHOUT_EFFECT)])
 
 
 def read_runs(folder: Path, axis: Axis | None = None) -> Results:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from vidmae.finetune_config import FinetuneConfig
-from vidmae.manifest import Manifest
+from vidmae.manifest import COLUMNS, Manifest, ManifestError, read_rows
 from vidmae.shots import Shots, ShotsError, draw_shots, read_shots, rows_of
-from vidmae.splits import check_apart, read_labelled, some
+from vidmae.splits import check_apart, read_labelled, some, some_rows
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,29 @@ def read_cell_data(config: FinetuneConfig) -> CellData:
     return CellData(manifest.take(rows_of(learn, labelled)), manifest.take(rows_held),
                     Manifest.read(Path(config.data.val_manifest), decoder=config.data.decoder),
                     class_names(labelled.classes))
+
+
+def check_files(config: FinetuneConfig, data: CellData) -> None:
+    """Look whether the file of every clip is there and as large as its manifest says, before hours of training.
+
+    Raises:
+        ManifestError: Some are not; the message has row numbers (from 1), no file names.
+    """
+    for path, parts in ((config.data.manifest, (data.train, data.held_out)), (config.data.val_manifest, (data.val,))):
+        wanted = {part.path(row) for part in parts for row in range(len(part))}
+        rows = enumerate(read_rows(Path(path))[1], 1)
+        gone = [number for number, row in rows if row[0] in wanted and not _is_as_listed(row)]
+        if gone:
+            raise ManifestError(
+                f"{len(gone)} of {len(wanted)} clips of {path} are not there any more, or are other files now: rows "
+                f"{some_rows(gone)}; put them back, or make the manifest anew (python jobs/prepare.py manifest)")
+
+
+def _is_as_listed(row: list[str]) -> bool:
+    try:
+        return Path(row[0]).stat().st_size == int(row[COLUMNS.index("bytes")])
+    except OSError:
+        return False
 
 
 def hold_out(subset: Shots, share: float) -> tuple[Shots, Shots]:

@@ -23,7 +23,7 @@ from vidmae.accuracy import cross_entropy, topk_pct
 from vidmae.attempts import AttemptLog
 from vidmae.augment import Augment
 from vidmae.build import build_classifier_for, clip_loader
-from vidmae.cell_data import CellData, read_cell_data
+from vidmae.cell_data import CellData, check_files, read_cell_data
 from vidmae.cell_result import Learned, write_cell_result
 from vidmae.checkpoint import complete_steps
 from vidmae.classifier import VideoClassifier
@@ -42,6 +42,7 @@ from vidmae.pulse import Pulse
 from vidmae.record import RunFolder
 from vidmae.selection import Look, best, enough, read_looks, write_looks
 from vidmae.trainer import Trainer, free_memory, train_to_end
+from vidmae.waiting import on_main
 from vidmae.weights import load_weights, save_safetensors
 
 PREFIX = "classifier."  # of the parameters inside Labelled
@@ -54,6 +55,9 @@ def finetune(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: floa
         True once result.json is written, False where a signal asked to stop and the state is saved.
     """
     data = read_cell_data(config)
+    pulse = Pulse(run, config, ranks)
+    if not on_main(partial(check_files, config, data), ranks, partial(pulse, "looking for clips", 0, 0))[0]:
+        return False
     try:
         trainer, reached, log = train_to_end(run, config, ranks, started,
                                              lambda log: Finetuner(run, config, ranks, data, log))

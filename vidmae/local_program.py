@@ -45,10 +45,11 @@ def make_manifest(footage: Path, made: Path, console: Console, *, decoder: str, 
         decoder: That files are checked with; auto tries all.
         workers: Processes that check them.
     Raises:
-        ConfigError: Not one file can be read, or the folder holds results of other videos.
+        ConfigError: Not one file can be read, or the folder is none of results or holds those of other videos.
         ManifestError: There is no video.
     """
     out = made.parent
+    refuse_other_folder(out)
     sources = [source for source in find_sources(footage)
                if footage.absolute().is_relative_to(out) or not Path(source.path).is_relative_to(out)]
     if has_results(out):
@@ -71,8 +72,9 @@ def prepare_folder(out: Path, config: Any) -> None:
     """Write config.yaml.
 
     Raises:
-        ConfigError: The folder holds the results of another configuration; how many work at it may change.
+        ConfigError: The folder holds something else, or the results of another configuration (how many work at it is free).
     """
+    refuse_other_folder(out)
     make_private_folder(out)
     path = out / CONFIG
     if has_results(out):
@@ -87,7 +89,35 @@ def prepare_folder(out: Path, config: Any) -> None:
 
 def has_results(out: Path) -> bool:
     """Whether a folder holds a configuration and more than what is there before the work, which is manifests of footage."""
-    return (out / CONFIG).is_file() and any(not path.name.startswith((CONFIG, "videos", ".")) for path in out.iterdir())
+    return (out / CONFIG).is_file() and any(map(_is_more, out.iterdir()))
+
+
+def _is_more(path: Path) -> bool:
+    return not path.name.startswith((CONFIG, "videos", "."))
+
+
+def refuse_other_folder(out: Path) -> None:
+    """Let results go to a folder that is new or empty, or holds results of a program.
+
+    Raises:
+        ConfigError: The folder is something else.
+    """
+    refuse_known_folder(out)
+    if out.exists() and not (out / CONFIG).is_file() and (not out.is_dir() or any(map(_is_more, out.iterdir()))):
+        raise ConfigError(f"--out {out} holds other files and no results; choose a new or empty folder")
+
+
+def refuse_known_folder(out: Path) -> None:
+    """The same for tables, which may lie beside other files.
+
+    Raises:
+        ConfigError: The folder is a run, the folder of the runs, one of manifests, or a copy of the source code.
+    """
+    marks = {"run.json": "a run's folder", "*/run.json": "the folder of the runs",
+             "*.unreadable.csv": "a folder of manifests", "pyproject.toml": "a folder of source code"}
+    for mark, what in marks.items():
+        if any(not path.name.startswith("videos") for path in out.glob(mark)):
+            raise ConfigError(f"--out {out} is {what}; choose another one for results, such as results/NAME")
 
 
 def run_program(module: str, args: Sequence[str], console: Console, what: str, others: Sequence[str] = (), *,

@@ -70,6 +70,8 @@ def read_labelled(manifest: Path, *, paths: bool = False) -> Labelled:
 def check_apart(train: Labelled, val: Labelled) -> None:
     """Refuse a validation manifest that shares recordings with the training manifest, or counts its classes differently.
 
+    A single class is refused, too: whatever a model says of it is right.
+
     Raises:
         ManifestError: They do; the message has counts and row numbers (from 1), no file names.
     """
@@ -78,10 +80,14 @@ def check_apart(train: Labelled, val: Labelled) -> None:
     if len(shared):
         here, there = (np.flatnonzero(np.isin(side.contents, shared)) for side in (train, val))
         raise ManifestError(f"{len(there)} of {len(val)} recordings of {val.path} are also in {train.path}, by content: "
-                            f"rows {_rows(there)} of the first, rows {_rows(here)} of the second; take them out of one")
+                            f"rows {some_rows((there + 1).tolist())} of the first, rows "
+                            f"{some_rows((here + 1).tolist())} of the second; take them out of one")
 
 
 def _check_classes(train: Labelled, val: Labelled) -> None:
+    if len(train.classes) < 2:
+        raise ManifestError(f"all {len(train)} videos of {train.path} have the label {train.classes[0]!r}, so there is "
+                            f"nothing to tell apart; 2 classes or more are needed: {HOW_TO_LABEL}")
     unknown = sorted(set(val.classes) - set(train.classes))
     if unknown:
         raise ManifestError(f"{len(unknown)} of {len(val.classes)} classes of {val.path} are not in {train.path}: "
@@ -97,5 +103,6 @@ def some(labels: Sequence[str]) -> str:
     return ", ".join(map(repr, labels[:SHOWN])) + (f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else "")
 
 
-def _rows(rows: np.ndarray) -> str:
-    return ", ".join(str(row + 1) for row in rows[:SHOWN]) + (" ..." if len(rows) > SHOWN else "")
+def some_rows(numbers: Sequence[int]) -> str:
+    """The first ten of many row numbers."""
+    return ", ".join(map(str, numbers[:SHOWN])) + (" ..." if len(numbers) > SHOWN else "")

@@ -211,6 +211,14 @@ def test_a_setting_that_all_runs_share_is_not_in_the_name(capsys: pytest.Capture
         assert f"\n{line}\n" in markdown
 
 
+def test_keeping_the_weights_makes_no_row_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(make_cell("m", seed=0), 10.0, 30.0)
+    write_run(make_cell("m", seed=1, overrides={"keep_weights": "true"}), 20.0, 40.0)
+    run(capsys)
+    table = rows_of("tables/fewshot.csv")
+    assert {model: row["ssv2-10shot top1_n"] for (model, source), row in table.items() if source == "runs"} == {"m": "2"}
+
+
 def test_runs_on_other_validation_clips_are_rows_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     write_run(make_cell("m", seed=0), 10.0, 30.0)
     write_run(make_cell("m", seed=1), 20.0, 40.0, clips=1_000)

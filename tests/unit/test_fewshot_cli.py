@@ -93,6 +93,13 @@ def test_what_cannot_run_is_refused(folder: Path, args: list[str], said: str, ca
     assert code == 2 and said in told.err and told.out == "" and not all_runs(folder / "runs"), told.err
 
 
+def test_one_class_is_refused_before_anything_is_submitted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_labelled(folder / "manifests", "dogs", classes=("dog",))
+    assert fewshot.main([*LOCAL, "--shots", "2", "--data", "dogs"]) == 2
+    told = capsys.readouterr()
+    assert "2 classes or more" in told.err and told.out == "" and not all_runs(folder / "runs")
+
+
 def test_from_submission_over_a_failure_to_done(folder: Path) -> None:
     profile = str(write_cell_profile(folder, FAILS="-2shot-seed1-", PAUSE_S="0.3"))
     grid = [*LOCAL, "--profile", profile, "--shots", "2,10", "--seeds", "0,1", "--max-parallel", "2"]

@@ -13,12 +13,13 @@ import torch
 from sklearn.metrics import accuracy_score
 
 from tests.interruptions import untimed
+from tests.labelled import write_labelled
 from tests.launching import cli
 from tests.runs import finish, make_cell, make_labelled, start, train
 from vidmae.cell_data import hold_out, read_cell_data
 from vidmae.finetune_config import FinetuneConfig
 from vidmae.layers import ConfigError, build, load, parse_set
-from vidmae.manifest import content_hash
+from vidmae.manifest import ManifestError, content_hash, read_all
 from vidmae.metrics import read_metrics
 from vidmae.predictions import Predictions
 from vidmae.record import read_json
@@ -179,6 +180,27 @@ def test_a_subset_is_what_is_learned_from(manifests, tmp_path):
     data = read_cell_data(load(FinetuneConfig, run.config))
     assert sorted(f"{c:016x}" for c in data.train.content.tolist()) == sorted(c for clips in subset.clips.values() for c in clips)
     assert np.bincount(data.train.class_index).tolist() == [2, 2, 2] and len(data.val) == 6 and len(data.held_out) == 0
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_clips_that_are_gone_or_others_now_are_said_before_training(number, tmp_path):
+    made = make_labelled(tmp_path / "clips", train=2, val=2)
+    rows = read_all(made[number])[1]
+    Path(rows[2].path).unlink()
+    with Path(rows[4].path).open("ab") as f:
+        f.write(b"more")
+    run = make_cell(tmp_path / "cell-aaaaaaaa", made)
+    codes, out = cell(run)
+    assert codes == [2] and "training on" not in out
+    said = read_json(run.failure)["message"]
+    assert re.search(f"2 of 6 clips of {made[number]} are not there any more, or are other files now: rows 3, 5; .*prepare", said)
+    assert Path(rows[2].path).name not in said + out
+
+
+def test_one_class_is_nothing_to_learn(tmp_path):
+    run = make_cell(tmp_path / "cell-aaaaaaaa", (write_labelled(tmp_path, classes=("dog",)), tmp_path / "toys-val.csv"))
+    with pytest.raises(ManifestError, match=r"all 12 videos of .* have the label 'dog'.*2 classes or more"):
+        read_cell_data(load(FinetuneConfig, run.config))
 
 
 def test_selection_by_hand():

@@ -284,6 +284,13 @@ def test_check_says_that_two_manifests_fit(made, tmp_path):
     assert done.returncode == 0 and not done.stdout and "151 videos to train on and 15 to validate on" in done.stderr
 
 
+def test_check_refuses_a_single_class(made, tmp_path):
+    for name, contents in (("s", 0), ("s-val", 50)):
+        written(tmp_path / "manifests", [row(f"/{name}/{i}.mp4", "dog", contents + i) for i in range(3)], name)
+    done = cli("prepare.py", "check", "s", "s-val", cwd=tmp_path)
+    assert done.returncode == 2 and "all 3 videos of" in done.stderr and "2 classes or more" in done.stderr
+
+
 def test_subsets_are_numbers_not_objects(made):
     labelled = read_labelled(made[1])
     chosen = rows_of(draw_shots(labelled, [2], 0)[0], labelled)
