@@ -34,7 +34,7 @@ def seconds(run: Dossier) -> Section:
 
 def attempts(run: Dossier) -> Table:
     """Every start of the job."""
-    rows = [[str(place), discreet(a.job_id), moment(a.started), a.ended or "running, failed or killed",
+    rows = [[str(place), discreet(a.job_id), moment(a.started), run.ended(a) or "running, failed or killed",
              duration(a.updated - a.started), f"{a.first_step:,}", f"{a.last_step:,}", f"{a.repeated_steps:,}",
              f"{a.slowest_save_s:.1f}"] for place, a in enumerate(run.attempts, 1)]
     columns = ("attempt", "job", "started", "ended", "h:mm:ss", "steps before", "steps after", "repeated", "slowest save, s")

@@ -17,7 +17,7 @@ import yaml
 
 from vidmae.attempts import Attempt, read_attempts
 from vidmae.quarantine import Substitution, read_quarantine
-from vidmae.record import RunFolder, read_json
+from vidmae.record import CANCELLED, RunFolder, read_json
 
 CURVES = ("loss", "lr", "clips_per_s", "data_wait")
 PRETRAIN, FEWSHOT = "pretrain", "fewshot"
@@ -73,14 +73,19 @@ class Dossier:
 
     @property
     def state(self) -> str:
-        """done, failed, interrupted (it saved and left), unfinished or not started: by the run's own records."""
+        """done, failed, cancelled, interrupted (it saved and left), unfinished or not started: by the run's own records."""
         if self.result:
             return "done"
         if self.failure:
             return "failed"
-        if self.attempts and self.attempts[-1].ended == "preempted":
-            return "interrupted"
+        if self.attempts and (ended := self.ended(self.attempts[-1])) in ("cancelled", "preempted"):
+            return ended if ended == "cancelled" else "interrupted"
         return "unfinished" if self.attempts or self.heartbeat or len(self.step) else "not started"
+
+    def ended(self, attempt: Attempt) -> str:
+        """How an attempt ended: done, preempted, cancelled (by a person), or empty while it runs and where nobody knows."""
+        by_hand = attempt.ended != "done" and (self.run.submit / attempt.job_id / CANCELLED).exists()
+        return "cancelled" if by_hand else attempt.ended
 
 
 def read_dossier(run: RunFolder) -> Dossier:

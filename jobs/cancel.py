@@ -1,30 +1,36 @@
-"""Stop the jobs of runs. Checkpoints stay; `python jobs/pretrain.py ... --retry` continues from the newest.
+"""Stop the jobs of runs. They save first; `python jobs/pretrain.py ... --retry` continues from the newest checkpoint.
 
     python jobs/cancel.py s-vith14
     python jobs/cancel.py 81233 say-vith14-0a1b2c3d    a Slurm job; that of an array stands for all of its cells
     python jobs/cancel.py results/s-ssv2               the folder OUT of jobs/embed.py or interpolate.py: its shards;
                                                        the same command goes on with what is missing
 
-Exit codes: 0 ok (also where nothing was active), 2 no such run, 4 Slurm refused or unreachable.
+A job on this machine gets the run's signal, and --signal-delay-s seconds (300, at most a quarter of its time limit) to
+save and leave before it is killed. The same command again kills it at once.
+
+Exit codes: 0 ok (also where nothing was active), 2 no such run, 4 Slurm refused or unreachable, 130 Ctrl-C (the job still
+ends).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jobs import slurm
 from jobs.options import RUN_HELP, Parser, add_runs_dir
-from jobs.runs import CANCELLED, EXIT_RECORD, INTERRUPTED, State, process_birth, state_of, submissions, sure_states
+from jobs.runs import EXIT_RECORD, INTERRUPTED, State, process_birth, state_of, submissions, sure_states
 from jobs.shard_runs import find_runs
 from vidmae.layers import ConfigError
-from vidmae.record import SCHEMA, make_private_folder, write_json
+from vidmae.record import CANCELLED, SCHEMA, make_private_folder, write_json
 
 GRACE_S = 5.0
 
@@ -54,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped waiting; what was asked to end still ends; the same command again kills it", file=sys.stderr)
+        return 130
 
 
 def cancel(state: State) -> str:
@@ -61,56 +70,83 @@ def cancel(state: State) -> str:
     if not state.active:
         return f"nothing to cancel, {f'job {state.job_id} is ' if state.job_id else ''}{state.state}"
     if state.cluster == "slurm":
-        (make_private_folder(state.run.submit / state.job_id) / CANCELLED).touch()  # first: it keeps the job from requeueing
+        _mark(state)  # first: it keeps the job from requeueing
         slurm.cancel(state.job_id)
         return f"cancelled Slurm job {state.job_id} (scancel), which was {state.state}"
-    submission = submissions(state.run)[-1]
-    if submission["host"] != socket.gethostname():
-        raise ConfigError(f"job {state.job_id} runs on {submission['host']}: cancel it there")
-    if slurm.base_id(state.job_id) != state.job_id:
-        return _end_cell(state)
-    return _end_group(state, int(state.job_id), submission["process_birth"])
+    return _wait(state, ask(state))
 
 
 def cancel_array(tasks: Sequence[State]) -> str:
     """Stop all tasks of an array that are active; what was done, in words."""
     active = sorted((s for s in tasks if s.active), key=lambda s: s.state == "RUNNING")  # those that wait start no more
-    for state in active:
-        if state.cluster == "slurm":
-            (make_private_folder(state.run.submit / state.job_id) / CANCELLED).touch()
-        else:
-            cancel(state)
     if not active:
         return f"nothing to cancel, {', '.join(f'{n} {state}' for state, n in Counter(s.state for s in tasks).items())}"
+    asked = [(state, _mark(state) if state.cluster == "slurm" else ask(state)) for state in active]
     array_id = slurm.base_id(active[0].job_id)
     if active[0].cluster == "slurm":
         slurm.cancel(array_id)
+    else:
+        for state, first in asked:
+            _wait(state, first)
     return f"cancelled {len(active)} of {len(tasks)} tasks of array {array_id}"
 
 
-def _end_cell(state: State) -> str:
-    """Let the process that runs a sweep on this machine end one of its cells."""
-    folder = state.run.submit / state.job_id  # a link, into a folder that is made when the cell's turn comes
-    (make_private_folder(folder.resolve()) / CANCELLED).touch()
-    deadline = time.monotonic() + GRACE_S
-    while state.state == "RUNNING" and not (folder / EXIT_RECORD).exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return f"cancelled cell {state.job_id}, which was {state.state}"
+def ask(state: State) -> bool:
+    """Ask a local job to save and leave, or, where it was asked before, to end at once; True the first time.
+
+    Raises:
+        ConfigError: It runs on another machine.
+    """
+    host = submissions(state.run)[-1]["host"]
+    if host != socket.gethostname():
+        raise ConfigError(f"job {state.job_id} runs on {host}: cancel it there")
+    return _mark(state)
 
 
-def _end_group(state: State, pid: int, birth: int) -> str:
-    """Interrupt the process group of a local job, and kill it where that is not enough."""
-    os.killpg(pid, signal.SIGINT)
-    deadline = time.monotonic() + GRACE_S
-    while process_birth(pid) == birth and time.monotonic() < deadline:
+def _mark(state: State) -> bool:
+    """Leave the file that says what a person wants; True where it was not there."""
+    folder = state.run.submit / state.job_id  # of a cell a link, into a folder that is made when the cell's turn comes
+    mark = make_private_folder(folder.resolve()) / CANCELLED
+    if mark.exists():
+        mark.write_text("at once\n")
+        return False
+    mark.touch()
+    return True
+
+
+def _wait(state: State, first: bool) -> str:
+    """Wait until a local job that was asked has ended, and kill it where that is not enough; what was done, in words."""
+    submission, is_cell = submissions(state.run)[-1], slurm.base_id(state.job_id) != state.job_id
+    if state.state != "RUNNING":
+        return f"cancelled cell {state.job_id}, which was {state.state}"
+    delay_s = submission.get("signal_delay_s", 0) if first else 0  # a job of older code has none, and does not know the file
+    if delay_s:
+        print(f"{state.run_id}: job {state.job_id} is to save and leave, in {delay_s} s at most; the same command "
+              "again kills it at once", file=sys.stderr, flush=True)
+    if first or is_cell:  # its controller does what was asked
+        _until_over(state, submission, delay_s + GRACE_S)
+    if is_cell:
+        return f"cancelled cell {state.job_id}, which was {state.state}"
+    return _end_group(state, submission)
+
+
+def _until_over(state: State, submission: Mapping[str, Any], within_s: float) -> None:
+    """Wait until a local job has left its exit code, or its controller is gone."""
+    ended, pid = state.run.submit / state.job_id / EXIT_RECORD, int(slurm.base_id(state.job_id))
+    deadline = time.monotonic() + within_s
+    while not ended.exists() and process_birth(pid) == submission["process_birth"] and time.monotonic() < deadline:
         time.sleep(0.1)
-    how = "interrupted"
-    try:
-        os.killpg(pid, signal.SIGKILL)  # what is left of the group: ranks and loader workers
-        how = "interrupted and killed"
-    except ProcessLookupError:
-        pass
-    ended = state.run.submit / state.job_id / EXIT_RECORD
+
+
+def _end_group(state: State, submission: Mapping[str, Any]) -> str:
+    """Kill what is left of the process group of a local job."""
+    ended, pid = state.run.submit / state.job_id / EXIT_RECORD, int(state.job_id)
+    how = "cancelled" if ended.exists() else "killed"
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # ranks and loader workers
+    deadline = time.monotonic() + GRACE_S
+    while process_birth(pid) == submission["process_birth"] and time.monotonic() < deadline:
+        time.sleep(0.1)
     if not ended.exists():
         write_json(ended, {"schema": SCHEMA, "exit_code": INTERRUPTED[0], "time": time.time()})
     return f"{how} local job {pid} and its ranks"

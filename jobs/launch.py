@@ -30,7 +30,8 @@ from jobs.commands import is_away
 from jobs.locks import release_lock_of_dead_job
 from jobs.resources import Resources
 from jobs.runs import EXIT_RECORD
-from vidmae.record import SCHEMA, RunFolder, port_of_job, write_json
+from vidmae.preempt import EXIT_PREEMPTED
+from vidmae.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_json
 
 MALLOC = {  # keeps freed activations mapped: glibc otherwise returns and refaults them in every step (CPU training only)
     "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592",
@@ -397,11 +398,19 @@ def local_script(request: Request, command: str, folder: Path) -> str:
 
 
 def control_local_job(folder: str) -> int:
-    """Be the controller of a local job: start the ranks, end all once one fails, leave the exit code in exit.json."""
+    """Be the controller of a local job: start the ranks, end all once one fails, leave the exit code in exit.json.
+
+    Where a file `cancelled` appears in the job's folder (jobs/cancel.py), the ranks get the run's signal: they save and
+    leave, or are killed after the signal delay.
+    """
     from submitit.local.local import Controller, LocalJobEnvironment
 
     class StrictController(Controller):
         """submitit's controller waits for every rank, also for those that wait for one that has failed."""
+
+        @property
+        def cancelled(self) -> bool:
+            return (self.folder / CANCELLED).exists()
 
         def wait(self, freq: int = 10) -> list[int | None]:
             ends = time.monotonic() + self.timeout_s
@@ -410,26 +419,36 @@ def control_local_job(folder: str) -> int:
                 codes = [task.poll() for task in self.tasks]
                 if None not in codes or any(codes) or time.monotonic() > ends:
                     return codes
-                if not warned and time.monotonic() > ends - self.signal_delay_s:
+                if not warned and (self.cancelled or time.monotonic() > ends - self.signal_delay_s):
                     self._forward_signal(LocalJobEnvironment._usr_sig())
-                    warned = True
+                    warned, ends = True, min(ends, time.monotonic() + self.signal_delay_s)
                 time.sleep(1 / freq)
 
     controller = StrictController(Path(folder.replace("%j", str(os.getpid()))))
-    codes: list[int | None] = []
+    codes: list[int | None] = [INTERRUPTED]  # cancelled before they started, or a person's own Ctrl-C
     try:
-        controller.start_tasks()
-        codes = controller.wait()
-    except KeyboardInterrupt:  # what jobs/cancel.py sends
-        codes = [INTERRUPTED]
+        if not controller.cancelled:
+            controller.start_tasks()
+            codes = controller.wait()
+    except KeyboardInterrupt:
+        pass
     finally:
+        if controller.cancelled:
+            controller._forward_signal(signal.SIGKILL)  # kill_tasks interrupts first, which leaves a traceback
         controller.kill_tasks()
     failed = [code for code in codes if code]
     noted = controller.folder / EXIT_CODE
     left = int(noted.read_text()) if noted.exists() else 0  # ranks that saved and left exit 0
     code = failed[0] if failed else KILLED_BY_LIMIT if None in codes else left
+    if controller.cancelled:
+        code = code_of_cancelled(code)
     write_json(controller.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "time": time.time()})
     return code if 0 <= code < 256 else 1
+
+
+def code_of_cancelled(code: int) -> int:
+    """Exit code of a local job that was cancelled: an end by that is no preemption; other ends stay as they are."""
+    return INTERRUPTED if code < 0 or code in (EXIT_PREEMPTED, KILLED_BY_LIMIT) else code
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     runs/arrays/<time>-fewshot/submit/controller.sh    what is started, in a session of its own; its pid is the array's id
     submit/<pid>_<i>/<pid>_<i>_0_log.out, exit.json    of cell i, as of any local job
 
-A cell has one process and at most one GPU. A file `cancelled` in its folder (jobs/cancel.py) stops it or keeps it from
-starting; SIGINT to the controller stops all.
+A cell has one process and at most one GPU. A file `cancelled` in its folder (jobs/cancel.py) keeps it from starting, or asks
+it to save and leave; where it has content the cell is killed at once. SIGINT to the controller kills all.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.arrays import cells_of
-from jobs.launch import INTERRUPTED, KILLED_BY_LIMIT, Request, own_environment, setup_lines
+from jobs.launch import INTERRUPTED, KILLED_BY_LIMIT, Request, code_of_cancelled, own_environment, setup_lines
 from jobs.runs import CANCELLED, EXIT_RECORD
 from vidmae.preempt import number_of
 from vidmae.record import SCHEMA, RunFolder, make_private_folder, write_json
@@ -41,8 +41,8 @@ def script_of(request: Request, first: int) -> str:
     r, gpus = request.resources, ",".join(gpus_here()) if request.resources.gpus_per_node else ""
     words = [sys.executable, "-u", "-m", "jobs.local_array", str(request.run.path), "--max-parallel",
              str(request.max_parallel or 1), "--first", str(first), "--gpus", gpus]
-    words += ["--limit-s", str(60 * r.time_min), "--signal", request.signal, "--signal-delay-s",
-              str(request.signal_delay_s)] if r.time_min else []
+    words += ["--signal", request.signal, "--signal-delay-s", str(request.signal_delay_s)]
+    words += ["--limit-s", str(60 * r.time_min)] if r.time_min else []
     return "\n".join(["#!/bin/bash", "", "# setup", *setup_lines(request), "", "# command",
                       f"cd {shlex.quote(str(request.run.code))} || exit 1", f"exec {shlex.join(words)}", ""])
 
@@ -76,7 +76,7 @@ class Task:
         process: Once it runs.
         began: Monotonic seconds of its start.
         started: The same in seconds since 1970.
-        warned: The signal before the time limit was sent.
+        warned_s: Monotonic seconds when it was asked to save and leave.
     """
 
     run: RunFolder
@@ -85,12 +85,17 @@ class Task:
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
     started: float = 0.0
-    warned: bool = field(default=False)
+    warned_s: float | None = None
 
     @property
     def cancelled(self) -> bool:
         """A person wants it to end."""
         return (self.folder / CANCELLED).exists()
+
+    @property
+    def unwanted(self) -> bool:
+        """A person wants it to end at once."""
+        return self.cancelled and (self.folder / CANCELLED).stat().st_size > 0
 
     def start(self, slot: int, gpus: Sequence[str]) -> None:
         """Start the cell's program; its session is its own, so that it can be ended with its loader processes."""
@@ -121,7 +126,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Limit:
-    """The time limit of a cell: `seconds` after its start it is killed, `delay_s` earlier it is warned by `signal`."""
+    """The time limit of a cell: `seconds` after its start it is killed, `delay_s` earlier it is warned by `signal`.
+
+    One that is cancelled gets the same signal, and `delay_s` to save and leave.
+    """
 
     seconds: float = 0.0
     signal: str = "USR2"
@@ -146,7 +154,7 @@ def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], 
                 task.start(min(set(range(max_parallel)) - {t.slot for t in running}), gpus)
                 running.append(task)
             time.sleep(LOOK_S)
-    except KeyboardInterrupt:  # what jobs/cancel.py sends
+    except KeyboardInterrupt:
         for task in running:
             task.end(signal.SIGKILL)
         for task in running + waiting:
@@ -156,20 +164,25 @@ def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], 
 def _over(task: Task, limit: Limit) -> bool:
     """Whether a cell has ended; its exit code is noted then. Ends it where its time is up or a person wants it."""
     assert task.process is not None
-    code, ran_s = task.process.poll(), time.monotonic() - task.began
-    if code is None and task.cancelled:
-        code = INTERRUPTED
-    elif code is None and limit.seconds and ran_s > limit.seconds:
-        code = KILLED_BY_LIMIT
-    elif code is None:
-        if limit.seconds and not task.warned and ran_s > limit.seconds - limit.delay_s:
+    code, now = task.process.poll(), time.monotonic()
+    if code is None and not _is_up(task, limit, now):
+        late = limit.seconds and now > task.began + limit.seconds - limit.delay_s
+        if task.warned_s is None and (task.cancelled or late):
             task.end(signal.Signals(number_of(limit.signal)))
-            task.warned = True
+            task.warned_s = now
         return False
     task.end(signal.SIGKILL)  # what is left of it: loader processes
     task.process.wait()
-    task.note(code)
+    code = KILLED_BY_LIMIT if code is None else code
+    task.note(code_of_cancelled(code) if task.cancelled else code)
     return True
+
+
+def _is_up(task: Task, limit: Limit, now: float) -> bool:
+    """Whether a cell that runs has had its time."""
+    if task.unwanted or (limit.seconds and now > task.began + limit.seconds):
+        return True
+    return task.cancelled and task.warned_s is not None and now > task.warned_s + limit.delay_s
 
 
 def run_cell(path: str) -> None:

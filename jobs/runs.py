@@ -22,11 +22,10 @@ from typing import Any
 from jobs import slurm
 from vidmae.layers import ConfigError, nearest
 from vidmae.preempt import EXIT_PREEMPTED
-from vidmae.record import RunFolder, read_json, runs_that_fit
+from vidmae.record import CANCELLED, RunFolder, read_json, runs_that_fit
 
 EXIT_RECORD = "exit.json"  # of a local job and of a shard: submit/<jobid>/exit.json
 SUBMITTED = "submitted.json"  # of the shards of an output: OUT/submitted.json
-CANCELLED = "cancelled"  # submit/<jobid>/cancelled: a person wants it to end, so it is not requeued
 FRESH_S = 600.0  # a heartbeat younger than this is a sign of life
 INTERRUPTED = (130, -2)
 SHOWN = 10  # of many runs in a message

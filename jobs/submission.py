@@ -153,7 +153,7 @@ def _identity(e: Experiment, command: list[str]) -> dict[str, Any]:
 def _asked(e: Experiment) -> dict[str, Any]:
     r = e.resources
     return {"partition": r.partition, "nodes": r.nodes, "tasks_per_node": r.tasks_per_node, "gpus_per_node": r.gpus_per_node,
-            "cpus_per_task": r.cpus_per_task, "time_min": r.time_min}
+            "cpus_per_task": r.cpus_per_task, "time_min": r.time_min, "signal_delay_s": r.signal_delay_s}
 
 
 def _now() -> str:

@@ -187,7 +187,7 @@ def _identity(cell: Cell, run: RunFolder, sweep: Sweep, before: Mapping[str, Any
 
 def _asked(r: Resources) -> dict[str, Any]:
     return {"partition": r.partition, "nodes": r.nodes, "tasks_per_node": r.tasks_per_node, "gpus_per_node": r.gpus_per_node,
-            "cpus_per_task": r.cpus_per_task, "time_min": r.time_min}
+            "cpus_per_task": r.cpus_per_task, "time_min": r.time_min, "signal_delay_s": r.signal_delay_s}
 
 
 def submit_collect(sweep: Sweep, arrays: Sequence[str], out: Path, partition: str) -> tuple[str, RunFolder]:

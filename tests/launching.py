@@ -36,7 +36,12 @@ def main(run_path):
     if rank == 0:
         (run / "heartbeat.json").write_text(json.dumps(beat))
     if what == "sleep" or what == "fail" and int(more[0]) != rank:
-        time.sleep(300)
+        from vidmae import preempt
+        asleep = time.monotonic()
+        while time.monotonic() < asleep + 300 and not preempt.received():
+            time.sleep(0.1)
+        if preempt.received():
+            return preempt.EXIT_PREEMPTED
     if what == "fail":
         while len(list(run.glob(f"seen.{beat['job_id']}.*.json"))) < int(os.environ["WORLD_SIZE"]):
             time.sleep(0.1)  # a rank that has not started yet would be killed before it says a word
@@ -53,8 +58,8 @@ def main(run_path):
 '''
 
 
-# Takes the place of vidmae/cell.py. FAILS, SLEEPS and LEAVES hold a part of the names of the cells that fail, that sleep until
-# they are killed, and that save and leave at their first attempt; PAUSE_S is how long the others take; GROWS is how many points
+# Takes the place of vidmae/cell.py. FAILS, SLEEPS, DEAF and LEAVES hold a part of the names of the cells that fail, that sleep until
+# a signal asks them to leave, that do not hear it, and that save and leave at their first attempt; PAUSE_S is how long the others take; GROWS is how many points
 # of accuracy a decade of data is worth, where the checkpoint is called NAME-SHARE...-seedN
 CELL_STAND_IN = '''
 import json, math, os, sys, time
@@ -65,8 +70,12 @@ def main(run_path):
     seen = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME")}
     seen |= {"file": os.path.realpath(__file__), "began": time.time(), "torch": "torch" in sys.modules}
     part = lambda name: os.environ.get(name) and os.environ[name] in run.name
-    if part("SLEEPS"):
-        time.sleep(300)
+    asleep = time.monotonic()
+    while part("SLEEPS") and time.monotonic() < asleep + 300:
+        from vidmae import preempt
+        if preempt.received() and not part("DEAF"):
+            return preempt.EXIT_PREEMPTED
+        time.sleep(0.1)
     time.sleep(float(os.environ.get("PAUSE_S", "0")))
     (run / f"seen.{job}.json").write_text(json.dumps(seen | {"ended": time.time()}))
     if part("LEAVES") and not (run / "saved").exists():

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+CANCELLED = "cancelled"  # submit/<jobid>/cancelled: a person wants it to end; with content: at once, without saving
 LOST = "lost"  # kind of a failure that another attempt may not meet: a rank or its node is gone
 STALE_LOCK_S = 600.0
 TAKEOVER_SETTLE_S = 1.0

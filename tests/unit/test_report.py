@@ -291,6 +291,10 @@ def test_runs_without_an_end_have_a_page(tmp_path: Path) -> None:
     assert state == "unfinished" and "Step 12 of 4,000, last sign of life 2026-09-21 14:13 UTC" in read.text
     run.attempts.write_text(json.dumps({"schema": 1, "attempts": [attempt(0, 1.79e9, [0.0] * 5, "preempted")]}))
     assert state_of(run.path)[0] == "interrupted"
+    job_id = json.loads(run.attempts.read_text())["attempts"][-1]["job_id"]
+    (make_private_folder(run.submit / job_id) / "cancelled").touch()
+    state, read = state_of(run.path)
+    assert state == "cancelled" and "preempted" not in read.text
     run.failure.write_text(json.dumps({"time": 1.79e9, "rank": 3, "kind": "error", "error": "OutOfMemoryError", "message": "no room"}))
     state, read = state_of(run.path)
     assert state == "failed" and "rank 3: OutOfMemoryError: no room" in read.text
