@@ -51,7 +51,7 @@ def run_through(command: Command, cwd: Path, kills: int, seed: int) -> RunFolder
         pid = int(call(cwd, *command.words, *(command.retry if number else ())).split()[-1])
         run = command.run()
         if number < kills:
-            wait_for_step(run, moments[number], timeout_s=LIMIT_S, alive=lambda: alive(pid))
+            wait_for_step(run, moments[number], timeout_s=LIMIT_S, alive=lambda pid=pid: alive(pid))
             time.sleep(random.uniform(0, DELAY_S))
             kill(pid, everything=bool(random.integers(2)))
         wait_gone(pid)
