@@ -15,7 +15,8 @@ from vidmae.manifest import SCHEMA, Summary, summary_path
 ROOT = Path(__file__).resolve().parents[1]
 
 # Takes the place of vidmae/pretrain.py in a run's snapshot, so it also shows that jobs run the snapshot. STAND_IN says
-# what to do: `ok`, `fail:<rank>:<code>`, `sleep`; with `@<part>` only runs do so whose names have that part
+# what to do: `ok`, `fail:<rank>:<code>`, `sleep`, `hears` (sleeps until a signal asks it to leave); with `@<part>` only runs
+# do so whose names have that part
 STAND_IN = '''
 import json, os, sys, time
 from pathlib import Path
@@ -35,13 +36,13 @@ def main(run_path):
             "step": 3, "total_steps": 10, "loss": 0.5, "clips_per_s": 2.0, "eta_s": 70.0}
     if rank == 0:
         (run / "heartbeat.json").write_text(json.dumps(beat))
-    if what == "sleep" or what == "fail" and int(more[0]) != rank:
+    if what == "hears":
         from vidmae import preempt
-        asleep = time.monotonic()
-        while time.monotonic() < asleep + 300 and not preempt.received():
+        while not preempt.received():
             time.sleep(0.1)
-        if preempt.received():
-            return preempt.EXIT_PREEMPTED
+        return preempt.EXIT_PREEMPTED
+    if what == "sleep" or what == "fail" and int(more[0]) != rank:
+        time.sleep(300)
     if what == "fail":
         while len(list(run.glob(f"seen.{beat['job_id']}.*.json"))) < int(os.environ["WORLD_SIZE"]):
             time.sleep(0.1)  # a rank that has not started yet would be killed before it says a word
@@ -58,8 +59,8 @@ def main(run_path):
 '''
 
 
-# Takes the place of vidmae/cell.py. FAILS, SLEEPS, DEAF and LEAVES hold a part of the names of the cells that fail, that sleep until
-# a signal asks them to leave, that do not hear it, and that save and leave at their first attempt; PAUSE_S is how long the others take; GROWS is how many points
+# Takes the place of vidmae/cell.py. FAILS, SLEEPS, HEARS and LEAVES hold a part of the names of the cells that fail, that sleep until
+# they are killed, or until a signal asks them to leave, and that save and leave at their first attempt; PAUSE_S is how long the others take; GROWS is how many points
 # of accuracy a decade of data is worth, where the checkpoint is called NAME-SHARE...-seedN
 CELL_STAND_IN = '''
 import json, math, os, sys, time
@@ -70,10 +71,11 @@ def main(run_path):
     seen = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "SLURMD_NODENAME")}
     seen |= {"file": os.path.realpath(__file__), "began": time.time(), "torch": "torch" in sys.modules}
     part = lambda name: os.environ.get(name) and os.environ[name] in run.name
-    asleep = time.monotonic()
-    while part("SLEEPS") and time.monotonic() < asleep + 300:
+    if part("SLEEPS"):
+        time.sleep(300)
+    while part("HEARS"):
         from vidmae import preempt
-        if preempt.received() and not part("DEAF"):
+        if preempt.received():
             return preempt.EXIT_PREEMPTED
         time.sleep(0.1)
     time.sleep(float(os.environ.get("PAUSE_S", "0")))
@@ -107,7 +109,7 @@ def write_cell_profile(folder: Path, name: str = "cells", pretrain: str = "", **
         folder: Where it is written.
         name: Of the profile.
         pretrain: What the stand-in for pretraining does, where that is wanted, too.
-        env: FAILS, SLEEPS, LEAVES, PAUSE_S, GROWS.
+        env: FAILS, SLEEPS, HEARS, LEAVES, PAUSE_S, GROWS.
     """
     (folder / "cell.py").write_text(CELL_STAND_IN)
     (folder / "stand_in.py").write_text(STAND_IN)

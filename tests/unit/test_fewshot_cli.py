@@ -128,7 +128,7 @@ def test_from_submission_over_a_failure_to_done(folder: Path) -> None:
 
 
 def test_cells_on_this_machine_take_turns_and_can_be_cancelled(folder: Path) -> None:
-    profile = str(write_cell_profile(folder, SLEEPS="-2shot-seed0-"))
+    profile = str(write_cell_profile(folder, HEARS="-2shot-seed0-"))
     (folder / "say.pth").write_bytes(b"weights")
     grid = ["--recipe", "finetune_demo", "--checkpoints", "say.pth", "--cluster", "local", "--profile", profile, "--shots", "2",
             "--seeds", "0,1,2", "--method", "knn", "--max-parallel", "2"]
@@ -177,7 +177,7 @@ def test_cells_share_the_gpus_and_end_at_their_limit(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_the_cells_alone(folder: Path) -> None:
-    profile = str(write_cell_profile(folder, SLEEPS="-2shot-"))
+    profile = str(write_cell_profile(folder, HEARS="-2shot-"))
     watching = subprocess.Popen([sys.executable, str(ROOT / SCRIPT), *LOCAL, "--profile", profile, "--shots", "2", "--seeds", "0",
                                  "--watch"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                 preexec_fn=hear_ctrl_c)

@@ -175,9 +175,9 @@ def test_a_failed_run_wants_retry_and_says_why(folder: Path) -> None:
 
 
 def test_one_job_for_two_launchers_at_once(folder: Path) -> None:
-    write_stand_in_profile(folder, "sleep")
+    write_stand_in_profile(folder, "hears")
     done: list[subprocess.CompletedProcess[str]] = []
-    threads = [threading.Thread(target=lambda: done.append(launch(folder, "sleep"))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: done.append(launch(folder, "hears"))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -196,7 +196,7 @@ def test_one_job_for_two_launchers_at_once(folder: Path) -> None:
 
 
 def test_ctrl_c_leaves_the_job_alone(folder: Path) -> None:
-    profile = write_stand_in_profile(folder, "sleep")
+    profile = write_stand_in_profile(folder, "hears")
     launcher = subprocess.Popen([sys.executable, str(ROOT / "jobs/pretrain.py"), *LOCAL, "--profile", str(profile), "--follow"],
                                 cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
                                 preexec_fn=hear_ctrl_c)
