@@ -13,6 +13,7 @@ JOBS ?= 2
 .PHONY: demo look test lint same bench faults
 
 $(VENV)/.ready: requirements.txt tests/requirements.txt pyproject.toml
+	@[ ! -x $(BIN)/python ] || $(BIN)/python tests/check_venv.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement tests/requirements.txt
 	touch $@

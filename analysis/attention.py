@@ -27,6 +27,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis.options import Parser, add_runs_dir
 from vidmae.attention_config import AttentionConfig
 from vidmae.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of

@@ -29,6 +29,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis import gather, groups
 from analysis.gather import Gathered
 from analysis.groups import Grouped

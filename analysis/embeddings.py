@@ -25,6 +25,9 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis.neighbour_page import Found, page, read_thumbnails
 from analysis.neighbours import AT, nearest, precisions, silhouette
 from analysis.options import Parser, tables_folder

@@ -23,6 +23,9 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis import by_class, chapters, found, offspring
 from analysis.dossier import FEWSHOT, Dossier, read_dossier
 from analysis.options import Parser, add_runs_dir

@@ -27,6 +27,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis.options import Parser, tables_folder
 from analysis.sheets import Sheet, to_console, to_csv, to_latex, to_markdown
 from vidmae.record import make_private_folder, write_atomic

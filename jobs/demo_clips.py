@@ -26,6 +26,9 @@ from typing import Any
 
 import numpy as np
 
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from jobs.demo import clips_folder
 from jobs.options import Parser
 from vidmae.record import make_private_folder, read_json, write_json

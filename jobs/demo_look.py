@@ -12,6 +12,10 @@ import argparse
 import json
 import shutil
 import sys
+from pathlib import Path
+
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.demo import ROOT, run
 

@@ -29,6 +29,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from jobs import shards
 from jobs.catalogue import environment_catalogue, find_data
 from jobs.interpolate_show import show

@@ -16,6 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from jobs.follow import Tail, watch
 from jobs.options import RUN_HELP, Parser, add_runs_dir
 from jobs.runs import SHOWN, log_path, state_of, submissions

@@ -19,6 +19,9 @@ from typing import Any
 
 from rich.console import Console
 
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from jobs import prepare_fraction
 from jobs.catalogue import environment_catalogue, find_data
 from vidmae.decode import DECODERS, candidates

@@ -18,8 +18,12 @@ import argparse
 import json
 import shlex
 import sys
+from pathlib import Path
 
 import yaml
+
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs import launch, slurm
 from jobs.derived import show, table

@@ -20,7 +20,11 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs import slurm
 from jobs.arrays import ARRAYS

@@ -25,6 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from jobs import launch, slurm
 from jobs.arrays import ARRAYS
 from jobs.experiment import Place, choose_place, folder_problems, warnings

@@ -116,6 +116,16 @@ def test_files_have_at_most_500_lines() -> None:
     assert [f"{p.relative_to(ROOT)}: {n}" for p in tracked if (n := len(p.read_text().splitlines())) > 500] == []
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_puts_its_own_clone_first(script: str) -> None:
+    """Else Python finds the wings where the environment's `-e .` points, maybe in another clone."""
+    body = ast.parse((ROOT / script).read_text()).body
+    wings = [i for i, node in enumerate(body) if isinstance(node, (ast.Import, ast.ImportFrom))
+             and any(name.split(".")[0] in WINGS for name in imports(ast.Module([node], [])))]
+    wanted = "if not __package__:\n    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))"
+    assert not wings or wanted in [ast.unparse(node) for node in body[:wings[0]]]
+
+
 @pytest.fixture(scope="module")
 def blocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A folder with a manifest, and an environment in which torch, deepspeed and the decoders cannot be imported."""
