@@ -21,7 +21,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -335,6 +335,11 @@ def _alive(holder: Mapping[str, Any], age_s: float) -> bool:
 
 
 def _process_exists(pid: int) -> bool:
+    """Whether a process lives. One that was killed and that nobody has waited for yet, as in a container whose first
+    process does not, writes no more."""
+    with suppress(OSError):  # not every system has /proc
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+            return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -86,6 +86,15 @@ def test_a_second_writer_is_refused_and_a_dead_one_replaced(run, monkeypatch):
     assert not run.lock.exists()
 
 
+def test_a_killed_holder_that_nobody_has_waited_for_holds_nothing(run):
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table of processes
+    write_json(run.lock, {"schema": 1, "job_id": "9", "host": socket.gethostname(), "pid": process.pid, "time": time.time()})
+    with locked(run):
+        os.kill(process.pid, 0)
+    process.wait()
+
+
 def test_a_lock_of_another_host_counts_until_its_signs_of_life_end(run):
     other = {"schema": 1, "job_id": "9", "host": "elsewhere", "pid": 1, "time": time.time() - 30}
     write_json(run.lock, other)
