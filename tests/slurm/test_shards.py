@@ -15,7 +15,7 @@ from vidmae.trained import untrained
 from vidmae.weights import save_safetensors
 
 ASKED = ["--cluster", "slurm", "--partition", "gpu", "--gpus-per-node", "0", "--cpus-per-task", "1", "--mem", "1G", "--time", "5"]
-MORE = ["--sampling-rate", "2", "--decoder", "pyav", "--device", "cpu", "--workers", "0", "--batch", "2", "--clips-per-file", "2"]
+MORE = ["--sampling-rate", "2", "--device", "cpu", "--workers", "0", "--batch", "2", "--clips-per-file", "2"]
 
 # Takes the place of vidmae/embed.py in a snapshot: shard 0 works for ever, shard 1 fails
 STAND_IN = """

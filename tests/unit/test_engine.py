@@ -159,7 +159,7 @@ def test_precision_becomes_the_right_deepspeed_mode():
     def config(**kw):
         return engine_config(TrainConfig(**kw), micro_batch=1, grad_accum=1, device=CPU)
 
-    assert "bf16" not in config(precision="bf16", zero_stage=0) and config(zero_stage=0)["torch_autocast"]["enabled"]
+    assert "bf16" not in config(precision="bf16", zero_stage=0) and config(precision="bf16", zero_stage=0)["torch_autocast"]["enabled"]
     assert config(precision="bf16", zero_stage=2)["bf16"] == {"enabled": True}
     assert not {"bf16", "fp16", "torch_autocast"} & set(config(precision="fp32"))
     with pytest.raises(ValueError, match="fp16 needs a GPU"):

@@ -71,7 +71,7 @@ def test_a_dry_run_shows_the_grid_and_writes_nothing(folder: Path) -> None:
     line = next(line for line in done.stderr.splitlines() if line.split()[:4] == ["scratch", "toys", "finetune", "2"])
     assert line.split()[4:9] == ["3", "0", "0", "0", "3"] and "nothing was written" in done.stderr
     told = json.loads(sweep(folder, *LOCAL, "--shots", "2", "--dry-run", "--json").stdout)
-    assert [(cell["state"], cell["submit"], cell["steps"]) for cell in told["cells"]] == [("new", True, 9)] * 3
+    assert [(cell["state"], cell["submit"], cell["steps"]) for cell in told["cells"]] == [("new", True, 8)] * 3
     assert sorted(folder.rglob("*")) == before
 
 

@@ -184,7 +184,7 @@ def test_one_probe_extracts_what_the_others_find() -> None:
 def test_costs() -> None:
     cells = grid(subsets=[subset(2), subset(10)], methods=["finetune", "knn"], views="2x3", select="val-best")
     two, ten, knn, knn_again = estimate(cells)
-    assert (two.steps, ten.steps) == (15 * 6 // 10, 15 * 30 // 10) and knn.steps == 0
+    assert (two.steps, ten.steps) == (-(-12 * 6 // 10), 12 * 30 // 10) and knn.steps == 0
     per_clip = knn.flops / (6 + 12)
     looks = two.steps // -(-6 // 10)
     assert two.flops == pytest.approx((3 * 10 * two.steps + 12 * 6 + 12 * looks) * per_clip)
