@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidmae.clips import clip_indices, random_start, span_frames
-from vidmae.decode import VideoReader, open_video, second_decoder
+from vidmae.decode import VideoReader, open_video
 from vidmae.manifest import Manifest
 from vidmae.order import CLIP, WINDOW, Place, rng
 from vidmae.transforms import crop_resize, sample_crop
@@ -42,28 +42,16 @@ class ClipSpec:
 
 @dataclass(frozen=True)
 class Cutter:
-    """Cuts clips out of the videos of a manifest; everything random follows from the seed and a clip's place.
-
-    Attributes:
-        manifest: The videos, and which decoder reads each of them.
-        spec: What a clip is.
-        seed: Of the run.
-        second: Read with another decoder than the manifest says, to see whether the same comes out.
-    """
+    """Cuts clips out of the videos of a manifest; everything random follows from the seed and a clip's place."""
 
     manifest: Manifest
     spec: ClipSpec
     seed: int
-    second: bool = False
 
     @property
     def decoders(self) -> tuple[str, ...]:
         """Those that read the videos."""
-        return tuple(map(second_decoder, self.manifest.decoders)) if self.second else self.manifest.decoders
-
-    def decoder(self, row: int) -> str:
-        """The one that reads a video."""
-        return second_decoder(self.manifest.decoder(row)) if self.second else self.manifest.decoder(row)
+        return self.manifest.decoders
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -85,7 +73,7 @@ class Cutter:
         span = span_frames(num_frames=spec.num_frames, sampling_rate=spec.sampling_rate, target_fps=spec.target_fps,
                            fps=float(self.manifest.fps[row]))
         rngs = [rng(CLIP, self.seed, p.epoch, p.slot, p.repeat) for p in places]
-        with open_video(self.manifest.path(row), self.decoder(row)) as video:
+        with open_video(self.manifest.path(row), self.manifest.decoder(row)) as video:
             starts = [random_start(self._window_rng(place, own), span, video.num_frames)
                       for place, own in zip(places, rngs, strict=True)]
             indices = np.stack([clip_indices(start, span, spec.num_frames, video.num_frames) for start in starts])

@@ -7,11 +7,12 @@ changes nothing in training: it is counted in metrics.jsonl and named by row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vidmae.cutting import ClipSpec, Cutter
+from vidmae.decode import second_decoder
 from vidmae.manifest import Manifest
 from vidmae.order import RECHECK, Place, rng
 from vidmae.reading import Reader
@@ -49,10 +50,6 @@ class Rechecker:
     seed: int
     pct: float
     limit_s: float
-    _cutter: Cutter = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_cutter", Cutter(self.manifest, self.spec, self.seed, second=True))
 
     def check(self, row: int, place: Place, clip: np.ndarray) -> Recheck | None:
         """Read a clip again, if it is one of those.
@@ -64,12 +61,14 @@ class Rechecker:
         """
         if not self.pct or rng(RECHECK, self.seed, place.epoch, place.slot, place.repeat).random() >= self.pct / 100:
             return None
-        again, noise = (np.empty((1, *shape), dtype) for shape, dtype in self._cutter.outputs)
-        reader = Reader(self._cutter, limit_s=self.limit_s, retries=0, unreadable={}, most_clips=1)  # ends with this call
+        other = replace(self.manifest, decoders=tuple(map(second_decoder, self.manifest.decoders)))
+        cutter = Cutter(other, self.spec, self.seed)
+        again, noise = (np.empty((1, *shape), dtype) for shape, dtype in cutter.outputs)
+        reader = Reader(cutter, limit_s=self.limit_s, retries=0, unreadable={}, most_clips=1)  # ends with this call
         if reason := reader.read(row, [place], again, noise):
             return Recheck(row, f"the second decoder cannot read it: {reason}")
         levels = np.abs(again[0].astype(np.int16) - clip).mean(axis=(1, 2, 3)).max()
         if levels <= MOST_GREY_LEVELS:
             return Recheck(row, None)
-        decoders = f"{self.manifest.decoder(row)} and {self._cutter.decoder(row)}"
-        return Recheck(row, f"a frame differs by {levels:.1f} grey levels between {decoders}")
+        return Recheck(row, f"a frame differs by {levels:.1f} grey levels between {self.manifest.decoder(row)} and "
+                            f"{other.decoder(row)}")
