@@ -261,13 +261,13 @@ class Manifest:
         return Manifest(self.summary, **columns, decoders=self.decoders, _paths=self._paths[letters], _path_ends=new_ends)
 
     @staticmethod
-    def read(path: Path, content_sha256: str = "", *, decoder: str = "") -> Manifest:
+    def read(path: Path, content_sha256: str = "", *, decoder: str = AUTO) -> Manifest:
         """Read a manifest; a million rows take seconds.
 
         Args:
             path: The csv.
             content_sha256: Of the contents and labels that it must have; empty takes any.
-            decoder: data.decoder: the one that must read every video; auto or empty follows the rows.
+            decoder: data.decoder: the one that must read every video; auto follows the rows.
         Raises:
             ManifestError: It is missing, cut, changed since it was made, of other contents, has no row, or names another
                 decoder.
@@ -302,10 +302,10 @@ def decoder_problem(path: Path, summary: Summary, decoder: str) -> str | None:
     Args:
         path: The manifest.
         summary: Its totals.
-        decoder: data.decoder; auto or empty follows the rows.
+        decoder: data.decoder; auto follows the rows.
     """
     others = {name: count for name, count in summary.decoders.items() if name != decoder}
-    if decoder in ("", AUTO) or not others:
+    if decoder == AUTO or not others:
         return None
     listed = ", ".join(f"{count} with {name}" for name, count in sorted(others.items()))
     return (f"data.decoder is {decoder}, but {path} was checked with others: {listed}; allowed: auto, which follows the "

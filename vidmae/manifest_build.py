@@ -25,11 +25,10 @@ from vidmae.manifest import (
     content_hash,
     parse_row,
     read_all,
-    read_summary,
     unreadable_path,
     write_manifest,
 )
-from vidmae.record import make_private_folder
+from vidmae.record import make_private_folder, write_atomic
 
 Progress = Callable[[int, int], object]
 """Told how many files are done of how many."""
@@ -155,19 +154,20 @@ def _journal(out: Path, check: Check) -> Iterator[tuple[dict[str, Row], Callable
     """Rows that need no look, by path, and a function that keeps a row for the next call; the file goes once all is done."""
     path = out.with_name(f".{out.stem}.checked.jsonl")
     head = json.dumps({"schema": SCHEMA, **asdict(check)})
-    known = _reusable(out, check) | _kept(path, head)
-    with path.open("w", encoding="utf-8") as file:
-        path.chmod(0o600)
+    kept = _kept(path, head)
+    write_atomic(path, "".join(f"{line}\n" for line in (head, *map(_line, kept.values()))).encode())
+    with path.open("a", encoding="utf-8") as file:
 
         def keep(row: Row) -> None:
-            file.write(json.dumps(asdict(row)) + "\n")
+            file.write(_line(row) + "\n")
             file.flush()
 
-        file.write(head + "\n")
-        for row in known.values():
-            keep(row)
-        yield known, keep
+        yield _reusable(out, check) | kept, keep
     path.unlink()
+
+
+def _line(row: Row) -> str:
+    return json.dumps(asdict(row))
 
 
 def _kept(path: Path, head: str) -> dict[str, Row]:
@@ -181,10 +181,8 @@ def _kept(path: Path, head: str) -> dict[str, Row]:
 
 def _reusable(out: Path, check: Check) -> dict[str, Row]:
     try:
-        summary = read_summary(out)
-        with out.open(encoding="utf-8", errors="surrogateescape", newline="") as f:
-            rows = [parse_row(record) for record in csv.DictReader(f)]
-    except (ManifestError, KeyError, ValueError):
+        summary, rows = read_all(out)
+    except ManifestError:
         return {}
     same = (summary.decoder, summary.verified) == (check.decoder, check.verify)
     return {row.path: row for row in rows} if same else {}
