@@ -29,7 +29,7 @@ from vidmae.history import FractionError
 from vidmae.labels import count_note, find_labelled
 from vidmae.layers import ConfigError
 from vidmae.local_program import progress
-from vidmae.manifest import AUTO, Check, ManifestError, Summary, other_files, read_all, unreadable_path
+from vidmae.manifest import AUTO, Check, Manifest, ManifestError, Summary, other_files, unreadable_path
 from vidmae.manifest_build import build
 from vidmae.recordings import RecordingsError
 from vidmae.shot_list import listed_shots
@@ -179,11 +179,11 @@ def _say_totals(console: Console, path: Path, summary: Summary, reused: int) -> 
                   + (f", {summary.classes} classes" if summary.classes else "")
                   + (f" ({reused} unchanged since the last call)" if reused else ""), highlight=False)
     console.print("read by " + ", ".join(f"{name}: {count}" for name, count in summary.decoders.items()), highlight=False)
-    contents, short = Counter[str](), 0
-    for row in read_all(path)[1] if summary.videos else []:
-        contents[row.content] += 1
-        short += row.seconds < CLIP_S
-    if copies := sum(contents.values()) - len(contents):
+    if not summary.videos:
+        return
+    videos = Manifest.read(path)
+    short = int((videos.seconds < CLIP_S).sum())
+    if copies := len(videos) - len(set(videos.content.tolist())):
         console.print(f"note: {copies} videos are copies of others in the list, by content", style="yellow", highlight=False)
     if short:
         console.print(f"note: {short} videos are shorter than the paper's clips of {CLIP_S:.2f} s: a clip of them repeats "

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs import slurm
 from jobs.profiles import ClusterProfile
@@ -52,6 +53,12 @@ class Resources:
     def world_size(self) -> int:
         """Ranks of the job."""
         return self.nodes * self.tasks_per_node
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What run.json keeps of a submission's resources."""
+        kept = ("partition", "nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "time_min", "signal_delay_s")
+        return {name: getattr(self, name) for name in kept}
 
 
 def choose_partition(name: str, known: Sequence[slurm.Partition]) -> slurm.Partition:

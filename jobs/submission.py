@@ -113,7 +113,8 @@ def _submit(e: Experiment, command: list[str]) -> str:
     record = {**_identity(e, command), **code.record(), "submissions": submissions(run)}
     entry: dict[str, Any] = {
         "state": "submitting", "job_id": None, "cluster": cluster, "job_name": request.job_name, "command": command,
-        **code.record(), **_asked(e), "host": socket.gethostname(), "submitted_at": _now(), "submitted_at_s": time.time(),
+        **code.record(), **e.resources.record, "host": socket.gethostname(), "submitted_at": _now(),
+        "submitted_at_s": time.time(),
     }
     record["submissions"].append(entry)
     write_json(run.record, record)
@@ -148,12 +149,6 @@ def _identity(e: Experiment, command: list[str]) -> dict[str, Any]:
             "phase_ends": list(plan.schedule.ends), "peak_lrs": list(plan.schedule.peaks),
         },
     }
-
-
-def _asked(e: Experiment) -> dict[str, Any]:
-    r = e.resources
-    return {"partition": r.partition, "nodes": r.nodes, "tasks_per_node": r.tasks_per_node, "gpus_per_node": r.gpus_per_node,
-            "cpus_per_task": r.cpus_per_task, "time_min": r.time_min, "signal_delay_s": r.signal_delay_s}
 
 
 def _now() -> str:

@@ -140,7 +140,7 @@ def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], co
     request = make_request(sweep, batch, path, waits_for)
     entry: dict[str, Any] = {
         "state": "submitting", "job_id": None, "cluster": sweep.cluster, "job_name": request.job_name, "array": str(path),
-        "command": list(sweep.command), **code.record(), **_asked(request.resources), "host": socket.gethostname(),
+        "command": list(sweep.command), **code.record(), **request.resources.record, "host": socket.gethostname(),
         "submitted_at": _now(), "submitted_at_s": time.time()}
     records = [_write_cell(s, sweep, code, {**entry, "task": task}) for task, s in enumerate(batch.cells)]
     try:
@@ -183,11 +183,6 @@ def _identity(cell: Cell, run: RunFolder, sweep: Sweep, before: Mapping[str, Any
         "val_manifest": str(data.val_manifest), "val_content_sha256": data.val_content,
         "subset": cell.subset.path, "subset_sha256": cell.subset.content, "videos": cell.subset.clips,
     }
-
-
-def _asked(r: Resources) -> dict[str, Any]:
-    return {"partition": r.partition, "nodes": r.nodes, "tasks_per_node": r.tasks_per_node, "gpus_per_node": r.gpus_per_node,
-            "cpus_per_task": r.cpus_per_task, "time_min": r.time_min, "signal_delay_s": r.signal_delay_s}
 
 
 def submit_collect(sweep: Sweep, arrays: Sequence[str], out: Path, partition: str) -> tuple[str, RunFolder]:
