@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import numpy as np
 from tests.interruptions import wait_for_step
 from tests.launching import ROOT
 from vidmae.record import RunFolder
+from vidmae.record import _process_exists as alive
 
 DELAY_S = 0.3  # after the drawn step, at most
 LIMIT_S = 1200.0
@@ -84,13 +84,6 @@ def wait_gone(pid: int) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"process {pid} does not end")
         time.sleep(0.1)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for yet does not."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return False
 
 
 def last_log(run: RunFolder) -> str:
