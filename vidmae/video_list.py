@@ -36,9 +36,8 @@ def _is_header(line: str, source: Path) -> bool:
     """Whether the first line of a list is `path,label`, which is skipped; the header of Kinetics' annotations is refused."""
     names = [name.strip('" ').lower() for name in line.strip().replace("\t", ",").split(",")]
     if {"youtube_id", "time_start"} <= set(names):
-        raise ListError(f"{source} is an annotation file of Kinetics, which has YouTube ids and no paths; sort the "
-                            "videos into class folders and take `manifest FOLDER --labels folders`, or write `path, label` "
-                            "lines")
+        raise ListError(f"{source} is an annotation file of Kinetics, which has YouTube ids and no paths; sort the videos "
+                        "into class folders and take `manifest FOLDER --labels folders`, or write `path, label` lines")
     return names == ["path", "label"]
 
 
@@ -49,10 +48,10 @@ def _parse_line(line: str, extensions: Collection[str], place: str) -> tuple[str
         if Path(path.strip()).suffix.lower() in extensions:
             if len(quoted) > 2 or (not quoted and _has_columns(label.strip())):
                 raise ListError(f"{place} has more than two columns; write `path, label` alone, and a label that holds "
-                                    'commas in quotes: path,"one,two"')
+                                'commas in quotes: path,"one,two"')
             return path.strip(), label.strip()
     raise ListError(f"{place} is not `path, label`, `path label` or `path` of a video ({' '.join(sorted(extensions))}); "
-                        "a header may only be `path,label`, and only in the first line")
+                    "a header may only be `path,label`, and only in the first line")
 
 
 def _quoted(line: str) -> list[str]:

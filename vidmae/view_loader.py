@@ -22,11 +22,10 @@ from torch.utils.data import Dataset
 
 from vidmae.manifest import HOW_TO_MAKE, Manifest
 from vidmae.reading import Reader
+from vidmae.splits import some_rows
 from vidmae.view_cutting import ViewCutter
 from vidmae.views import ViewSpec
 from vidmae.workers import empty_batch, read_ahead
-
-_SHOWN = 10  # rows in a message
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def refuse_unreadable(unreadable: Mapping[int, str], clips: int, *, gave_up: boo
     if not unreadable:
         return
     rows = sorted(unreadable)
-    shown = ", ".join(str(row + 1) for row in rows[:_SHOWN]) + (" ..." if len(rows) > _SHOWN else "")
+    shown = some_rows([row + 1 for row in rows])
     number = f"at least {len(rows)}" if gave_up else f"{len(rows)}"
     raise ValueError(f"{number} of {clips} clips cannot be read (rows {shown} of the manifest; the first: "
                      f"{unreadable[rows[0]]}), and without them the result would be another one; see that the recordings "
