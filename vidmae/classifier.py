@@ -91,7 +91,7 @@ def build_classifier(
     """Build a video classifier by name, weights drawn from torch's global generator.
 
     Args:
-        name: `vit_{nano,tiny,small,base,large,huge}_patch{px}`.
+        name: `vit_{pico,nano,tiny,small,base,large,huge}_patch{px}`.
         num_classes: Width of the head; None builds none. Its weight starts truncated-normal (0.02), its bias zero.
         img_size: Side of the square frame in px; a multiple of the patch size.
         num_frames: Frames per clip; a multiple of t_patch_size.

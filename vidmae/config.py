@@ -29,7 +29,7 @@ class NetConfig:
     """What every network here has: size, input, and how it computes."""
 
     name: str = "vit_huge_patch14"
-    """`vit_{size}_patch{px}`; size is nano, tiny, small, base, large or huge."""
+    """`vit_{size}_patch{px}`; size is pico, nano, tiny, small, base, large or huge."""
     img_size: int = 224
     """Side of the square input in px; a multiple of the patch size."""
     num_frames: int = 16
@@ -52,7 +52,7 @@ class ModelConfig(NetConfig):
     """A masked autoencoder and its objective."""
 
     name: str = "mae_vit_huge_patch14"
-    """`mae_vit_{size}_patch{px}`; size is nano, tiny, small, base, large or huge."""
+    """`mae_vit_{size}_patch{px}`; size is pico, nano, tiny, small, base, large or huge."""
     mask_ratio: float = 0.9
     """Share of the tokens that is hidden from the encoder."""
     decoder_embed_dim: int = 512

@@ -12,7 +12,8 @@ CHANNELS = 3
 MLP_RATIO = 4  # hidden width of a block's MLP, in widths
 
 ENCODER_SIZES = {  # width, blocks, attention heads
-    "nano": (96, 3, 3),  # a toy for tests and the demo; the field has no model of this name
+    "pico": (24, 1, 2),  # toys for tests and the demo; the field has no models of these names
+    "nano": (96, 3, 3),
     "tiny": (192, 12, 3),
     "small": (384, 12, 6),
     "base": (768, 12, 12),
