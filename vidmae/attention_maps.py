@@ -30,9 +30,9 @@ from vidmae.attention import class_attention, rollout
 from vidmae.attention_config import AttentionConfig
 from vidmae.attention_table import COLUMNS, MEAN, ROLLOUT, SUMMARY_COLUMNS, summary
 from vidmae.config import DataConfig
+from vidmae.csv_rows import Row, write_csv
 from vidmae.dist import choose_device
 from vidmae.encode import write_mp4
-from vidmae.interpolate_table import Row, write_csv
 from vidmae.layers import load
 from vidmae.manifest import Manifest
 from vidmae.motion_share import MIN_AREA_SHARE, attention_share, moving_pixels, moving_share, others, ratio

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidmae.interpolate_table import Row
+from vidmae.csv_rows import Row
 from vidmae.motion_share import MIN_AREA_SHARE
 from vidmae.paired import paired_difference
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from vidmae.layers import ConfigError, nearest, unsigned
-from vidmae.preempt import DEFAULT_SIGNALS, number_of
 from vidmae.schedule import Phase
+from vidmae.signals import DEFAULT_SIGNALS, number_of
 from vidmae.sizes import ModelShape, model_shape
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from vidmae import dist, tracking_probe
+from vidmae.csv_rows import Row, read_csv, write_csv
 from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import (
     COLUMNS,
     DIFFERENCE_COLUMNS,
     METHOD_COLUMNS,
-    Row,
+    NUMBERS,
     differences_table,
     methods_table,
-    read_csv,
-    write_csv,
 )
 from vidmae.interpolation import Interpolation
 from vidmae.layers import load
@@ -65,7 +64,7 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
     if not all(path.exists() for path in paths):
         return False
     order = {name: i for i, name in enumerate(work.config.videos)}
-    rows = sorted((row for path in paths for row in read_csv(path)),
+    rows = sorted((row for path in paths for row in read_csv(path, NUMBERS)),
                   key=lambda row: (order[row["domain"]], int(row["row"]), int(row["clip"])))
     unreadable: Counter[str] = sum((Counter((read_json(path.with_suffix(".json")) or {})["unreadable"]) for path in paths),
                                    Counter())
@@ -75,7 +74,7 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
     write_csv(out / "scores.csv", rows, _columns(work.config))
     write_csv(out / "methods.csv", methods, METHOD_COLUMNS)
     write_csv(out / "differences.csv", differences, DIFFERENCE_COLUMNS)
-    tracking = [row for path in paths for row in read_csv(tracking_path(path))] if work.config.track else []
+    tracking = [row for path in paths for row in read_csv(tracking_path(path), NUMBERS)] if work.config.track else []
     tracking.sort(key=lambda row: (int(row["scene"]), PATHS.index(row["path"])))
     tracked = tracking_probe.summary(tracking)
     if tracking:

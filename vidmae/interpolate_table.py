@@ -14,45 +14,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from vidmae.csv_rows import Row
 from vidmae.paired import THIRDS, motion_thirds, paired_difference
-from vidmae.record import write_atomic
 from vidmae.scores import MORE_IS_BETTER, SCORES
 
 MODEL = "model"
 KEYS = ("domain", "row", "clip", "content", "method", "motion_px")
 COLUMNS = (*KEYS, *SCORES)
+NUMBERS = frozenset({"motion_px", *SCORES})
 ALL = "all"
-Row = dict[str, Any]
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write named columns atomically, readable by the owner alone; numbers with seven digits, NaN as nothing."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _cell(row[key]) for key in columns} for row in rows)
-    write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def read_csv(path: Path) -> list[Row]:
-    """Rows as `write_csv` wrote them; scores and motion are numbers."""
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return [{key: float(value) if key in SCORES or key == "motion_px" else value for key, value in row.items()}
-                for row in csv.DictReader(file)]
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.7g}"
-    return value
 
 
 def methods_table(rows: Sequence[Row]) -> list[Row]:

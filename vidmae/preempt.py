@@ -13,22 +13,11 @@ import signal
 from collections.abc import Sequence
 from types import FrameType
 
-DEFAULT_SIGNALS = ("USR2", "TERM")
+from vidmae.signals import DEFAULT_SIGNALS, number_of
+
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: saved and left before the end
 
 _received: list[str] = []
-
-
-def number_of(name: str) -> int:
-    """The number of a signal named as sbatch names it, such as `USR2`.
-
-    Raises:
-        ValueError: There is no such signal, or it cannot be caught.
-    """
-    found = getattr(signal, f"SIG{name}", None)
-    if not isinstance(found, signal.Signals) or found in (signal.SIGKILL, signal.SIGSTOP):
-        raise ValueError(f"{name!r} is no signal that can be caught; known: USR1, USR2, TERM, HUP, INT ...")
-    return int(found)
 
 
 def listen(names: Sequence[str] = DEFAULT_SIGNALS) -> None:

@@ -7,19 +7,18 @@ around the objects touch. The box shows where something is missing; what is aske
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from vidmae.baselines import Filler, applicable
+from vidmae.csv_rows import Row
 from vidmae.masking import box_mask, make_mask, removed_pixels
 from vidmae.paired import paired_difference
 from vidmae.scenes import PATHS, Scene, make_scene
 from vidmae.sizes import EncoderShape
 from vidmae.tracking import measure
 
-Row = dict[str, Any]
 TRUTH = "truth"  # the clip itself as its completion: what the measurement is worth
 COLUMNS = ("mask", "path", "scene", "object", "method", "frames", "error_px", "objects", "one_object")
 SUMMARY_COLUMNS = ("mask", "path", "method", "scenes", "error_px", "ci_low", "ci_high", "objects", "one_object_pct")
