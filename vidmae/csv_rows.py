@@ -27,7 +27,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
 def read_csv(path: Path, numbers: Collection[str]) -> list[Row]:
     """Rows as `write_csv` wrote them; the columns `numbers` are read as such."""
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return [{key: float(value) if key in numbers else value for key, value in row.items()} for row in csv.DictReader(file)]
+        return [{key: float(value) if key in numbers else value for key, value in row.items()}
+                for row in csv.DictReader(file)]
 
 
 def _cell(value: Any) -> Any:
