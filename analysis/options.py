@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vidmae.layers import ConfigError
 from vidmae.local_program import refuse_known_folder
+from vidmae.settings.layers import ConfigError
 
 
 class Parser(argparse.ArgumentParser):

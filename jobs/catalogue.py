@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidmae.layers import ConfigError, nearest, read_yaml
+from vidmae.settings.layers import ConfigError, nearest, read_yaml
 
 MANIFESTS = Path("manifests")
 

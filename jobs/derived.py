@@ -11,7 +11,7 @@ from jobs.experiment import Experiment
 from jobs.launch import MALLOC
 from vidmae import cost
 from vidmae.precision import AUTO, assumed
-from vidmae.schedule import Schedule
+from vidmae.settings.schedule import Schedule
 
 MFU = 0.4
 ASSUMED_GPU = "H100"

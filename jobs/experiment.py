@@ -19,11 +19,11 @@ from jobs.options import resource_flags
 from jobs.profiles import ClusterProfile, Site, environment_layer, find_site, flag_layers
 from jobs.resources import SAVE_MARGIN_S, Resources, choose_partition, complete, local_resources
 from vidmae.attempts import read_attempts, totals
-from vidmae.config import PretrainConfig, find_recipe
-from vidmae.layers import ConfigError, Layer, build, parse_set, read_yaml, to_dict
 from vidmae.manifest import ManifestError, Summary, decoder_problem, read_summary
 from vidmae.plan import Plan, make_plan
 from vidmae.record import RunFolder, signature
+from vidmae.settings.config import PretrainConfig, find_recipe
+from vidmae.settings.layers import ConfigError, Layer, build, parse_set, read_yaml, to_dict
 
 KIND = "pretrain"
 NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm", "/run")

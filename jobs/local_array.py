@@ -25,7 +25,7 @@ from jobs.arrays import cells_of
 from jobs.launch import INTERRUPTED, KILLED_BY_LIMIT, Request, code_of_cancelled, own_environment, setup_lines
 from jobs.runs import CANCELLED, EXIT_RECORD
 from vidmae.record import SCHEMA, RunFolder, make_private_folder, write_json
-from vidmae.signals import number_of
+from vidmae.settings.signals import number_of
 
 LOOK_S = 0.2
 SCRIPT = "controller.sh"

@@ -24,8 +24,8 @@ from jobs.options import RUN_HELP, Parser, add_runs_dir
 from jobs.runs import SHOWN, log_path, state_of, submissions
 from jobs.shard_runs import find_runs
 from jobs.slurm import SlurmError
-from vidmae.layers import ConfigError
 from vidmae.record import RunFolder
+from vidmae.settings.layers import ConfigError
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs.profiles import parse_mem
-from vidmae.layers import nearest
+from vidmae.settings.layers import nearest
 
 RUNS = Path("runs")
 RUN_HELP = "run id, start of one, path or Slurm job id; or the folder OUT of an array over shards"

@@ -27,11 +27,11 @@ from jobs.catalogue import environment_catalogue, find_data
 from vidmae.decode import DECODERS, candidates
 from vidmae.history import FractionError
 from vidmae.labels import count_note, find_labelled
-from vidmae.layers import ConfigError
 from vidmae.local_program import progress
 from vidmae.manifest import AUTO, Check, Manifest, ManifestError, Summary, other_files, unreadable_path
 from vidmae.manifest_build import build
 from vidmae.recordings import RecordingsError
+from vidmae.settings.layers import ConfigError
 from vidmae.shot_list import listed_shots
 from vidmae.shots import ShotsError, draw_shots, rows_by_class, shots_path, write_shots
 from vidmae.splits import check_apart, read_labelled

@@ -33,7 +33,7 @@ from jobs.options import RUNS, Parser, add_resources, add_runs_dir, masked_argv
 from jobs.runs import log_path
 from jobs.speak import answer, fail, say
 from jobs.submission import make_request, submit_once
-from vidmae.layers import flatten
+from vidmae.settings.layers import flatten
 
 DEFAULT_RECIPE = "pretrain_s_vith14"
 
@@ -143,7 +143,7 @@ def next_commands(e: Experiment, args: argparse.Namespace) -> str:
 
 def config_text(e: Experiment) -> str:
     """Every value with its origin; YAML, with the origins as comments."""
-    lines = ["# the experiment: vidmae/config.py explains every key"]
+    lines = ["# the experiment: vidmae/settings/config.py explains every key"]
     lines += _with_origins(flatten(e.config), e.origins)
     lines.append("# what is asked of Slurm: jobs/profiles.py explains every key")
     r = e.resources

@@ -18,7 +18,7 @@ import yaml
 
 from jobs import slurm
 from jobs.catalogue import Catalogue, make_catalogue
-from vidmae.layers import ConfigError, Layer, build, nearest, read_yaml
+from vidmae.settings.layers import ConfigError, Layer, build, nearest, read_yaml
 
 CLUSTERS = Path(__file__).parent / "clusters"
 OWN_FLAGS = {  # sbatch options that have a flag (or a meaning) of their own here

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs import slurm
 from jobs.profiles import ClusterProfile
-from vidmae.layers import ConfigError, nearest
+from vidmae.settings.layers import ConfigError, nearest
 
 DEFAULT_TIME_MIN = 24 * 60
 SIGNAL_DELAY_S = 300

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs import slurm
-from vidmae.layers import ConfigError, nearest
 from vidmae.preempt import EXIT_PREEMPTED
 from vidmae.record import CANCELLED, RunFolder, read_json, runs_that_fit
+from vidmae.settings.layers import ConfigError, nearest
 
 EXIT_RECORD = "exit.json"  # of a local job and of a shard: submit/<jobid>/exit.json
 SUBMITTED = "submitted.json"  # of the shards of an output: OUT/submitted.json

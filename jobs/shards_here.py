@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vidmae.layers import ConfigError
 from vidmae.local_program import BAR_EVERY_S, run_program
+from vidmae.settings.layers import ConfigError
 
 INCOMPLETE = 3  # exit code: some clips could not be read
 

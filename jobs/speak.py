@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from jobs.slurm import SlurmError
-from vidmae import command_line
+from vidmae.settings import command_line
 
 
 def say(text: str) -> None:

@@ -23,8 +23,8 @@ from jobs.experiment import KIND, Experiment
 from jobs.locks import live_holder
 from jobs.runs import process_birth, state_of, submissions, why
 from jobs.snapshot import code_state, take_snapshot
-from vidmae.layers import ConfigError, to_yaml
 from vidmae.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
+from vidmae.settings.layers import ConfigError, to_yaml
 
 LOCK = ".submitting.json"
 LOCK_WAIT_S, LOCK_STALE_S, COMPLETING_S = 90.0, 300.0, 60.0

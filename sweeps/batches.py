@@ -11,7 +11,7 @@ from jobs.profiles import ClusterProfile
 from jobs.resources import Resources, complete, count_gpus, local_resources
 from sweeps.grid import PROBES, Cell, first_of_features
 from sweeps.states import Standing
-from vidmae.layers import ConfigError
+from vidmae.settings.layers import ConfigError
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sweeps.grid import PROBES, Cell
 from vidmae.cost import encoder_flops_per_clip, finetune_flops_per_clip
-from vidmae.finetune_config import FinetuneConfig
 from vidmae.plan import split_batch
-from vidmae.schedule import Schedule
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.schedule import Schedule
 
 
 @dataclass(frozen=True)

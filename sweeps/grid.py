@@ -1,6 +1,6 @@
 """The cells of a few-shot sweep: checkpoint x data set x shots x seed x method x overrides. Pure: no file is touched.
 
-A cell is a configuration (vidmae/finetune_config.py) and the run folder that follows from it. Two cells are the same exactly
+A cell is a configuration (vidmae/settings/finetune_config.py) and the run folder that follows from it. Two cells are the same exactly
 where their signatures are: the settings, the content of the weights, of the k-shot subset and of the validation set.
 """
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from vidmae.features import feature_spec
-from vidmae.finetune_config import FinetuneConfig
-from vidmae.layers import ConfigError, Layer, build, parse_set, to_dict
 from vidmae.manifest import AUTO, decoder_problem, read_summary
 from vidmae.record import signature
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
 
 KIND = "fewshot"
 PROBES = ("linear", "knn", "attentive")  # methods on frozen features: one process, no looks between steps

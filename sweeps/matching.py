@@ -17,8 +17,8 @@ from fractions import Fraction
 from typing import Literal
 
 from vidmae.history import Amount
-from vidmae.layers import ConfigError
-from vidmae.schedule import Duration, Phase, Schedule
+from vidmae.settings.layers import ConfigError
+from vidmae.settings.schedule import Duration, Phase, Schedule
 
 Match = Literal["steps", "epochs", "paper"]
 

@@ -18,8 +18,8 @@ from sweeps.labelled import find_sets, find_subsets
 from sweeps.show import ENDED, Unit
 from sweeps.states import Standing, chosen, look
 from sweeps.submission import NO_LIMIT, Say, Sweep
-from vidmae.config import find_recipe
-from vidmae.layers import ConfigError, read_yaml
+from vidmae.settings.config import find_recipe
+from vidmae.settings.layers import ConfigError, read_yaml
 
 FEATURES = "features"  # beside the runs
 

@@ -19,11 +19,11 @@ from jobs.runs import State, all_runs, states
 from sweeps.matching import match_phases
 from sweeps.portions import DataSet, Portion, portions
 from sweeps.states import kind_of
-from vidmae.config import PretrainConfig
 from vidmae.cost import train_flops_per_clip
-from vidmae.layers import ConfigError, Layer, build, load, to_dict
 from vidmae.record import RunFolder, read_json
-from vidmae.schedule import Phase, Schedule
+from vidmae.settings.config import PretrainConfig
+from vidmae.settings.layers import ConfigError, Layer, build, load, to_dict
+from vidmae.settings.schedule import Phase, Schedule
 
 FILLED_IN = {"seed": "--repeats", "name": "--name", "data.name": "--data", "data.manifest": "--data"}
 

@@ -25,8 +25,8 @@ from vidmae.history import (
     parse_share,
     read_history,
 )
-from vidmae.layers import ConfigError
 from vidmae.manifest import Summary
+from vidmae.settings.layers import ConfigError
 
 WHOLE = parse_share("1")
 NEAR = 1.02  # footage by what was asked for: videos are whole, and a minute in an hour is 1.7 %

@@ -14,7 +14,7 @@ from jobs.pretrain import DEFAULT_RECIPE
 from sweeps import options
 from sweeps.matching import Match
 from sweeps.states import RETRY
-from vidmae.layers import ConfigError
+from vidmae.settings.layers import ConfigError
 
 SHARED = ("profile", "partition", "account", "qos", "constraint", "exclude", "max_requeues")  # hold for cells, too
 DECIDED = ("--checkpoints", "--after", "--then-collect", "--wait", "--watch", "--dry-run", "--json", "--cluster",

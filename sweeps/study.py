@@ -21,7 +21,7 @@ from sweeps.scaling_options import fewshot_args
 from sweeps.show import Unit
 from sweeps.states import RETRY, Standing, chosen
 from sweeps.submission import Say
-from vidmae.layers import ConfigError
+from vidmae.settings.layers import ConfigError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from vidmae import dist
-from vidmae.config import TrainConfig
 from vidmae.engine import TAG, Engine, NonFiniteError
+from vidmae.settings.config import TrainConfig
 from vidmae.shard_writer import write_shards
 from vidmae.watchdog import end_process
 

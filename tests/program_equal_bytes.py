@@ -12,15 +12,15 @@ from tests.program_engine import batch, build, lr_at
 from tests.runs import make_manifest
 from vidmae import dist
 from vidmae.checkpoint import Saver
-from vidmae.config import CheckpointConfig, TrainConfig
 from vidmae.embeddings import Embeddings, file_path, make_folder
 from vidmae.engine import Engine
 from vidmae.features import FeatureStore, feature_spec
-from vidmae.finetune_config import FinetuneConfig
-from vidmae.layers import build as build_config
-from vidmae.layers import parse_set, to_yaml
 from vidmae.predictions import from_probabilities
 from vidmae.record import RunFolder, make_private_folder
+from vidmae.settings.config import CheckpointConfig, TrainConfig
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import build as build_config
+from vidmae.settings.layers import parse_set, to_yaml
 from vidmae.shots import draw_shots, write_shots
 from vidmae.splits import read_labelled
 from vidmae.watchdog import end_process

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from vidmae import dist
 from vidmae.classifier import VideoClassifier, build_classifier
-from vidmae.config import DataConfig, TrainConfig
 from vidmae.dist import Ranks
 from vidmae.evaluate import evaluate
-from vidmae.finetune_config import EvaluateConfig
 from vidmae.manifest import Manifest
 from vidmae.predictions import Predictions
+from vidmae.settings.config import DataConfig, TrainConfig
+from vidmae.settings.finetune_config import EvaluateConfig
 from vidmae.views import ViewSpec
 
 CLASSES = ["a", "b c", "[d]", "e", "f", "g"]

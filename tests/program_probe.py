@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from vidmae import dist, watchdog
-from vidmae.finetune_config import FinetuneConfig
-from vidmae.layers import load
 from vidmae.probe import probe
 from vidmae.record import RunFolder
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import load
 
 
 def run_cell(path: str) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tests.facilities import demo_clips, need
 from tests.ranks import free_port
-from vidmae.config import ModelConfig, PretrainConfig, find_recipe
-from vidmae.finetune_config import FinetuneConfig
-from vidmae.layers import build, parse_set, read_yaml, to_yaml
 from vidmae.manifest import Check, Source
 from vidmae.manifest_build import build as build_manifest
 from vidmae.record import RunFolder, make_private_folder
+from vidmae.settings.config import ModelConfig, PretrainConfig, find_recipe
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import build, parse_set, read_yaml, to_yaml
 
 TINY = ["model.name=mae_vit_nano_patch16", "model.img_size=32", "model.num_frames=4", "model.pred_t_dim=4",
         "model.decoder_embed_dim=48", "model.decoder_depth=1", "model.mask_ratio=0.75", "data.sampling_rate=2",

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidmae.blocks import NORM_EPS, linear
-from vidmae.finetune_config import ProbeConfig
 from vidmae.groups import param_groups
+from vidmae.settings.finetune_config import ProbeConfig
 
 HEAD_WIDTH = 64  # of an attention head, about
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidmae.finetune_config import LabelledConfig
+from vidmae.settings.finetune_config import LabelledConfig
 
 
 class Augment:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from vidmae.sizes import CHANNELS, MLP_RATIO
+from vidmae.settings.sizes import CHANNELS, MLP_RATIO
 
 AttentionKernel = Literal["auto", "sdpa", "naive"]
 NORM_EPS = 1e-6

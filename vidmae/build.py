@@ -10,15 +10,15 @@ import torch
 
 from vidmae import cost
 from vidmae.classifier import VideoClassifier, build_classifier
-from vidmae.config import PretrainConfig, RunConfig
 from vidmae.cutting import ClipSpec
 from vidmae.dist import Ranks
-from vidmae.finetune_config import FinetuneConfig, FinetuneTrainConfig
 from vidmae.loader import Batch, make_loader
 from vidmae.manifest import Manifest, content_hash
 from vidmae.metrics import measure_gemm_flops
 from vidmae.model import MaskedAutoencoder
 from vidmae.plan import Plan
+from vidmae.settings.config import PretrainConfig, RunConfig
+from vidmae.settings.finetune_config import FinetuneConfig, FinetuneTrainConfig
 from vidmae.weights import load_encoder
 
 RUN = "run:"  # of a train.init_content that names a run by its signature

@@ -13,7 +13,7 @@ from vidmae.record import RunFolder
 
 if TYPE_CHECKING:
     from vidmae.dist import Ranks
-    from vidmae.finetune_config import FinetuneConfig
+    from vidmae.settings.finetune_config import FinetuneConfig
 
 
 def main(run_path: str) -> int:
@@ -22,8 +22,8 @@ def main(run_path: str) -> int:
     if run.result.exists():
         print(f"{run.result} exists: this cell is done", flush=True)
         return 0
-    from vidmae.finetune_config import FinetuneConfig
     from vidmae.program import run_program
+    from vidmae.settings.finetune_config import FinetuneConfig
 
     return run_program(run_path, FinetuneConfig, learn)
 

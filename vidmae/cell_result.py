@@ -6,9 +6,9 @@ import time
 from dataclasses import asdict, dataclass
 
 from vidmae.accuracy import topk_ci_pct, topk_pct
-from vidmae.finetune_config import FinetuneConfig
 from vidmae.predictions import Predictions
 from vidmae.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
+from vidmae.settings.finetune_config import FinetuneConfig
 
 KIND = "fewshot"
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vidmae.blocks import AttentionKernel
 from vidmae.encoder import Encoder
 from vidmae.patches import as_frames
-from vidmae.sizes import EncoderShape, encoder_shape
+from vidmae.settings.sizes import EncoderShape, encoder_shape
 
 Pool = Literal["cls", "mean"]
 

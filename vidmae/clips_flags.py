@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vidmae.decode import DECODERS
-from vidmae.layers import ConfigError
 from vidmae.manifest import AUTO
+from vidmae.settings.layers import ConfigError
 
 PICTURES = 3
 

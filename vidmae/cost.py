@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from vidmae.sizes import MLP_RATIO, EncoderShape, ModelShape
+from vidmae.settings.sizes import MLP_RATIO, EncoderShape, ModelShape
 
 GIB = 2**30
 

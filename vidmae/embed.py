@@ -16,15 +16,15 @@ import numpy as np
 import torch
 
 from vidmae import dist
-from vidmae.config import DataConfig
-from vidmae.embed_config import EmbedConfig
 from vidmae.embeddings import KIND, Embeddings, file_path, make_folder, read_file, rows_of_files
 from vidmae.evaluate import GIVE_UP
 from vidmae.extract import pooled_features
-from vidmae.layers import load
 from vidmae.manifest import Manifest, class_table, read_all
 from vidmae.program import EXIT_OK
 from vidmae.record import SCHEMA, job_id, read_json, write_json
+from vidmae.settings.config import DataConfig
+from vidmae.settings.embed_config import EmbedConfig
+from vidmae.settings.layers import load
 from vidmae.shards import EXIT_INCOMPLETE, Say, run
 from vidmae.trained_encoder import load_trained_encoder
 from vidmae.view_loader import ViewBatch, refuse_unreadable, view_loader

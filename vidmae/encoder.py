@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vidmae.blocks import NORM_EPS, AttentionKernel, Block, PatchEmbed
 from vidmae.patches import normalise, patchify, take_tokens
-from vidmae.sizes import EncoderShape
+from vidmae.settings.sizes import EncoderShape
 
 
 class Encoder(nn.Module):

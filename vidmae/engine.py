@@ -24,9 +24,9 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from vidmae.config import TrainConfig
 from vidmae.dist import Ranks
 from vidmae.reshard import OldShards
+from vidmae.settings.config import TrainConfig
 from vidmae.shard_writer import host_copy
 
 TAG = "state"

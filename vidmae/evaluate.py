@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidmae.config import DataConfig
 from vidmae.dist import Ranks
-from vidmae.finetune_config import EvaluateConfig, FinetuneConfig
 from vidmae.manifest import Manifest
 from vidmae.predictions import Predictions, concatenate, from_probabilities
+from vidmae.settings.config import DataConfig
+from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
 from vidmae.view_loader import ViewBatch, batches_of_rank, refuse_unreadable, view_loader
 from vidmae.views import ViewSpec
 

@@ -19,11 +19,11 @@ from vidmae.accuracy import topk_ci_pct, topk_pct
 from vidmae.cell_data import class_names
 from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.evaluate import evaluate
-from vidmae.evaluation_config import EvaluationConfig
-from vidmae.layers import load
 from vidmae.manifest import Manifest
 from vidmae.program import EXIT_OK, EXIT_USAGE
 from vidmae.record import SCHEMA, RunFolder, write_json
+from vidmae.settings.evaluation_config import EvaluationConfig
+from vidmae.settings.layers import load
 from vidmae.splits import read_labelled
 from vidmae.trained_encoder import shape_of
 from vidmae.views import ViewSpec

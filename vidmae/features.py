@@ -27,8 +27,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vidmae.finetune_config import FinetuneConfig
 from vidmae.record import make_private_folder, read_json, write_atomic, write_json
+from vidmae.settings.finetune_config import FinetuneConfig
 
 SCHEMA = 1
 NOWHERE = -1

@@ -30,7 +30,6 @@ from vidmae.classifier import VideoClassifier
 from vidmae.cost import finetune_flops_per_clip
 from vidmae.dist import Ranks
 from vidmae.evaluate import StoppedError, evaluate, view_spec
-from vidmae.finetune_config import FinetuneConfig
 from vidmae.groups import layer_decay_groups
 from vidmae.loader import Batch
 from vidmae.manifest import Manifest
@@ -41,6 +40,7 @@ from vidmae.program import say
 from vidmae.pulse import Pulse
 from vidmae.record import RunFolder
 from vidmae.selection import Look, best, enough, read_looks, write_looks
+from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.trainer import Trainer, free_memory, train_to_end
 from vidmae.waiting import on_main
 from vidmae.weights import load_weights, save_safetensors

@@ -25,7 +25,7 @@ from vidmae.baselines import Filler
 from vidmae.keys import PATCH_EMBED
 from vidmae.masking import mask_from_order
 from vidmae.model import MaskedAutoencoder
-from vidmae.sizes import CHANNELS, ModelShape, model_shape, size_of
+from vidmae.settings.sizes import CHANNELS, ModelShape, model_shape, size_of
 from vidmae.trained import load_trained
 from vidmae.weights import load_into, load_state
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from vidmae import dist, tracking_probe
 from vidmae.csv_rows import Row, read_csv, write_csv
-from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import (
     COLUMNS,
     DIFFERENCE_COLUMNS,
@@ -25,10 +24,11 @@ from vidmae.interpolate_table import (
     methods_table,
 )
 from vidmae.interpolation import Interpolation
-from vidmae.layers import load
 from vidmae.program import EXIT_OK
 from vidmae.record import SCHEMA, job_id, make_private_folder, read_json, write_json
 from vidmae.scenes import PATHS
+from vidmae.settings.interpolate_config import InterpolateConfig
+from vidmae.settings.layers import load
 from vidmae.shards import EXIT_INCOMPLETE, Say, run
 from vidmae.windows import read_windows
 

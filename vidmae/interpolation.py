@@ -15,16 +15,16 @@ import torch
 
 from vidmae import tracking_probe
 from vidmae.baselines import Filler, applicable, model_filler
-from vidmae.config import DataConfig
 from vidmae.encode import write_mp4
 from vidmae.image_mae import frame_filler, load_image_mae
-from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import MODEL, Row
 from vidmae.manifest import Manifest
 from vidmae.masking import Mask, make_mask, removed_pixels
 from vidmae.model import MaskedAutoencoder
 from vidmae.pictures import save_png, side_by_side, strip
 from vidmae.scores import Judge
+from vidmae.settings.config import DataConfig
+from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.trained import Trained, load_trained, untrained
 from vidmae.windows import Where, WindowSpec, evenly_spread, places, read_windows, spread_windows
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
-from vidmae.sizes import size_of
+from vidmae.settings.sizes import size_of
 
 PATCH_EMBED = "patch_embed.proj.weight"
 FOREIGN = {  # part of a key -> whose it is

@@ -17,10 +17,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vidmae.layers import ConfigError, load, to_dict, to_yaml
 from vidmae.manifest import AUTO, EXTENSIONS, Check, find_sources
 from vidmae.manifest_build import build, is_manifest_of
 from vidmae.record import make_private_folder, write_atomic
+from vidmae.settings.layers import ConfigError, load, to_dict, to_yaml
 
 CONFIG = "config.yaml"
 ROOT = Path(__file__).resolve().parent.parent

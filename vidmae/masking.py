@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidmae.sizes import EncoderShape, num_kept
+from vidmae.settings.sizes import EncoderShape, num_kept
 
 __all__ = ["KINDS", "Mask", "box_mask", "center_mask", "make_mask", "mask_from_hidden", "mask_from_noise", "mask_from_order",
            "num_kept", "random_mask", "removed_pixels", "temporal_mask", "tube_mask"]

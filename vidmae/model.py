@@ -28,7 +28,7 @@ from vidmae.patches import (
     take_tokens,
     unpatchify,
 )
-from vidmae.sizes import ModelShape, model_shape
+from vidmae.settings.sizes import ModelShape, model_shape
 
 
 class MaskedAutoencoder(Encoder):

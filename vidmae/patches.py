@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidmae.sizes import CHANNELS, EncoderShape
+from vidmae.settings.sizes import CHANNELS, EncoderShape
 
 
 def as_frames(clips: Tensor, shape: EncoderShape) -> Tensor:

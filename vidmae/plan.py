@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidmae.config import RunConfig
-from vidmae.schedule import Schedule
+from vidmae.settings.config import RunConfig
+from vidmae.settings.schedule import Schedule
 
 
 def divisors(n: int) -> list[int]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 from vidmae.record import SCHEMA, RunFolder, read_json, write_json
 
 if TYPE_CHECKING:
-    from vidmae.config import RunConfig
     from vidmae.dist import Ranks
+    from vidmae.settings.config import RunConfig
 
 AUTO = "auto"
 CLEARLY = 1.2  # times as fast as float32 must 16 bits be: less is noise, and float32 is the more exact

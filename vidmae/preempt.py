@@ -13,7 +13,7 @@ import signal
 from collections.abc import Sequence
 from types import FrameType
 
-from vidmae.signals import DEFAULT_SIGNALS, number_of
+from vidmae.settings.signals import DEFAULT_SIGNALS, number_of
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: saved and left before the end
 

@@ -17,10 +17,8 @@ from torch import nn
 from vidmae import dist, watchdog
 from vidmae.attempts import AttemptLog
 from vidmae.build import build_model, clip_loader
-from vidmae.config import PretrainConfig
 from vidmae.cost import train_flops_per_clip
 from vidmae.groups import param_groups
-from vidmae.layers import to_dict
 from vidmae.loader import Batch
 from vidmae.manifest import Manifest
 from vidmae.masking import mask_from_noise
@@ -29,6 +27,8 @@ from vidmae.pictures import reconstruction, save_png
 from vidmae.plan import Plan, make_plan
 from vidmae.program import run_program
 from vidmae.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
+from vidmae.settings.config import PretrainConfig
+from vidmae.settings.layers import to_dict
 from vidmae.trainer import Trainer, train_to_end
 from vidmae.weights import load_weights, save_safetensors
 

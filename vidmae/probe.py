@@ -22,11 +22,11 @@ from vidmae.classifier import VideoClassifier
 from vidmae.dist import Ranks
 from vidmae.extract import extract
 from vidmae.features import FeatureStore, feature_spec
-from vidmae.finetune_config import FinetuneConfig
 from vidmae.predictions import from_probabilities
 from vidmae.program import say
 from vidmae.pulse import Pulse
 from vidmae.record import RunFolder
+from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.waiting import on_main
 
 

@@ -14,10 +14,10 @@ from typing import TypeVar
 import torch
 
 from vidmae import dist, preempt, watchdog
-from vidmae.config import RunConfig
-from vidmae.layers import load
 from vidmae.precision import with_precision
 from vidmae.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
+from vidmae.settings.config import RunConfig
+from vidmae.settings.layers import load
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 C = TypeVar("C", bound=RunConfig)

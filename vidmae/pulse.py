@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from vidmae import preempt, watchdog
-from vidmae.config import RunConfig
 from vidmae.dist import Ranks
 from vidmae.metrics import HEARTBEAT_S
 from vidmae.program import say
 from vidmae.record import RunFolder, touch_heartbeat
+from vidmae.settings.config import RunConfig
 
 
 class Pulse:

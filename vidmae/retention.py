@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from vidmae.config import CheckpointConfig
 from vidmae.record import make_private_folder, write_atomic
+from vidmae.settings.config import CheckpointConfig
 
 HEADROOM = 1.02  # headers of the files and whole blocks of the file system
 GIB = 2**30

@@ -16,7 +16,7 @@ from vidmae.csv_rows import Row
 from vidmae.masking import box_mask, make_mask, removed_pixels
 from vidmae.paired import paired_difference
 from vidmae.scenes import PATHS, Scene, make_scene
-from vidmae.sizes import EncoderShape
+from vidmae.settings.sizes import EncoderShape
 from vidmae.tracking import measure
 
 TRUTH = "truth"  # the clip itself as its completion: what the measurement is worth

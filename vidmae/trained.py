@@ -17,11 +17,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vidmae.config import DataConfig, ModelConfig, PretrainConfig
 from vidmae.keys import PATCH_EMBED, clip_sizes, looks_like
-from vidmae.layers import Layer, build, load, parse_set
 from vidmae.model import MaskedAutoencoder
 from vidmae.record import RunFolder, read_json
+from vidmae.settings.config import DataConfig, ModelConfig, PretrainConfig
+from vidmae.settings.layers import Layer, build, load, parse_set
 from vidmae.weights import load_into, load_state, read_metadata
 
 T = TypeVar("T")

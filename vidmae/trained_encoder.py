@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from vidmae.classifier import VideoClassifier, build_classifier
-from vidmae.config import DataConfig, PretrainConfig
-from vidmae.finetune_config import FinetuneConfig
 from vidmae.keys import clip_sizes, looks_like
-from vidmae.layers import Layer, build, load
 from vidmae.record import RunFolder, read_json
-from vidmae.sizes import ENCODER_SIZES, EncoderShape, encoder_shape
+from vidmae.settings.config import DataConfig, PretrainConfig
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import Layer, build, load
+from vidmae.settings.sizes import ENCODER_SIZES, EncoderShape, encoder_shape
 from vidmae.weights import load_encoder, load_state, read_metadata
 
 

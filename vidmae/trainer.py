@@ -19,7 +19,6 @@ from torch import nn
 from vidmae import checkpoint, preempt, watchdog
 from vidmae.attempts import AttemptLog
 from vidmae.build import peak_flops
-from vidmae.config import RunConfig
 from vidmae.dist import Ranks
 from vidmae.engine import Engine, NonFiniteError
 from vidmae.loader import Batch
@@ -31,6 +30,7 @@ from vidmae.program import say
 from vidmae.quarantine import Quarantine, Substitution
 from vidmae.recheck import Recheck
 from vidmae.record import RunFolder, touch_heartbeat
+from vidmae.settings.config import RunConfig
 
 SHOWN_NORMS = 20  # gradient norms before a step that was not finite, in nonfinite.jsonl
 C = TypeVar("C", bound=RunConfig)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidmae.clips import clip_indices, random_start, span_frames
-from vidmae.finetune_config import VIEWS
 from vidmae.order import VIEW, rng
+from vidmae.settings.finetune_config import VIEWS
 
 if TYPE_CHECKING:
     from vidmae.transforms import Box

@@ -46,7 +46,7 @@ def measure() -> dict[str, float]:
 
     from vidmae.masking import random_mask
     from vidmae.model import MaskedAutoencoder
-    from vidmae.sizes import model_shape
+    from vidmae.settings.sizes import model_shape
 
     torch.set_num_threads(1)
     a = torch.randn(1536, 1536)

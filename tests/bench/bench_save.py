@@ -40,13 +40,13 @@ def measure() -> dict[str, Any]:
 
     from vidmae import dist
     from vidmae.checkpoint import Saver
-    from vidmae.config import CheckpointConfig, TrainConfig
     from vidmae.engine import Engine
     from vidmae.groups import param_groups
     from vidmae.masking import random_mask
     from vidmae.model import MaskedAutoencoder
     from vidmae.record import RunFolder
-    from vidmae.sizes import model_shape
+    from vidmae.settings.config import CheckpointConfig, TrainConfig
+    from vidmae.settings.sizes import model_shape
 
     ranks = dist.init("cpu")
     shape = model_shape("mae_vit_base_patch16", img_size=32)

@@ -39,7 +39,7 @@ from vidmae import cost
 from vidmae.blocks import AttentionKernel
 from vidmae.masking import random_mask
 from vidmae.model import MaskedAutoencoder
-from vidmae.sizes import ModelShape, model_shape
+from vidmae.settings.sizes import ModelShape, model_shape
 
 ROOT = Path(__file__).parents[2]
 MASK_RATIO = 0.9

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vidmae.sizes import ModelShape
+from vidmae.settings.sizes import ModelShape
 
 
 class Attention(nn.Module):

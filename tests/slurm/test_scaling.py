@@ -15,8 +15,8 @@ from tests.launching import cli, write_cell_profile
 from tests.runs import CELL, TINY, make_labelled, make_manifest
 from tests.slurm.cluster import Cluster
 from tests.unit.test_fractions import saycam_names, write
-from vidmae.finetune_config import FinetuneConfig
-from vidmae.layers import build, parse_set, to_yaml
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import build, parse_set, to_yaml
 
 SCRIPT = "sweeps/scaling.py"
 ASKED = ["--partition", "gpu", "--nodes", "1", "--gpus-per-node", "0", "--cpus-per-task", "1", "--mem", "512M", "--time", "5"]

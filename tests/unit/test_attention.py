@@ -24,17 +24,17 @@ from tests.launching import ROOT
 from tests.runs import make_cell, make_manifest, make_run
 from vidmae import attention_maps
 from vidmae.attention import attention_weights, class_attention, rollout
-from vidmae.attention_config import AttentionConfig
 from vidmae.attention_table import summary
 from vidmae.classifier import VideoClassifier, build_classifier
-from vidmae.config import ModelConfig
 from vidmae.decode import open_video
 from vidmae.encode import write_mp4
-from vidmae.layers import ConfigError, to_yaml
 from vidmae.manifest import Check, Manifest, Source
 from vidmae.manifest_build import build
 from vidmae.motion_share import attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.record import read_json
+from vidmae.settings.attention_config import AttentionConfig
+from vidmae.settings.config import ModelConfig
+from vidmae.settings.layers import ConfigError, to_yaml
 from vidmae.trained import untrained
 from vidmae.trained_encoder import load_trained_encoder
 from vidmae.vision import heat

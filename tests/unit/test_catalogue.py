@@ -7,7 +7,7 @@ import pytest
 
 from jobs.catalogue import Catalogue, environment_catalogue, find_data, read_catalogue
 from tests.launching import write_manifest
-from vidmae.layers import ConfigError
+from vidmae.settings.layers import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -22,9 +22,9 @@ from analysis.stats import over_seeds
 from analysis.subset import read_subset
 from tests.launching import ROOT
 from vidmae.cell_result import Learned, write_cell_result
-from vidmae.finetune_config import FinetuneConfig, FinetuneTrainConfig
 from vidmae.predictions import from_probabilities
 from vidmae.record import RunFolder
+from vidmae.settings.finetune_config import FinetuneConfig, FinetuneTrainConfig
 
 Run = dict[str, Any]
 

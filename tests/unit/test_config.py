@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vidmae.config import RECIPES, PretrainConfig, find_recipe
-from vidmae.finetune_config import FinetuneConfig
-from vidmae.layers import ConfigError, Layer, build, flatten, load, parse_set, read_yaml, to_dict, to_yaml
-from vidmae.schedule import Duration, Phase
+from vidmae.settings.config import RECIPES, PretrainConfig, find_recipe
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import ConfigError, Layer, build, flatten, load, parse_set, read_yaml, to_dict, to_yaml
+from vidmae.settings.schedule import Duration, Phase
 
 RECIPE_NAMES = sorted(p.stem for p in RECIPES.glob("*.yaml"))
 

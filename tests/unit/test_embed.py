@@ -16,13 +16,13 @@ from tests.launching import ROOT
 from tests.runs import export_model, make_cell, make_labelled, make_run
 from vidmae import embed
 from vidmae.classifier import VideoClassifier, build_classifier
-from vidmae.config import ModelConfig
-from vidmae.embed_config import EmbedConfig
 from vidmae.embeddings import Embeddings, file_path, read_embeddings, read_file
-from vidmae.layers import ConfigError, to_yaml
 from vidmae.local_program import prepare_folder
 from vidmae.manifest import Check, Manifest, read_all, read_summary, write_manifest
 from vidmae.record import read_json
+from vidmae.settings.config import ModelConfig
+from vidmae.settings.embed_config import EmbedConfig
+from vidmae.settings.layers import ConfigError, to_yaml
 from vidmae.trained import untrained
 from vidmae.trained_encoder import load_trained_encoder
 from vidmae.view_cutting import ViewCutter

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vidmae.features import FeatureStore, feature_spec
-from vidmae.finetune_config import ClassifierConfig, FinetuneConfig, LabelledConfig
-from vidmae.layers import build, parse_set
+from vidmae.settings.finetune_config import ClassifierConfig, FinetuneConfig, LabelledConfig
+from vidmae.settings.layers import build, parse_set
 
 BASE = ["method=knn", "model.name=vit_nano_patch16", "model.img_size=32", "model.num_frames=4"]
 TOKENS = ["method=attentive", "probe.token_grid=[1, 2, 2]"]

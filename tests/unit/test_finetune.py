@@ -17,13 +17,13 @@ from tests.labelled import write_labelled
 from tests.launching import cli
 from tests.runs import finish, make_cell, make_labelled, start, train
 from vidmae.cell_data import hold_out, read_cell_data
-from vidmae.finetune_config import FinetuneConfig
-from vidmae.layers import ConfigError, build, load, parse_set
 from vidmae.manifest import ManifestError, content_hash, read_all
 from vidmae.metrics import read_metrics
 from vidmae.predictions import Predictions
 from vidmae.record import read_json
 from vidmae.selection import best, enough
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import ConfigError, build, load, parse_set
 from vidmae.shots import Shots, ShotsError
 
 
@@ -218,7 +218,7 @@ def test_settings_out_of_range_are_refused(setting):
 
 def test_mixing_blends_pixels_and_labels_by_the_same_share():
     from vidmae.augment import Augment
-    from vidmae.finetune_config import LabelledConfig
+    from vidmae.settings.finetune_config import LabelledConfig
 
     clips = torch.tensor([0, 60, 120, 240], dtype=torch.uint8).view(4, 1, 1, 1, 1).expand(4, 2, 8, 8, 3).contiguous()
     values = clips[:, 0, 0, 0, 0].double() / 255
@@ -233,7 +233,7 @@ def test_mixing_blends_pixels_and_labels_by_the_same_share():
 
 def test_rand_augment_does_the_same_to_every_frame():
     from vidmae.augment import Augment
-    from vidmae.finetune_config import LabelledConfig
+    from vidmae.settings.finetune_config import LabelledConfig
 
     clips = torch.randint(256, (3, 1, 16, 16, 3), dtype=torch.uint8).expand(3, 4, 16, 16, 3)
     augment = Augment(LabelledConfig(rand_augment=3, rand_magnitude=20), 2, mean=0.0, std=1.0)

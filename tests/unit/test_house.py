@@ -39,14 +39,14 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "skimage": {"vidmae.scores"},
     "sklearn": {"vidmae.probes", "analysis.neighbours", "analysis.embedding_pictures"},
 }
-STDLIB_ONLY = {"vidmae.command_line", "vidmae.record", "vidmae.schedule", "vidmae.plan", "vidmae.sizes", "vidmae.cost",
+STDLIB_ONLY = {"vidmae.settings.command_line", "vidmae.record", "vidmae.settings.schedule", "vidmae.plan", "vidmae.settings.sizes", "vidmae.cost",
                "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
                "jobs.commands", "jobs.arrays", "vidmae.video_list"}
-PURE_OF_TORCH = {"vidmae.config", "vidmae.finetune_config", "vidmae.evaluation_config", "vidmae.layers", "vidmae.manifest",
+PURE_OF_TORCH = {"vidmae.settings.config", "vidmae.settings.finetune_config", "vidmae.settings.evaluation_config", "vidmae.settings.layers", "vidmae.manifest",
                  "vidmae.labels", "vidmae.splits", "vidmae.shots", "vidmae.shot_list", "vidmae.predictions",
                  "vidmae.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.recordings",
-                 "vidmae.history", "vidmae.interpolate_config", "vidmae.attention_config", "vidmae.local_program",
-                 "vidmae.embed_config", "vidmae.embeddings", "vidmae.clips_config", "vidmae.clips_flags"}
+                 "vidmae.history", "vidmae.settings.interpolate_config", "vidmae.settings.attention_config", "vidmae.local_program",
+                 "vidmae.settings.embed_config", "vidmae.embeddings", "vidmae.settings.clips_config", "vidmae.clips_flags"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs

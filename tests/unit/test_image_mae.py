@@ -12,8 +12,8 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from tests.footage import real_clip
 from tests.runs import export_model
-from vidmae.config import ModelConfig
 from vidmae.image_mae import IMAGENET_MEAN, IMAGENET_STD, frame_filler, load_image_mae
+from vidmae.settings.config import ModelConfig
 
 CPU = torch.device("cpu")
 SIDE, PATCH, TOKENS = 64, 8, 64

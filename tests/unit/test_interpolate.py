@@ -24,12 +24,9 @@ from tests.launching import ROOT
 from tests.runs import export_model, make_manifest, make_run
 from vidmae import interpolate
 from vidmae.classifier import build_classifier
-from vidmae.config import ModelConfig
 from vidmae.decode import open_video
 from vidmae.encode import write_mp4
-from vidmae.interpolate_config import InterpolateConfig
 from vidmae.interpolate_table import differences_table, methods_table
-from vidmae.layers import ConfigError, load, to_dict, to_yaml
 from vidmae.local_program import make_manifest as list_footage
 from vidmae.local_program import prepare_folder
 from vidmae.manifest import Check, Manifest, find_sources
@@ -38,6 +35,9 @@ from vidmae.masking import center_mask
 from vidmae.record import RunFolder, read_json, write_json
 from vidmae.scenes import PATHS
 from vidmae.scores import SCORES
+from vidmae.settings.config import ModelConfig
+from vidmae.settings.interpolate_config import InterpolateConfig
+from vidmae.settings.layers import ConfigError, load, to_dict, to_yaml
 from vidmae.trained import load_trained
 from vidmae.weights import save_safetensors
 from vidmae.windows import WindowReader, WindowSpec, places, spread_windows

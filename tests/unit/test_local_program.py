@@ -12,8 +12,8 @@ from rich.console import Console
 from analysis import attention, collect
 from jobs import evaluate
 from tests.labelled import write_labelled
-from vidmae.layers import ConfigError
 from vidmae.local_program import refuse_other_folder, run_program
+from vidmae.settings.layers import ConfigError
 
 
 @pytest.mark.parametrize(("asked", "workers"), [("", 1), ("", 1000), ("7", 1)])

@@ -21,7 +21,7 @@ from vidmae.masking import (
     tube_mask,
 )
 from vidmae.model import build_mae
-from vidmae.sizes import encoder_shape
+from vidmae.settings.sizes import encoder_shape
 
 HUGE = encoder_shape("vit_huge_patch14")
 NANO = encoder_shape("vit_nano_patch16", img_size=64, num_frames=8)

@@ -11,8 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
 from vidmae.attentive import AttentiveHead, attentive
-from vidmae.finetune_config import ProbeConfig
 from vidmae.probes import PENALTIES, PENALTY_UNTRIED, knn, linear
+from vidmae.settings.finetune_config import ProbeConfig
 
 CPU = torch.device("cpu")
 

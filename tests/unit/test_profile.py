@@ -16,7 +16,7 @@ from jobs.profiles import (
 )
 from jobs.resources import Resources, choose_partition, complete, local_resources
 from jobs.slurm import NodeShape, Partition
-from vidmae.layers import ConfigError, build
+from vidmae.settings.layers import ConfigError, build
 
 BIG = NodeShape(count=30, usable=30, cpus=64, mem_mib=512 * 1024, gpus=8, gpu_type="a100")
 SMALL = NodeShape(count=4, usable=4, cpus=32, mem_mib=256 * 1024, gpus=4, gpu_type="v100")

@@ -22,10 +22,10 @@ from tests.html import Reader
 from tests.launching import cli
 from vidmae.attempts import Attempt
 from vidmae.cell_result import Learned, write_cell_result
-from vidmae.finetune_config import FinetuneConfig
 from vidmae.predictions import from_probabilities
 from vidmae.quarantine import COLUMNS
 from vidmae.record import RunFolder, make_private_folder
+from vidmae.settings.finetune_config import FinetuneConfig
 
 SIGNATURE = "0011aabb"
 SECRET = "Anna birthday"

@@ -20,9 +20,9 @@ from tests.labelled import write_labelled
 from tests.launching import cli, write_cell_profile, write_program
 from tests.unit.test_fewshot_cli import script_flags, slurm_env
 from tests.unit.test_fractions import saycam_names, write
-from vidmae.config import PretrainConfig
-from vidmae.layers import load
 from vidmae.record import RunFolder, read_json
+from vidmae.settings.config import PretrainConfig
+from vidmae.settings.layers import load
 
 FLAGS = ("-h --help --fractions --hours --repeats --subset --match --data --recipe --set --name --pattern --born --shots --labelled "
          "--seeds --method --select --fewshot --cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time "

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from vidmae.config import PretrainConfig
-from vidmae.layers import Layer, build
 from vidmae.plan import make_plan, split_batch
-from vidmae.schedule import Duration, Phase, Schedule
+from vidmae.settings.config import PretrainConfig
+from vidmae.settings.layers import Layer, build
+from vidmae.settings.schedule import Duration, Phase, Schedule
 
 
 @pytest.mark.parametrize(("text", "steps"), [

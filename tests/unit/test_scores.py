@@ -12,7 +12,7 @@ from vidmae.baselines import BASELINES, applicable, fade, flow, hold, mean, mode
 from vidmae.masking import center_mask, make_mask, removed_pixels, temporal_mask
 from vidmae.model import build_mae
 from vidmae.scores import MORE_IS_BETTER, SCORES, Judge
-from vidmae.sizes import encoder_shape
+from vidmae.settings.sizes import encoder_shape
 from vidmae.vision import between, dense_flow, grey, warp
 
 SHAPE = encoder_shape("vit_nano_patch16", img_size=64, num_frames=8)

@@ -11,7 +11,7 @@ from tests.footage import real_clip
 from vidmae.baselines import fade, hold
 from vidmae.masking import box_mask, center_mask, removed_pixels
 from vidmae.scenes import PATHS, SIDE_SHARE, Scene, make_scene
-from vidmae.sizes import encoder_shape
+from vidmae.settings.sizes import encoder_shape
 from vidmae.tracking import likeness, locate, measure
 from vidmae.tracking_probe import hidden_by, masks, scene_of, scene_rows, scenes_of, summary, whole_hidden
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vidmae.layers import ConfigError, unsigned
+from vidmae.settings.layers import ConfigError, unsigned
 
 
 def check(ok: bool, flag: str, value: object, allowed: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from vidmae.schedule import Duration
+from vidmae.settings.schedule import Duration
 
 T = TypeVar("T")
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's writes the same, and a thousand files in a second

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vidmae.config import DataConfig
-from vidmae.finetune_config import EvaluateConfig
-from vidmae.layers import ConfigError
+from vidmae.settings.config import DataConfig
+from vidmae.settings.finetune_config import EvaluateConfig
+from vidmae.settings.layers import ConfigError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vidmae.clips_config import ClipsConfig, check
+from vidmae.settings.clips_config import ClipsConfig, check
 
 
 @dataclass(frozen=True)

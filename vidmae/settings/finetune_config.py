@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vidmae.config import DataConfig, NetConfig, RunConfig, TrainConfig, check
-from vidmae.layers import unsigned
-from vidmae.schedule import Duration, Phase
-from vidmae.sizes import EncoderShape, encoder_shape
+from vidmae.settings.config import DataConfig, NetConfig, RunConfig, TrainConfig, check
+from vidmae.settings.layers import unsigned
+from vidmae.settings.schedule import Duration, Phase
+from vidmae.settings.sizes import EncoderShape, encoder_shape
 
 Method = Literal["finetune", "linear", "knn", "attentive"]
 Rule = Literal["last", "holdout", "val-best"]

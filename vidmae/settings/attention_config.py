@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from vidmae.clips_config import ClipsConfig, check
+from vidmae.settings.clips_config import ClipsConfig, check
 
 
 @dataclass(frozen=True)

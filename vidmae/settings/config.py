@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vidmae.layers import ConfigError, nearest, unsigned
-from vidmae.schedule import Phase
-from vidmae.signals import DEFAULT_SIGNALS, number_of
-from vidmae.sizes import ModelShape, model_shape
+from vidmae.settings.layers import ConfigError, nearest, unsigned
+from vidmae.settings.schedule import Phase
+from vidmae.settings.signals import DEFAULT_SIGNALS, number_of
+from vidmae.settings.sizes import ModelShape, model_shape
 
 RECIPES = Path(__file__).parent / "recipes"
 
