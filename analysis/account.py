@@ -8,7 +8,7 @@ from analysis.charts import bar
 from analysis.dossier import Dossier
 from analysis.page import Section, Table
 from analysis.wording import discreet, duration, moment, number
-from vidmae.attempts import PARTS, totals
+from vidmae.runs.attempts import PARTS, totals
 
 MOST_WINDOWS = 50
 

@@ -34,7 +34,7 @@ from analysis.options import Parser, add_runs_dir
 from vidmae.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.local_program import is_footage, make_manifest, prepare_folder, run_program
 from vidmae.manifest import HOW_TO_MAKE, content_hash, read_summary
-from vidmae.record import RunFolder, read_json, runs_that_fit
+from vidmae.runs.record import RunFolder, read_json, runs_that_fit
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.command_line import answer
 from vidmae.settings.layers import ConfigError, nearest, to_yaml

@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 
 from analysis.page import Section, Table
-from vidmae.accuracy import confusion, per_class_pct
-from vidmae.predictions import Predictions
-from vidmae.record import RunFolder
+from vidmae.runs.accuracy import confusion, per_class_pct
+from vidmae.runs.predictions import Predictions
+from vidmae.runs.record import RunFolder
 
 TITLE = "Accuracy by class"
 COLUMNS = ("class", "mostly mistaken for", "mistaken, clips", "clips", "top-1, %", "top-5, %")

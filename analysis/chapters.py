@@ -11,7 +11,7 @@ from analysis.charts import chart
 from analysis.dossier import FEWSHOT, PRETRAIN, Dossier
 from analysis.page import Section, Table
 from analysis.wording import discreet, duration, moment, number
-from vidmae.attempts import totals
+from vidmae.runs.attempts import totals
 
 TITLES = {"loss": "Loss", "lr": "Learning rate", "clips_per_s": "Clips per second",
           "data_wait": "Share of a step spent waiting for clips"}

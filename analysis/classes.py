@@ -26,9 +26,9 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from analysis.options import Parser, tables_folder
 from analysis.sheets import Sheet, to_console, to_csv, to_latex, to_markdown
 from analysis.tables import WIDEST, csv_text
-from vidmae.accuracy import confusion, per_class_pct
-from vidmae.predictions import Predictions
-from vidmae.record import RunFolder, make_private_folder, write_atomic
+from vidmae.runs.accuracy import confusion, per_class_pct
+from vidmae.runs.predictions import Predictions
+from vidmae.runs.record import RunFolder, make_private_folder, write_atomic
 
 FORMATS: dict[str, Callable[[Sheet], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 

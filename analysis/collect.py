@@ -57,7 +57,7 @@ from analysis.published import Version, read_published
 from analysis.scan import KnownRecords, scan, without_garbage_collection
 from analysis.subset import Subset, on_subset, read_subset
 from analysis.tables import WIDEST, Table, csv_text, to_console, to_csv, to_latex, to_markdown
-from vidmae.record import make_private_folder, write_atomic
+from vidmae.runs.record import make_private_folder, write_atomic
 
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 RUNS = Path("runs")

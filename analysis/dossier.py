@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import yaml
 
-from vidmae.attempts import Attempt, read_attempts
-from vidmae.quarantine import Substitution, read_quarantine
-from vidmae.record import CANCELLED, RunFolder, read_json
+from vidmae.runs.attempts import Attempt, read_attempts
+from vidmae.runs.quarantine import Substitution, read_quarantine
+from vidmae.runs.record import CANCELLED, RunFolder, read_json
 
 CURVES = ("loss", "lr", "clips_per_s", "data_wait")
 PRETRAIN, FEWSHOT = "pretrain", "fewshot"

@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis.figures import SETTINGS, figure_bytes
 from analysis.neighbours import unit_length
-from vidmae.record import write_atomic
+from vidmae.runs.record import write_atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "^", "s")

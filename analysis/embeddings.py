@@ -34,7 +34,7 @@ from analysis.options import Parser, tables_folder
 from analysis.sheets import Sheet, to_console, to_csv
 from analysis.tables import csv_text
 from vidmae.embeddings import FEATURES, NO_LABEL, Embeddings, read_embeddings
-from vidmae.record import make_private_folder, write_atomic
+from vidmae.runs.record import make_private_folder, write_atomic
 
 WIDEST = 200
 NOTES = ("silhouette: -1 to 1; precision: share of a clip's nearest clips, itself and copies left out, that have its class",

@@ -17,7 +17,7 @@ import numpy as np
 from analysis.curves import DECADES, Study
 from analysis.fits import CEILING, Fit
 from analysis.series import METRICS, Result, Results, points
-from vidmae.record import write_atomic
+from vidmae.runs.record import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from analysis.page import Picture, Section, Table
 from analysis.wording import discreet, number
-from vidmae.record import read_json
+from vidmae.runs.record import read_json
 
 MOST_ROWS, MOST_PICTURES, MOST_OPEN = 200, 8, 30  # longer tables are folded
 DEPTH = 2  # folders below the one that is named

@@ -31,7 +31,7 @@ from analysis.dossier import FEWSHOT, Dossier, read_dossier
 from analysis.options import Parser, add_runs_dir
 from analysis.page import Page, Section, to_html
 from analysis.wording import moment
-from vidmae.record import RunFolder, make_private_folder, runs_that_fit, write_atomic
+from vidmae.runs.record import RunFolder, make_private_folder, runs_that_fit, write_atomic
 
 RESULTS = "analysis"  # folder of results inside a run folder
 SHOWN = 10  # of many runs in a message

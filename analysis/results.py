@@ -1,7 +1,7 @@
 """The records of one few-shot run: what its run.json announces, and what its result.json says; checked, never guessed.
 
 A result that is cut off, of another schema, or whose numbers cannot be is no result: `read_result` says what is wrong.
-Contract: vidmae/record.py, and README, Run folder.
+Contract: vidmae/runs/record.py, and README, Run folder.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from analysis.options import Parser, tables_folder
 from analysis.sheets import Sheet, to_console, to_csv, to_latex, to_markdown
-from vidmae.record import make_private_folder, write_atomic
+from vidmae.runs.record import make_private_folder, write_atomic
 
 if TYPE_CHECKING:
     from analysis.curves import Study

@@ -20,7 +20,7 @@ import yaml
 
 from analysis.results import WITHOUT_EFFECT
 from analysis.series import Axis, Result, Results
-from vidmae.record import read_json
+from vidmae.runs.record import read_json
 
 CELL = ("checkpoint", "data", "shots", "method")
 Pct = tuple[float | None, float | None]

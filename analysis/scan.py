@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.results import Cell, OtherKindError, Result, ResultError, parse_object, read_announced, read_result
-from vidmae.record import make_private_folder, write_atomic
+from vidmae.runs.record import make_private_folder, write_atomic
 
 RUN, RESULT, FAILURE, CONFIG = "run.json", "result.json", "failure.json", "config.yaml"
 ARRAY = "cells.txt"  # in the folder of a job array: it holds a folder per task, and no run

@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 
 from analysis.scan import Run
-from vidmae.accuracy import of_classes, topk_ci_pct, topk_pct
-from vidmae.predictions import Predictions
+from vidmae.runs.accuracy import of_classes, topk_ci_pct, topk_pct
+from vidmae.runs.predictions import Predictions
 
 PREDICTIONS = "predictions.npz"
 SHIPPED = Path(__file__).with_name("subsets")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidmae.record import RunFolder, make_private_folder, write_atomic
+from vidmae.runs.record import RunFolder, make_private_folder, write_atomic
 
 ARRAYS = "arrays"  # in the folder of the runs
 CELLS = "cells.txt"

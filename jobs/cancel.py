@@ -33,7 +33,7 @@ from jobs import slurm
 from jobs.options import RUN_HELP, Parser, add_runs_dir
 from jobs.runs import EXIT_RECORD, INTERRUPTED, State, process_birth, state_of, submissions, sure_states
 from jobs.shard_runs import find_runs
-from vidmae.record import CANCELLED, SCHEMA, make_private_folder, write_json
+from vidmae.runs.record import CANCELLED, SCHEMA, make_private_folder, write_json
 from vidmae.settings.layers import ConfigError
 
 GRACE_S = 5.0

@@ -31,7 +31,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.demo import clips_folder
 from jobs.options import Parser
-from vidmae.record import make_private_folder, read_json, write_json
+from vidmae.runs.record import make_private_folder, read_json, write_json
 
 FRAMES, FPS = 40, 7.5  # 5.3 s: room for the 4.3 s that a model sees
 HELD = 2  # frames of a clip that show one of the footage, which thus runs at 0.15 of its speed: the camera is faster

@@ -9,8 +9,8 @@ from pathlib import Path
 from jobs import slurm
 from jobs.experiment import Experiment
 from jobs.launch import MALLOC
-from vidmae import cost
 from vidmae.precision import AUTO, assumed
+from vidmae.runs import cost
 from vidmae.settings.schedule import Schedule
 
 MFU = 0.4

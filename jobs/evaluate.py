@@ -29,7 +29,7 @@ from jobs.options import Parser
 from jobs.speak import answer, say
 from vidmae.local_program import prepare_folder, run_program
 from vidmae.manifest import content_hash
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.evaluation_config import EvaluationConfig
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_yaml
 

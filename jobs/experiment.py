@@ -18,10 +18,10 @@ from jobs.catalogue import DataSource, environment_catalogue, find_data
 from jobs.options import resource_flags
 from jobs.profiles import ClusterProfile, Site, environment_layer, find_site, flag_layers
 from jobs.resources import SAVE_MARGIN_S, Resources, choose_partition, complete, local_resources
-from vidmae.attempts import read_attempts, totals
 from vidmae.manifest import ManifestError, Summary, decoder_problem, read_summary
-from vidmae.plan import Plan, make_plan
-from vidmae.record import RunFolder, signature
+from vidmae.runs.attempts import read_attempts, totals
+from vidmae.runs.plan import Plan, make_plan
+from vidmae.runs.record import RunFolder, signature
 from vidmae.settings.config import PretrainConfig, find_recipe
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, read_yaml, to_dict
 

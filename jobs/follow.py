@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs import slurm
 from jobs.runs import State, progress, state_of, why
-from vidmae.record import RunFolder
+from vidmae.runs.record import RunFolder
 
 LOOK_S, FIRST_ASK_S, SLOWEST_ASK_S = 0.3, 1.0, 10.0
 SILENT_S = 600.0  # a controller that does not answer for this long ends the wait

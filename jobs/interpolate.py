@@ -42,7 +42,7 @@ from jobs.speak import answer
 from vidmae.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.local_program import is_footage, make_manifest
 from vidmae.manifest import content_hash, read_summary
-from vidmae.record import read_json
+from vidmae.runs.record import read_json
 from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import ConfigError
 

@@ -31,7 +31,7 @@ from jobs.locks import release_lock_of_dead_job
 from jobs.resources import Resources
 from jobs.runs import EXIT_RECORD
 from vidmae.preempt import EXIT_PREEMPTED
-from vidmae.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_json
+from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_json
 
 MALLOC = {  # keeps freed activations mapped: glibc otherwise returns and refaults them in every step (CPU training only)
     "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592",

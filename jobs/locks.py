@@ -8,7 +8,7 @@ import sys
 
 from jobs import slurm
 from jobs.runs import process_birth, submissions
-from vidmae.record import RunFolder, job_id, read_json
+from vidmae.runs.record import RunFolder, job_id, read_json
 
 
 def live_holder(run: RunFolder) -> str | None:

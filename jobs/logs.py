@@ -24,7 +24,7 @@ from jobs.options import RUN_HELP, Parser, add_runs_dir
 from jobs.runs import SHOWN, log_path, state_of, submissions
 from jobs.shard_runs import find_runs
 from jobs.slurm import SlurmError
-from vidmae.record import RunFolder
+from vidmae.runs.record import RunFolder
 from vidmae.settings.layers import ConfigError
 
 

@@ -28,10 +28,10 @@ from jobs.arrays import run_of_task
 from jobs.commands import SlurmAwayError
 from jobs.resources import SAVE_MARGIN_S
 from jobs.runs import CANCELLED
-from vidmae import record
-from vidmae.attempts import read_attempts, totals
 from vidmae.preempt import EXIT_PREEMPTED
-from vidmae.record import LOST, SCHEMA, RunFolder, read_json, write_json
+from vidmae.runs import record
+from vidmae.runs.attempts import read_attempts, totals
+from vidmae.runs.record import LOST, SCHEMA, RunFolder, read_json, write_json
 
 STUCK_ATTEMPTS = 3
 PATIENCE_S = 600.0  # a controller that is away for longer than this does not get the request

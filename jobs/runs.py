@@ -21,7 +21,7 @@ from typing import Any
 
 from jobs import slurm
 from vidmae.preempt import EXIT_PREEMPTED
-from vidmae.record import CANCELLED, RunFolder, read_json, runs_that_fit
+from vidmae.runs.record import CANCELLED, RunFolder, read_json, runs_that_fit
 from vidmae.settings.layers import ConfigError, nearest
 
 EXIT_RECORD = "exit.json"  # of a local job and of a shard: submit/<jobid>/exit.json

@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs import slurm
 from jobs.runs import SUBMITTED, all_runs, failure_of, find_run, progress, submissions
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.record import RunFolder, read_json
 
 CLIPS = re.compile(r"^(\d+)/(\d+) clips$", re.MULTILINE)
 ERROR = re.compile(r"^(?:error: |[\w.]+Error: ).*", re.MULTILINE)

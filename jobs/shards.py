@@ -34,7 +34,7 @@ from jobs.shards_here import INCOMPLETE, Work, command_of, run_here
 from jobs.snapshot import code_state, take_snapshot
 from jobs.submission import one_launcher
 from vidmae.local_program import ROOT, prepare_folder, tell
-from vidmae.record import SCHEMA, RunFolder, make_private_folder, read_json, write_json
+from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.layers import ConfigError, to_yaml
 
 SIGNAL_DELAY_S = 10  # what is done is on the disk: there is nothing to save before the time limit

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vidmae.record import RunFolder, make_private_folder
+from vidmae.runs.record import RunFolder, make_private_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 WINGS = ("vidmae", "jobs", "sweeps", "analysis")

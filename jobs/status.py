@@ -30,8 +30,8 @@ from jobs.options import RUN_HELP, Parser, add_runs_dir
 from jobs.runs import State, all_runs, format_seconds, progress, states, why
 from jobs.shard_runs import find_runs
 from jobs.slurm import STATES
-from vidmae.attempts import read_attempts, totals
-from vidmae.record import read_json
+from vidmae.runs.attempts import read_attempts, totals
+from vidmae.runs.record import read_json
 
 HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "LOSS", "ETA", "GOOD", "NODELIST(REASON)")
 SHORT = {"SUBMITTING": "SB", "NEW": "NEW", "ENDED": "END", "UNKNOWN": "?"}

@@ -23,7 +23,7 @@ from jobs.experiment import KIND, Experiment
 from jobs.locks import live_holder
 from jobs.runs import process_birth, state_of, submissions, why
 from jobs.snapshot import code_state, take_snapshot
-from vidmae.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
+from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.layers import ConfigError, to_yaml
 
 LOCK = ".submitting.json"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweeps.grid import PROBES, Cell
-from vidmae.cost import encoder_flops_per_clip, finetune_flops_per_clip
-from vidmae.plan import split_batch
+from vidmae.runs.cost import encoder_flops_per_clip, finetune_flops_per_clip
+from vidmae.runs.plan import split_batch
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.schedule import Schedule
 

@@ -38,7 +38,7 @@ from sweeps.show import records, rows, show
 from sweeps.states import RETRY, Standing, look
 from sweeps.submission import scripts, submit, submit_collect, task_ids
 from sweeps.watch import wait_for
-from vidmae.record import make_private_folder
+from vidmae.runs.record import make_private_folder
 from vidmae.settings.layers import ConfigError
 
 SHOWN = 20  # cells that are named one by one

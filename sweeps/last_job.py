@@ -17,7 +17,7 @@ from jobs.runs import State, state_of, submissions
 from jobs.snapshot import code_state, take_snapshot
 from jobs.submission import adopt
 from sweeps.submission import Sweep, submit_last
-from vidmae.record import SCHEMA, RunFolder, write_json
+from vidmae.runs.record import SCHEMA, RunFolder, write_json
 
 INCOMPLETE = 3  # exit code of an analysis that says what is missing
 

@@ -19,8 +19,8 @@ from jobs.runs import State, all_runs, states
 from sweeps.matching import match_phases
 from sweeps.portions import DataSet, Portion, portions
 from sweeps.states import kind_of
-from vidmae.cost import train_flops_per_clip
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.cost import train_flops_per_clip
+from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import ConfigError, Layer, build, load, to_dict
 from vidmae.settings.schedule import Phase, Schedule

@@ -43,7 +43,7 @@ from sweeps.scaling_show import rows, to_json, total
 from sweeps.show import show
 from sweeps.study import Study, resolve
 from sweeps.watch import wait_for as wait_for_cells
-from vidmae.record import RunFolder, make_private_folder
+from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.layers import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]

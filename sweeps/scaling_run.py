@@ -14,7 +14,7 @@ from sweeps import last_job
 from sweeps.points import Point, look_at
 from sweeps.study import Study
 from sweeps.submission import Say, last_request
-from vidmae.record import RunFolder
+from vidmae.runs.record import RunFolder
 
 
 def write_fractions(study: Study) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeps.estimate import Estimate
 from sweeps.states import Standing
-from vidmae.cost import gpu_peak_tflops, hours_of
+from vidmae.runs.cost import gpu_peak_tflops, hours_of
 
 MFU = 0.4
 ASSUMED_GPU = "H100"

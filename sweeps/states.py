@@ -12,7 +12,7 @@ from jobs import slurm
 from jobs.runs import State, states, submissions, why
 from sweeps.grid import Cell
 from vidmae.preempt import EXIT_PREEMPTED
-from vidmae.record import RunFolder, read_json, write_json
+from vidmae.runs.record import RunFolder, read_json, write_json
 
 RETRY = ("failed", "timeout", "oom", "missing", "all")
 TIMEOUTS = ("TIMEOUT", "DEADLINE", "PREEMPTED")

@@ -24,7 +24,7 @@ from jobs.snapshot import CodeState, code_state, take_snapshot
 from sweeps.batches import Batch
 from sweeps.grid import KIND, Cell
 from sweeps.states import Standing
-from vidmae.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
+from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.layers import to_yaml
 
 NO_LIMIT = 10**9

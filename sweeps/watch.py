@@ -14,7 +14,7 @@ from jobs import slurm
 from jobs.runs import format_seconds
 from sweeps.show import ENDED, Row, make_table
 from sweeps.states import Standing, look_again
-from vidmae.record import read_json
+from vidmae.runs.record import read_json
 
 LOOK_S, SLOWEST_LOOK_S = 1.0, 10.0
 SILENT_S = 600.0  # where nobody knows the state of a cell for this long, the wait ends

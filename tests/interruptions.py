@@ -12,8 +12,8 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from vidmae.metrics import read_metrics
-from vidmae.record import RunFolder
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.record import RunFolder
 
 TIMINGS = {"step_s", "save_s", "data_wait", "clips_per_s", "mfu", "peak_gib"}
 

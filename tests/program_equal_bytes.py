@@ -15,8 +15,8 @@ from vidmae.checkpoint import Saver
 from vidmae.embeddings import Embeddings, file_path, make_folder
 from vidmae.engine import Engine
 from vidmae.features import FeatureStore, feature_spec
-from vidmae.predictions import from_probabilities
-from vidmae.record import RunFolder, make_private_folder
+from vidmae.runs.predictions import from_probabilities
+from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.config import CheckpointConfig, TrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build as build_config

@@ -3,7 +3,7 @@
 import sys
 
 from vidmae import pretrain, watchdog
-from vidmae.nonfinite import window_of
+from vidmae.runs.nonfinite import window_of
 
 POISONED, NOW = {int(w) for w in sys.argv[1].split(",")}, [False]
 read, build = pretrain.clip_loader, pretrain.build_model

@@ -14,7 +14,7 @@ import torch
 
 from vidmae import dist, watchdog
 from vidmae.probe import probe
-from vidmae.record import RunFolder
+from vidmae.runs.record import RunFolder
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import load
 

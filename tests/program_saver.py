@@ -9,7 +9,7 @@ from tests.program_engine import batch, build, lr_at
 from vidmae import dist
 from vidmae.checkpoint import CheckpointError, Saver, restore
 from vidmae.engine import Engine
-from vidmae.record import RunFolder
+from vidmae.runs.record import RunFolder
 from vidmae.settings.config import CheckpointConfig, TrainConfig
 from vidmae.watchdog import end_process
 

@@ -14,7 +14,7 @@ from tests.facilities import demo_clips, need
 from tests.ranks import free_port
 from vidmae.manifest import Check, Source
 from vidmae.manifest_build import build as build_manifest
-from vidmae.record import RunFolder, make_private_folder
+from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.config import ModelConfig, PretrainConfig, find_recipe
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build, parse_set, read_yaml, to_yaml

@@ -35,7 +35,7 @@ from vidmae.manifest import Manifest
 from vidmae.motion_share import MIN_AREA_SHARE, attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.pictures import attention_strip, attention_video, save_png
 from vidmae.program import EXIT_OK
-from vidmae.record import SCHEMA, job_id, make_private_folder, read_json, write_json
+from vidmae.runs.record import SCHEMA, job_id, make_private_folder, read_json, write_json
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.config import DataConfig
 from vidmae.settings.layers import load

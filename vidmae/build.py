@@ -8,15 +8,15 @@ from types import MappingProxyType
 
 import torch
 
-from vidmae import cost
 from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.cutting import ClipSpec
 from vidmae.dist import Ranks
 from vidmae.loader import Batch, make_loader
 from vidmae.manifest import Manifest, content_hash
-from vidmae.metrics import measure_gemm_flops
 from vidmae.model import MaskedAutoencoder
-from vidmae.plan import Plan
+from vidmae.runs import cost
+from vidmae.runs.metrics import measure_gemm_flops
+from vidmae.runs.plan import Plan
 from vidmae.settings.config import PretrainConfig, RunConfig
 from vidmae.settings.finetune_config import FinetuneConfig, FinetuneTrainConfig
 from vidmae.weights import load_encoder

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidmae.record import RunFolder
+from vidmae.runs.record import RunFolder
 
 if TYPE_CHECKING:
     from vidmae.dist import Ranks

@@ -23,8 +23,8 @@ from typing import Any
 
 from vidmae.dist import Ranks
 from vidmae.engine import TAG, Engine
-from vidmae.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.retention import GIB, free_bytes, superseded, why_no_room
+from vidmae.runs.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.config import CheckpointConfig, TrainConfig
 from vidmae.shard_writer import Background, hash_file, write_shards
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vidmae.record import write_atomic
+from vidmae.runs.record import write_atomic
 
 Row = dict[str, Any]
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as torch_dist
 
-from vidmae.record import port_of_job
+from vidmae.runs.record import port_of_job
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")

@@ -21,7 +21,7 @@ from vidmae.evaluate import GIVE_UP
 from vidmae.extract import pooled_features
 from vidmae.manifest import Manifest, class_table, read_all
 from vidmae.program import EXIT_OK
-from vidmae.record import SCHEMA, job_id, read_json, write_json
+from vidmae.runs.record import SCHEMA, job_id, read_json, write_json
 from vidmae.settings.config import DataConfig
 from vidmae.settings.embed_config import EmbedConfig
 from vidmae.settings.layers import load

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from vidmae.record import make_private_folder, read_json, write_atomic
+from vidmae.runs.record import make_private_folder, read_json, write_atomic
 
 KIND = "embed"
 NO_LABEL = -1

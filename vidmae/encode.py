@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidmae.record import write_atomic
+from vidmae.runs.record import write_atomic
 
 CRF = "16"  # of x264: no difference that an eye sees
 

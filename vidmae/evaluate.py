@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vidmae.dist import Ranks
 from vidmae.manifest import Manifest
-from vidmae.predictions import Predictions, concatenate, from_probabilities
+from vidmae.runs.predictions import Predictions, concatenate, from_probabilities
 from vidmae.settings.config import DataConfig
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
 from vidmae.view_loader import ViewBatch, batches_of_rank, refuse_unreadable, view_loader

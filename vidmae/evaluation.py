@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from vidmae import dist, watchdog
-from vidmae.accuracy import topk_ci_pct, topk_pct
 from vidmae.cell_data import class_names
 from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.evaluate import evaluate
 from vidmae.manifest import Manifest
 from vidmae.program import EXIT_OK, EXIT_USAGE
-from vidmae.record import SCHEMA, RunFolder, write_json
+from vidmae.runs.accuracy import topk_ci_pct, topk_pct
+from vidmae.runs.record import SCHEMA, RunFolder, write_json
 from vidmae.settings.evaluation_config import EvaluationConfig
 from vidmae.settings.layers import load
 from vidmae.splits import read_labelled

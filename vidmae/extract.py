@@ -31,7 +31,7 @@ from vidmae.evaluate import GIVE_UP, view_spec
 from vidmae.features import FeatureStore
 from vidmae.manifest import Manifest
 from vidmae.patches import as_frames
-from vidmae.record import RunLockedError, held
+from vidmae.runs.record import RunLockedError, held
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.view_loader import ViewBatch, refuse_unreadable, view_loader
 from vidmae.waiting import asked_to_stop

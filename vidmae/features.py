@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vidmae.record import make_private_folder, read_json, write_atomic, write_json
+from vidmae.runs.record import make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.finetune_config import FinetuneConfig
 
 SCHEMA = 1

@@ -19,27 +19,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidmae.accuracy import cross_entropy, topk_pct
-from vidmae.attempts import AttemptLog
 from vidmae.augment import Augment
 from vidmae.build import build_classifier_for, clip_loader
 from vidmae.cell_data import CellData, check_files, read_cell_data
-from vidmae.cell_result import Learned, write_cell_result
 from vidmae.checkpoint import complete_steps
 from vidmae.classifier import VideoClassifier
-from vidmae.cost import finetune_flops_per_clip
 from vidmae.dist import Ranks
 from vidmae.evaluate import StoppedError, evaluate, view_spec
 from vidmae.groups import layer_decay_groups
 from vidmae.loader import Batch
 from vidmae.manifest import Manifest
-from vidmae.metrics import read_metrics
 from vidmae.order import CLIP, rng
-from vidmae.predictions import Predictions
 from vidmae.program import say
 from vidmae.pulse import Pulse
-from vidmae.record import RunFolder
-from vidmae.selection import Look, best, enough, read_looks, write_looks
+from vidmae.runs.accuracy import cross_entropy, topk_pct
+from vidmae.runs.attempts import AttemptLog
+from vidmae.runs.cell_result import Learned, write_cell_result
+from vidmae.runs.cost import finetune_flops_per_clip
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.predictions import Predictions
+from vidmae.runs.record import RunFolder
+from vidmae.runs.selection import Look, best, enough, read_looks, write_looks
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.trainer import Trainer, free_memory, train_to_end
 from vidmae.waiting import on_main

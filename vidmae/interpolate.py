@@ -25,7 +25,7 @@ from vidmae.interpolate_table import (
 )
 from vidmae.interpolation import Interpolation
 from vidmae.program import EXIT_OK
-from vidmae.record import SCHEMA, job_id, make_private_folder, read_json, write_json
+from vidmae.runs.record import SCHEMA, job_id, make_private_folder, read_json, write_json
 from vidmae.scenes import PATHS
 from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import load

@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, Dataset
 from vidmae.cutting import ClipSpec, Cutter
 from vidmae.decode import DecodeError
 from vidmae.manifest import HOW_TO_MAKE, Manifest
-from vidmae.nonfinite import window_of
 from vidmae.order import Place, place_of, substitute_row
-from vidmae.quarantine import Substitution
 from vidmae.reading import Reader
 from vidmae.recheck import Recheck, Rechecker
+from vidmae.runs.nonfinite import window_of
+from vidmae.runs.quarantine import Substitution
 from vidmae.workers import empty_batch, read_ahead
 
 SUBSTITUTES = 10  # tried for one video; where more than a few fail, the disk is gone and not the video

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vidmae.manifest import AUTO, EXTENSIONS, Check, find_sources
 from vidmae.manifest_build import build, is_manifest_of
-from vidmae.record import make_private_folder, write_atomic
+from vidmae.runs.record import make_private_folder, write_atomic
 from vidmae.settings.layers import ConfigError, load, to_dict, to_yaml
 
 CONFIG = "config.yaml"

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from vidmae.record import make_private_folder, write_atomic, write_json
+from vidmae.runs.record import make_private_folder, write_atomic, write_json
 from vidmae.video_list import ListError, read_list
 
 SCHEMA = 2

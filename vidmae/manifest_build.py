@@ -28,7 +28,7 @@ from vidmae.manifest import (
     unreadable_path,
     write_manifest,
 )
-from vidmae.record import make_private_folder, write_atomic
+from vidmae.runs.record import make_private_folder, write_atomic
 
 Progress = Callable[[int, int], object]
 """Told how many files are done of how many."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidmae.masking import Mask
 from vidmae.model import MaskedAutoencoder
-from vidmae.record import write_atomic
+from vidmae.runs.record import write_atomic
 from vidmae.vision import heat
 
 GREY = 0.5

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from vidmae.record import SCHEMA, RunFolder, read_json, write_json
+from vidmae.runs.record import SCHEMA, RunFolder, read_json, write_json
 
 if TYPE_CHECKING:
     from vidmae.dist import Ranks
@@ -66,7 +66,7 @@ def measured_rates(ranks: Ranks) -> dict[str, float]:
     """FLOP/s of a square matrix product on the device, by precision."""
     import torch
 
-    from vidmae.metrics import measure_gemm_flops
+    from vidmae.runs.metrics import measure_gemm_flops
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return {name: measure_gemm_flops(ranks.device, dtype) for name, dtype in kinds.items()}

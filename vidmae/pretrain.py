@@ -15,18 +15,18 @@ import torch
 from torch import nn
 
 from vidmae import dist, watchdog
-from vidmae.attempts import AttemptLog
 from vidmae.build import build_model, clip_loader
-from vidmae.cost import train_flops_per_clip
 from vidmae.groups import param_groups
 from vidmae.loader import Batch
 from vidmae.manifest import Manifest
 from vidmae.masking import mask_from_noise
-from vidmae.metrics import read_metrics
 from vidmae.pictures import reconstruction, save_png
-from vidmae.plan import Plan, make_plan
 from vidmae.program import run_program
-from vidmae.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
+from vidmae.runs.attempts import AttemptLog
+from vidmae.runs.cost import train_flops_per_clip
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.plan import Plan, make_plan
+from vidmae.runs.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import to_dict
 from vidmae.trainer import Trainer, train_to_end

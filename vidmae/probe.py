@@ -17,15 +17,15 @@ from vidmae import probes
 from vidmae.attentive import attentive
 from vidmae.build import build_classifier_for
 from vidmae.cell_data import CellData, read_cell_data
-from vidmae.cell_result import Learned, write_cell_result
 from vidmae.classifier import VideoClassifier
 from vidmae.dist import Ranks
 from vidmae.extract import extract
 from vidmae.features import FeatureStore, feature_spec
-from vidmae.predictions import from_probabilities
 from vidmae.program import say
 from vidmae.pulse import Pulse
-from vidmae.record import RunFolder
+from vidmae.runs.cell_result import Learned, write_cell_result
+from vidmae.runs.predictions import from_probabilities
+from vidmae.runs.record import RunFolder
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.waiting import on_main
 

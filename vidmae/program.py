@@ -15,7 +15,7 @@ import torch
 
 from vidmae import dist, preempt, watchdog
 from vidmae.precision import with_precision
-from vidmae.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
+from vidmae.runs.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
 from vidmae.settings.config import RunConfig
 from vidmae.settings.layers import load
 

@@ -6,9 +6,9 @@ import time
 
 from vidmae import preempt, watchdog
 from vidmae.dist import Ranks
-from vidmae.metrics import HEARTBEAT_S
 from vidmae.program import say
-from vidmae.record import RunFolder, touch_heartbeat
+from vidmae.runs.metrics import HEARTBEAT_S
+from vidmae.runs.record import RunFolder, touch_heartbeat
 from vidmae.settings.config import RunConfig
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from vidmae.record import make_private_folder, write_atomic
+from vidmae.runs.record import make_private_folder, write_atomic
 from vidmae.settings.config import CheckpointConfig
 
 HEADROOM = 1.02  # headers of the files and whole blocks of the file system

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidmae.record import make_private_folder, read_json, write_json
+from vidmae.runs.record import make_private_folder, read_json, write_json
 from vidmae.splits import Labelled, some
 
 SCHEMA = 1

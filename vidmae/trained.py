@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vidmae.keys import PATCH_EMBED, clip_sizes, looks_like
 from vidmae.model import MaskedAutoencoder
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import DataConfig, ModelConfig, PretrainConfig
 from vidmae.settings.layers import Layer, build, load, parse_set
 from vidmae.weights import load_into, load_state, read_metadata

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.keys import clip_sizes, looks_like
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import DataConfig, PretrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import Layer, build, load

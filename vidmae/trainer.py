@@ -17,19 +17,19 @@ import torch
 from torch import nn
 
 from vidmae import checkpoint, preempt, watchdog
-from vidmae.attempts import AttemptLog
 from vidmae.build import peak_flops
 from vidmae.dist import Ranks
 from vidmae.engine import Engine, NonFiniteError
 from vidmae.loader import Batch
 from vidmae.manifest import Manifest
-from vidmae.metrics import MetricsWriter, peak_memory_gib, read_metrics
-from vidmae.nonfinite import leave_out, skipped_windows, window_of
-from vidmae.plan import make_plan
 from vidmae.program import say
-from vidmae.quarantine import Quarantine, Substitution
 from vidmae.recheck import Recheck
-from vidmae.record import RunFolder, touch_heartbeat
+from vidmae.runs.attempts import AttemptLog
+from vidmae.runs.metrics import MetricsWriter, peak_memory_gib, read_metrics
+from vidmae.runs.nonfinite import leave_out, skipped_windows, window_of
+from vidmae.runs.plan import make_plan
+from vidmae.runs.quarantine import Quarantine, Substitution
+from vidmae.runs.record import RunFolder, touch_heartbeat
 from vidmae.settings.config import RunConfig
 
 SHOWN_NORMS = 20  # gradient norms before a step that was not finite, in nonfinite.jsonl

@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vidmae.keys import by_group, groups, looks_like
-from vidmae.record import fsync_folder, make_private_folder
+from vidmae.runs.record import fsync_folder, make_private_folder
 
 State = dict[str, Tensor]
 

@@ -44,7 +44,7 @@ def measure() -> dict[str, Any]:
     from vidmae.groups import param_groups
     from vidmae.masking import random_mask
     from vidmae.model import MaskedAutoencoder
-    from vidmae.record import RunFolder
+    from vidmae.runs.record import RunFolder
     from vidmae.settings.config import CheckpointConfig, TrainConfig
     from vidmae.settings.sizes import model_shape
 

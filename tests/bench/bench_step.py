@@ -35,10 +35,10 @@ import torch
 
 from jobs.launch import MALLOC
 from tests.bench.textbook import Textbook
-from vidmae import cost
 from vidmae.blocks import AttentionKernel
 from vidmae.masking import random_mask
 from vidmae.model import MaskedAutoencoder
+from vidmae.runs import cost
 from vidmae.settings.sizes import ModelShape, model_shape
 
 ROOT = Path(__file__).parents[2]

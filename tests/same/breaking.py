@@ -15,8 +15,8 @@ import numpy as np
 
 from tests.interruptions import wait_for_step
 from tests.launching import ROOT
-from vidmae.record import RunFolder
-from vidmae.record import _process_exists as alive
+from vidmae.runs.record import RunFolder
+from vidmae.runs.record import _process_exists as alive
 
 DELAY_S = 0.3  # after the drawn step, at most
 LIMIT_S = 1200.0

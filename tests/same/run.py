@@ -25,7 +25,7 @@ from jobs.demo import clips_folder
 from tests.runs import TINY
 from tests.same.breaking import Command, call, run_through
 from tests.same.compare import Comparison, compare
-from vidmae.record import RunFolder
+from vidmae.runs.record import RunFolder
 
 
 @dataclass(frozen=True)

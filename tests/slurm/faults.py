@@ -29,8 +29,8 @@ from tests.interruptions import differences, wait_for_step
 from tests.runs import TINY, make_manifest
 from tests.slurm import cluster as slurm
 from tests.slurm.cluster import Cluster
-from vidmae.attempts import read_attempts
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.attempts import read_attempts
+from vidmae.runs.record import RunFolder, read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, EVERY = 24, 10

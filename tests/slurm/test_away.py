@@ -15,7 +15,7 @@ from jobs import slurm
 from tests.launching import ROOT, cli
 from tests.slurm import daemons
 from tests.slurm.cluster import Cluster
-from vidmae.record import RunFolder, write_json
+from vidmae.runs.record import RunFolder, write_json
 
 # what a batch script may do about its own node; it ignores the SIGTERM that the requeue brings
 MOVE = """

@@ -12,7 +12,7 @@ import pytest
 from tests.runs import make_manifest
 from tests.slurm import daemons, faults
 from tests.slurm.cluster import Cluster
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.record import RunFolder, read_json
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
 from tests.slurm.cluster import Cluster
-from vidmae.record import RunFolder, read_json, write_json
+from vidmae.runs.record import RunFolder, read_json, write_json
 
 ARGS = ["--recipe", "demo", "--partition", "gpu", "--nodes", "2", "--time", "5", "--cpus-per-task", "1", "--mem", "512M",
         "--set", "train.device=cpu", "--set", "data.workers=0", "--set", "train.global_batch=16",

@@ -12,8 +12,8 @@ import pytest
 
 from tests.runs import TINY, make_manifest
 from tests.slurm.cluster import Cluster
-from vidmae.metrics import read_metrics
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.record import RunFolder, read_json
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [arg for setting in [*TINY, "train.device=cpu", "train.zero_stage=2"] for arg in ("--set", setting)]

@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 from sklearn.metrics import confusion_matrix, log_loss, recall_score, top_k_accuracy_score
 
-from vidmae import accuracy
-from vidmae.predictions import Predictions, from_probabilities
+from vidmae.runs import accuracy
+from vidmae.runs.predictions import Predictions, from_probabilities
 
 CLASSES = ["Covering [something] with [something]", "Opening [something]", "Pouring [something] into [something]", "Putting",
            "Closing [something]", "Dropping [something]", "Uncovering [something]", "Tearing [something]"]

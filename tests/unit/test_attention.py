@@ -31,7 +31,7 @@ from vidmae.encode import write_mp4
 from vidmae.manifest import Check, Manifest, Source
 from vidmae.manifest_build import build
 from vidmae.motion_share import attention_share, moving_pixels, moving_share, others, ratio
-from vidmae.record import read_json
+from vidmae.runs.record import read_json
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.layers import ConfigError, to_yaml

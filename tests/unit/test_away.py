@@ -11,7 +11,7 @@ import pytest
 
 from jobs import cancel, commands, logs, pretrain, slurm, status
 from tests.launching import write_manifest, write_program
-from vidmae.record import RunFolder, read_json, write_json
+from vidmae.runs.record import RunFolder, read_json, write_json
 
 AWAY = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
 NEVER = "exec sleep 60"

@@ -19,9 +19,9 @@ from jobs.runs import all_runs, process_birth, state_of, submissions
 from jobs.snapshot import CodeState, take_snapshot
 from tests.launching import CELL_STAND_IN, ROOT, cli, write_manifest, write_stand_in_profile
 from tests.runs import TINY, make_cell, make_labelled, make_manifest
-from vidmae.attempts import read_attempts
-from vidmae.metrics import read_metrics
-from vidmae.record import RunFolder, make_private_folder, read_json, write_json
+from vidmae.runs.attempts import read_attempts
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
 
 LOCAL = ["--cluster", "local", "--recipe", "demo", "--gpus-per-node", "0"]
 

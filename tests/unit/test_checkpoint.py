@@ -13,10 +13,10 @@ from safetensors.numpy import load_file
 from tests.facilities import need
 from tests.ranks import run_ranks
 from tests.runs import make_manifest, make_run, train
-from vidmae.cost import parameters
-from vidmae.metrics import read_metrics
-from vidmae.record import read_json
 from vidmae.retention import most_at_once, superseded, why_no_room
+from vidmae.runs.cost import parameters
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.record import read_json
 from vidmae.settings.config import CheckpointConfig, PretrainConfig
 from vidmae.settings.layers import load
 

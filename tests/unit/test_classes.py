@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import confusion_matrix, recall_score
 
 from analysis import classes
-from vidmae.predictions import from_probabilities
+from vidmae.runs.predictions import from_probabilities
 
 NAMES = ["put, down", "röll", "take"]
 

@@ -16,7 +16,7 @@ import pytest
 from jobs.runs import all_runs, state_of
 from tests.labelled import write_labelled
 from tests.launching import CELL_STAND_IN, ROOT, STAND_IN, write_manifest
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.record import RunFolder, read_json
 
 WINGS = ("vidmae", "jobs", "sweeps", "analysis")
 

@@ -21,9 +21,9 @@ from analysis.scan import KnownRecords, scan
 from analysis.stats import over_seeds
 from analysis.subset import read_subset
 from tests.launching import ROOT
-from vidmae.cell_result import Learned, write_cell_result
-from vidmae.predictions import from_probabilities
-from vidmae.record import RunFolder
+from vidmae.runs.cell_result import Learned, write_cell_result
+from vidmae.runs.predictions import from_probabilities
+from vidmae.runs.record import RunFolder
 from vidmae.settings.finetune_config import FinetuneConfig, FinetuneTrainConfig
 
 Run = dict[str, Any]

@@ -6,16 +6,16 @@ import sys
 import pytest
 import torch
 
-from vidmae import cost
 from vidmae.masking import random_mask
 from vidmae.model import build_mae
+from vidmae.runs import cost
 from vidmae.settings.sizes import ENCODER_SIZES, encoder_shape, model_shape
 
 HUGE = model_shape("mae_vit_huge_patch14")
 
 
 def test_the_launcher_can_import_it_without_torch():
-    code = "import sys; sys.modules['torch'] = None; import vidmae.cost, vidmae.settings.sizes"
+    code = "import sys; sys.modules['torch'] = None; import vidmae.runs.cost, vidmae.settings.sizes"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

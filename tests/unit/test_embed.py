@@ -19,7 +19,7 @@ from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.embeddings import Embeddings, file_path, read_embeddings, read_file
 from vidmae.local_program import prepare_folder
 from vidmae.manifest import Check, Manifest, read_all, read_summary, write_manifest
-from vidmae.record import read_json
+from vidmae.runs.record import read_json
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.embed_config import EmbedConfig
 from vidmae.settings.layers import ConfigError, to_yaml

@@ -17,7 +17,7 @@ from vidmae.decode import open_video, probe
 from vidmae.evaluate import GIVE_UP, view_spec
 from vidmae.manifest import Check, Manifest, Source
 from vidmae.manifest_build import build
-from vidmae.predictions import Predictions
+from vidmae.runs.predictions import Predictions
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
 from vidmae.transforms import crop_resize
 from vidmae.views import view_box, view_frames

@@ -16,15 +16,15 @@ from tests.facilities import demo_clips, need
 from tests.ranks import free_port
 from tests.videos import X264, ffmpeg
 from vidmae import dist, extract, preempt, waiting
-from vidmae.accuracy import topk_pct
 from vidmae.classifier import VideoClassifier
 from vidmae.extract import average_tokens, frozen_features
 from vidmae.features import FeatureStore, feature_spec
 from vidmae.manifest import Check, Manifest, Source
 from vidmae.manifest_build import build as build_manifest
-from vidmae.predictions import Predictions
 from vidmae.probe import frozen_encoder, probe
-from vidmae.record import RunFolder, make_private_folder, read_json, write_json
+from vidmae.runs.accuracy import topk_pct
+from vidmae.runs.predictions import Predictions
+from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build, parse_set, to_yaml
 from vidmae.shots import draw_shots, write_shots

@@ -22,7 +22,7 @@ from jobs.snapshot import CodeState, take_snapshot
 from sweeps import fewshot
 from tests.labelled import write_labelled
 from tests.launching import CELL_STAND_IN, ROOT, cli, hear_ctrl_c, write_cell_profile, write_program
-from vidmae.record import RunFolder, make_private_folder, read_json, write_json
+from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
 
 SCRIPT = "sweeps/fewshot.py"
 GRID = ["--recipe", "finetune_demo", "--checkpoints", "scratch"]
@@ -233,7 +233,7 @@ def test_a_thousand_cells_are_a_handful_of_calls_and_seconds(folder: Path) -> No
         job = jobs[run.path]
         assert job.endswith(f"_{task}") and (run.submit / job).resolve() == (array / "submit" / job).resolve()
         assert (array / f"submit/{job}/{job}_submitted.pkl").read_bytes().count(str(run.path).encode()) == 1
-        assert (run.code / "vidmae/record.py").is_file() and (array / "code/sweeps/grid.py").is_file()
+        assert (run.code / "vidmae/runs/record.py").is_file() and (array / "code/sweeps/grid.py").is_file()
 
 
 def test_arrays_ask_for_one_gpu_and_probes_wait_for_the_first_of_them(folder: Path) -> None:

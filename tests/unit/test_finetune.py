@@ -18,10 +18,10 @@ from tests.launching import cli
 from tests.runs import finish, make_cell, make_labelled, start, train
 from vidmae.cell_data import hold_out, read_cell_data
 from vidmae.manifest import ManifestError, content_hash, read_all
-from vidmae.metrics import read_metrics
-from vidmae.predictions import Predictions
-from vidmae.record import read_json
-from vidmae.selection import best, enough
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.predictions import Predictions
+from vidmae.runs.record import read_json
+from vidmae.runs.selection import best, enough
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import ConfigError, build, load, parse_set
 from vidmae.shots import Shots, ShotsError

@@ -25,7 +25,7 @@ from sweeps.submission import merge
 from sweeps.watch import Watch
 from tests.labelled import write_labelled
 from vidmae.manifest import ManifestError, content_hash
-from vidmae.record import RunFolder, make_private_folder, write_json
+from vidmae.runs.record import RunFolder, make_private_folder, write_json
 from vidmae.settings.config import PretrainConfig, find_recipe
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import ConfigError, build, load, parse_set, read_yaml, to_dict, to_yaml

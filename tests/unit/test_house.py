@@ -39,12 +39,12 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "skimage": {"vidmae.scores"},
     "sklearn": {"vidmae.probes", "analysis.neighbours", "analysis.embedding_pictures"},
 }
-STDLIB_ONLY = {"vidmae.settings.command_line", "vidmae.record", "vidmae.settings.schedule", "vidmae.plan", "vidmae.settings.sizes", "vidmae.cost",
-               "vidmae.quarantine", "vidmae.attempts", "vidmae.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
+STDLIB_ONLY = {"vidmae.settings.command_line", "vidmae.runs.record", "vidmae.settings.schedule", "vidmae.runs.plan", "vidmae.settings.sizes", "vidmae.runs.cost",
+               "vidmae.runs.quarantine", "vidmae.runs.attempts", "vidmae.runs.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
                "jobs.commands", "jobs.arrays", "vidmae.video_list"}
 PURE_OF_TORCH = {"vidmae.settings.config", "vidmae.settings.finetune_config", "vidmae.settings.evaluation_config", "vidmae.settings.layers", "vidmae.manifest",
-                 "vidmae.labels", "vidmae.splits", "vidmae.shots", "vidmae.shot_list", "vidmae.predictions",
-                 "vidmae.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.recordings",
+                 "vidmae.labels", "vidmae.splits", "vidmae.shots", "vidmae.shot_list", "vidmae.runs.predictions",
+                 "vidmae.runs.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.recordings",
                  "vidmae.history", "vidmae.settings.interpolate_config", "vidmae.settings.attention_config", "vidmae.local_program",
                  "vidmae.settings.embed_config", "vidmae.embeddings", "vidmae.settings.clips_config", "vidmae.clips_flags"}
 CPU_LIMIT_S = 1.5

@@ -32,7 +32,7 @@ from vidmae.local_program import prepare_folder
 from vidmae.manifest import Check, Manifest, find_sources
 from vidmae.manifest_build import build
 from vidmae.masking import center_mask
-from vidmae.record import RunFolder, read_json, write_json
+from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.scenes import PATHS
 from vidmae.scores import SCORES
 from vidmae.settings.config import ModelConfig

@@ -20,7 +20,7 @@ from jobs.follow import Tail
 from jobs.options import masked_argv
 from jobs.runs import all_runs, find_run, process_birth
 from tests.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
-from vidmae.record import RunFolder, read_json, write_json
+from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.settings.layers import ConfigError
 
 LOCAL = ["--cluster", "local", "--recipe", "demo", "--gpus-per-node", "0", "--set", "data.workers=0",

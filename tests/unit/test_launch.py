@@ -16,7 +16,7 @@ from jobs import launch
 from jobs.resources import Resources
 from jobs.snapshot import CodeState, code_state, take_snapshot
 from tests.launching import ROOT, STAND_IN
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.record import RunFolder, read_json
 
 PLAIN = Resources("gpu", 2, 0, 2, 4, 0, 90)
 

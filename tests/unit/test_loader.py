@@ -20,7 +20,7 @@ from vidmae.loader import Batch, make_loader
 from vidmae.manifest import Check, Manifest, find_sources
 from vidmae.manifest_build import build
 from vidmae.order import place_of
-from vidmae.quarantine import Substitution
+from vidmae.runs.quarantine import Substitution
 
 SPEC = ClipSpec(num_frames=16, sampling_rate=8, target_fps=30.0, img_size=32, crop_area=(0.5, 1.0),
                 crop_aspect=(0.75, 1.333), flip_prob=0.5, repeat_aug=2, repeat_window="own",

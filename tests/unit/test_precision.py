@@ -6,9 +6,9 @@ import pytest
 
 from tests.runs import finish, make_manifest, make_run, start
 from vidmae.checkpoint import complete_steps
-from vidmae.metrics import read_metrics
 from vidmae.precision import assumed, choose
-from vidmae.record import read_json
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.record import read_json
 
 SLOW_16_BITS, FAST_16_BITS = "329e9 165e9", "100e9 400e9"
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from vidmae.predictions import NO_CLASS, Predictions, from_probabilities
+from vidmae.runs.predictions import NO_CLASS, Predictions, from_probabilities
 
 NAMES = ["a b", "[x] 'y'", "子供", "d", "e", "f", "g"]
 

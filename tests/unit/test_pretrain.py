@@ -11,9 +11,9 @@ import pytest
 
 from tests.interruptions import untimed, weights
 from tests.runs import make_manifest, make_run, train
-from vidmae.metrics import read_metrics
-from vidmae.quarantine import read_quarantine
-from vidmae.record import read_json, write_json
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.quarantine import read_quarantine
+from vidmae.runs.record import read_json, write_json
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from vidmae.quarantine import LEAST_VIDEOS, Quarantine, QuarantineError, Substitution, read_quarantine
-from vidmae.record import RunFolder
+from vidmae.runs.quarantine import LEAST_VIDEOS, Quarantine, QuarantineError, Substitution, read_quarantine
+from vidmae.runs.record import RunFolder
 
 
 def subst(epoch: int, slot: int, row: int = 4, substitute: int = 9, clips: int = 2, reason: str = "it is empty") -> Substitution:

@@ -8,7 +8,7 @@ from vidmae import decode
 from vidmae.decoders.with_pyav import PyAvReader
 from vidmae.loader import make_loader
 from vidmae.manifest import Manifest
-from vidmae.metrics import read_metrics
+from vidmae.runs.metrics import read_metrics
 
 from tests.unit.test_loader import SPEC  # isort: skip
 

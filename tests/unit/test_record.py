@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from vidmae import record
-from vidmae.record import (
+from vidmae.runs import record
+from vidmae.runs.record import (
     RunFolder,
     RunLockedError,
     locked,
@@ -25,7 +25,7 @@ from vidmae.record import (
 HOLD = """
 import sys, time
 from pathlib import Path
-from vidmae.record import RunFolder, locked
+from vidmae.runs.record import RunFolder, locked
 with locked(RunFolder(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)

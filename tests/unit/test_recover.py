@@ -10,8 +10,8 @@ import pytest
 
 from jobs.recover import judge
 from tests.launching import ROOT
-from vidmae.attempts import Attempt
-from vidmae.record import RunFolder, make_private_folder, read_json, write_json
+from vidmae.runs.attempts import Attempt
+from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import torch
 
 from tests.interruptions import differences, last_checkpoint, wait_for_step, weights
 from tests.runs import finish, make_manifest, make_run, start, train
-from vidmae.attempts import read_attempts, totals
-from vidmae.metrics import read_metrics
-from vidmae.nonfinite import window_of
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.attempts import read_attempts, totals
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.nonfinite import window_of
+from vidmae.runs.record import RunFolder, read_json
 
 STEPS = 24
 LONG = [f"train.phases=[{{duration: {STEPS} steps, lr: 1.0e-3}}]", "checkpoint.every_steps=10"]

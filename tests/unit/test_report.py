@@ -20,11 +20,11 @@ from analysis.wording import HIDDEN
 from tests.facilities import browser_exe, need
 from tests.html import Reader
 from tests.launching import cli
-from vidmae.attempts import Attempt
-from vidmae.cell_result import Learned, write_cell_result
-from vidmae.predictions import from_probabilities
-from vidmae.quarantine import COLUMNS
-from vidmae.record import RunFolder, make_private_folder
+from vidmae.runs.attempts import Attempt
+from vidmae.runs.cell_result import Learned, write_cell_result
+from vidmae.runs.predictions import from_probabilities
+from vidmae.runs.quarantine import COLUMNS
+from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.finetune_config import FinetuneConfig
 
 SIGNATURE = "0011aabb"

@@ -20,7 +20,7 @@ from tests.labelled import write_labelled
 from tests.launching import cli, write_cell_profile, write_program
 from tests.unit.test_fewshot_cli import script_flags, slurm_env
 from tests.unit.test_fractions import saycam_names, write
-from vidmae.record import RunFolder, read_json
+from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import load
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vidmae.plan import make_plan, split_batch
+from vidmae.runs.plan import make_plan, split_batch
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import Layer, build
 from vidmae.settings.schedule import Duration, Phase, Schedule

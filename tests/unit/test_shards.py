@@ -21,7 +21,7 @@ from jobs.shard_runs import arrays_of
 from jobs.shards import active_array, errors_before, submit_noted
 from jobs.shards_here import Work, command_of
 from tests.launching import ROOT, write_program
-from vidmae.record import RunFolder, write_json
+from vidmae.runs.record import RunFolder, write_json
 from vidmae.shards import Say, parse_shard
 
 

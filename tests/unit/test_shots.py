@@ -18,7 +18,7 @@ import pytest
 from tests.launching import cli
 from vidmae import manifest as m
 from vidmae.manifest import Check, Manifest, ManifestError, Row
-from vidmae.record import write_json
+from vidmae.runs.record import write_json
 from vidmae.shot_list import listed_shots
 from vidmae.shots import ShotsError, draw_shots, read_shots, rows_of, shots_path, write_shots
 from vidmae.splits import check_apart, read_labelled

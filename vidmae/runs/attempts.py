@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from vidmae.record import SCHEMA, RunFolder, job_id, read_json, write_json
+from vidmae.runs.record import SCHEMA, RunFolder, job_id, read_json, write_json
 
 PARTS = ("starting_s", "useful_s", "waiting_s", "repeated_s", "saving_s")
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vidmae.record import RunFolder, job_id, write_atomic
+from vidmae.runs.record import RunFolder, job_id, write_atomic
 
 
 def skipped_windows(run: RunFolder) -> tuple[int, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 
-from vidmae.accuracy import topk_ci_pct, topk_pct
-from vidmae.predictions import Predictions
-from vidmae.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
+from vidmae.runs.accuracy import topk_ci_pct, topk_pct
+from vidmae.runs.predictions import Predictions
+from vidmae.runs.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
 from vidmae.settings.finetune_config import FinetuneConfig
 
 KIND = "fewshot"

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from vidmae.record import RunFolder, write_atomic
+from vidmae.runs.record import RunFolder, write_atomic
 
 Look = dict[str, Any]
 

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from vidmae.predictions import Predictions
+from vidmae.runs.predictions import Predictions
 
 RESAMPLES = 2000
 LEVEL = 0.95

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from vidmae.attempts import AttemptLog
-from vidmae.record import RunFolder, touch_heartbeat, write_atomic
+from vidmae.runs.attempts import AttemptLog
+from vidmae.runs.record import RunFolder, touch_heartbeat, write_atomic
 
 HEARTBEAT_S = 5.0
 SCALARS = ("loss", "lr", "grad_norm", "step_s", "data_wait", "clips_per_s", "mfu", "peak_gib", "substituted")

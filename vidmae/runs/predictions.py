@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidmae.record import write_atomic
+from vidmae.runs.record import write_atomic
 
 TOP = 5
 NO_CLASS = -1  # in top5, where there are fewer than five classes

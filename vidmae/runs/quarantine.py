@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from vidmae.record import RunFolder, write_atomic
+from vidmae.runs.record import RunFolder, write_atomic
 
 COLUMNS = ("step", "epoch", "slot", "row", "substitute", "clips", "reason")
 LEAST_VIDEOS = 1000
