@@ -32,8 +32,8 @@ from jobs.runs import find_weights
 from jobs.shards_here import Work
 from jobs.speak import answer
 from vidmae.clips_flags import add_computing, add_cutting, add_model, add_output
+from vidmae.footage.manifest import content_hash, read_summary
 from vidmae.local_program import tell
-from vidmae.manifest import content_hash, read_summary
 from vidmae.settings.embed_config import EmbedConfig
 
 

@@ -27,8 +27,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from jobs.catalogue import environment_catalogue, find_data
 from jobs.options import Parser
 from jobs.speak import answer, say
+from vidmae.footage.manifest import content_hash
 from vidmae.local_program import prepare_folder, run_program
-from vidmae.manifest import content_hash
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.evaluation_config import EvaluationConfig
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_yaml

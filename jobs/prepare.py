@@ -24,18 +24,18 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs import prepare_fraction
 from jobs.catalogue import environment_catalogue, find_data
-from vidmae.decode import DECODERS, candidates
-from vidmae.history import FractionError
+from vidmae.footage.history import FractionError
+from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Summary, other_files, unreadable_path
+from vidmae.footage.manifest_build import build
+from vidmae.footage.open_video import DECODERS, candidates
+from vidmae.footage.recordings import RecordingsError
+from vidmae.footage.verify import CLIP_S
 from vidmae.labels import count_note, find_labelled
 from vidmae.local_program import progress
-from vidmae.manifest import AUTO, Check, Manifest, ManifestError, Summary, other_files, unreadable_path
-from vidmae.manifest_build import build
-from vidmae.recordings import RecordingsError
 from vidmae.settings.layers import ConfigError
 from vidmae.shot_list import listed_shots
 from vidmae.shots import ShotsError, draw_shots, rows_by_class, shots_path, write_shots
 from vidmae.splits import check_apart, read_labelled
-from vidmae.verify import CLIP_S
 
 MANIFEST_HELP = """Make a manifest: the checked list of the videos of a data set.
 

@@ -1,4 +1,4 @@
-"""`python jobs/prepare.py fraction`: fractions of a recording history as manifests (vidmae/history.py)."""
+"""`python jobs/prepare.py fraction`: fractions of a recording history as manifests (vidmae/footage/history.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from jobs.catalogue import environment_catalogue, find_data
-from vidmae.history import (
+from vidmae.footage.history import (
     Choice,
     FractionError,
     History,
@@ -21,8 +21,8 @@ from vidmae.history import (
     read_history,
     write_fraction,
 )
-from vidmae.manifest import Summary
-from vidmae.recordings import SAYCAM
+from vidmae.footage.manifest import Summary
+from vidmae.footage.recordings import SAYCAM
 
 HELP = """Make manifests of fractions of a recording history, for data scaling; the smaller ones lie within the larger ones.
 

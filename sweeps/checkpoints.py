@@ -17,7 +17,7 @@ from typing import Any
 
 from jobs.runs import all_runs, find_run, state_of, why
 from sweeps.grid import Init
-from vidmae.manifest import content_hash
+from vidmae.footage.manifest import content_hash
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import ConfigError, load

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vidmae.features import feature_spec
-from vidmae.manifest import AUTO, decoder_problem, read_summary
+from vidmae.footage.manifest import AUTO, decoder_problem, read_summary
 from vidmae.runs.record import signature
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict

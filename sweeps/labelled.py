@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobs.catalogue import MANIFESTS, Catalogue, find_data, read_catalogue
 from sweeps.grid import LabelledSet, Subset
-from vidmae.manifest import ManifestError, Summary, read_summary
+from vidmae.footage.manifest import ManifestError, Summary, read_summary
 from vidmae.runs.record import read_json, write_json
 from vidmae.settings.layers import ConfigError
 from vidmae.shot_list import listed_shots

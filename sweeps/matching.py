@@ -16,7 +16,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
-from vidmae.history import Amount
+from vidmae.footage.history import Amount
 from vidmae.settings.layers import ConfigError
 from vidmae.settings.schedule import Duration, Phase, Schedule
 

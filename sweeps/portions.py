@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from jobs.catalogue import DataSource
-from vidmae.history import (
+from vidmae.footage.history import (
     Amount,
     Choice,
     FractionError,
@@ -25,7 +25,7 @@ from vidmae.history import (
     parse_share,
     read_history,
 )
-from vidmae.manifest import Summary
+from vidmae.footage.manifest import Summary
 from vidmae.settings.layers import ConfigError
 
 WHOLE = parse_share("1")

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from tests.facilities import demo_clips, need
-from vidmae.decode import open_video
+from vidmae.footage.open_video import open_video
 from vidmae.windows import WindowReader, WindowSpec
 
 

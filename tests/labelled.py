@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidmae.manifest import Check, Row, write_manifest
+from vidmae.footage.manifest import Check, Row, write_manifest
 
 CLASSES = ("Pouring [something]", "Covering", "Dropping")
 

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from vidmae.manifest import SCHEMA, Summary, summary_path
+from vidmae.footage.manifest import SCHEMA, Summary, summary_path
 
 ROOT = Path(__file__).resolve().parents[1]
 

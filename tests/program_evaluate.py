@@ -20,7 +20,7 @@ from vidmae import dist
 from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.dist import Ranks
 from vidmae.evaluate import evaluate
-from vidmae.manifest import Manifest
+from vidmae.footage.manifest import Manifest
 from vidmae.runs.predictions import Predictions
 from vidmae.settings.config import DataConfig, TrainConfig
 from vidmae.settings.finetune_config import EvaluateConfig

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.facilities import demo_clips, need
 from tests.ranks import free_port
-from vidmae.manifest import Check, Source
-from vidmae.manifest_build import build as build_manifest
+from vidmae.footage.manifest import Check, Source
+from vidmae.footage.manifest_build import build as build_manifest
 from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.config import ModelConfig, PretrainConfig, find_recipe
 from vidmae.settings.finetune_config import FinetuneConfig

@@ -30,8 +30,8 @@ from vidmae.attention import class_attention, rollout
 from vidmae.attention_table import COLUMNS, MEAN, ROLLOUT, SUMMARY_COLUMNS, summary
 from vidmae.csv_rows import Row, write_csv
 from vidmae.dist import choose_device
-from vidmae.encode import write_mp4
-from vidmae.manifest import Manifest
+from vidmae.footage.encode import write_mp4
+from vidmae.footage.manifest import Manifest
 from vidmae.motion_share import MIN_AREA_SHARE, attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.pictures import attention_strip, attention_video, save_png
 from vidmae.program import EXIT_OK

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vidmae.decode import DECODERS
-from vidmae.manifest import AUTO
+from vidmae.footage.manifest import AUTO
+from vidmae.footage.open_video import DECODERS
 from vidmae.settings.layers import ConfigError
 
 PICTURES = 3

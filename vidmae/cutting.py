@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidmae.clips import clip_indices, random_start, span_frames
-from vidmae.decode import VideoReader, open_video
-from vidmae.manifest import Manifest
+from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
+from vidmae.footage.manifest import Manifest
+from vidmae.footage.open_video import VideoReader, open_video
 from vidmae.order import CLIP, WINDOW, Place, rng
 from vidmae.transforms import crop_resize, sample_crop
 

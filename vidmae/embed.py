@@ -19,7 +19,7 @@ from vidmae import dist
 from vidmae.embeddings import KIND, Embeddings, file_path, make_folder, read_file, rows_of_files
 from vidmae.evaluate import GIVE_UP
 from vidmae.extract import pooled_features
-from vidmae.manifest import Manifest, class_table, read_all
+from vidmae.footage.manifest import Manifest, class_table, read_all
 from vidmae.program import EXIT_OK
 from vidmae.runs.record import SCHEMA, job_id, read_json, write_json
 from vidmae.settings.config import DataConfig

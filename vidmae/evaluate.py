@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vidmae.dist import Ranks
-from vidmae.manifest import Manifest
+from vidmae.footage.manifest import Manifest
 from vidmae.runs.predictions import Predictions, concatenate, from_probabilities
 from vidmae.settings.config import DataConfig
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig

@@ -18,7 +18,7 @@ from vidmae import dist, watchdog
 from vidmae.cell_data import class_names
 from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.evaluate import evaluate
-from vidmae.manifest import Manifest
+from vidmae.footage.manifest import Manifest
 from vidmae.program import EXIT_OK, EXIT_USAGE
 from vidmae.runs.accuracy import topk_ci_pct, topk_pct
 from vidmae.runs.record import SCHEMA, RunFolder, write_json

@@ -29,7 +29,7 @@ from vidmae.classifier import VideoClassifier
 from vidmae.dist import Ranks
 from vidmae.evaluate import GIVE_UP, view_spec
 from vidmae.features import FeatureStore
-from vidmae.manifest import Manifest
+from vidmae.footage.manifest import Manifest
 from vidmae.patches import as_frames
 from vidmae.runs.record import RunLockedError, held
 from vidmae.settings.finetune_config import FinetuneConfig

@@ -26,9 +26,9 @@ from vidmae.checkpoint import complete_steps
 from vidmae.classifier import VideoClassifier
 from vidmae.dist import Ranks
 from vidmae.evaluate import StoppedError, evaluate, view_spec
+from vidmae.footage.manifest import Manifest
 from vidmae.groups import layer_decay_groups
 from vidmae.loader import Batch
-from vidmae.manifest import Manifest
 from vidmae.order import CLIP, rng
 from vidmae.program import say
 from vidmae.pulse import Pulse

@@ -15,10 +15,10 @@ import torch
 
 from vidmae import tracking_probe
 from vidmae.baselines import Filler, applicable, model_filler
-from vidmae.encode import write_mp4
+from vidmae.footage.encode import write_mp4
+from vidmae.footage.manifest import Manifest
 from vidmae.image_mae import frame_filler, load_image_mae
 from vidmae.interpolate_table import MODEL, Row
-from vidmae.manifest import Manifest
 from vidmae.masking import Mask, make_mask, removed_pixels
 from vidmae.model import MaskedAutoencoder
 from vidmae.pictures import save_png, side_by_side, strip

@@ -2,7 +2,7 @@
 
     /data/k700/train/riding a bike/x.mp4        label_folders: the folder's name is the class
     something-something-v2-train.json           the videos are ROOT/ID.webm, the class is made from `template` (else `label`)
-    train.csv with `path, label`                vidmae/manifest.py
+    train.csv with `path, label`                vidmae/footage/manifest.py
 
 Class index = rank of the name in the order of Python's strings (`manifest.class_table`). The released models were trained
 on class folders of Something-Something that keep the brackets of the template and drop its commas. That order is not the
@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vidmae.manifest import ManifestError, Source, Summary, find_sources
+from vidmae.footage.manifest import ManifestError, Source, Summary, find_sources
 
 KNOWN_COUNTS: dict[str, tuple[int, int | None]] = {
     "ssv2": (174, 168_913), "ssv2-val": (174, 24_777),

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vidmae.cutting import ClipSpec, Cutter
-from vidmae.decode import DecodeError
-from vidmae.manifest import HOW_TO_MAKE, Manifest
+from vidmae.footage.manifest import HOW_TO_MAKE, Manifest
+from vidmae.footage.open_video import DecodeError
 from vidmae.order import Place, place_of, substitute_row
 from vidmae.reading import Reader
 from vidmae.recheck import Recheck, Rechecker

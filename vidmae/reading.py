@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from vidmae.cutting import Output
-from vidmae.decode import DecodeError, import_decoder
-from vidmae.killable import KillableProcess
+from vidmae.footage.killable import KillableProcess
+from vidmae.footage.open_video import DecodeError, import_decoder
 
 MAX_GROWTH_BYTES = 2**26  # of a reader's own memory since its first videos
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vidmae.cutting import ClipSpec, Cutter
-from vidmae.decode import second_decoder
-from vidmae.manifest import Manifest
+from vidmae.footage.manifest import Manifest
+from vidmae.footage.open_video import second_decoder
 from vidmae.order import RECHECK, Place, rng
 from vidmae.reading import Reader
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from vidmae.manifest import Source, find_sources
+from vidmae.footage.manifest import Source, find_sources
 from vidmae.shots import Shots, ShotsError, checked
 from vidmae.splits import Labelled, some
 

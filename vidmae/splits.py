@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidmae.manifest import COLUMNS, ManifestError, Summary, class_table, read_rows
+from vidmae.footage.manifest import COLUMNS, ManifestError, Summary, class_table, read_rows
 
 SHOWN = 10  # of a long list in a message
 HOW_TO_LABEL = "python jobs/prepare.py manifest FOLDER --labels folders --name NAME"

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vidmae.manifest import Manifest
+from vidmae.footage.manifest import Manifest
 from vidmae.views import ViewSpec
 
 SIZE_PX = 112

@@ -20,8 +20,8 @@ from vidmae import checkpoint, preempt, watchdog
 from vidmae.build import peak_flops
 from vidmae.dist import Ranks
 from vidmae.engine import Engine, NonFiniteError
+from vidmae.footage.manifest import Manifest
 from vidmae.loader import Batch
-from vidmae.manifest import Manifest
 from vidmae.program import say
 from vidmae.recheck import Recheck
 from vidmae.runs.attempts import AttemptLog

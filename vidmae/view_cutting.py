@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidmae.cutting import Output, read_clips
-from vidmae.decode import open_video
-from vidmae.manifest import Manifest
+from vidmae.footage.manifest import Manifest
+from vidmae.footage.open_video import open_video
 from vidmae.transforms import crop_resize
 from vidmae.views import ViewSpec, view_box, view_frames
 

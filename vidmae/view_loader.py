@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidmae.manifest import HOW_TO_MAKE, Manifest
+from vidmae.footage.manifest import HOW_TO_MAKE, Manifest
 from vidmae.reading import Reader
 from vidmae.splits import some_rows
 from vidmae.view_cutting import ViewCutter

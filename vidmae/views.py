@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidmae.clips import clip_indices, random_start, span_frames
+from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
 from vidmae.order import VIEW, rng
 from vidmae.settings.finetune_config import VIEWS
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidmae.clips import clip_indices, span_frames
-from vidmae.decode import DecodeError, open_video
-from vidmae.killable import Outcome, map_killable
-from vidmae.manifest import Manifest
+from vidmae.footage.frame_numbers import clip_indices, span_frames
+from vidmae.footage.killable import Outcome, map_killable
+from vidmae.footage.manifest import Manifest
+from vidmae.footage.open_video import DecodeError, open_video
 
 Where = tuple[str, str, float, float]
 """Of a clip: path, decoder, first frame, frames per second of the file."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from vidmae.killable import KillableFork, follow_parent
+from vidmae.footage.killable import KillableFork, follow_parent
 
 
 def empty_batch(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -27,8 +27,8 @@ import torch
 
 from tests.runs import make_manifest
 from vidmae.cutting import ClipSpec
+from vidmae.footage.manifest import Manifest
 from vidmae.loader import Batch, make_loader
-from vidmae.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 24  # of 8 the ratio went from 0.86 to 0.94 for the same code: an epoch has few clips and its windows vary

@@ -26,10 +26,10 @@ from vidmae import attention_maps
 from vidmae.attention import attention_weights, class_attention, rollout
 from vidmae.attention_table import summary
 from vidmae.classifier import VideoClassifier, build_classifier
-from vidmae.decode import open_video
-from vidmae.encode import write_mp4
-from vidmae.manifest import Check, Manifest, Source
-from vidmae.manifest_build import build
+from vidmae.footage.encode import write_mp4
+from vidmae.footage.manifest import Check, Manifest, Source
+from vidmae.footage.manifest_build import build
+from vidmae.footage.open_video import open_video
 from vidmae.motion_share import attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.runs.record import read_json
 from vidmae.settings.attention_config import AttentionConfig

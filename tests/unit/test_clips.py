@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from vidmae.clips import clip_indices, random_start, span_frames
+from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
 
 
 def span(fps: float) -> float:

@@ -7,8 +7,8 @@ import pytest
 
 from tests import videos
 from tests.facilities import demo_clips, need
-from vidmae.decode import DECODERS, DecodeError, open_video, probe
-from vidmae.verify import verify
+from vidmae.footage.open_video import DECODERS, DecodeError, open_video, probe
+from vidmae.footage.verify import verify
 
 need("ffmpeg")
 

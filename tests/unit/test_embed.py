@@ -17,8 +17,8 @@ from tests.runs import export_model, make_cell, make_labelled, make_run
 from vidmae import embed
 from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.embeddings import Embeddings, file_path, read_embeddings, read_file
+from vidmae.footage.manifest import Check, Manifest, read_all, read_summary, write_manifest
 from vidmae.local_program import prepare_folder
-from vidmae.manifest import Check, Manifest, read_all, read_summary, write_manifest
 from vidmae.runs.record import read_json
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.embed_config import EmbedConfig

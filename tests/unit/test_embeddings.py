@@ -16,7 +16,7 @@ from analysis.embedding_pictures import coloured
 from analysis.neighbours import nearest, precisions, silhouette
 from tests.runs import make_labelled
 from vidmae.embeddings import Embeddings, file_path, make_folder
-from vidmae.manifest import Manifest, read_all
+from vidmae.footage.manifest import Manifest, read_all
 from vidmae.runs.record import write_json
 
 RNG = np.random.default_rng(3)

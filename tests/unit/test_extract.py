@@ -19,8 +19,8 @@ from vidmae import dist, extract, preempt, waiting
 from vidmae.classifier import VideoClassifier
 from vidmae.extract import average_tokens, frozen_features
 from vidmae.features import FeatureStore, feature_spec
-from vidmae.manifest import Check, Manifest, Source
-from vidmae.manifest_build import build as build_manifest
+from vidmae.footage.manifest import Check, Manifest, Source
+from vidmae.footage.manifest_build import build as build_manifest
 from vidmae.probe import frozen_encoder, probe
 from vidmae.runs.accuracy import topk_pct
 from vidmae.runs.predictions import Predictions

@@ -17,7 +17,7 @@ from tests.labelled import write_labelled
 from tests.launching import cli
 from tests.runs import finish, make_cell, make_labelled, start, train
 from vidmae.cell_data import hold_out, read_cell_data
-from vidmae.manifest import ManifestError, content_hash, read_all
+from vidmae.footage.manifest import ManifestError, content_hash, read_all
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import read_json

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from tests.launching import cli
-from vidmae import manifest as m
-from vidmae.history import Choice, beginning, fraction_path, parse_hours, parse_share, read_history, spread_order
-from vidmae.manifest import Check, Manifest, Row, read_summary
-from vidmae.recordings import ONE_EACH, SAYCAM, read_names
+from vidmae.footage import manifest as m
+from vidmae.footage.history import Choice, beginning, fraction_path, parse_hours, parse_share, read_history, spread_order
+from vidmae.footage.manifest import Check, Manifest, Row, read_summary
+from vidmae.footage.recordings import ONE_EACH, SAYCAM, read_names
 
 SHARES = ["0.001", "0.01", "0.1", "1"]
 START = datetime(2013, 4, 17, 6, 26)

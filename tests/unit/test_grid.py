@@ -24,7 +24,7 @@ from sweeps.states import Standing, chosen, find_folders, kind_of
 from sweeps.submission import merge
 from sweeps.watch import Watch
 from tests.labelled import write_labelled
-from vidmae.manifest import ManifestError, content_hash
+from vidmae.footage.manifest import ManifestError, content_hash
 from vidmae.runs.record import RunFolder, make_private_folder, write_json
 from vidmae.settings.config import PretrainConfig, find_recipe
 from vidmae.settings.finetune_config import FinetuneConfig

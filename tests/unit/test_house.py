@@ -29,7 +29,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
     "submitit": {"jobs.launch"},
     "decord": {"vidmae.decoders.with_decord"},
-    "av": {"vidmae.decoders.packets", "vidmae.decoders.with_pyav", "vidmae.encode"},
+    "av": {"vidmae.decoders.packets", "vidmae.decoders.with_pyav", "vidmae.footage.encode"},
     "torchcodec": {"vidmae.decoders.with_torchcodec"},
     "pandas": {"analysis"},
     "matplotlib": {"analysis"},
@@ -41,11 +41,11 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 }
 STDLIB_ONLY = {"vidmae.settings.command_line", "vidmae.runs.record", "vidmae.settings.schedule", "vidmae.runs.plan", "vidmae.settings.sizes", "vidmae.runs.cost",
                "vidmae.runs.quarantine", "vidmae.runs.attempts", "vidmae.runs.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
-               "jobs.commands", "jobs.arrays", "vidmae.video_list"}
-PURE_OF_TORCH = {"vidmae.settings.config", "vidmae.settings.finetune_config", "vidmae.settings.evaluation_config", "vidmae.settings.layers", "vidmae.manifest",
+               "jobs.commands", "jobs.arrays", "vidmae.footage.video_list"}
+PURE_OF_TORCH = {"vidmae.settings.config", "vidmae.settings.finetune_config", "vidmae.settings.evaluation_config", "vidmae.settings.layers", "vidmae.footage.manifest",
                  "vidmae.labels", "vidmae.splits", "vidmae.shots", "vidmae.shot_list", "vidmae.runs.predictions",
-                 "vidmae.runs.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.recordings",
-                 "vidmae.history", "vidmae.settings.interpolate_config", "vidmae.settings.attention_config", "vidmae.local_program",
+                 "vidmae.runs.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.footage.recordings",
+                 "vidmae.footage.history", "vidmae.settings.interpolate_config", "vidmae.settings.attention_config", "vidmae.local_program",
                  "vidmae.settings.embed_config", "vidmae.embeddings", "vidmae.settings.clips_config", "vidmae.clips_flags"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")

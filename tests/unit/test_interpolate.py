@@ -24,13 +24,13 @@ from tests.launching import ROOT
 from tests.runs import export_model, make_manifest, make_run
 from vidmae import interpolate
 from vidmae.classifier import build_classifier
-from vidmae.decode import open_video
-from vidmae.encode import write_mp4
+from vidmae.footage.encode import write_mp4
+from vidmae.footage.manifest import Check, Manifest, find_sources
+from vidmae.footage.manifest_build import build
+from vidmae.footage.open_video import open_video
 from vidmae.interpolate_table import differences_table, methods_table
 from vidmae.local_program import make_manifest as list_footage
 from vidmae.local_program import prepare_folder
-from vidmae.manifest import Check, Manifest, find_sources
-from vidmae.manifest_build import build
 from vidmae.masking import center_mask
 from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.scenes import PATHS

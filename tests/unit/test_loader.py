@@ -13,12 +13,12 @@ import torch
 from tests import videos
 from tests.facilities import need
 from vidmae import cutting, order
-from vidmae.clips import clip_indices, span_frames
 from vidmae.cutting import ClipSpec
-from vidmae.decode import DecodeError, open_video
+from vidmae.footage.frame_numbers import clip_indices, span_frames
+from vidmae.footage.manifest import Check, Manifest, find_sources
+from vidmae.footage.manifest_build import build
+from vidmae.footage.open_video import DecodeError, open_video
 from vidmae.loader import Batch, make_loader
-from vidmae.manifest import Check, Manifest, find_sources
-from vidmae.manifest_build import build
 from vidmae.order import place_of
 from vidmae.runs.quarantine import Substitution
 

@@ -15,10 +15,10 @@ import pytest
 
 from tests import videos
 from tests.facilities import need
-from vidmae import manifest as m
-from vidmae.killable import map_killable
-from vidmae.manifest import Check, Manifest, ManifestError, Row, Source, find_sources, read_summary
-from vidmae.manifest_build import build
+from vidmae.footage import manifest as m
+from vidmae.footage.killable import map_killable
+from vidmae.footage.manifest import Check, Manifest, ManifestError, Row, Source, find_sources, read_summary
+from vidmae.footage.manifest_build import build
 
 ODD_NAMES = ["a b.mp4", "[brackets] (and) more.mp4", "comma, and blank.mp4", 'quote"s.mp4', "Ärger – 子供.mp4", "it's.mp4"]
 
@@ -273,7 +273,7 @@ def test_the_summary_is_read_without_numpy_work_or_decoders(tmp_path):
     out = written(tmp_path, [row()])
     record = json.loads(m.summary_path(out).read_text())
     assert record == {key: value for key, value in asdict(read_summary(out)).items() if value is not None}
-    code = ("import sys; from pathlib import Path; from vidmae.manifest import read_summary;"
+    code = ("import sys; from pathlib import Path; from vidmae.footage.manifest import read_summary;"
             "read_summary(Path(sys.argv[1])); assert not {'torch', 'av', 'decord'} & set(sys.modules)")
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code, str(out)]) == 0
 

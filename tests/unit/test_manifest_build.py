@@ -15,13 +15,13 @@ import pytest
 from tests import videos
 from tests.facilities import need
 from tests.launching import ROOT, cli
-from vidmae import manifest as m
-from vidmae import manifest_build
-from vidmae.decode import DECODERS, DecodeError, candidates, open_video, probe, refuses, scan_packets
 from vidmae.decoders.with_decord import DecordReader
-from vidmae.manifest import Check, Manifest, ManifestError, find_sources, read_summary
-from vidmae.manifest_build import Judge, build
-from vidmae.verify import verify
+from vidmae.footage import manifest as m
+from vidmae.footage import manifest_build
+from vidmae.footage.manifest import Check, Manifest, ManifestError, find_sources, read_summary
+from vidmae.footage.manifest_build import Judge, build
+from vidmae.footage.open_video import DECODERS, DecodeError, candidates, open_video, probe, refuses, scan_packets
+from vidmae.footage.verify import verify
 
 need("ffmpeg")
 
@@ -104,7 +104,7 @@ class Unlucky(DecordReader):
 
 
 def test_a_decoder_that_is_wrong_once_in_several_reads_is_found(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules["vidmae.decode"]._READERS, "decord", Unlucky)
+    monkeypatch.setitem(sys.modules["vidmae.footage.open_video"]._READERS, "decord", Unlucky)
     assert "at the end" in verify(folder / "plain.mp4", "decord")
     assert verify(folder / "plain.mp4", "decord") is None, "it was unlucky once"
 
@@ -119,7 +119,7 @@ def test_a_decoder_that_hangs_or_crashes_gives_the_file_to_the_next(folder, tmp_
         "class Faulty(DecordReader):\n    def __init__(self, path):\n"
         f"        {'ctypes.PyDLL(None).sleep(600)' if fault == 'hang' else 'ctypes.string_at(0)'}\n"
         "decode._READERS['decord'] = Faulty\n")
-    program = ("import stand_in, sys; from pathlib import Path; from vidmae.manifest import *; from vidmae.manifest_build import build\n"
+    program = ("import stand_in, sys; from pathlib import Path; from vidmae.footage.manifest import *; from vidmae.footage.manifest_build import build\n"
                "if __name__ == '__main__':\n"
                "    build(find_sources(Path('v')), Path('o/s.csv').absolute(), Check('auto', True), workers=1, time_limit_s=8.0,"
                " progress=lambda *_: None)\n")

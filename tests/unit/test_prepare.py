@@ -12,7 +12,7 @@ import pytest
 
 from tests import videos
 from tests.facilities import need
-from vidmae.manifest import Manifest, read_summary
+from vidmae.footage.manifest import Manifest, read_summary
 
 SCRIPT = Path(__file__).parents[2] / "jobs" / "prepare.py"
 

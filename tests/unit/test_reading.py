@@ -17,12 +17,12 @@ import torch
 from tests import videos
 from tests.facilities import need
 from tests.program_reading import SPEC, loader, read_by_faulty
-from vidmae import killable
 from vidmae.cutting import Cutter
-from vidmae.killable import KillableProcess, _serve
+from vidmae.footage import killable
+from vidmae.footage.killable import KillableProcess, _serve
+from vidmae.footage.manifest import Check, Manifest, find_sources
+from vidmae.footage.manifest_build import build
 from vidmae.loader import SUBSTITUTES, Batch
-from vidmae.manifest import Check, Manifest, find_sources
-from vidmae.manifest_build import build
 from vidmae.order import place_of
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from tests.launching import cli
-from vidmae import manifest as m
-from vidmae.manifest import Check, Manifest, ManifestError, Row
+from vidmae.footage import manifest as m
+from vidmae.footage.manifest import Check, Manifest, ManifestError, Row
 from vidmae.runs.record import write_json
 from vidmae.shot_list import listed_shots
 from vidmae.shots import ShotsError, draw_shots, read_shots, rows_of, shots_path, write_shots

@@ -16,8 +16,8 @@ from PIL import Image
 from tests import program_reading, videos
 from tests.facilities import need
 from tests.runs import make_manifest
-from vidmae.manifest import Check, Manifest, Source
-from vidmae.manifest_build import build
+from vidmae.footage.manifest import Check, Manifest, Source
+from vidmae.footage.manifest_build import build
 from vidmae.view_loader import batches_of_rank, refuse_unreadable, view_loader
 from vidmae.views import ViewSpec, view_box, view_frames
 

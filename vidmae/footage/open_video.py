@@ -20,7 +20,7 @@ from vidmae.decoders.reader import DecodeError, Frames, VideoReader, regular_fil
 from vidmae.decoders.with_decord import DecordReader
 from vidmae.decoders.with_pyav import PyAvCountingReader, PyAvReader
 from vidmae.decoders.with_torchcodec import TorchcodecReader
-from vidmae.manifest import AUTO
+from vidmae.footage.manifest import AUTO
 
 __all__ = ["DECODERS", "DecodeError", "Frames", "PacketScan", "VideoInfo", "VideoReader", "candidates",
            "frames_in_order", "import_decoder", "open_video", "probe", "refuses", "scan_packets",

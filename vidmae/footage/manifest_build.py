@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from vidmae.manifest import (
+from vidmae.footage.manifest import (
     SCHEMA,
     Check,
     ManifestError,
@@ -56,8 +56,8 @@ class Judge:
 
     def __call__(self, source: Source) -> Row | Refused:
         """Probe a file, and decode it where `verify` says so."""
-        from vidmae.decode import DecodeError, import_decoder, open_video, probe, refuses, scan_packets
-        from vidmae.verify import verify
+        from vidmae.footage.open_video import DecodeError, import_decoder, open_video, probe, refuses, scan_packets
+        from vidmae.footage.verify import verify
 
         path = Path(source.path)
         if "\n" in source.path or "\r" in source.path:
@@ -128,8 +128,8 @@ def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, t
 
 def _judge_all(sources: list[Source], check: Check, workers: int, time_limit_s: float) -> Iterator[tuple[Source, Row | str]]:
     """Of every file its row, or all the reasons why there is none."""
-    from vidmae.decode import candidates
-    from vidmae.killable import map_killable
+    from vidmae.footage.killable import map_killable
+    from vidmae.footage.open_video import candidates
 
     decoders = candidates(check.decoder)
     said: dict[str, list[str]] = {source.path: [] for source in sources}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vidmae.clips import clip_indices
-from vidmae.decode import DecodeError, frames_in_order, open_video, refuses, scan_packets
+from vidmae.footage.frame_numbers import clip_indices
+from vidmae.footage.open_video import DecodeError, frames_in_order, open_video, refuses, scan_packets
 
 CLIP_FRAMES, CLIP_S = 16, 16 * 8 / 30  # of the clips that are tried: those of the paper
 FRESH_READERS = 2  # for each of the clips

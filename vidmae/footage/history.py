@@ -27,8 +27,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vidmae.manifest import ManifestError, Row, Summary, read_all, read_summary, sum_part, write_part
-from vidmae.recordings import SAYCAM, Part, ages_days, all_named, read_names
+from vidmae.footage.manifest import ManifestError, Row, Summary, read_all, read_summary, sum_part, write_part
+from vidmae.footage.recordings import SAYCAM, Part, ages_days, all_named, read_names
 
 Subset = Literal["contiguous", "random", "spread"]
 
@@ -59,7 +59,7 @@ class Choice:
     Attributes:
         subset: How the videos are ordered.
         seed: Of the draw of `random`; None for the others.
-        pattern: How names are read (vidmae/recordings.py).
+        pattern: How names are read (vidmae/footage/recordings.py).
         born: Child to date of birth; the key "" stands for every child.
     """
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from vidmae.footage.video_list import ListError, read_list
 from vidmae.runs.record import make_private_folder, write_atomic, write_json
-from vidmae.video_list import ListError, read_list
 
 SCHEMA = 2
 EXTENSIONS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov"})
@@ -83,7 +83,7 @@ class Summary:
         csv_bytes: Size of the csv.
         csv_sha256: Hash of the csv.
         content_sha256: Hash of contents, decoders and labels in row order, the same wherever the files lie.
-        fraction: What it is a fraction of, and how that was chosen (vidmae/history.py); None for a whole data set.
+        fraction: What it is a fraction of, and how that was chosen (vidmae/footage/history.py); None for a whole data set.
     """
 
     schema: int
