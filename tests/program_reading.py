@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vidmae.cutting import ClipSpec
-from vidmae.decoders.with_decord import DecordReader
 from vidmae.footage import open_video as decode
+from vidmae.footage.decoders.with_decord import DecordReader
 from vidmae.footage.manifest import Manifest
 from vidmae.footage.open_video import DecodeError
 from vidmae.loader import make_loader

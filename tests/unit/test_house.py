@@ -28,9 +28,9 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.engine"},
     "submitit": {"jobs.launch"},
-    "decord": {"vidmae.decoders.with_decord"},
-    "av": {"vidmae.decoders.packets", "vidmae.decoders.with_pyav", "vidmae.footage.encode"},
-    "torchcodec": {"vidmae.decoders.with_torchcodec"},
+    "decord": {"vidmae.footage.decoders.with_decord"},
+    "av": {"vidmae.footage.decoders.packets", "vidmae.footage.decoders.with_pyav", "vidmae.footage.encode"},
+    "torchcodec": {"vidmae.footage.decoders.with_torchcodec"},
     "pandas": {"analysis"},
     "matplotlib": {"analysis"},
     "jinja2": {"analysis.page"},

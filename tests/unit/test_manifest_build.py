@@ -15,9 +15,9 @@ import pytest
 from tests import videos
 from tests.facilities import need
 from tests.launching import ROOT, cli
-from vidmae.decoders.with_decord import DecordReader
 from vidmae.footage import manifest as m
 from vidmae.footage import manifest_build
+from vidmae.footage.decoders.with_decord import DecordReader
 from vidmae.footage.manifest import Check, Manifest, ManifestError, find_sources, read_summary
 from vidmae.footage.manifest_build import Judge, build
 from vidmae.footage.open_video import DECODERS, DecodeError, candidates, open_video, probe, refuses, scan_packets
@@ -115,7 +115,7 @@ def test_a_decoder_that_hangs_or_crashes_gives_the_file_to_the_next(folder, tmp_
     (tmp_path / "v").mkdir()
     shutil.copy(folder / "plain.mp4", tmp_path / "v/a.mp4")
     (tmp_path / "stand_in.py").write_text(
-        "import ctypes\nfrom vidmae import decode\nfrom vidmae.decoders.with_decord import DecordReader\n"
+        "import ctypes\nfrom vidmae import decode\nfrom vidmae.footage.decoders.with_decord import DecordReader\n"
         "class Faulty(DecordReader):\n    def __init__(self, path):\n"
         f"        {'ctypes.PyDLL(None).sleep(600)' if fault == 'hang' else 'ctypes.string_at(0)'}\n"
         "decode._READERS['decord'] = Faulty\n")

@@ -15,11 +15,11 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from vidmae.decoders.packets import PacketScan, VideoInfo, frames_in_order, probe, scan_packets
-from vidmae.decoders.reader import DecodeError, Frames, VideoReader, regular_file
-from vidmae.decoders.with_decord import DecordReader
-from vidmae.decoders.with_pyav import PyAvCountingReader, PyAvReader
-from vidmae.decoders.with_torchcodec import TorchcodecReader
+from vidmae.footage.decoders.packets import PacketScan, VideoInfo, frames_in_order, probe, scan_packets
+from vidmae.footage.decoders.reader import DecodeError, Frames, VideoReader, regular_file
+from vidmae.footage.decoders.with_decord import DecordReader
+from vidmae.footage.decoders.with_pyav import PyAvCountingReader, PyAvReader
+from vidmae.footage.decoders.with_torchcodec import TorchcodecReader
 from vidmae.footage.manifest import AUTO
 
 __all__ = ["DECODERS", "DecodeError", "Frames", "PacketScan", "VideoInfo", "VideoReader", "candidates",

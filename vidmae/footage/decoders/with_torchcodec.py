@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidmae.decoders.reader import DecodeError, Frames, Translate, VideoReader
+from vidmae.footage.decoders.reader import DecodeError, Frames, Translate, VideoReader
 
 
 class TorchcodecReader(VideoReader):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vidmae.decoders.packets import PacketScan
-from vidmae.decoders.reader import DecodeError, Frames, Translate, VideoReader
+from vidmae.footage.decoders.packets import PacketScan
+from vidmae.footage.decoders.reader import DecodeError, Frames, Translate, VideoReader
 
 
 class DecordReader(VideoReader):

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vidmae.decoders.packets import av_open, picture, scan
-from vidmae.decoders.reader import DecodeError, Frames, Translate, VideoReader
+from vidmae.footage.decoders.packets import av_open, picture, scan
+from vidmae.footage.decoders.reader import DecodeError, Frames, Translate, VideoReader
 
 
 class PyAvReader(VideoReader):

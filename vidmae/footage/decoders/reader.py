@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from vidmae.decoders.packets import PacketScan
+    from vidmae.footage.decoders.packets import PacketScan
 
 Frames = np.ndarray  # uint8 [T, H, W, 3]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vidmae.decoders.reader import DecodeError, Frames, Translate, regular_file
+from vidmae.footage.decoders.reader import DecodeError, Frames, Translate, regular_file
 
 SAME_FPS = 0.01  # a measured rate this close (relative) to the header's is the header's
 VFR_SHARE = 0.25  # a frame that lasts this much (relative) longer or shorter than the median one: variable rate
