@@ -30,12 +30,12 @@ from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import DECODERS, candidates
 from vidmae.footage.recordings import RecordingsError
 from vidmae.footage.verify import CLIP_S
-from vidmae.labels import count_note, find_labelled
+from vidmae.labels.shot_list import listed_shots
+from vidmae.labels.shots import ShotsError, draw_shots, rows_by_class, shots_path, write_shots
+from vidmae.labels.sources import count_note, find_labelled
+from vidmae.labels.splits import check_apart, read_labelled
 from vidmae.local_program import progress
 from vidmae.settings.layers import ConfigError
-from vidmae.shot_list import listed_shots
-from vidmae.shots import ShotsError, draw_shots, rows_by_class, shots_path, write_shots
-from vidmae.splits import check_apart, read_labelled
 
 MANIFEST_HELP = """Make a manifest: the checked list of the videos of a data set.
 

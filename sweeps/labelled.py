@@ -14,11 +14,11 @@ from pathlib import Path
 from jobs.catalogue import MANIFESTS, Catalogue, find_data, read_catalogue
 from sweeps.grid import LabelledSet, Subset
 from vidmae.footage.manifest import ManifestError, Summary, read_summary
+from vidmae.labels.shot_list import listed_shots
+from vidmae.labels.shots import Shots, ShotsError, checked, draw_shots, read_shots, shots_path, write_shots
+from vidmae.labels.splits import Labelled, check_apart, read_labelled
 from vidmae.runs.record import read_json, write_json
 from vidmae.settings.layers import ConfigError
-from vidmae.shot_list import listed_shots
-from vidmae.shots import Shots, ShotsError, checked, draw_shots, read_shots, shots_path, write_shots
-from vidmae.splits import Labelled, check_apart, read_labelled
 
 VAL = "-val"
 SCHEMA = 1

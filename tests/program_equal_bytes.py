@@ -15,14 +15,14 @@ from vidmae.checkpoint import Saver
 from vidmae.embeddings import Embeddings, file_path, make_folder
 from vidmae.engine import Engine
 from vidmae.features import FeatureStore, feature_spec
+from vidmae.labels.shots import draw_shots, write_shots
+from vidmae.labels.splits import read_labelled
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.config import CheckpointConfig, TrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build as build_config
 from vidmae.settings.layers import parse_set, to_yaml
-from vidmae.shots import draw_shots, write_shots
-from vidmae.splits import read_labelled
 from vidmae.watchdog import end_process
 from vidmae.weights import save_safetensors
 

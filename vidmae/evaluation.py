@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from vidmae import dist, watchdog
-from vidmae.cell_data import class_names
 from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.evaluate import evaluate
 from vidmae.footage.manifest import Manifest
+from vidmae.labels.cell_data import class_names
+from vidmae.labels.splits import read_labelled
 from vidmae.program import EXIT_OK, EXIT_USAGE
 from vidmae.runs.accuracy import topk_ci_pct, topk_pct
 from vidmae.runs.record import SCHEMA, RunFolder, write_json
 from vidmae.settings.evaluation_config import EvaluationConfig
 from vidmae.settings.layers import load
-from vidmae.splits import read_labelled
 from vidmae.trained_encoder import shape_of
 from vidmae.views import ViewSpec
 from vidmae.weights import load_state, load_weights

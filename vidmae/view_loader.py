@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidmae.footage.manifest import HOW_TO_MAKE, Manifest
+from vidmae.labels.splits import some_rows
 from vidmae.reading import Reader
-from vidmae.splits import some_rows
 from vidmae.view_cutting import ViewCutter
 from vidmae.views import ViewSpec
 from vidmae.workers import empty_batch, read_ahead

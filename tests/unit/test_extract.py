@@ -21,14 +21,14 @@ from vidmae.extract import average_tokens, frozen_features
 from vidmae.features import FeatureStore, feature_spec
 from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build as build_manifest
+from vidmae.labels.shots import draw_shots, write_shots
+from vidmae.labels.splits import read_labelled
 from vidmae.probe import frozen_encoder, probe
 from vidmae.runs.accuracy import topk_pct
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build, parse_set, to_yaml
-from vidmae.shots import draw_shots, write_shots
-from vidmae.splits import read_labelled
 from vidmae.view_loader import view_loader
 from vidmae.views import ViewSpec
 

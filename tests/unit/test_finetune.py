@@ -16,15 +16,15 @@ from tests.interruptions import untimed
 from tests.labelled import write_labelled
 from tests.launching import cli
 from tests.runs import finish, make_cell, make_labelled, start, train
-from vidmae.cell_data import hold_out, read_cell_data
 from vidmae.footage.manifest import ManifestError, content_hash, read_all
+from vidmae.labels.cell_data import hold_out, read_cell_data
+from vidmae.labels.shots import Shots, ShotsError
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import read_json
 from vidmae.runs.selection import best, enough
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import ConfigError, build, load, parse_set
-from vidmae.shots import Shots, ShotsError
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +171,8 @@ def test_holding_out_keeps_something_to_learn_from():
 
 
 def test_a_subset_is_what_is_learned_from(manifests, tmp_path):
-    from vidmae.shots import draw_shots, write_shots
-    from vidmae.splits import read_labelled
+    from vidmae.labels.shots import draw_shots, write_shots
+    from vidmae.labels.splits import read_labelled
 
     (subset,) = draw_shots(read_labelled(manifests[0]), [2], 7)
     write_shots(tmp_path / "two.json", subset)

@@ -25,11 +25,11 @@ from sweeps.submission import merge
 from sweeps.watch import Watch
 from tests.labelled import write_labelled
 from vidmae.footage.manifest import ManifestError, content_hash
+from vidmae.labels.shots import ShotsError
 from vidmae.runs.record import RunFolder, make_private_folder, write_json
 from vidmae.settings.config import PretrainConfig, find_recipe
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import ConfigError, build, load, parse_set, read_yaml, to_dict, to_yaml
-from vidmae.shots import ShotsError
 
 TOYS = LabelledSet("toys", Path("/m/toys.csv"), Path("/m/toys-val.csv"), "c" * 64, "d" * 64, 36, 12, 3)
 RUN = Init("s", "/runs/s/weights.safetensors", "run:1a2b3c4d",

@@ -43,7 +43,7 @@ STDLIB_ONLY = {"vidmae.settings.command_line", "vidmae.runs.record", "vidmae.set
                "vidmae.runs.quarantine", "vidmae.runs.attempts", "vidmae.runs.nonfinite", "vidmae.preempt", "vidmae.watchdog", "jobs.slurm",
                "jobs.commands", "jobs.arrays", "vidmae.footage.video_list"}
 PURE_OF_TORCH = {"vidmae.settings.config", "vidmae.settings.finetune_config", "vidmae.settings.evaluation_config", "vidmae.settings.layers", "vidmae.footage.manifest",
-                 "vidmae.labels", "vidmae.splits", "vidmae.shots", "vidmae.shot_list", "vidmae.runs.predictions",
+                 "vidmae.labels.sources", "vidmae.labels.splits", "vidmae.labels.shots", "vidmae.labels.shot_list", "vidmae.runs.predictions",
                  "vidmae.runs.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.footage.recordings",
                  "vidmae.footage.history", "vidmae.settings.interpolate_config", "vidmae.settings.attention_config", "vidmae.local_program",
                  "vidmae.settings.embed_config", "vidmae.embeddings", "vidmae.settings.clips_config", "vidmae.clips_flags"}

@@ -10,7 +10,7 @@ from tests import videos
 from tests.facilities import need
 from tests.launching import cli
 from vidmae.footage.manifest import Manifest, ManifestError, Source, Summary, class_table
-from vidmae.labels import class_of_template, count_note, find_labelled
+from vidmae.labels.sources import class_of_template, count_note, find_labelled
 
 # templates of the official files and the class numbers of the released lists (mae_st, datafiles/old/ssv2-10shot/train.csv)
 RELEASED = {

@@ -18,10 +18,10 @@ import pytest
 from tests.launching import cli
 from vidmae.footage import manifest as m
 from vidmae.footage.manifest import Check, Manifest, ManifestError, Row
+from vidmae.labels.shot_list import listed_shots
+from vidmae.labels.shots import ShotsError, draw_shots, read_shots, rows_of, shots_path, write_shots
+from vidmae.labels.splits import check_apart, read_labelled
 from vidmae.runs.record import write_json
-from vidmae.shot_list import listed_shots
-from vidmae.shots import ShotsError, draw_shots, read_shots, rows_of, shots_path, write_shots
-from vidmae.splits import check_apart, read_labelled
 
 CLASSES = ["Approaching [something]", "massaging person's head", 'say "hi", twice', "ärgern – 子供", "z"]
 
@@ -95,7 +95,7 @@ def test_neither_the_order_of_rows_nor_paths_matter(made, tmp_path):
 
 
 def test_another_process_draws_the_same(made):
-    code = ("import sys; from pathlib import Path; from vidmae.shots import draw_shots; from vidmae.splits import read_labelled;"
+    code = ("import sys; from pathlib import Path; from vidmae.labels.shots import draw_shots; from vidmae.labels.splits import read_labelled;"
             "print(draw_shots(read_labelled(Path(sys.argv[1])), [5], 9)[0].content_sha256, 'torch' in sys.modules)")
     said = {subprocess.run([sys.executable, "-c", code, str(made[1])], capture_output=True, text=True, check=True,
                            env={**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": "C"}).stdout for seed in ("1", "77")}

@@ -6,8 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from vidmae.footage.manifest import Source, find_sources
-from vidmae.shots import Shots, ShotsError, checked
-from vidmae.splits import Labelled, some
+from vidmae.labels.shots import Shots, ShotsError, checked
+from vidmae.labels.splits import Labelled, some
 
 
 def listed_shots(labelled: Labelled, listing: Path, shots: int, *, allow_fewer: bool = False) -> Shots:

@@ -4,7 +4,7 @@
 
 The clips of a class stand in an order that follows from the seed, the class's name and each clip's content alone, and k
 shots are its first k: 2 shots lie within 10 and 10 within 50, and neither the order of the rows, nor the number of ranks,
-nor the machine changes them. Rows of one class with the same content are one clip. Released lists: vidmae/shot_list.py.
+nor the machine changes them. Rows of one class with the same content are one clip. Released lists: vidmae/labels/shot_list.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vidmae.labels.splits import Labelled, some
 from vidmae.runs.record import make_private_folder, read_json, write_json
-from vidmae.splits import Labelled, some
 
 SCHEMA = 1
 HOW_TO_DRAW = "python jobs/prepare.py shots MANIFEST --shots 2,10,50 --seed 0"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from vidmae.footage.manifest import COLUMNS, Manifest, ManifestError, read_rows
+from vidmae.labels.shots import Shots, ShotsError, draw_shots, read_shots, rows_of
+from vidmae.labels.splits import check_apart, read_labelled, some, some_rows
 from vidmae.settings.finetune_config import FinetuneConfig
-from vidmae.shots import Shots, ShotsError, draw_shots, read_shots, rows_of
-from vidmae.splits import check_apart, read_labelled, some, some_rows
 
 
 @dataclass(frozen=True)
