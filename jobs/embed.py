@@ -31,7 +31,7 @@ from jobs.options import Parser, add_runs_dir
 from jobs.runs import find_weights
 from jobs.shards_here import Work
 from jobs.speak import answer
-from vidmae.clips_flags import add_computing, add_cutting, add_model, add_output
+from vidmae.clips.clips_flags import add_computing, add_cutting, add_model, add_output
 from vidmae.footage.manifest import content_hash, read_summary
 from vidmae.local_program import tell
 from vidmae.settings.embed_config import EmbedConfig

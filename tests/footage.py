@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 
 from tests.facilities import demo_clips, need
+from vidmae.clips.windows import WindowReader, WindowSpec
 from vidmae.footage.open_video import open_video
-from vidmae.windows import WindowReader, WindowSpec
 
 
 @cache

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from vidmae import dist
 from vidmae.classifier import VideoClassifier, build_classifier
+from vidmae.clips.views import ViewSpec
 from vidmae.dist import Ranks
 from vidmae.evaluate import evaluate
 from vidmae.footage.manifest import Manifest
 from vidmae.runs.predictions import Predictions
 from vidmae.settings.config import DataConfig, TrainConfig
 from vidmae.settings.finetune_config import EvaluateConfig
-from vidmae.views import ViewSpec
 
 CLASSES = ["a", "b c", "[d]", "e", "f", "g"]
 SPEC = ViewSpec(num_frames=4, sampling_rate=4, target_fps=30.0, img_size=32)

@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidmae.cutting import ClipSpec
+from vidmae.clips.cutting import ClipSpec
+from vidmae.clips.loader import make_loader
 from vidmae.footage import open_video as decode
 from vidmae.footage.decoders.with_decord import DecordReader
 from vidmae.footage.manifest import Manifest
 from vidmae.footage.open_video import DecodeError
-from vidmae.loader import make_loader
 
 SPEC = ClipSpec(num_frames=4, sampling_rate=8, target_fps=30.0, img_size=32, crop_area=(0.5, 1.0), crop_aspect=(0.75, 1.333),
                 flip_prob=0.5, repeat_aug=2, repeat_window="own", num_tokens=32)

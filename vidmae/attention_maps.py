@@ -28,6 +28,7 @@ import torch
 
 from vidmae.attention import class_attention, rollout
 from vidmae.attention_table import COLUMNS, MEAN, ROLLOUT, SUMMARY_COLUMNS, summary
+from vidmae.clips.windows import Window, WindowSpec, evenly_spread, places, read_windows, spread_windows
 from vidmae.csv_rows import Row, write_csv
 from vidmae.dist import choose_device
 from vidmae.footage.encode import write_mp4
@@ -41,7 +42,6 @@ from vidmae.settings.config import DataConfig
 from vidmae.settings.layers import load
 from vidmae.shards import EXIT_INCOMPLETE, answer
 from vidmae.trained_encoder import TrainedEncoder, load_trained_encoder
-from vidmae.windows import Window, WindowSpec, evenly_spread, places, read_windows, spread_windows
 
 
 @dataclass

@@ -9,10 +9,10 @@ from types import MappingProxyType
 import torch
 
 from vidmae.classifier import VideoClassifier, build_classifier
-from vidmae.cutting import ClipSpec
+from vidmae.clips.cutting import ClipSpec
+from vidmae.clips.loader import Batch, make_loader
 from vidmae.dist import Ranks
 from vidmae.footage.manifest import Manifest, content_hash
-from vidmae.loader import Batch, make_loader
 from vidmae.model import MaskedAutoencoder
 from vidmae.runs import cost
 from vidmae.runs.metrics import measure_gemm_flops

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from vidmae import dist
+from vidmae.clips.view_loader import ViewBatch, refuse_unreadable, view_loader
+from vidmae.clips.views import ViewSpec
 from vidmae.embeddings import KIND, Embeddings, file_path, make_folder, read_file, rows_of_files
 from vidmae.evaluate import GIVE_UP
 from vidmae.extract import pooled_features
@@ -27,8 +29,6 @@ from vidmae.settings.embed_config import EmbedConfig
 from vidmae.settings.layers import load
 from vidmae.shards import EXIT_INCOMPLETE, Say, run
 from vidmae.trained_encoder import load_trained_encoder
-from vidmae.view_loader import ViewBatch, refuse_unreadable, view_loader
-from vidmae.views import ViewSpec
 
 
 class Embedding:

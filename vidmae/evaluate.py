@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidmae.clips.view_loader import ViewBatch, batches_of_rank, refuse_unreadable, view_loader
+from vidmae.clips.views import ViewSpec
 from vidmae.dist import Ranks
 from vidmae.footage.manifest import Manifest
 from vidmae.runs.predictions import Predictions, concatenate, from_probabilities
 from vidmae.settings.config import DataConfig
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
-from vidmae.view_loader import ViewBatch, batches_of_rank, refuse_unreadable, view_loader
-from vidmae.views import ViewSpec
 
 GIVE_UP = 20  # clips of one rank that cannot be read: the disk is gone, and each may cost read_limit_s
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -16,6 +16,7 @@ import numpy as np
 
 from vidmae import dist, watchdog
 from vidmae.classifier import VideoClassifier, build_classifier
+from vidmae.clips.views import ViewSpec
 from vidmae.evaluate import evaluate
 from vidmae.footage.manifest import Manifest
 from vidmae.labels.cell_data import class_names
@@ -26,7 +27,6 @@ from vidmae.runs.record import SCHEMA, RunFolder, write_json
 from vidmae.settings.evaluation_config import EvaluationConfig
 from vidmae.settings.layers import load
 from vidmae.trained_encoder import shape_of
-from vidmae.views import ViewSpec
 from vidmae.weights import load_state, load_weights
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from vidmae import preempt
 from vidmae.classifier import VideoClassifier
+from vidmae.clips.view_loader import ViewBatch, refuse_unreadable, view_loader
 from vidmae.dist import Ranks
 from vidmae.evaluate import GIVE_UP, view_spec
 from vidmae.features import FeatureStore
@@ -33,7 +34,6 @@ from vidmae.footage.manifest import Manifest
 from vidmae.patches import as_frames
 from vidmae.runs.record import RunLockedError, held
 from vidmae.settings.finetune_config import FinetuneConfig
-from vidmae.view_loader import ViewBatch, refuse_unreadable, view_loader
 from vidmae.waiting import asked_to_stop
 
 CLIPS_PER_SHARD = 500

@@ -19,17 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidmae.augment import Augment
 from vidmae.build import build_classifier_for, clip_loader
 from vidmae.checkpoint import complete_steps
 from vidmae.classifier import VideoClassifier
+from vidmae.clips.augment import Augment
+from vidmae.clips.loader import Batch
+from vidmae.clips.order import CLIP, rng
 from vidmae.dist import Ranks
 from vidmae.evaluate import StoppedError, evaluate, view_spec
 from vidmae.footage.manifest import Manifest
 from vidmae.groups import layer_decay_groups
 from vidmae.labels.cell_data import CellData, check_files, read_cell_data
-from vidmae.loader import Batch
-from vidmae.order import CLIP, rng
 from vidmae.program import say
 from vidmae.pulse import Pulse
 from vidmae.runs.accuracy import cross_entropy, topk_pct

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vidmae import dist, tracking_probe
+from vidmae.clips.windows import read_windows
 from vidmae.csv_rows import Row, read_csv, write_csv
 from vidmae.interpolate_table import (
     COLUMNS,
@@ -30,7 +31,6 @@ from vidmae.scenes import PATHS
 from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import load
 from vidmae.shards import EXIT_INCOMPLETE, Say, run
-from vidmae.windows import read_windows
 
 
 def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> None:

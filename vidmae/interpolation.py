@@ -15,6 +15,7 @@ import torch
 
 from vidmae import tracking_probe
 from vidmae.baselines import Filler, applicable, model_filler
+from vidmae.clips.windows import Where, WindowSpec, evenly_spread, places, read_windows, spread_windows
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Manifest
 from vidmae.image_mae import frame_filler, load_image_mae
@@ -26,7 +27,6 @@ from vidmae.scores import Judge
 from vidmae.settings.config import DataConfig
 from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.trained import Trained, load_trained, untrained
-from vidmae.windows import Where, WindowSpec, evenly_spread, places, read_windows, spread_windows
 
 BANK = 12  # clips that scenes are made of
 

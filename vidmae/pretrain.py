@@ -16,9 +16,9 @@ from torch import nn
 
 from vidmae import dist, watchdog
 from vidmae.build import build_model, clip_loader
+from vidmae.clips.loader import Batch
 from vidmae.footage.manifest import Manifest
 from vidmae.groups import param_groups
-from vidmae.loader import Batch
 from vidmae.masking import mask_from_noise
 from vidmae.pictures import reconstruction, save_png
 from vidmae.program import run_program

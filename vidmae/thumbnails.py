@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vidmae.clips.views import ViewSpec
 from vidmae.footage.manifest import Manifest
-from vidmae.views import ViewSpec
 
 SIZE_PX = 112
 READ_LIMIT_S = 60.0
@@ -47,7 +47,7 @@ def thumbnails(manifest: Manifest, rows: np.ndarray, size_px: int) -> Iterator[t
         rows: int64, each once.
         size_px: Side of a picture.
     """
-    from vidmae.view_loader import view_loader  # brings torch, which a wrong manifest need not wait for
+    from vidmae.clips.view_loader import view_loader  # brings torch, which a wrong manifest need not wait for
 
     spec = ViewSpec(num_frames=1, sampling_rate=1, target_fps=30.0, img_size=size_px)
     for batch in view_loader(manifest, rows, spec, rank=0, world_size=1, batch=1, workers=0, read_limit_s=READ_LIMIT_S,

@@ -26,9 +26,9 @@ from typing import Any
 import torch
 
 from tests.runs import make_manifest
-from vidmae.cutting import ClipSpec
+from vidmae.clips.cutting import ClipSpec
+from vidmae.clips.loader import Batch, make_loader
 from vidmae.footage.manifest import Manifest
-from vidmae.loader import Batch, make_loader
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 24  # of 8 the ratio went from 0.86 to 0.94 for the same code: an epoch has few clips and its windows vary

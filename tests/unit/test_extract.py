@@ -17,6 +17,8 @@ from tests.ranks import free_port
 from tests.videos import X264, ffmpeg
 from vidmae import dist, extract, preempt, waiting
 from vidmae.classifier import VideoClassifier
+from vidmae.clips.view_loader import view_loader
+from vidmae.clips.views import ViewSpec
 from vidmae.extract import average_tokens, frozen_features
 from vidmae.features import FeatureStore, feature_spec
 from vidmae.footage.manifest import Check, Manifest, Source
@@ -29,8 +31,6 @@ from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build, parse_set, to_yaml
-from vidmae.view_loader import view_loader
-from vidmae.views import ViewSpec
 
 CLASSES = ("bigbuckbunny", "bikes", "carphone_pristine")
 PIECES = 6  # of each clip, in time: the last two are for validation

@@ -217,7 +217,7 @@ def test_settings_out_of_range_are_refused(setting):
 
 
 def test_mixing_blends_pixels_and_labels_by_the_same_share():
-    from vidmae.augment import Augment
+    from vidmae.clips.augment import Augment
     from vidmae.settings.finetune_config import LabelledConfig
 
     clips = torch.tensor([0, 60, 120, 240], dtype=torch.uint8).view(4, 1, 1, 1, 1).expand(4, 2, 8, 8, 3).contiguous()
@@ -232,7 +232,7 @@ def test_mixing_blends_pixels_and_labels_by_the_same_share():
 
 
 def test_rand_augment_does_the_same_to_every_frame():
-    from vidmae.augment import Augment
+    from vidmae.clips.augment import Augment
     from vidmae.settings.finetune_config import LabelledConfig
 
     clips = torch.randint(256, (3, 1, 16, 16, 3), dtype=torch.uint8).expand(3, 4, 16, 16, 3)

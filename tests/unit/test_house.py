@@ -44,9 +44,9 @@ STDLIB_ONLY = {"vidmae.settings.command_line", "vidmae.runs.record", "vidmae.set
                "jobs.commands", "jobs.arrays", "vidmae.footage.video_list"}
 PURE_OF_TORCH = {"vidmae.settings.config", "vidmae.settings.finetune_config", "vidmae.settings.evaluation_config", "vidmae.settings.layers", "vidmae.footage.manifest",
                  "vidmae.labels.sources", "vidmae.labels.splits", "vidmae.labels.shots", "vidmae.labels.shot_list", "vidmae.runs.predictions",
-                 "vidmae.runs.accuracy", "vidmae.views", "vidmae.features", "vidmae.probes", "vidmae.footage.recordings",
+                 "vidmae.runs.accuracy", "vidmae.clips.views", "vidmae.features", "vidmae.probes", "vidmae.footage.recordings",
                  "vidmae.footage.history", "vidmae.settings.interpolate_config", "vidmae.settings.attention_config", "vidmae.local_program",
-                 "vidmae.settings.embed_config", "vidmae.embeddings", "vidmae.settings.clips_config", "vidmae.clips_flags"}
+                 "vidmae.settings.embed_config", "vidmae.embeddings", "vidmae.settings.clips_config", "vidmae.clips.clips_flags"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs

@@ -24,6 +24,7 @@ from tests.launching import ROOT
 from tests.runs import export_model, make_manifest, make_run
 from vidmae import interpolate
 from vidmae.classifier import build_classifier
+from vidmae.clips.windows import WindowReader, WindowSpec, places, spread_windows
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Check, Manifest, find_sources
 from vidmae.footage.manifest_build import build
@@ -40,7 +41,6 @@ from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import ConfigError, load, to_dict, to_yaml
 from vidmae.trained import load_trained
 from vidmae.weights import save_safetensors
-from vidmae.windows import WindowReader, WindowSpec, places, spread_windows
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=8, pred_t_dim=8, decoder_embed_dim=48, decoder_depth=1,
                    mask_ratio=0.75)

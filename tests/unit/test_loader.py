@@ -12,14 +12,14 @@ import torch
 
 from tests import videos
 from tests.facilities import need
-from vidmae import cutting, order
-from vidmae.cutting import ClipSpec
+from vidmae.clips import cutting, order
+from vidmae.clips.cutting import ClipSpec
+from vidmae.clips.loader import Batch, make_loader
+from vidmae.clips.order import place_of
 from vidmae.footage.frame_numbers import clip_indices, span_frames
 from vidmae.footage.manifest import Check, Manifest, find_sources
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import DecodeError, open_video
-from vidmae.loader import Batch, make_loader
-from vidmae.order import place_of
 from vidmae.runs.quarantine import Substitution
 
 SPEC = ClipSpec(num_frames=16, sampling_rate=8, target_fps=30.0, img_size=32, crop_area=(0.5, 1.0),

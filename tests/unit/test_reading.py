@@ -17,13 +17,13 @@ import torch
 from tests import videos
 from tests.facilities import need
 from tests.program_reading import SPEC, loader, read_by_faulty
-from vidmae.cutting import Cutter
+from vidmae.clips.cutting import Cutter
+from vidmae.clips.loader import SUBSTITUTES, Batch
+from vidmae.clips.order import place_of
 from vidmae.footage import killable
 from vidmae.footage.killable import KillableProcess, _serve
 from vidmae.footage.manifest import Check, Manifest, find_sources
 from vidmae.footage.manifest_build import build
-from vidmae.loader import SUBSTITUTES, Batch
-from vidmae.order import place_of
 
 
 @pytest.fixture(scope="module")

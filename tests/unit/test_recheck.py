@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.runs import make_manifest, make_run, train
+from vidmae.clips.loader import make_loader
 from vidmae.footage import open_video as decode
 from vidmae.footage.decoders.with_pyav import PyAvReader
 from vidmae.footage.manifest import Manifest
-from vidmae.loader import make_loader
 from vidmae.runs.metrics import read_metrics
 
 from tests.unit.test_loader import SPEC  # isort: skip

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vidmae.transforms import crop_resize, sample_crop
+from vidmae.clips.transforms import crop_resize, sample_crop
 
 EVERY = np.arange(3)
 

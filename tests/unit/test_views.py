@@ -16,10 +16,10 @@ from PIL import Image
 from tests import program_reading, videos
 from tests.facilities import need
 from tests.runs import make_manifest
+from vidmae.clips.view_loader import batches_of_rank, refuse_unreadable, view_loader
+from vidmae.clips.views import ViewSpec, view_box, view_frames
 from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build
-from vidmae.view_loader import batches_of_rank, refuse_unreadable, view_loader
-from vidmae.views import ViewSpec, view_box, view_frames
 
 SPEC = ViewSpec(num_frames=16, sampling_rate=8, target_fps=30.0, img_size=224)
 FPS = Fraction(30)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vidmae.clips.order import CLIP, WINDOW, Place, rng
+from vidmae.clips.transforms import crop_resize, sample_crop
 from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
 from vidmae.footage.manifest import Manifest
 from vidmae.footage.open_video import VideoReader, open_video
-from vidmae.order import CLIP, WINDOW, Place, rng
-from vidmae.transforms import crop_resize, sample_crop
 
 READ_BYTES = 2**28  # of decoded frames that are held at a time; a clip is read whole however large
 

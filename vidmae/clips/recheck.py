@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vidmae.cutting import ClipSpec, Cutter
+from vidmae.clips.cutting import ClipSpec, Cutter
+from vidmae.clips.order import RECHECK, Place, rng
+from vidmae.clips.reading import Reader
 from vidmae.footage.manifest import Manifest
 from vidmae.footage.open_video import second_decoder
-from vidmae.order import RECHECK, Place, rng
-from vidmae.reading import Reader
 
 MOST_GREY_LEVELS = 1.0  # mean over a frame: what two conversions of the same picture to RGB may differ by
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidmae.cutting import Output, read_clips
+from vidmae.clips.cutting import Output, read_clips
+from vidmae.clips.transforms import crop_resize
+from vidmae.clips.views import ViewSpec, view_box, view_frames
 from vidmae.footage.manifest import Manifest
 from vidmae.footage.open_video import open_video
-from vidmae.transforms import crop_resize
-from vidmae.views import ViewSpec, view_box, view_frames
 
 
 @dataclass(frozen=True)

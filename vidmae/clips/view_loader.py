@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vidmae.clips.reading import Reader
+from vidmae.clips.view_cutting import ViewCutter
+from vidmae.clips.views import ViewSpec
+from vidmae.clips.workers import empty_batch, read_ahead
 from vidmae.footage.manifest import HOW_TO_MAKE, Manifest
 from vidmae.labels.splits import some_rows
-from vidmae.reading import Reader
-from vidmae.view_cutting import ViewCutter
-from vidmae.views import ViewSpec
-from vidmae.workers import empty_batch, read_ahead
 
 
 @dataclass(frozen=True)

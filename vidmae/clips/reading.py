@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from vidmae.cutting import Output
+from vidmae.clips.cutting import Output
 from vidmae.footage.killable import KillableProcess
 from vidmae.footage.open_video import DecodeError, import_decoder
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidmae.clips.order import VIEW, rng
 from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
-from vidmae.order import VIEW, rng
 from vidmae.settings.finetune_config import VIEWS
 
 if TYPE_CHECKING:
-    from vidmae.transforms import Box
+    from vidmae.clips.transforms import Box
 
 RANDOM_SHORT_SIDE_PX = (256, 320)  # of the picture that the paper's random view cuts a square of 224 px out of
 _PAPER_IMG_SIZE_PX = 224

@@ -114,7 +114,7 @@ class WindowReader:
             raise DecodeError(type(error).__name__) from None  # its text may hold the file's name
 
     def _read(self, path: str, decoder: str, start: float, fps: float) -> np.ndarray:
-        from vidmae.transforms import crop_resize
+        from vidmae.clips.transforms import crop_resize
 
         with open_video(path, decoder) as video:
             indices = clip_indices(start, self.spec.span(fps), self.spec.num_frames, video.num_frames)

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vidmae.cutting import ClipSpec, Cutter
+from vidmae.clips.cutting import ClipSpec, Cutter
+from vidmae.clips.order import Place, place_of, substitute_row
+from vidmae.clips.reading import Reader
+from vidmae.clips.recheck import Recheck, Rechecker
+from vidmae.clips.workers import empty_batch, read_ahead
 from vidmae.footage.manifest import HOW_TO_MAKE, Manifest
 from vidmae.footage.open_video import DecodeError
-from vidmae.order import Place, place_of, substitute_row
-from vidmae.reading import Reader
-from vidmae.recheck import Recheck, Rechecker
 from vidmae.runs.nonfinite import window_of
 from vidmae.runs.quarantine import Substitution
-from vidmae.workers import empty_batch, read_ahead
 
 SUBSTITUTES = 10  # tried for one video; where more than a few fail, the disk is gone and not the video
 
