@@ -17,6 +17,7 @@ from vidmae.engine import Engine
 from vidmae.features import FeatureStore, feature_spec
 from vidmae.labels.shots import draw_shots, write_shots
 from vidmae.labels.splits import read_labelled
+from vidmae.model.weights import save_safetensors
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.config import CheckpointConfig, TrainConfig
@@ -24,7 +25,6 @@ from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build as build_config
 from vidmae.settings.layers import parse_set, to_yaml
 from vidmae.watchdog import end_process
-from vidmae.weights import save_safetensors
 
 random = np.random.default_rng(0)
 CONTENT = random.integers(2**64, size=12, dtype=np.uint64)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from vidmae import dist
-from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.clips.views import ViewSpec
 from vidmae.dist import Ranks
 from vidmae.evaluate import evaluate
 from vidmae.footage.manifest import Manifest
+from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.runs.predictions import Predictions
 from vidmae.settings.config import DataConfig, TrainConfig
 from vidmae.settings.finetune_config import EvaluateConfig

@@ -53,8 +53,8 @@ CELL = ["model.name=vit_nano_patch16", "model.img_size=32", "model.num_frames=4"
 
 def export_model(path: Path, config: ModelConfig, *, seed: int = 0, **sampling: object) -> Path:
     """The weights of a model before training, as a run exports them; with what is said of its clips."""
-    from vidmae.trained import untrained
-    from vidmae.weights import save_safetensors
+    from vidmae.model.trained import untrained
+    from vidmae.model.weights import save_safetensors
 
     header = {"config": json.dumps(asdict(config))} | ({"sampling": json.dumps(sampling)} if sampling else {})
     save_safetensors(untrained(config, seed=seed).state_dict(), path, header)

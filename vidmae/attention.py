@@ -20,9 +20,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vidmae.blocks import Attention
-from vidmae.encoder import Encoder
-from vidmae.patches import as_frames
+from vidmae.model.blocks import Attention
+from vidmae.model.encoder import Encoder
+from vidmae.model.patches import as_frames
 
 
 def attention_weights(attention: Attention, x: Tensor, *, queries: int | None = None) -> Tensor:

@@ -33,6 +33,7 @@ from vidmae.csv_rows import Row, write_csv
 from vidmae.dist import choose_device
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Manifest
+from vidmae.model.trained_encoder import TrainedEncoder, load_trained_encoder
 from vidmae.motion_share import MIN_AREA_SHARE, attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.pictures import attention_strip, attention_video, save_png
 from vidmae.program import EXIT_OK
@@ -41,7 +42,6 @@ from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.config import DataConfig
 from vidmae.settings.layers import load
 from vidmae.shards import EXIT_INCOMPLETE, answer
-from vidmae.trained_encoder import TrainedEncoder, load_trained_encoder
 
 
 @dataclass

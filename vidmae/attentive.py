@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidmae.blocks import NORM_EPS, linear
-from vidmae.groups import param_groups
+from vidmae.model.blocks import NORM_EPS, linear
+from vidmae.model.groups import param_groups
 from vidmae.settings.finetune_config import ProbeConfig
 
 HEAD_WIDTH = 64  # of an attention head, about

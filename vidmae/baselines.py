@@ -16,8 +16,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from vidmae.masking import mask_from_hidden
-from vidmae.model import MaskedAutoencoder
+from vidmae.model.mae import MaskedAutoencoder
+from vidmae.model.masking import mask_from_hidden
 from vidmae.vision import between, beyond
 
 Filler = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -8,18 +8,18 @@ from types import MappingProxyType
 
 import torch
 
-from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
 from vidmae.dist import Ranks
 from vidmae.footage.manifest import Manifest, content_hash
-from vidmae.model import MaskedAutoencoder
+from vidmae.model.classifier import VideoClassifier, build_classifier
+from vidmae.model.mae import MaskedAutoencoder
+from vidmae.model.weights import load_encoder
 from vidmae.runs import cost
 from vidmae.runs.metrics import measure_gemm_flops
 from vidmae.runs.plan import Plan
 from vidmae.settings.config import PretrainConfig, RunConfig
 from vidmae.settings.finetune_config import FinetuneConfig, FinetuneTrainConfig
-from vidmae.weights import load_encoder
 
 RUN = "run:"  # of a train.init_content that names a run by its signature
 

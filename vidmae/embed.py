@@ -22,13 +22,13 @@ from vidmae.embeddings import KIND, Embeddings, file_path, make_folder, read_fil
 from vidmae.evaluate import GIVE_UP
 from vidmae.extract import pooled_features
 from vidmae.footage.manifest import Manifest, class_table, read_all
+from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.program import EXIT_OK
 from vidmae.runs.record import SCHEMA, job_id, read_json, write_json
 from vidmae.settings.config import DataConfig
 from vidmae.settings.embed_config import EmbedConfig
 from vidmae.settings.layers import load
 from vidmae.shards import EXIT_INCOMPLETE, Say, run
-from vidmae.trained_encoder import load_trained_encoder
 
 
 class Embedding:

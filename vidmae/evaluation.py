@@ -15,19 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from vidmae import dist, watchdog
-from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.clips.views import ViewSpec
 from vidmae.evaluate import evaluate
 from vidmae.footage.manifest import Manifest
 from vidmae.labels.cell_data import class_names
 from vidmae.labels.splits import read_labelled
+from vidmae.model.classifier import VideoClassifier, build_classifier
+from vidmae.model.trained_encoder import shape_of
+from vidmae.model.weights import load_state, load_weights
 from vidmae.program import EXIT_OK, EXIT_USAGE
 from vidmae.runs.accuracy import topk_ci_pct, topk_pct
 from vidmae.runs.record import SCHEMA, RunFolder, write_json
 from vidmae.settings.evaluation_config import EvaluationConfig
 from vidmae.settings.layers import load
-from vidmae.trained_encoder import shape_of
-from vidmae.weights import load_state, load_weights
 
 
 def main(out: str) -> int:

@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidmae import preempt
-from vidmae.classifier import VideoClassifier
 from vidmae.clips.view_loader import ViewBatch, refuse_unreadable, view_loader
 from vidmae.dist import Ranks
 from vidmae.evaluate import GIVE_UP, view_spec
 from vidmae.features import FeatureStore
 from vidmae.footage.manifest import Manifest
-from vidmae.patches import as_frames
+from vidmae.model.classifier import VideoClassifier
+from vidmae.model.patches import as_frames
 from vidmae.runs.record import RunLockedError, held
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.waiting import asked_to_stop

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from vidmae.baselines import Filler
-from vidmae.keys import PATCH_EMBED
-from vidmae.masking import mask_from_order
-from vidmae.model import MaskedAutoencoder
+from vidmae.model.keys import PATCH_EMBED
+from vidmae.model.mae import MaskedAutoencoder
+from vidmae.model.masking import mask_from_order
+from vidmae.model.trained import load_trained
+from vidmae.model.weights import load_into, load_state
 from vidmae.settings.sizes import CHANNELS, ModelShape, model_shape, size_of
-from vidmae.trained import load_trained
-from vidmae.weights import load_into, load_state
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREFIXES = "", "decoder_"  # of the encoder's names and of the decoder's

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vidmae.masking import Mask
-from vidmae.model import MaskedAutoencoder
+from vidmae.model.mae import MaskedAutoencoder
+from vidmae.model.masking import Mask
 from vidmae.runs.record import write_atomic
 from vidmae.vision import heat
 

@@ -18,8 +18,9 @@ from vidmae import dist, watchdog
 from vidmae.build import build_model, clip_loader
 from vidmae.clips.loader import Batch
 from vidmae.footage.manifest import Manifest
-from vidmae.groups import param_groups
-from vidmae.masking import mask_from_noise
+from vidmae.model.groups import param_groups
+from vidmae.model.masking import mask_from_noise
+from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.pictures import reconstruction, save_png
 from vidmae.program import run_program
 from vidmae.runs.attempts import AttemptLog
@@ -30,7 +31,6 @@ from vidmae.runs.record import SCHEMA, RunFolder, job_id, read_json, touch_heart
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import to_dict
 from vidmae.trainer import Trainer, train_to_end
-from vidmae.weights import load_weights, save_safetensors
 
 SAMPLING = ("sampling_rate", "target_fps", "decoder")  # of the data settings: what a user of the weights must know
 

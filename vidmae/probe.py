@@ -16,11 +16,11 @@ import torch
 from vidmae import probes
 from vidmae.attentive import attentive
 from vidmae.build import build_classifier_for
-from vidmae.classifier import VideoClassifier
 from vidmae.dist import Ranks
 from vidmae.extract import extract
 from vidmae.features import FeatureStore, feature_spec
 from vidmae.labels.cell_data import CellData, read_cell_data
+from vidmae.model.classifier import VideoClassifier
 from vidmae.program import say
 from vidmae.pulse import Pulse
 from vidmae.runs.cell_result import Learned, write_cell_result

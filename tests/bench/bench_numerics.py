@@ -44,8 +44,8 @@ def measure() -> dict[str, float]:
     """CPU seconds of each, the best of some."""
     import torch
 
-    from vidmae.masking import random_mask
-    from vidmae.model import MaskedAutoencoder
+    from vidmae.model.mae import MaskedAutoencoder
+    from vidmae.model.masking import random_mask
     from vidmae.settings.sizes import model_shape
 
     torch.set_num_threads(1)

@@ -41,9 +41,9 @@ def measure() -> dict[str, Any]:
     from vidmae import dist
     from vidmae.checkpoint import Saver
     from vidmae.engine import Engine
-    from vidmae.groups import param_groups
-    from vidmae.masking import random_mask
-    from vidmae.model import MaskedAutoencoder
+    from vidmae.model.groups import param_groups
+    from vidmae.model.mae import MaskedAutoencoder
+    from vidmae.model.masking import random_mask
     from vidmae.runs.record import RunFolder
     from vidmae.settings.config import CheckpointConfig, TrainConfig
     from vidmae.settings.sizes import model_shape

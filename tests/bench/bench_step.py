@@ -35,9 +35,9 @@ import torch
 
 from jobs.launch import MALLOC
 from tests.bench.textbook import Textbook
-from vidmae.blocks import AttentionKernel
-from vidmae.masking import random_mask
-from vidmae.model import MaskedAutoencoder
+from vidmae.model.blocks import AttentionKernel
+from vidmae.model.mae import MaskedAutoencoder
+from vidmae.model.masking import random_mask
 from vidmae.runs import cost
 from vidmae.settings.sizes import ModelShape, model_shape
 

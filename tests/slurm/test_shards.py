@@ -11,8 +11,8 @@ from tests.runs import make_labelled
 from tests.slurm.cluster import Cluster
 from tests.unit.test_embed import NANO
 from vidmae.embeddings import file_path, read_embeddings
-from vidmae.trained import untrained
-from vidmae.weights import save_safetensors
+from vidmae.model.trained import untrained
+from vidmae.model.weights import save_safetensors
 
 ASKED = ["--cluster", "slurm", "--partition", "gpu", "--gpus-per-node", "0", "--cpus-per-task", "1", "--mem", "1G", "--time", "5"]
 MORE = ["--sampling-rate", "2", "--device", "cpu", "--workers", "0", "--batch", "2", "--clips-per-file", "2"]

@@ -25,21 +25,21 @@ from tests.runs import make_cell, make_manifest, make_run
 from vidmae import attention_maps
 from vidmae.attention import attention_weights, class_attention, rollout
 from vidmae.attention_table import summary
-from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.clips.windows import WindowReader, WindowSpec, places, spread_windows
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video
+from vidmae.model.classifier import VideoClassifier, build_classifier
+from vidmae.model.trained import untrained
+from vidmae.model.trained_encoder import load_trained_encoder
+from vidmae.model.weights import save_safetensors
 from vidmae.motion_share import attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.runs.record import read_json
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.layers import ConfigError, to_yaml
-from vidmae.trained import untrained
-from vidmae.trained_encoder import load_trained_encoder
 from vidmae.vision import heat
-from vidmae.weights import save_safetensors
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=8, pred_t_dim=8, decoder_embed_dim=48, decoder_depth=1,
                    mask_ratio=0.75)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests import reference_mae
-from vidmae.blocks import Block, drop_path
-from vidmae.classifier import build_classifier
-from vidmae.groups import layer_decay_groups
-from vidmae.patches import as_frames
+from vidmae.model.blocks import Block, drop_path
+from vidmae.model.classifier import build_classifier
+from vidmae.model.groups import layer_decay_groups
+from vidmae.model.patches import as_frames
 
 TOY = {"num_classes": 5, "img_size": 32, "num_frames": 8}
 

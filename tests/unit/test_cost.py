@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from vidmae.masking import random_mask
-from vidmae.model import build_mae
+from vidmae.model.mae import build_mae
+from vidmae.model.masking import random_mask
 from vidmae.runs import cost
 from vidmae.settings.sizes import ENCODER_SIZES, encoder_shape, model_shape
 

@@ -15,19 +15,19 @@ import torch
 from tests.launching import ROOT
 from tests.runs import export_model, make_cell, make_labelled, make_run
 from vidmae import embed
-from vidmae.classifier import VideoClassifier, build_classifier
 from vidmae.clips.view_cutting import ViewCutter
 from vidmae.clips.views import ViewSpec
 from vidmae.embeddings import Embeddings, file_path, read_embeddings, read_file
 from vidmae.footage.manifest import Check, Manifest, read_all, read_summary, write_manifest
 from vidmae.local_program import prepare_folder
+from vidmae.model.classifier import VideoClassifier, build_classifier
+from vidmae.model.trained import untrained
+from vidmae.model.trained_encoder import load_trained_encoder
+from vidmae.model.weights import save_safetensors
 from vidmae.runs.record import read_json
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.embed_config import EmbedConfig
 from vidmae.settings.layers import ConfigError, to_yaml
-from vidmae.trained import untrained
-from vidmae.trained_encoder import load_trained_encoder
-from vidmae.weights import save_safetensors
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=4, pred_t_dim=4, decoder_embed_dim=48, decoder_depth=1,
                    mask_ratio=0.75)

@@ -12,13 +12,13 @@ from tests.facilities import demo_clips, need
 from tests.program_evaluate import CLASSES, DATA, SPEC, VIEWS, classifier, look, plain
 from tests.ranks import run_ranks
 from vidmae import dist
-from vidmae.classifier import VideoClassifier
 from vidmae.clips.transforms import crop_resize
 from vidmae.clips.views import view_box, view_frames
 from vidmae.evaluate import GIVE_UP, view_spec
 from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video, probe
+from vidmae.model.classifier import VideoClassifier
 from vidmae.runs.predictions import Predictions
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
 

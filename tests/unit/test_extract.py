@@ -16,7 +16,6 @@ from tests.facilities import demo_clips, need
 from tests.ranks import free_port
 from tests.videos import X264, ffmpeg
 from vidmae import dist, extract, preempt, waiting
-from vidmae.classifier import VideoClassifier
 from vidmae.clips.view_loader import view_loader
 from vidmae.clips.views import ViewSpec
 from vidmae.extract import average_tokens, frozen_features
@@ -25,6 +24,7 @@ from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build as build_manifest
 from vidmae.labels.shots import draw_shots, write_shots
 from vidmae.labels.splits import read_labelled
+from vidmae.model.classifier import VideoClassifier
 from vidmae.probe import frozen_encoder, probe
 from vidmae.runs.accuracy import topk_pct
 from vidmae.runs.predictions import Predictions

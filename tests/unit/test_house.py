@@ -34,7 +34,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "pandas": {"analysis"},
     "matplotlib": {"analysis"},
     "jinja2": {"analysis.page"},
-    "safetensors": {"vidmae.weights"},
+    "safetensors": {"vidmae.model.weights"},
     "cv2": {"vidmae.vision"},
     "skimage": {"vidmae.scores"},
     "sklearn": {"vidmae.probes", "analysis.neighbours", "analysis.embedding_pictures"},

@@ -23,7 +23,6 @@ from jobs import interpolate as command
 from tests.launching import ROOT
 from tests.runs import export_model, make_manifest, make_run
 from vidmae import interpolate
-from vidmae.classifier import build_classifier
 from vidmae.clips.windows import WindowReader, WindowSpec, places, spread_windows
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Check, Manifest, find_sources
@@ -32,15 +31,16 @@ from vidmae.footage.open_video import open_video
 from vidmae.interpolate_table import differences_table, methods_table
 from vidmae.local_program import make_manifest as list_footage
 from vidmae.local_program import prepare_folder
-from vidmae.masking import center_mask
+from vidmae.model.classifier import build_classifier
+from vidmae.model.masking import center_mask
+from vidmae.model.trained import load_trained
+from vidmae.model.weights import save_safetensors
 from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.scenes import PATHS
 from vidmae.scores import SCORES
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import ConfigError, load, to_dict, to_yaml
-from vidmae.trained import load_trained
-from vidmae.weights import save_safetensors
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=8, pred_t_dim=8, decoder_embed_dim=48, decoder_depth=1,
                    mask_ratio=0.75)

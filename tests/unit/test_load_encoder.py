@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from vidmae.classifier import build_classifier
-from vidmae.model import build_mae
-from vidmae.weights import load_encoder, save_safetensors
+from vidmae.model.classifier import build_classifier
+from vidmae.model.mae import build_mae
+from vidmae.model.weights import load_encoder, save_safetensors
 
 TOY = {"img_size": 16, "num_frames": 4}
 CLIPS = torch.randint(0, 256, (2, 4, 16, 16, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vidmae.masking import mask_from_noise, num_kept, random_mask
+from vidmae.model.masking import mask_from_noise, num_kept, random_mask
 
 
 @pytest.mark.parametrize(("tokens", "ratio", "kept"), [

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidmae.masking import (
+from vidmae.model.mae import build_mae
+from vidmae.model.masking import (
     KINDS,
     box_mask,
     center_mask,
@@ -20,7 +21,6 @@ from vidmae.masking import (
     temporal_mask,
     tube_mask,
 )
-from vidmae.model import build_mae
 from vidmae.settings.sizes import encoder_shape
 
 HUGE = encoder_shape("vit_huge_patch14")

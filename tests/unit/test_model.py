@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests import reference_mae
-from vidmae import blocks
-from vidmae.groups import no_weight_decay, param_groups
-from vidmae.masking import random_mask
-from vidmae.model import build_mae
-from vidmae.patches import nearest_predicted, patchify, predicted_frames, unpatchify
+from vidmae.model import blocks
+from vidmae.model.groups import no_weight_decay, param_groups
+from vidmae.model.mae import build_mae
+from vidmae.model.masking import random_mask
+from vidmae.model.patches import nearest_predicted, patchify, predicted_frames, unpatchify
 
 TOY = {"img_size": 32, "num_frames": 8, "pred_t_dim": 8, "decoder_embed_dim": 48, "decoder_depth": 2,
        "decoder_num_heads": 4, "mask_ratio": 0.75}

@@ -12,7 +12,7 @@ import pytest
 from tests.facilities import need
 from tests.launching import ROOT
 from tests.same.compare import compare
-from vidmae.weights import save_safetensors
+from vidmae.model.weights import save_safetensors
 
 torch = pytest.importorskip("torch")
 

@@ -9,8 +9,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from tests.footage import real_clip
 from vidmae.baselines import BASELINES, applicable, fade, flow, hold, mean, model_filler
-from vidmae.masking import center_mask, make_mask, removed_pixels, temporal_mask
-from vidmae.model import build_mae
+from vidmae.model.mae import build_mae
+from vidmae.model.masking import center_mask, make_mask, removed_pixels, temporal_mask
 from vidmae.scores import MORE_IS_BETTER, SCORES, Judge
 from vidmae.settings.sizes import encoder_shape
 from vidmae.vision import between, dense_flow, grey, warp

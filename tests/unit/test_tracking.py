@@ -9,7 +9,7 @@ import pytest
 
 from tests.footage import real_clip
 from vidmae.baselines import fade, hold
-from vidmae.masking import box_mask, center_mask, removed_pixels
+from vidmae.model.masking import box_mask, center_mask, removed_pixels
 from vidmae.scenes import PATHS, SIDE_SHARE, Scene, make_scene
 from vidmae.settings.sizes import encoder_shape
 from vidmae.tracking import likeness, locate, measure

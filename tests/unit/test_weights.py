@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.launching import ROOT
-from vidmae.keys import by_group
-from vidmae.masking import random_mask
-from vidmae.model import build_mae
-from vidmae.weights import load_into, load_state, load_weights, read_metadata, save_safetensors
+from vidmae.model.keys import by_group
+from vidmae.model.mae import build_mae
+from vidmae.model.masking import random_mask
+from vidmae.model.weights import load_into, load_state, load_weights, read_metadata, save_safetensors
 
 TOY = {"img_size": 16, "num_frames": 4, "pred_t_dim": 4, "decoder_embed_dim": 32, "decoder_depth": 2,
        "decoder_num_heads": 2, "mask_ratio": 0.5}
@@ -179,7 +179,7 @@ def test_a_pickle_cannot_run_code(tmp_path):
 
 def test_equal_weights_are_equal_bytes_in_every_process(tmp_path):
     """The library writes the metadata in the order of a hash map, which is another one in each process."""
-    program = ("import sys, torch; from vidmae.weights import save_safetensors; save_safetensors({'b': torch.ones(3), 'a': torch.zeros(2, 5)},"
+    program = ("import sys, torch; from vidmae.model.weights import save_safetensors; save_safetensors({'b': torch.ones(3), 'a': torch.zeros(2, 5)},"
                " sys.argv[1], {key: key.upper() + ' \"ä\"' for key in 'config sampling step model name'.split()})")
     files = [tmp_path / f"{i}.safetensors" for i in range(6)]
     for path in files:

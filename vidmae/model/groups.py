@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vidmae.classifier import VideoClassifier
+from vidmae.model.classifier import VideoClassifier
 
 
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

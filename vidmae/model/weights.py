@@ -28,7 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vidmae.keys import by_group, groups, looks_like
+from vidmae.model.keys import by_group, groups, looks_like
 from vidmae.runs.record import fsync_folder, make_private_folder
 
 State = dict[str, Tensor]

@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidmae.classifier import VideoClassifier, build_classifier
-from vidmae.keys import clip_sizes, looks_like
+from vidmae.model.classifier import VideoClassifier, build_classifier
+from vidmae.model.keys import clip_sizes, looks_like
+from vidmae.model.weights import load_encoder, load_state, read_metadata
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import DataConfig, PretrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import Layer, build, load
 from vidmae.settings.sizes import ENCODER_SIZES, EncoderShape, encoder_shape
-from vidmae.weights import load_encoder, load_state, read_metadata
 
 
 @dataclass(frozen=True)

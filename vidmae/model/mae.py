@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidmae.blocks import NORM_EPS, AttentionKernel, Block, linear
-from vidmae.encoder import Encoder, positions, table
-from vidmae.masking import Mask, removed_pixels
-from vidmae.patches import (
+from vidmae.model.blocks import NORM_EPS, AttentionKernel, Block, linear
+from vidmae.model.encoder import Encoder, positions, table
+from vidmae.model.masking import Mask, removed_pixels
+from vidmae.model.patches import (
     as_frames,
     nearest_predicted,
     normalise,

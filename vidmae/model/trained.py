@@ -17,12 +17,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vidmae.keys import PATCH_EMBED, clip_sizes, looks_like
-from vidmae.model import MaskedAutoencoder
+from vidmae.model.keys import PATCH_EMBED, clip_sizes, looks_like
+from vidmae.model.mae import MaskedAutoencoder
+from vidmae.model.weights import load_into, load_state, read_metadata
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import DataConfig, ModelConfig, PretrainConfig
 from vidmae.settings.layers import Layer, build, load, parse_set
-from vidmae.weights import load_into, load_state, read_metadata
 
 T = TypeVar("T")
 

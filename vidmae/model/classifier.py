@@ -21,9 +21,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from vidmae.blocks import AttentionKernel
-from vidmae.encoder import Encoder
-from vidmae.patches import as_frames
+from vidmae.model.blocks import AttentionKernel
+from vidmae.model.encoder import Encoder
+from vidmae.model.patches import as_frames
 from vidmae.settings.sizes import EncoderShape, encoder_shape
 
 Pool = Literal["cls", "mean"]

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vidmae.blocks import NORM_EPS, AttentionKernel, Block, PatchEmbed
-from vidmae.patches import normalise, patchify, take_tokens
+from vidmae.model.blocks import NORM_EPS, AttentionKernel, Block, PatchEmbed
+from vidmae.model.patches import normalise, patchify, take_tokens
 from vidmae.settings.sizes import EncoderShape
 
 

@@ -1,0 +1,4 @@
+"""The networks: patches, masks, encoder, autoencoder, classifier, and their weights in and out.
+
+May import settings and runs; nothing here reads a video.
+"""
