@@ -33,7 +33,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from analysis.options import Parser, add_runs_dir
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.footage.manifest import HOW_TO_MAKE, content_hash, read_summary
-from vidmae.local_program import is_footage, make_manifest, prepare_folder, run_program
+from vidmae.ranks.local_program import is_footage, make_manifest, prepare_folder, run_program
 from vidmae.runs.record import RunFolder, read_json, runs_that_fit
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.command_line import answer

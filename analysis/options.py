@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vidmae.local_program import refuse_known_folder
+from vidmae.ranks.local_program import refuse_known_folder
 from vidmae.settings.layers import ConfigError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs import slurm
 from jobs.experiment import Experiment
 from jobs.launch import MALLOC
-from vidmae.precision import AUTO, assumed
+from vidmae.ranks.precision import AUTO, assumed
 from vidmae.runs import cost
 from vidmae.settings.schedule import Schedule
 

@@ -33,7 +33,7 @@ from jobs.shards_here import Work
 from jobs.speak import answer
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_model, add_output
 from vidmae.footage.manifest import content_hash, read_summary
-from vidmae.local_program import tell
+from vidmae.ranks.local_program import tell
 from vidmae.settings.embed_config import EmbedConfig
 
 

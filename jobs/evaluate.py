@@ -28,7 +28,7 @@ from jobs.catalogue import environment_catalogue, find_data
 from jobs.options import Parser
 from jobs.speak import answer, say
 from vidmae.footage.manifest import content_hash
-from vidmae.local_program import prepare_folder, run_program
+from vidmae.ranks.local_program import prepare_folder, run_program
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.evaluation_config import EvaluationConfig
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_yaml

@@ -41,7 +41,7 @@ from jobs.shards_here import Work
 from jobs.speak import answer
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.footage.manifest import content_hash, read_summary
-from vidmae.local_program import is_footage, make_manifest
+from vidmae.ranks.local_program import is_footage, make_manifest
 from vidmae.runs.record import read_json
 from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import ConfigError

@@ -30,7 +30,7 @@ from jobs.commands import is_away
 from jobs.locks import release_lock_of_dead_job
 from jobs.resources import Resources
 from jobs.runs import EXIT_RECORD
-from vidmae.preempt import EXIT_PREEMPTED
+from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_json
 
 MALLOC = {  # keeps freed activations mapped: glibc otherwise returns and refaults them in every step (CPU training only)
@@ -130,7 +130,7 @@ def run_rank(program: str, run_path: str) -> None:
     """Say who this rank is, run the `main` of a module, and leave with its exit code."""
     import submitit
 
-    from vidmae import preempt, watchdog
+    from vidmae.ranks import preempt, watchdog
 
     preempt.listen()  # in place of submitit's handlers: those save on rank 0 alone and requeue under the others
     env = submitit.JobEnvironment()

@@ -187,7 +187,7 @@ def _is_up(task: Task, limit: Limit, now: float) -> bool:
 
 def run_cell(path: str) -> None:
     """Be a cell's program on this machine, and end this process with its exit code."""
-    from vidmae import preempt, watchdog
+    from vidmae.ranks import preempt, watchdog
 
     if not RunFolder(Path(path)).result.exists():
         preempt.listen()

@@ -34,7 +34,7 @@ from vidmae.labels.shot_list import listed_shots
 from vidmae.labels.shots import ShotsError, draw_shots, rows_by_class, shots_path, write_shots
 from vidmae.labels.sources import count_note, find_labelled
 from vidmae.labels.splits import check_apart, read_labelled
-from vidmae.local_program import progress
+from vidmae.ranks.local_program import progress
 from vidmae.settings.layers import ConfigError
 
 MANIFEST_HELP = """Make a manifest: the checked list of the videos of a data set.

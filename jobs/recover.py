@@ -28,7 +28,7 @@ from jobs.arrays import run_of_task
 from jobs.commands import SlurmAwayError
 from jobs.resources import SAVE_MARGIN_S
 from jobs.runs import CANCELLED
-from vidmae.preempt import EXIT_PREEMPTED
+from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.record import LOST, SCHEMA, RunFolder, read_json, write_json

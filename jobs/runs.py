@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import slurm
-from vidmae.preempt import EXIT_PREEMPTED
+from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import CANCELLED, RunFolder, read_json, runs_that_fit
 from vidmae.settings.layers import ConfigError, nearest
 

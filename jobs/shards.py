@@ -5,7 +5,7 @@
     OUT/code/, OUT/submit/A_i/    snapshot; log of shard i of array A
     OUT/result.json               exists exactly when all shards are done
 
-Each shard runs `python -m MODULE OUT --shard I/N` (vidmae/shards.py), and what was done before is not done again. So a
+Each shard runs `python -m MODULE OUT --shard I/N` (vidmae/ranks/shard_program.py), and what was done before is not done again. So a
 second call attaches to the array that works, and goes on with what is missing where none does.
 """
 
@@ -33,7 +33,7 @@ from jobs.shard_runs import arrays_of, errors_of, shards_of
 from jobs.shards_here import INCOMPLETE, Work, command_of, run_here
 from jobs.snapshot import code_state, take_snapshot
 from jobs.submission import one_launcher
-from vidmae.local_program import ROOT, prepare_folder, tell
+from vidmae.ranks.local_program import ROOT, prepare_folder, tell
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.layers import ConfigError, to_yaml
 

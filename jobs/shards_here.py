@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vidmae.local_program import BAR_EVERY_S, run_program
+from vidmae.ranks.local_program import BAR_EVERY_S, run_program
 from vidmae.settings.layers import ConfigError
 
 INCOMPLETE = 3  # exit code: some clips could not be read

@@ -11,7 +11,7 @@ from typing import Any
 from jobs import slurm
 from jobs.runs import State, states, submissions, why
 from sweeps.grid import Cell
-from vidmae.preempt import EXIT_PREEMPTED
+from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import RunFolder, read_json, write_json
 
 RETRY = ("failed", "timeout", "oom", "missing", "all")

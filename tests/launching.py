@@ -37,7 +37,7 @@ def main(run_path):
     if rank == 0:
         (run / "heartbeat.json").write_text(json.dumps(beat))
     if what == "hears":
-        from vidmae import preempt
+        from vidmae.ranks import preempt
         while not preempt.received():
             time.sleep(0.1)
         return preempt.EXIT_PREEMPTED
@@ -74,7 +74,7 @@ def main(run_path):
     if part("SLEEPS"):
         time.sleep(300)
     while part("HEARS"):
-        from vidmae import preempt
+        from vidmae.ranks import preempt
         if preempt.received():
             return preempt.EXIT_PREEMPTED
         time.sleep(0.1)

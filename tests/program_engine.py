@@ -1,4 +1,4 @@
-"""Trains a small network through vidmae.engine and prints what happened as JSON; started by test_engine.py."""
+"""Trains a small network through vidmae.ranks.engine and prints what happened as JSON; started by test_engine.py."""
 
 import json
 import sys
@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vidmae import dist
-from vidmae.engine import TAG, Engine, NonFiniteError
+from vidmae.ranks import dist
+from vidmae.ranks.engine import TAG, Engine, NonFiniteError
+from vidmae.ranks.shard_writer import write_shards
+from vidmae.ranks.watchdog import end_process
 from vidmae.settings.config import TrainConfig
-from vidmae.shard_writer import write_shards
-from vidmae.watchdog import end_process
 
 
 class Net(nn.Module):

@@ -10,21 +10,21 @@ from analysis import collect
 from tests.labelled import write_labelled
 from tests.program_engine import batch, build, lr_at
 from tests.runs import make_manifest
-from vidmae import dist
-from vidmae.checkpoint import Saver
 from vidmae.embeddings import Embeddings, file_path, make_folder
-from vidmae.engine import Engine
 from vidmae.features import FeatureStore, feature_spec
 from vidmae.labels.shots import draw_shots, write_shots
 from vidmae.labels.splits import read_labelled
 from vidmae.model.weights import save_safetensors
+from vidmae.ranks import dist
+from vidmae.ranks.checkpoint import Saver
+from vidmae.ranks.engine import Engine
+from vidmae.ranks.watchdog import end_process
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.config import CheckpointConfig, TrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build as build_config
 from vidmae.settings.layers import parse_set, to_yaml
-from vidmae.watchdog import end_process
 
 random = np.random.default_rng(0)
 CONTENT = random.integers(2**64, size=12, dtype=np.uint64)

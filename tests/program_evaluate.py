@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidmae import dist
 from vidmae.clips.views import ViewSpec
-from vidmae.dist import Ranks
 from vidmae.evaluate import evaluate
 from vidmae.footage.manifest import Manifest
 from vidmae.model.classifier import VideoClassifier, build_classifier
+from vidmae.ranks import dist
+from vidmae.ranks.dist import Ranks
 from vidmae.runs.predictions import Predictions
 from vidmae.settings.config import DataConfig, TrainConfig
 from vidmae.settings.finetune_config import EvaluateConfig
@@ -68,7 +68,7 @@ class _Loss(nn.Module):
 
 def sharded(manifest: Manifest, ranks: Ranks) -> list[dict[str, Any]]:
     """Predictions with ZeRO-3 before and after a step of training."""
-    from vidmae.engine import Engine
+    from vidmae.ranks.engine import Engine
 
     loss = _Loss().train()
     engine = Engine(loss, [{"params": list(loss.parameters()), "weight_decay": 0.0}],

@@ -2,7 +2,8 @@
 
 import sys
 
-from vidmae import pretrain, watchdog
+from vidmae import pretrain
+from vidmae.ranks import watchdog
 from vidmae.runs.nonfinite import window_of
 
 POISONED, NOW = {int(w) for w in sys.argv[1].split(",")}, [False]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from vidmae import dist, watchdog
 from vidmae.probe import probe
+from vidmae.ranks import dist, watchdog
 from vidmae.runs.record import RunFolder
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import load

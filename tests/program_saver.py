@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from tests.program_engine import batch, build, lr_at
-from vidmae import dist
-from vidmae.checkpoint import CheckpointError, Saver, restore
-from vidmae.engine import Engine
+from vidmae.ranks import dist
+from vidmae.ranks.checkpoint import CheckpointError, Saver, restore
+from vidmae.ranks.engine import Engine
+from vidmae.ranks.watchdog import end_process
 from vidmae.runs.record import RunFolder
 from vidmae.settings.config import CheckpointConfig, TrainConfig
-from vidmae.watchdog import end_process
 
 
 def step(engine: Engine, ranks: dist.Ranks, n: int, busy: float) -> float:

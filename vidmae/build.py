@@ -10,11 +10,11 @@ import torch
 
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
-from vidmae.dist import Ranks
 from vidmae.footage.manifest import Manifest, content_hash
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.weights import load_encoder
+from vidmae.ranks.dist import Ranks
 from vidmae.runs import cost
 from vidmae.runs.metrics import measure_gemm_flops
 from vidmae.runs.plan import Plan

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vidmae.runs.record import RunFolder
 
 if TYPE_CHECKING:
-    from vidmae.dist import Ranks
+    from vidmae.ranks.dist import Ranks
     from vidmae.settings.finetune_config import FinetuneConfig
 
 
@@ -22,7 +22,7 @@ def main(run_path: str) -> int:
     if run.result.exists():
         print(f"{run.result} exists: this cell is done", flush=True)
         return 0
-    from vidmae.program import run_program
+    from vidmae.ranks.program import run_program
     from vidmae.settings.finetune_config import FinetuneConfig
 
     return run_program(run_path, FinetuneConfig, learn)
@@ -43,8 +43,8 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m vidmae.cell RUN_FOLDER")
     code = main(sys.argv[1])
-    if "vidmae.watchdog" in sys.modules:
-        from vidmae import watchdog
+    if "vidmae.ranks.watchdog" in sys.modules:
+        from vidmae.ranks import watchdog
 
         watchdog.end_process(code)
     sys.exit(code)

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidmae import dist
 from vidmae.clips.view_loader import ViewBatch, refuse_unreadable, view_loader
 from vidmae.clips.views import ViewSpec
 from vidmae.embeddings import KIND, Embeddings, file_path, make_folder, read_file, rows_of_files
@@ -23,12 +22,13 @@ from vidmae.evaluate import GIVE_UP
 from vidmae.extract import pooled_features
 from vidmae.footage.manifest import Manifest, class_table, read_all
 from vidmae.model.trained_encoder import load_trained_encoder
-from vidmae.program import EXIT_OK
+from vidmae.ranks import dist
+from vidmae.ranks.program import EXIT_OK
+from vidmae.ranks.shard_program import EXIT_INCOMPLETE, Say, run
 from vidmae.runs.record import SCHEMA, job_id, read_json, write_json
 from vidmae.settings.config import DataConfig
 from vidmae.settings.embed_config import EmbedConfig
 from vidmae.settings.layers import load
-from vidmae.shards import EXIT_INCOMPLETE, Say, run
 
 
 class Embedding:

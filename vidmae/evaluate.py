@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from vidmae.clips.view_loader import ViewBatch, batches_of_rank, refuse_unreadable, view_loader
 from vidmae.clips.views import ViewSpec
-from vidmae.dist import Ranks
 from vidmae.footage.manifest import Manifest
+from vidmae.ranks.dist import Ranks
 from vidmae.runs.predictions import Predictions, concatenate, from_probabilities
 from vidmae.settings.config import DataConfig
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vidmae import dist, watchdog
 from vidmae.clips.views import ViewSpec
 from vidmae.evaluate import evaluate
 from vidmae.footage.manifest import Manifest
@@ -23,7 +22,8 @@ from vidmae.labels.splits import read_labelled
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.trained_encoder import shape_of
 from vidmae.model.weights import load_state, load_weights
-from vidmae.program import EXIT_OK, EXIT_USAGE
+from vidmae.ranks import dist, watchdog
+from vidmae.ranks.program import EXIT_OK, EXIT_USAGE
 from vidmae.runs.accuracy import topk_ci_pct, topk_pct
 from vidmae.runs.record import SCHEMA, RunFolder, write_json
 from vidmae.settings.evaluation_config import EvaluationConfig

@@ -24,17 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidmae import preempt
 from vidmae.clips.view_loader import ViewBatch, refuse_unreadable, view_loader
-from vidmae.dist import Ranks
 from vidmae.evaluate import GIVE_UP, view_spec
 from vidmae.features import FeatureStore
 from vidmae.footage.manifest import Manifest
 from vidmae.model.classifier import VideoClassifier
 from vidmae.model.patches import as_frames
+from vidmae.ranks import preempt
+from vidmae.ranks.dist import Ranks
+from vidmae.ranks.waiting import asked_to_stop
 from vidmae.runs.record import RunLockedError, held
 from vidmae.settings.finetune_config import FinetuneConfig
-from vidmae.waiting import asked_to_stop
 
 CLIPS_PER_SHARD = 500
 POLL_S = 3.0

@@ -20,19 +20,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidmae.build import build_classifier_for, clip_loader
-from vidmae.checkpoint import complete_steps
 from vidmae.clips.augment import Augment
 from vidmae.clips.loader import Batch
 from vidmae.clips.order import CLIP, rng
-from vidmae.dist import Ranks
 from vidmae.evaluate import StoppedError, evaluate, view_spec
 from vidmae.footage.manifest import Manifest
 from vidmae.labels.cell_data import CellData, check_files, read_cell_data
 from vidmae.model.classifier import VideoClassifier
 from vidmae.model.groups import layer_decay_groups
 from vidmae.model.weights import load_weights, save_safetensors
-from vidmae.program import say
-from vidmae.pulse import Pulse
+from vidmae.ranks.checkpoint import complete_steps
+from vidmae.ranks.dist import Ranks
+from vidmae.ranks.program import say
+from vidmae.ranks.pulse import Pulse
+from vidmae.ranks.waiting import on_main
 from vidmae.runs.accuracy import cross_entropy, topk_pct
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.cell_result import Learned, write_cell_result
@@ -43,7 +44,6 @@ from vidmae.runs.record import RunFolder
 from vidmae.runs.selection import Look, best, enough, read_looks, write_looks
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.trainer import Trainer, free_memory, train_to_end
-from vidmae.waiting import on_main
 
 PREFIX = "classifier."  # of the parameters inside Labelled
 

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vidmae import dist, tracking_probe
+from vidmae import tracking_probe
 from vidmae.clips.windows import read_windows
 from vidmae.csv_rows import Row, read_csv, write_csv
 from vidmae.interpolate_table import (
@@ -25,12 +25,13 @@ from vidmae.interpolate_table import (
     methods_table,
 )
 from vidmae.interpolation import Interpolation
-from vidmae.program import EXIT_OK
+from vidmae.ranks import dist
+from vidmae.ranks.program import EXIT_OK
+from vidmae.ranks.shard_program import EXIT_INCOMPLETE, Say, run
 from vidmae.runs.record import SCHEMA, job_id, make_private_folder, read_json, write_json
 from vidmae.scenes import PATHS
 from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import load
-from vidmae.shards import EXIT_INCOMPLETE, Say, run
 
 
 def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidmae import dist, watchdog
 from vidmae.build import build_model, clip_loader
 from vidmae.clips.loader import Batch
 from vidmae.footage.manifest import Manifest
@@ -22,7 +21,8 @@ from vidmae.model.groups import param_groups
 from vidmae.model.masking import mask_from_noise
 from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.pictures import reconstruction, save_png
-from vidmae.program import run_program
+from vidmae.ranks import dist, watchdog
+from vidmae.ranks.program import run_program
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.cost import train_flops_per_clip
 from vidmae.runs.metrics import read_metrics

@@ -16,18 +16,18 @@ import torch
 from vidmae import probes
 from vidmae.attentive import attentive
 from vidmae.build import build_classifier_for
-from vidmae.dist import Ranks
 from vidmae.extract import extract
 from vidmae.features import FeatureStore, feature_spec
 from vidmae.labels.cell_data import CellData, read_cell_data
 from vidmae.model.classifier import VideoClassifier
-from vidmae.program import say
-from vidmae.pulse import Pulse
+from vidmae.ranks.dist import Ranks
+from vidmae.ranks.program import say
+from vidmae.ranks.pulse import Pulse
+from vidmae.ranks.waiting import on_main
 from vidmae.runs.cell_result import Learned, write_cell_result
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import RunFolder
 from vidmae.settings.finetune_config import FinetuneConfig
-from vidmae.waiting import on_main
 
 
 def probe(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: float) -> bool:  # noqa: ARG001

@@ -16,14 +16,14 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from vidmae import checkpoint, preempt, watchdog
 from vidmae.build import peak_flops
 from vidmae.clips.loader import Batch
 from vidmae.clips.recheck import Recheck
-from vidmae.dist import Ranks
-from vidmae.engine import Engine, NonFiniteError
 from vidmae.footage.manifest import Manifest
-from vidmae.program import say
+from vidmae.ranks import checkpoint, preempt, watchdog
+from vidmae.ranks.dist import Ranks
+from vidmae.ranks.engine import Engine, NonFiniteError
+from vidmae.ranks.program import say
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.metrics import MetricsWriter, peak_memory_gib, read_metrics
 from vidmae.runs.nonfinite import leave_out, skipped_windows, window_of

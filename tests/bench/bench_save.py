@@ -38,12 +38,12 @@ def measure() -> dict[str, Any]:
     """Seconds that each round lost, by mode."""
     import torch
 
-    from vidmae import dist
-    from vidmae.checkpoint import Saver
-    from vidmae.engine import Engine
     from vidmae.model.groups import param_groups
     from vidmae.model.mae import MaskedAutoencoder
     from vidmae.model.masking import random_mask
+    from vidmae.ranks import dist
+    from vidmae.ranks.checkpoint import Saver
+    from vidmae.ranks.engine import Engine
     from vidmae.runs.record import RunFolder
     from vidmae.settings.config import CheckpointConfig, TrainConfig
     from vidmae.settings.sizes import model_shape

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tests.facilities import need
 from tests.ranks import run_ranks
 from tests.runs import make_manifest, make_run, train
-from vidmae.retention import most_at_once, superseded, why_no_room
+from vidmae.ranks.retention import most_at_once, superseded, why_no_room
 from vidmae.runs.cost import parameters
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import read_json

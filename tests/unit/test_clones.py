@@ -103,7 +103,7 @@ def test_the_cells_of_an_array_run_the_code_of_the_clone_that_was_typed(clones, 
 
 def test_a_program_that_a_script_starts_is_of_the_same_clone(clones, env, folder) -> None:
     code = (f"import sys; sys.path.insert(0, {str(clones[0])!r}); from rich.console import Console\n"
-            "from vidmae.local_program import run_program\nrun_program('vidmae.mark', [], Console(), 'clips', workers=1)")
+            "from vidmae.ranks.local_program import run_program\nrun_program('vidmae.mark', [], Console(), 'clips', workers=1)")
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
     assert "this is clone a" in done.stdout, done.stderr
 

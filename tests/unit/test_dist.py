@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.facilities import need
-from vidmae.dist import RankError, choose_device, first_host, rank_env
+from vidmae.ranks.dist import RankError, choose_device, first_host, rank_env
 
 FULL = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "cn1", "MASTER_PORT": "29500"}
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "cn[2-3]",

@@ -19,11 +19,11 @@ from vidmae.clips.view_cutting import ViewCutter
 from vidmae.clips.views import ViewSpec
 from vidmae.embeddings import Embeddings, file_path, read_embeddings, read_file
 from vidmae.footage.manifest import Check, Manifest, read_all, read_summary, write_manifest
-from vidmae.local_program import prepare_folder
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.trained import untrained
 from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.model.weights import save_safetensors
+from vidmae.ranks.local_program import prepare_folder
 from vidmae.runs.record import read_json
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.embed_config import EmbedConfig

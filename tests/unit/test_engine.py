@@ -8,7 +8,7 @@ import torch
 
 from tests.program_engine import batch, build, lr_at
 from tests.ranks import run_ranks
-from vidmae.engine import engine_config
+from vidmae.ranks.engine import engine_config
 from vidmae.settings.config import TrainConfig
 
 CPU = torch.device("cpu")

@@ -11,7 +11,6 @@ from tests import videos
 from tests.facilities import demo_clips, need
 from tests.program_evaluate import CLASSES, DATA, SPEC, VIEWS, classifier, look, plain
 from tests.ranks import run_ranks
-from vidmae import dist
 from vidmae.clips.transforms import crop_resize
 from vidmae.clips.views import view_box, view_frames
 from vidmae.evaluate import GIVE_UP, view_spec
@@ -19,6 +18,7 @@ from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video, probe
 from vidmae.model.classifier import VideoClassifier
+from vidmae.ranks import dist
 from vidmae.runs.predictions import Predictions
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
 

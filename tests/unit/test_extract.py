@@ -15,7 +15,7 @@ import torch
 from tests.facilities import demo_clips, need
 from tests.ranks import free_port
 from tests.videos import X264, ffmpeg
-from vidmae import dist, extract, preempt, waiting
+from vidmae import extract
 from vidmae.clips.view_loader import view_loader
 from vidmae.clips.views import ViewSpec
 from vidmae.extract import average_tokens, frozen_features
@@ -26,6 +26,7 @@ from vidmae.labels.shots import draw_shots, write_shots
 from vidmae.labels.splits import read_labelled
 from vidmae.model.classifier import VideoClassifier
 from vidmae.probe import frozen_encoder, probe
+from vidmae.ranks import dist, preempt, waiting
 from vidmae.runs.accuracy import topk_pct
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json

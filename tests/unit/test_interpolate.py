@@ -29,12 +29,12 @@ from vidmae.footage.manifest import Check, Manifest, find_sources
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video
 from vidmae.interpolate_table import differences_table, methods_table
-from vidmae.local_program import make_manifest as list_footage
-from vidmae.local_program import prepare_folder
 from vidmae.model.classifier import build_classifier
 from vidmae.model.masking import center_mask
 from vidmae.model.trained import load_trained
 from vidmae.model.weights import save_safetensors
+from vidmae.ranks.local_program import make_manifest as list_footage
+from vidmae.ranks.local_program import prepare_folder
 from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.scenes import PATHS
 from vidmae.scores import SCORES

@@ -12,7 +12,7 @@ from rich.console import Console
 from analysis import attention, collect
 from jobs import evaluate
 from tests.labelled import write_labelled
-from vidmae.local_program import refuse_other_folder, run_program
+from vidmae.ranks.local_program import refuse_other_folder, run_program
 from vidmae.settings.layers import ConfigError
 
 

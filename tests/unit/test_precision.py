@@ -5,8 +5,8 @@ import signal
 import pytest
 
 from tests.runs import finish, make_manifest, make_run, start
-from vidmae.checkpoint import complete_steps
-from vidmae.precision import assumed, choose
+from vidmae.ranks.checkpoint import complete_steps
+from vidmae.ranks.precision import assumed, choose
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import read_json
 

@@ -21,8 +21,8 @@ from jobs.shard_runs import arrays_of
 from jobs.shards import active_array, errors_before, submit_noted
 from jobs.shards_here import Work, command_of
 from tests.launching import ROOT, write_program
+from vidmae.ranks.shard_program import Say, parse_shard
 from vidmae.runs.record import RunFolder, write_json
-from vidmae.shards import Say, parse_shard
 
 
 @pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "1/0", "a/b", "1/2/3"])

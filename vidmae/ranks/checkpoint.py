@@ -21,12 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vidmae.dist import Ranks
-from vidmae.engine import TAG, Engine
-from vidmae.retention import GIB, free_bytes, superseded, why_no_room
+from vidmae.ranks.dist import Ranks
+from vidmae.ranks.engine import TAG, Engine
+from vidmae.ranks.retention import GIB, free_bytes, superseded, why_no_room
+from vidmae.ranks.shard_writer import Background, hash_file, write_shards
 from vidmae.runs.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.config import CheckpointConfig, TrainConfig
-from vidmae.shard_writer import Background, hash_file, write_shards
 
 COMPLETE = "COMPLETE"
 Say = Callable[[str], None]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from vidmae import preempt, watchdog
-from vidmae.dist import Ranks
-from vidmae.program import say
+from vidmae.ranks import preempt, watchdog
+from vidmae.ranks.dist import Ranks
+from vidmae.ranks.program import say
 from vidmae.runs.metrics import HEARTBEAT_S
 from vidmae.runs.record import RunFolder, touch_heartbeat
 from vidmae.settings.config import RunConfig

@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vidmae import dist
-from vidmae.program import EXIT_FAILED, EXIT_USAGE
+from vidmae.ranks import dist
+from vidmae.ranks.program import EXIT_FAILED, EXIT_USAGE
 
 EXIT_INCOMPLETE = 3  # some clips could not be read
 

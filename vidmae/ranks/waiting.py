@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from vidmae import preempt
-from vidmae.dist import Ranks
+from vidmae.ranks import preempt
+from vidmae.ranks.dist import Ranks
 
 T = TypeVar("T")
 POLL_S = 1.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vidmae.runs.record import SCHEMA, RunFolder, read_json, write_json
 
 if TYPE_CHECKING:
-    from vidmae.dist import Ranks
+    from vidmae.ranks.dist import Ranks
     from vidmae.settings.config import RunConfig
 
 AUTO = "auto"

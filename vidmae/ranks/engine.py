@@ -24,10 +24,10 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from vidmae.dist import Ranks
-from vidmae.reshard import OldShards
+from vidmae.ranks.dist import Ranks
+from vidmae.ranks.reshard import OldShards
+from vidmae.ranks.shard_writer import host_copy
 from vidmae.settings.config import TrainConfig
-from vidmae.shard_writer import host_copy
 
 TAG = "state"
 

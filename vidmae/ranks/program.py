@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import torch
 
-from vidmae import dist, preempt, watchdog
-from vidmae.precision import with_precision
+from vidmae.ranks import dist, preempt, watchdog
+from vidmae.ranks.precision import with_precision
 from vidmae.runs.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
 from vidmae.settings.config import RunConfig
 from vidmae.settings.layers import load
