@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         print(to_yaml(config), end="")
         return 0
     prepare_folder(folder.path, config)
-    code = run_program("vidmae.evaluation", [str(folder.path)], Console(stderr=True), "batches",
+    code = run_program("vidmae.evaluate.evaluation", [str(folder.path)], Console(stderr=True), "batches",
                        workers=config.data.workers)
     result = read_json(folder.result)
     if code or result is None:

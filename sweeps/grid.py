@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidmae.features import feature_spec
+from vidmae.evaluate.feature_cache import feature_spec
 from vidmae.footage.manifest import AUTO, decoder_problem, read_summary
 from vidmae.runs.record import signature
 from vidmae.settings.finetune_config import FinetuneConfig

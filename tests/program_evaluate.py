@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vidmae.clips.views import ViewSpec
-from vidmae.evaluate import evaluate
+from vidmae.evaluate.predict import evaluate
 from vidmae.footage.manifest import Manifest
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.ranks import dist

@@ -18,8 +18,8 @@ import torch
 from vidmae.clips.view_loader import ViewBatch, refuse_unreadable, view_loader
 from vidmae.clips.views import ViewSpec
 from vidmae.embeddings import KIND, Embeddings, file_path, make_folder, read_file, rows_of_files
-from vidmae.evaluate import GIVE_UP
-from vidmae.extract import pooled_features
+from vidmae.evaluate.extract import pooled_features
+from vidmae.evaluate.predict import GIVE_UP
 from vidmae.footage.manifest import Manifest, class_table, read_all
 from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.ranks import dist

@@ -23,7 +23,7 @@ from vidmae.build import build_classifier_for, clip_loader
 from vidmae.clips.augment import Augment
 from vidmae.clips.loader import Batch
 from vidmae.clips.order import CLIP, rng
-from vidmae.evaluate import StoppedError, evaluate, view_spec
+from vidmae.evaluate.predict import StoppedError, evaluate, view_spec
 from vidmae.footage.manifest import Manifest
 from vidmae.labels.cell_data import CellData, check_files, read_cell_data
 from vidmae.model.classifier import VideoClassifier

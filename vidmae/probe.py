@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidmae import probes
-from vidmae.attentive import attentive
 from vidmae.build import build_classifier_for
-from vidmae.extract import extract
-from vidmae.features import FeatureStore, feature_spec
+from vidmae.evaluate import probes
+from vidmae.evaluate.attentive import attentive
+from vidmae.evaluate.extract import extract
+from vidmae.evaluate.feature_cache import FeatureStore, feature_spec
 from vidmae.labels.cell_data import CellData, read_cell_data
 from vidmae.model.classifier import VideoClassifier
 from vidmae.ranks.dist import Ranks

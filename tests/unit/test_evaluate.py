@@ -13,7 +13,7 @@ from tests.program_evaluate import CLASSES, DATA, SPEC, VIEWS, classifier, look,
 from tests.ranks import run_ranks
 from vidmae.clips.transforms import crop_resize
 from vidmae.clips.views import view_box, view_frames
-from vidmae.evaluate import GIVE_UP, view_spec
+from vidmae.evaluate.predict import GIVE_UP, view_spec
 from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video, probe

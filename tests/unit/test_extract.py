@@ -15,11 +15,11 @@ import torch
 from tests.facilities import demo_clips, need
 from tests.ranks import free_port
 from tests.videos import X264, ffmpeg
-from vidmae import extract
 from vidmae.clips.view_loader import view_loader
 from vidmae.clips.views import ViewSpec
-from vidmae.extract import average_tokens, frozen_features
-from vidmae.features import FeatureStore, feature_spec
+from vidmae.evaluate import extract
+from vidmae.evaluate.extract import average_tokens, frozen_features
+from vidmae.evaluate.feature_cache import FeatureStore, feature_spec
 from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build as build_manifest
 from vidmae.labels.shots import draw_shots, write_shots

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vidmae.features import FeatureStore, feature_spec
+from vidmae.evaluate.feature_cache import FeatureStore, feature_spec
 from vidmae.settings.finetune_config import ClassifierConfig, FinetuneConfig, LabelledConfig
 from vidmae.settings.layers import build, parse_set
 

@@ -37,14 +37,14 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "safetensors": {"vidmae.model.weights"},
     "cv2": {"vidmae.vision"},
     "skimage": {"vidmae.scores"},
-    "sklearn": {"vidmae.probes", "analysis.neighbours", "analysis.embedding_pictures"},
+    "sklearn": {"vidmae.evaluate.probes", "analysis.neighbours", "analysis.embedding_pictures"},
 }
 STDLIB_ONLY = {"vidmae.settings.command_line", "vidmae.runs.record", "vidmae.settings.schedule", "vidmae.runs.plan", "vidmae.settings.sizes", "vidmae.runs.cost",
                "vidmae.runs.quarantine", "vidmae.runs.attempts", "vidmae.runs.nonfinite", "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "jobs.slurm",
                "jobs.commands", "jobs.arrays", "vidmae.footage.video_list"}
 PURE_OF_TORCH = {"vidmae.settings.config", "vidmae.settings.finetune_config", "vidmae.settings.evaluation_config", "vidmae.settings.layers", "vidmae.footage.manifest",
                  "vidmae.labels.sources", "vidmae.labels.splits", "vidmae.labels.shots", "vidmae.labels.shot_list", "vidmae.runs.predictions",
-                 "vidmae.runs.accuracy", "vidmae.clips.views", "vidmae.features", "vidmae.probes", "vidmae.footage.recordings",
+                 "vidmae.runs.accuracy", "vidmae.clips.views", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes", "vidmae.footage.recordings",
                  "vidmae.footage.history", "vidmae.settings.interpolate_config", "vidmae.settings.attention_config", "vidmae.ranks.local_program",
                  "vidmae.settings.embed_config", "vidmae.embeddings", "vidmae.settings.clips_config", "vidmae.clips.clips_flags"}
 CPU_LIMIT_S = 1.5

@@ -1,4 +1,4 @@
-"""Test a finetuned file on labelled clips: `python -m vidmae.evaluation OUT`, in one process or on every rank.
+"""Test a finetuned file on labelled clips: `python -m vidmae.evaluate.evaluation OUT`, in one process or on every rank.
 
     OUT/                0700
       config.yaml       what is asked for (evaluation_config.py)
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vidmae.clips.views import ViewSpec
-from vidmae.evaluate import evaluate
+from vidmae.evaluate.predict import evaluate
 from vidmae.footage.manifest import Manifest
 from vidmae.labels.cell_data import class_names
 from vidmae.labels.splits import read_labelled
@@ -105,5 +105,5 @@ def _tell(done: int, total: int) -> bool:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m vidmae.evaluation OUT")
+        sys.exit("usage: python -m vidmae.evaluate.evaluation OUT")
     watchdog.end_process(main(sys.argv[1]))

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidmae.clips.view_loader import ViewBatch, refuse_unreadable, view_loader
-from vidmae.evaluate import GIVE_UP, view_spec
-from vidmae.features import FeatureStore
+from vidmae.evaluate.feature_cache import FeatureStore
+from vidmae.evaluate.predict import GIVE_UP, view_spec
 from vidmae.footage.manifest import Manifest
 from vidmae.model.classifier import VideoClassifier
 from vidmae.model.patches import as_frames

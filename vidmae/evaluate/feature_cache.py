@@ -3,7 +3,7 @@
     features/say-3f2a...-1b5c9d0e/    one folder for each (weights, what else changes a feature)
       spec.json                       in words what the features are; what is asked for must be equal
       a91c...f2.npy                   a shard of about 500 clips: a structured array of `content` and `features`
-      lock.json                       the job that extracts now (vidmae/extract.py)
+      lock.json                       the job that extracts now (vidmae/evaluate/extract.py)
 
 A shard is named by the hash of its bytes and appears whole. So shards of several ranks or jobs never collide, one that was
 damaged is found when it is first used and its clips are missing again, and an interrupted extraction goes on where it was.
