@@ -33,7 +33,7 @@ from analysis.neighbours import AT, nearest, precisions, silhouette
 from analysis.options import Parser, tables_folder
 from analysis.sheets import Sheet, to_console, to_csv
 from analysis.tables import csv_text
-from vidmae.embeddings import FEATURES, NO_LABEL, Embeddings, read_embeddings
+from vidmae.insight.embedding_files import FEATURES, NO_LABEL, Embeddings, read_embeddings
 from vidmae.runs.record import make_private_folder, write_atomic
 
 WIDEST = 200

@@ -1,6 +1,6 @@
 """A page that shows clips and those most alike: one HTML file with its pictures inside, no names of files.
 
-The pictures come from a process of vidmae/thumbnails.py, which decodes; nothing here does.
+The pictures come from a process of vidmae/insight/thumbnails.py, which decodes; nothing here does.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def read_thumbnails(manifest: Path, contents: Iterable[int]) -> dict[int, str]:
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     wanted = "\n".join(f"{content:016x}" for content in sorted(set(contents)))
-    done = subprocess.run([sys.executable, "-m", "vidmae.thumbnails", str(manifest)], env=env, text=True, input=wanted,
+    done = subprocess.run([sys.executable, "-m", "vidmae.insight.thumbnails", str(manifest)], env=env, text=True, input=wanted,
                           capture_output=True)
     if done.returncode:
-        raise ValueError((done.stderr.strip().splitlines() or ["vidmae.thumbnails failed"])[-1].removeprefix("error: "))
+        raise ValueError((done.stderr.strip().splitlines() or ["vidmae.insight.thumbnails failed"])[-1].removeprefix("error: "))
     return {int(line["content"], 16): line["jpeg"] for line in map(json.loads, done.stdout.splitlines())}
 
 

@@ -6,7 +6,7 @@
 
 Weights are a run, a cell of a sweep, an export or a released file, pretrained or finetuned. OUT/files/*.npz hold `content`
 (hash of the clip), `label` (class index, or -1), `cls` and `mean` (float32, one row per clip) and no file names;
-vidmae/embeddings.py reads them, and python analysis/embeddings.py OUT draws and scores them. Standard output is the folder
+vidmae/insight/embedding_files.py reads them, and python analysis/embeddings.py OUT draws and scores them. Standard output is the folder
 alone, or on Slurm the id of the array, until all is done. The same command again does what is missing.
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 some clips could not be read, 4 Slurm refused or is away, 130 Ctrl-C.
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     if args.shards > files:
         tell(console, f"{files} shards, not {args.shards}: there are no more files of {config.clips_per_file} clips "
                       "(--clips-per-file)")
-    work = Work("vidmae.embed", args.out.absolute(), min(args.shards, files), args.device, args.workers)
+    work = Work("vidmae.insight.embed", args.out.absolute(), min(args.shards, files), args.device, args.workers)
     return shards.run(work, config, args, ["python", "jobs/embed.py", *argv], console, show)
 
 

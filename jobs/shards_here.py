@@ -19,7 +19,7 @@ class Work:
     """What is to be done.
 
     Attributes:
-        module: The program, such as `vidmae.embed`.
+        module: The program, such as `vidmae.insight.embed`.
         out: Folder of the results.
         shards: N.
         device: auto, cuda or cpu.

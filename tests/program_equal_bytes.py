@@ -10,8 +10,8 @@ from analysis import collect
 from tests.labelled import write_labelled
 from tests.program_engine import batch, build, lr_at
 from tests.runs import make_manifest
-from vidmae.embeddings import Embeddings, file_path, make_folder
 from vidmae.evaluate.feature_cache import FeatureStore, feature_spec
+from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
 from vidmae.labels.shots import draw_shots, write_shots
 from vidmae.labels.splits import read_labelled
 from vidmae.model.weights import save_safetensors

@@ -29,12 +29,12 @@ import torch
 from vidmae.attention import class_attention, rollout
 from vidmae.attention_table import COLUMNS, MEAN, ROLLOUT, SUMMARY_COLUMNS, summary
 from vidmae.clips.windows import Window, WindowSpec, evenly_spread, places, read_windows, spread_windows
-from vidmae.csv_rows import Row, write_csv
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Manifest
+from vidmae.insight.csv_rows import Row, write_csv
+from vidmae.insight.pictures import attention_strip, attention_video, save_png
 from vidmae.model.trained_encoder import TrainedEncoder, load_trained_encoder
 from vidmae.motion_share import MIN_AREA_SHARE, attention_share, moving_pixels, moving_share, others, ratio
-from vidmae.pictures import attention_strip, attention_video, save_png
 from vidmae.ranks.dist import choose_device
 from vidmae.ranks.program import EXIT_OK
 from vidmae.ranks.shard_program import EXIT_INCOMPLETE, answer

@@ -16,9 +16,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from vidmae.insight.vision import between, beyond
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import mask_from_hidden
-from vidmae.vision import between, beyond
 
 Filler = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(clip uint8 [T, H, W, 3], hidden bool [T, H, W]) to float32 [T, H, W, 3] in 0..1; visible pixels are the clip's."""

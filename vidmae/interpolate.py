@@ -15,7 +15,7 @@ from typing import Any
 
 from vidmae import tracking_probe
 from vidmae.clips.windows import read_windows
-from vidmae.csv_rows import Row, read_csv, write_csv
+from vidmae.insight.csv_rows import Row, read_csv, write_csv
 from vidmae.interpolate_table import (
     COLUMNS,
     DIFFERENCE_COLUMNS,

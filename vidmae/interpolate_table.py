@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from vidmae.csv_rows import Row
-from vidmae.paired import THIRDS, motion_thirds, paired_difference
+from vidmae.insight.csv_rows import Row
+from vidmae.insight.paired import THIRDS, motion_thirds, paired_difference
 from vidmae.scores import MORE_IS_BETTER, SCORES
 
 MODEL = "model"

@@ -19,11 +19,11 @@ from vidmae.clips.windows import Where, WindowSpec, evenly_spread, places, read_
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Manifest
 from vidmae.image_mae import frame_filler, load_image_mae
+from vidmae.insight.pictures import save_png, side_by_side, strip
 from vidmae.interpolate_table import MODEL, Row
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import Mask, make_mask, removed_pixels
 from vidmae.model.trained import Trained, load_trained, untrained
-from vidmae.pictures import save_png, side_by_side, strip
 from vidmae.scores import Judge
 from vidmae.settings.config import DataConfig
 from vidmae.settings.interpolate_config import InterpolateConfig

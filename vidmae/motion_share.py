@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidmae.vision import dense_flow, grey
+from vidmae.insight.vision import dense_flow, grey
 
 MIN_AREA_SHARE = 0.01
 

@@ -17,10 +17,10 @@ from torch import nn
 from vidmae.build import build_model, clip_loader
 from vidmae.clips.loader import Batch
 from vidmae.footage.manifest import Manifest
+from vidmae.insight.pictures import reconstruction, save_png
 from vidmae.model.groups import param_groups
 from vidmae.model.masking import mask_from_noise
 from vidmae.model.weights import load_weights, save_safetensors
-from vidmae.pictures import reconstruction, save_png
 from vidmae.ranks import dist, watchdog
 from vidmae.ranks.program import run_program
 from vidmae.runs.attempts import AttemptLog

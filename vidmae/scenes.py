@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidmae.vision import shifted
+from vidmae.insight.vision import shifted
 
 PATHS = ("linear", "turning", "occluded", "crossing")
 SIDE_SHARE = 1 / 7  # s / S: 32 of 224 px

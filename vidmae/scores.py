@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from vidmae.vision import dense_flow, grey, warp
+from vidmae.insight.vision import dense_flow, grey, warp
 
 PSNR_CAP_DB = 100.0
 PATCH_EPS = 1e-6  # added to a patch's variance, as in norm_pix_loss

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from vidmae.baselines import Filler, applicable
-from vidmae.csv_rows import Row
+from vidmae.insight.csv_rows import Row
+from vidmae.insight.paired import paired_difference
 from vidmae.model.masking import box_mask, make_mask, removed_pixels
-from vidmae.paired import paired_difference
 from vidmae.scenes import PATHS, Scene, make_scene
 from vidmae.settings.sizes import EncoderShape
 from vidmae.tracking import measure

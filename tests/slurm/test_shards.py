@@ -10,14 +10,14 @@ from tests.launching import cli
 from tests.runs import make_labelled
 from tests.slurm.cluster import Cluster
 from tests.unit.test_embed import NANO
-from vidmae.embeddings import file_path, read_embeddings
+from vidmae.insight.embedding_files import file_path, read_embeddings
 from vidmae.model.trained import untrained
 from vidmae.model.weights import save_safetensors
 
 ASKED = ["--cluster", "slurm", "--partition", "gpu", "--gpus-per-node", "0", "--cpus-per-task", "1", "--mem", "1G", "--time", "5"]
 MORE = ["--sampling-rate", "2", "--device", "cpu", "--workers", "0", "--batch", "2", "--clips-per-file", "2"]
 
-# Takes the place of vidmae/embed.py in a snapshot: shard 0 works for ever, shard 1 fails
+# Takes the place of vidmae/insight/embed.py in a snapshot: shard 0 works for ever, shard 1 fails
 STAND_IN = """
 import sys, time
 
@@ -86,7 +86,7 @@ def test_two_shards_embed_clips_from_one_command(cluster: Cluster, tmp_path: Pat
 def stop_one_of_two(cluster: Cluster, args: list[str], folder: Path) -> str:
     """Submit an array of which one shard fails and one works for ever, look at it and cancel it; its id."""
     (folder / "stand_in.py").write_text(STAND_IN)
-    (folder / "site.yaml").write_text(f"setup:\n  - cp '{folder}/stand_in.py' vidmae/embed.py\n")
+    (folder / "site.yaml").write_text(f"setup:\n  - cp '{folder}/stand_in.py' vidmae/insight/embed.py\n")
     submitted = cli(*args, "--shards", "2", "--profile", "site.yaml", cwd=folder)
     array = submitted.stdout.strip()
     for verb in ("status", "logs", "cancel"):

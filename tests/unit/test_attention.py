@@ -30,6 +30,7 @@ from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video
+from vidmae.insight.vision import heat
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.trained import untrained
 from vidmae.model.trained_encoder import load_trained_encoder
@@ -39,7 +40,6 @@ from vidmae.runs.record import read_json
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.layers import ConfigError, to_yaml
-from vidmae.vision import heat
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=8, pred_t_dim=8, decoder_embed_dim=48, decoder_depth=1,
                    mask_ratio=0.75)

@@ -14,11 +14,11 @@ import torch
 
 from tests.launching import ROOT
 from tests.runs import export_model, make_cell, make_labelled, make_run
-from vidmae import embed
 from vidmae.clips.view_cutting import ViewCutter
 from vidmae.clips.views import ViewSpec
-from vidmae.embeddings import Embeddings, file_path, read_embeddings, read_file
 from vidmae.footage.manifest import Check, Manifest, read_all, read_summary, write_manifest
+from vidmae.insight import embed
+from vidmae.insight.embedding_files import Embeddings, file_path, read_embeddings, read_file
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.trained import untrained
 from vidmae.model.trained_encoder import load_trained_encoder

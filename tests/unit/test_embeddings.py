@@ -15,8 +15,8 @@ from analysis import embeddings
 from analysis.embedding_pictures import coloured
 from analysis.neighbours import nearest, precisions, silhouette
 from tests.runs import make_labelled
-from vidmae.embeddings import Embeddings, file_path, make_folder
 from vidmae.footage.manifest import Manifest, read_all
+from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
 from vidmae.runs.record import write_json
 
 RNG = np.random.default_rng(3)

@@ -35,7 +35,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "matplotlib": {"analysis"},
     "jinja2": {"analysis.page"},
     "safetensors": {"vidmae.model.weights"},
-    "cv2": {"vidmae.vision"},
+    "cv2": {"vidmae.insight.vision"},
     "skimage": {"vidmae.scores"},
     "sklearn": {"vidmae.evaluate.probes", "analysis.neighbours", "analysis.embedding_pictures"},
 }
@@ -46,7 +46,7 @@ PURE_OF_TORCH = {"vidmae.settings.config", "vidmae.settings.finetune_config", "v
                  "vidmae.labels.sources", "vidmae.labels.splits", "vidmae.labels.shots", "vidmae.labels.shot_list", "vidmae.runs.predictions",
                  "vidmae.runs.accuracy", "vidmae.clips.views", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes", "vidmae.footage.recordings",
                  "vidmae.footage.history", "vidmae.settings.interpolate_config", "vidmae.settings.attention_config", "vidmae.ranks.local_program",
-                 "vidmae.settings.embed_config", "vidmae.embeddings", "vidmae.settings.clips_config", "vidmae.clips.clips_flags"}
+                 "vidmae.settings.embed_config", "vidmae.insight.embedding_files", "vidmae.settings.clips_config", "vidmae.clips.clips_flags"}
 CPU_LIMIT_S = 1.5
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
                  if 'if __name__ == "__main__"' in p.read_text() and p.name not in ("launch.py", "recover.py", "local_array.py"))  # those run in jobs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vidmae.paired import motion_thirds, paired_difference
+from vidmae.insight.paired import motion_thirds, paired_difference
 
 
 def test_mean_and_interval_of_independent_clips_are_those_of_the_t_test():

@@ -9,11 +9,11 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from tests.footage import real_clip
 from vidmae.baselines import BASELINES, applicable, fade, flow, hold, mean, model_filler
+from vidmae.insight.vision import between, dense_flow, grey, warp
 from vidmae.model.mae import build_mae
 from vidmae.model.masking import center_mask, make_mask, removed_pixels, temporal_mask
 from vidmae.scores import MORE_IS_BETTER, SCORES, Judge
 from vidmae.settings.sizes import encoder_shape
-from vidmae.vision import between, dense_flow, grey, warp
 
 SHAPE = encoder_shape("vit_nano_patch16", img_size=64, num_frames=8)
 CENTER = removed_pixels(center_mask(64, 0.25, 1), SHAPE)[0].numpy()  # frames 3 and 4, from 0

@@ -32,8 +32,8 @@ def test_what_is_no_shard_is_refused(text):
 
 
 def test_the_command_of_a_shard_is_one_that_the_program_takes(tmp_path):
-    words = command_of(Work("vidmae.embed", tmp_path, 3, "auto", 1), 2)
-    assert words[1:] == ["-m", "vidmae.embed", str(tmp_path), "--shard", "2/3"] and parse_shard(words[-1]) == (2, 3)
+    words = command_of(Work("vidmae.insight.embed", tmp_path, 3, "auto", 1), 2)
+    assert words[1:] == ["-m", "vidmae.insight.embed", str(tmp_path), "--shard", "2/3"] and parse_shard(words[-1]) == (2, 3)
 
 
 def test_progress_is_said_now_and_then_and_its_end_always(capsys):
@@ -128,7 +128,7 @@ def test_an_array_that_is_refused_is_not_noted_and_one_whose_id_was_lost_is_note
     request = Request(RunFolder(out), "embed-out", Resources("", 1, 0, 1, 1, 100, 5), True, 0, tasks=2, recovers=False)
     write_program(out / "bin", "sbatch", "echo 'sbatch: error: Invalid account' >&2; exit 1")
     with pytest.raises(SlurmError, match=r"refused the job: .*Invalid account"):
-        submit_noted(Work("vidmae.embed", out, 2, "cpu", 0), request, entry)
+        submit_noted(Work("vidmae.insight.embed", out, 2, "cpu", 0), request, entry)
     assert arrays_of(out) == before and active_array(request) is None
     write_json(out / SUBMITTED, {"submissions": [*before, entry]})
     write_program(out / "bin", "squeue", "; ".join(
@@ -149,7 +149,7 @@ def test_a_folder_of_neither_a_run_nor_shards_is_refused(out, capsys):
 
 def test_a_shard_whose_work_is_done_ends_before_torch_is_loaded(tmp_path: Path):
     (tmp_path / "result.json").write_text("{}")
-    (tmp_path / "shard.pkl").write_bytes(pickle.dumps(Shard("vidmae.embed", str(tmp_path), 0, 2)))
+    (tmp_path / "shard.pkl").write_bytes(pickle.dumps(Shard("vidmae.insight.embed", str(tmp_path), 0, 2)))
     program = "import pickle, sys; pickle.load(open('shard.pkl', 'rb'))(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True,
                           text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Features of the clips of a manifest: `python -m vidmae.embed OUT [--shard I/N]` on every rank.
+"""Features of the clips of a manifest: `python -m vidmae.insight.embed OUT [--shard I/N]` on every rank.
 
 OUT/config.yaml says what is asked for (embed_config.py), embeddings.py what is written. The files are dealt out to N shards
 times the ranks of each; one that is there is not made again, whatever N was then, and whoever makes the last one writes
@@ -17,10 +17,10 @@ import torch
 
 from vidmae.clips.view_loader import ViewBatch, refuse_unreadable, view_loader
 from vidmae.clips.views import ViewSpec
-from vidmae.embeddings import KIND, Embeddings, file_path, make_folder, read_file, rows_of_files
 from vidmae.evaluate.extract import pooled_features
 from vidmae.evaluate.predict import GIVE_UP
 from vidmae.footage.manifest import Manifest, class_table, read_all
+from vidmae.insight.embedding_files import KIND, Embeddings, file_path, make_folder, read_file, rows_of_files
 from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.ranks import dist
 from vidmae.ranks.program import EXIT_OK
@@ -158,7 +158,7 @@ def class_names(manifest: Path) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Do this rank's part of this shard; 0 done, 1 failed, 2 cannot be done as asked, 3 some clips could not be read."""
-    return run("vidmae.embed", argv, embed)
+    return run("vidmae.insight.embed", argv, embed)
 
 
 if __name__ == "__main__":

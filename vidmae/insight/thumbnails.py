@@ -1,4 +1,4 @@
-"""The middle frame of some clips as small pictures: `python -m vidmae.thumbnails MANIFEST < CONTENTS`.
+"""The middle frame of some clips as small pictures: `python -m vidmae.insight.thumbnails MANIFEST < CONTENTS`.
 
 A program of its own, so that whoever draws pages needs no decoder. It reads content hashes (16 hex digits a line) and writes
 a line `{"content": ..., "jpeg": ...}` (base64) for each clip that the manifest has and that can be read. The pictures show
@@ -60,7 +60,7 @@ def thumbnails(manifest: Manifest, rows: np.ndarray, size_px: int) -> Iterator[t
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; 0 done, 2 the manifest cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m vidmae.thumbnails", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m vidmae.insight.thumbnails", description=__doc__)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--size-px", type=int, default=SIZE_PX)
     args = parser.parse_args(argv)

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vidmae.insight.vision import heat
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import Mask
 from vidmae.runs.record import write_atomic
-from vidmae.vision import heat
 
 GREY = 0.5
 GAP_PX = 4
