@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         make_manifest(footage, Path(config.videos), console, decoder=args.decoder, workers=args.workers)
     config = replace(config, videos_content=read_summary(Path(config.videos)).content_sha256)
     prepare_folder(out, config)
-    code = run_program("vidmae.attention_maps", [str(out)], console, "clips", workers=config.workers)
+    code = run_program("vidmae.insight.attention.attention_maps", [str(out)], console, "clips", workers=config.workers)
     record = read_json(out / "result.json")
     if code not in (0, 3) or record is None:
         return code

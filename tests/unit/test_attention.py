@@ -22,20 +22,20 @@ from torch import nn
 from tests.footage import real_clip
 from tests.launching import ROOT
 from tests.runs import make_cell, make_manifest, make_run
-from vidmae import attention_maps
-from vidmae.attention import attention_weights, class_attention, rollout
-from vidmae.attention_table import summary
 from vidmae.clips.windows import WindowReader, WindowSpec, places, spread_windows
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video
+from vidmae.insight.attention import attention_maps
+from vidmae.insight.attention.attention_table import summary
+from vidmae.insight.attention.motion_share import attention_share, moving_pixels, moving_share, others, ratio
+from vidmae.insight.attention.token_attention import attention_weights, class_attention, rollout
 from vidmae.insight.vision import heat
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.trained import untrained
 from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.model.weights import save_safetensors
-from vidmae.motion_share import attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.runs.record import read_json
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.config import ModelConfig

@@ -11,7 +11,7 @@ from vidmae.numerics import SETTING, VARIABLE
 
 # what ranks, array tasks, local arrays, shards, evaluation and the demo's pictures start with
 PROGRAMS = ("vidmae.pretrain", "vidmae.cell", "vidmae.probe", "vidmae.evaluate.evaluation", "vidmae.insight.embed", "vidmae.interpolate",
-            "vidmae.attention", "vidmae.insight.thumbnails", "jobs.launch", "jobs.local_array")
+            "vidmae.insight.attention.token_attention", "vidmae.insight.thumbnails", "jobs.launch", "jobs.local_array")
 SEEN_BY_TORCH = f"""
 import importlib, os, sys
 class Finder:

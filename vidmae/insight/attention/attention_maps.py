@@ -1,4 +1,4 @@
-"""Where an encoder looks in the clips of a manifest, and whether at what moves: `python -m vidmae.attention_maps OUT`.
+"""Where an encoder looks in the clips of a manifest, and whether at what moves: `python -m vidmae.insight.attention.attention_maps OUT`.
 
     OUT/                0700
       config.yaml       what is asked for (attention_config.py)
@@ -26,15 +26,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidmae.attention import class_attention, rollout
-from vidmae.attention_table import COLUMNS, MEAN, ROLLOUT, SUMMARY_COLUMNS, summary
 from vidmae.clips.windows import Window, WindowSpec, evenly_spread, places, read_windows, spread_windows
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Manifest
+from vidmae.insight.attention.attention_table import COLUMNS, MEAN, ROLLOUT, SUMMARY_COLUMNS, summary
+from vidmae.insight.attention.motion_share import MIN_AREA_SHARE, attention_share, moving_pixels, moving_share, others, ratio
+from vidmae.insight.attention.token_attention import class_attention, rollout
 from vidmae.insight.csv_rows import Row, write_csv
 from vidmae.insight.pictures import attention_strip, attention_video, save_png
 from vidmae.model.trained_encoder import TrainedEncoder, load_trained_encoder
-from vidmae.motion_share import MIN_AREA_SHARE, attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.ranks.dist import choose_device
 from vidmae.ranks.program import EXIT_OK
 from vidmae.ranks.shard_program import EXIT_INCOMPLETE, answer
@@ -183,7 +183,7 @@ def attend(out: Path) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """0 done, 1 failed, 2 cannot be done as asked, 3 some clips could not be read."""
-    parser = argparse.ArgumentParser(prog="python -m vidmae.attention_maps", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m vidmae.insight.attention.attention_maps", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     args = parser.parse_args(argv)

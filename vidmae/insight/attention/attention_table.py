@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from vidmae.insight.attention.motion_share import MIN_AREA_SHARE
 from vidmae.insight.csv_rows import Row
 from vidmae.insight.paired import paired_difference
-from vidmae.motion_share import MIN_AREA_SHARE
 
 MEAN, ROLLOUT = "mean", "rollout"
 COLUMNS = ("row", "clip", "content", "map", "attention_share", "area_share", "ratio", "others_ratio")
