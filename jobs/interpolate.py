@@ -97,7 +97,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
                 make_manifest(given, Path(config.videos[name]), console, decoder=args.decoder, workers=args.workers)
         config = replace(config, videos_content={name: read_summary(Path(made)).content_sha256
                                                  for name, made in config.videos.items()})
-    work = Work("vidmae.interpolate", out, args.shards, args.device, args.workers)
+    work = Work("vidmae.insight.interpolation.interpolate", out, args.shards, args.device, args.workers)
     return shards.run(work, config, args, ["python", "jobs/interpolate.py", *argv], console, show)
 
 

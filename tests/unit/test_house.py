@@ -36,7 +36,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "jinja2": {"analysis.page"},
     "safetensors": {"vidmae.model.weights"},
     "cv2": {"vidmae.insight.vision"},
-    "skimage": {"vidmae.scores"},
+    "skimage": {"vidmae.insight.interpolation.scores"},
     "sklearn": {"vidmae.evaluate.probes", "analysis.neighbours", "analysis.embedding_pictures"},
 }
 STDLIB_ONLY = {"vidmae.settings.command_line", "vidmae.runs.record", "vidmae.settings.schedule", "vidmae.runs.plan", "vidmae.settings.sizes", "vidmae.runs.cost",

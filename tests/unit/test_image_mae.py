@@ -12,7 +12,7 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from tests.footage import real_clip
 from tests.runs import export_model
-from vidmae.image_mae import IMAGENET_MEAN, IMAGENET_STD, frame_filler, load_image_mae
+from vidmae.insight.interpolation.image_mae import IMAGENET_MEAN, IMAGENET_STD, frame_filler, load_image_mae
 from vidmae.settings.config import ModelConfig
 
 CPU = torch.device("cpu")

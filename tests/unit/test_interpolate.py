@@ -22,13 +22,15 @@ from jobs import embed as embed_command
 from jobs import interpolate as command
 from tests.launching import ROOT
 from tests.runs import export_model, make_manifest, make_run
-from vidmae import interpolate
 from vidmae.clips.windows import WindowReader, WindowSpec, places, spread_windows
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Check, Manifest, find_sources
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video
-from vidmae.interpolate_table import differences_table, methods_table
+from vidmae.insight.interpolation import interpolate
+from vidmae.insight.interpolation.interpolate_table import differences_table, methods_table
+from vidmae.insight.interpolation.scenes import PATHS
+from vidmae.insight.interpolation.scores import SCORES
 from vidmae.model.classifier import build_classifier
 from vidmae.model.masking import center_mask
 from vidmae.model.trained import load_trained
@@ -36,8 +38,6 @@ from vidmae.model.weights import save_safetensors
 from vidmae.ranks.local_program import make_manifest as list_footage
 from vidmae.ranks.local_program import prepare_folder
 from vidmae.runs.record import RunFolder, read_json, write_json
-from vidmae.scenes import PATHS
-from vidmae.scores import SCORES
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import ConfigError, load, to_dict, to_yaml

@@ -10,7 +10,7 @@ from tests.launching import ROOT
 from vidmae.numerics import SETTING, VARIABLE
 
 # what ranks, array tasks, local arrays, shards, evaluation and the demo's pictures start with
-PROGRAMS = ("vidmae.pretrain", "vidmae.cell", "vidmae.probe", "vidmae.evaluate.evaluation", "vidmae.insight.embed", "vidmae.interpolate",
+PROGRAMS = ("vidmae.pretrain", "vidmae.cell", "vidmae.probe", "vidmae.evaluate.evaluation", "vidmae.insight.embed", "vidmae.insight.interpolation.interpolate",
             "vidmae.insight.attention.token_attention", "vidmae.insight.thumbnails", "jobs.launch", "jobs.local_array")
 SEEN_BY_TORCH = f"""
 import importlib, os, sys

@@ -8,11 +8,11 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 
 from tests.footage import real_clip
-from vidmae.baselines import BASELINES, applicable, fade, flow, hold, mean, model_filler
+from vidmae.insight.interpolation.baselines import BASELINES, applicable, fade, flow, hold, mean, model_filler
+from vidmae.insight.interpolation.scores import MORE_IS_BETTER, SCORES, Judge
 from vidmae.insight.vision import between, dense_flow, grey, warp
 from vidmae.model.mae import build_mae
 from vidmae.model.masking import center_mask, make_mask, removed_pixels, temporal_mask
-from vidmae.scores import MORE_IS_BETTER, SCORES, Judge
 from vidmae.settings.sizes import encoder_shape
 
 SHAPE = encoder_shape("vit_nano_patch16", img_size=64, num_frames=8)

@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 
 from tests.footage import real_clip
-from vidmae.baselines import fade, hold
+from vidmae.insight.interpolation.baselines import fade, hold
+from vidmae.insight.interpolation.scenes import PATHS, SIDE_SHARE, Scene, make_scene
+from vidmae.insight.interpolation.tracking import likeness, locate, measure
+from vidmae.insight.interpolation.tracking_probe import (
+    hidden_by,
+    masks,
+    scene_of,
+    scene_rows,
+    scenes_of,
+    summary,
+    whole_hidden,
+)
 from vidmae.model.masking import box_mask, center_mask, removed_pixels
-from vidmae.scenes import PATHS, SIDE_SHARE, Scene, make_scene
 from vidmae.settings.sizes import encoder_shape
-from vidmae.tracking import likeness, locate, measure
-from vidmae.tracking_probe import hidden_by, masks, scene_of, scene_rows, scenes_of, summary, whole_hidden
 
 SIZE, SIDE = 96, 14
 SHAPE = encoder_shape("vit_nano_patch16", img_size=SIZE, num_frames=16)

@@ -125,7 +125,7 @@ def run_program(module: str, args: Sequence[str], console: Console, what: str, o
     """Run a program in a process of its own and show how far it is; its exit code.
 
     Args:
-        module: Such as vidmae.interpolate.
+        module: Such as vidmae.insight.interpolation.interpolate.
         args: Of its command line.
         console: Gets what it prints.
         what: Lines such as `3/10 clips` move the bar, where `what` is clips.

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vidmae.insight.interpolation.scenes import Scene, Sprite
 from vidmae.insight.vision import correlate, peak_at
-from vidmae.scenes import Scene, Sprite
 
 LEAST_LIKENESS = 0.25  # below it there is no object
 RIVAL_SHARE = 0.5  # a second place with this share of the best one's likeness is a second object

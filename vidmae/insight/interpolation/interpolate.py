@@ -1,4 +1,4 @@
-"""Fill in the hidden part of clips and score it: `python -m vidmae.interpolate OUT [--shard I/N]` on every rank.
+"""Fill in the hidden part of clips and score it: `python -m vidmae.insight.interpolation.interpolate OUT [--shard I/N]` on every rank.
 
 OUT/config.yaml says what is asked for (interpolate_config.py), interpolate_table.py what is written. The clips are dealt out
 to N shards times the ranks of each; a part that is done already is not done again, and whoever finishes the last part makes
@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vidmae import tracking_probe
 from vidmae.clips.windows import read_windows
 from vidmae.insight.csv_rows import Row, read_csv, write_csv
-from vidmae.interpolate_table import (
+from vidmae.insight.interpolation import tracking_probe
+from vidmae.insight.interpolation.interpolate_table import (
     COLUMNS,
     DIFFERENCE_COLUMNS,
     METHOD_COLUMNS,
@@ -24,12 +24,12 @@ from vidmae.interpolate_table import (
     differences_table,
     methods_table,
 )
-from vidmae.interpolation import Interpolation
+from vidmae.insight.interpolation.interpolation import Interpolation
+from vidmae.insight.interpolation.scenes import PATHS
 from vidmae.ranks import dist
 from vidmae.ranks.program import EXIT_OK
 from vidmae.ranks.shard_program import EXIT_INCOMPLETE, Say, run
 from vidmae.runs.record import SCHEMA, job_id, make_private_folder, read_json, write_json
-from vidmae.scenes import PATHS
 from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import load
 
@@ -101,7 +101,7 @@ def part_path(out: Path, part: int, parts: int) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Do this rank's part of this shard; 0 done, 1 failed, 2 cannot be done as asked, 3 some clips could not be read."""
-    return run("vidmae.interpolate", argv, interpolate)
+    return run("vidmae.insight.interpolation.interpolate", argv, interpolate)
 
 
 def interpolate(out: Path, shard: int, shards: int, say_every_s: float) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidmae.baselines import Filler
+from vidmae.insight.interpolation.baselines import Filler
 from vidmae.model.keys import PATCH_EMBED
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import mask_from_order

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from vidmae.insight.csv_rows import Row
+from vidmae.insight.interpolation.scores import MORE_IS_BETTER, SCORES
 from vidmae.insight.paired import THIRDS, motion_thirds, paired_difference
-from vidmae.scores import MORE_IS_BETTER, SCORES
 
 MODEL = "model"
 KEYS = ("domain", "row", "clip", "content", "method", "motion_px")

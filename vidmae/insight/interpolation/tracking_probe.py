@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from vidmae.baselines import Filler, applicable
 from vidmae.insight.csv_rows import Row
+from vidmae.insight.interpolation.baselines import Filler, applicable
+from vidmae.insight.interpolation.scenes import PATHS, Scene, make_scene
+from vidmae.insight.interpolation.tracking import measure
 from vidmae.insight.paired import paired_difference
 from vidmae.model.masking import box_mask, make_mask, removed_pixels
-from vidmae.scenes import PATHS, Scene, make_scene
 from vidmae.settings.sizes import EncoderShape
-from vidmae.tracking import measure
 
 TRUTH = "truth"  # the clip itself as its completion: what the measurement is worth
 COLUMNS = ("mask", "path", "scene", "object", "method", "frames", "error_px", "objects", "one_object")

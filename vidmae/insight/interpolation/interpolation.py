@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidmae import tracking_probe
-from vidmae.baselines import Filler, applicable, model_filler
 from vidmae.clips.windows import Where, WindowSpec, evenly_spread, places, read_windows, spread_windows
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Manifest
-from vidmae.image_mae import frame_filler, load_image_mae
+from vidmae.insight.interpolation import tracking_probe
+from vidmae.insight.interpolation.baselines import Filler, applicable, model_filler
+from vidmae.insight.interpolation.image_mae import frame_filler, load_image_mae
+from vidmae.insight.interpolation.interpolate_table import MODEL, Row
+from vidmae.insight.interpolation.scores import Judge
 from vidmae.insight.pictures import save_png, side_by_side, strip
-from vidmae.interpolate_table import MODEL, Row
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import Mask, make_mask, removed_pixels
 from vidmae.model.trained import Trained, load_trained, untrained
-from vidmae.scores import Judge
 from vidmae.settings.config import DataConfig
 from vidmae.settings.interpolate_config import InterpolateConfig
 
