@@ -4,7 +4,7 @@ A job carries a `Pretrain` (or a `Cell`) with the run folder's path and nothing 
 the one that is submitted: both are written by the same executor.
 
     launcher --sbatch--> batch script --srun--> one process per rank: submitit unpickles Pretrain, which calls
-    vidmae.pretrain.main, all from the snapshot in code/, since the job starts in it and PYTHONPATH names it first
+    vidmae.train.pretrain.main, all from the snapshot in code/, since the job starts in it and PYTHONPATH names it first
 
 The tasks of an array share its folder (jobs/arrays.py), one snapshot and one batch script.
 """
@@ -49,7 +49,7 @@ class Pretrain:
 
     def __call__(self) -> None:
         """Pretrain, and leave with the exit code, which Slurm then sees."""
-        run_rank("vidmae.pretrain", self.run_path)
+        run_rank("vidmae.train.pretrain", self.run_path)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Cell:
         if RunFolder(Path(self.run_path)).result.exists():
             print(f"done before: {self.run_path}", flush=True)
             return
-        run_rank("vidmae.cell", self.run_path)
+        run_rank("vidmae.train.cell", self.run_path)
 
 
 @dataclass(frozen=True)

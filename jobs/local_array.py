@@ -191,7 +191,7 @@ def run_cell(path: str) -> None:
 
     if not RunFolder(Path(path)).result.exists():
         preempt.listen()
-        watchdog.end_process(importlib.import_module("vidmae.cell").main(path))
+        watchdog.end_process(importlib.import_module("vidmae.train.cell").main(path))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from vidmae.footage.manifest import SCHEMA, Summary, summary_path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Takes the place of vidmae/pretrain.py in a run's snapshot, so it also shows that jobs run the snapshot. STAND_IN says
+# Takes the place of vidmae/train/pretrain.py in a run's snapshot, so it also shows that jobs run the snapshot. STAND_IN says
 # what to do: `ok`, `fail:<rank>:<code>`, `sleep`, `hears` (sleeps until a signal asks it to leave); with `@<part>` only runs
 # do so whose names have that part
 STAND_IN = '''
@@ -59,7 +59,7 @@ def main(run_path):
 '''
 
 
-# Takes the place of vidmae/cell.py. FAILS, SLEEPS, HEARS and LEAVES hold a part of the names of the cells that fail, that sleep until
+# Takes the place of vidmae/train/cell.py. FAILS, SLEEPS, HEARS and LEAVES hold a part of the names of the cells that fail, that sleep until
 # they are killed, or until a signal asks them to leave, and that save and leave at their first attempt; PAUSE_S is how long the others take; GROWS is how many points
 # of accuracy a decade of data is worth, where the checkpoint is called NAME-SHARE...-seedN
 CELL_STAND_IN = '''
@@ -115,8 +115,8 @@ def write_cell_profile(folder: Path, name: str = "cells", pretrain: str = "", **
     (folder / "stand_in.py").write_text(STAND_IN)
     profile = folder / f"{name}.yaml"
     lines = [f"  {key}: {json.dumps(value)}" for key, value in {**env, **({"STAND_IN": pretrain} if pretrain else {})}.items()]
-    profile.write_text("\n".join(["setup:", f"  - cp '{folder}/cell.py' vidmae/cell.py", *(
-        [f"  - cp '{folder}/stand_in.py' vidmae/pretrain.py"] if pretrain else []), *(["env:"] if lines else []), *lines, ""]))
+    profile.write_text("\n".join(["setup:", f"  - cp '{folder}/cell.py' vidmae/train/cell.py", *(
+        [f"  - cp '{folder}/stand_in.py' vidmae/train/pretrain.py"] if pretrain else []), *(["env:"] if lines else []), *lines, ""]))
     return profile
 
 
@@ -136,7 +136,7 @@ def write_stand_in_profile(folder: Path, what: str = "ok", more: str = "") -> Pa
     """Write a cluster profile whose setup puts the stand-in into the snapshot (the job starts there)."""
     (folder / "stand_in.py").write_text(STAND_IN)
     profile = folder / f"profile_{what.replace(':', '_')}.yaml"
-    profile.write_text(f"setup:\n  - cp '{folder}/stand_in.py' vidmae/pretrain.py\n"
+    profile.write_text(f"setup:\n  - cp '{folder}/stand_in.py' vidmae/train/pretrain.py\n"
                        f"env:\n  STAND_IN: {what}\n  SITE_NOTE: it's \"quoted\" $HOME\n{more}")
     return profile
 

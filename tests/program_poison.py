@@ -2,9 +2,9 @@
 
 import sys
 
-from vidmae import pretrain
 from vidmae.ranks import watchdog
 from vidmae.runs.nonfinite import window_of
+from vidmae.train import pretrain
 
 POISONED, NOW = {int(w) for w in sys.argv[1].split(",")}, [False]
 read, build = pretrain.clip_loader, pretrain.build_model

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from vidmae.probe import probe
 from vidmae.ranks import dist, watchdog
 from vidmae.runs.record import RunFolder
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import load
+from vidmae.train.probe_cell import probe
 
 
 def run_cell(path: str) -> None:

@@ -3,8 +3,8 @@
 import os
 import sys
 
-from vidmae import pretrain
 from vidmae.ranks import precision
+from vidmae.train import pretrain
 
 precision.measured_rates = lambda ranks: dict(zip(("fp32", "bf16"), map(float, os.environ["RATES"].split()), strict=True))
 main = pretrain.main

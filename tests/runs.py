@@ -88,7 +88,7 @@ def make_cell(path: Path, manifests: tuple[Path, Path], *settings: str) -> RunFo
 
 
 def start(run: RunFolder, *, world_size: int = 1, env: dict[str, str] | None = None, poison: tuple[int, ...] = (),
-          program: str = "vidmae.pretrain") -> list[subprocess.Popen[str]]:
+          program: str = "vidmae.train.pretrain") -> list[subprocess.Popen[str]]:
     """Start the training program on several ranks; on windows `poison` of the data the last rank's loss is NaN."""
     command = ["tests.program_poison", ",".join(map(str, poison))] if poison else [program]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
@@ -114,6 +114,6 @@ def finish(processes: list[subprocess.Popen[str]], *, timeout_s: float = 300) ->
 
 
 def train(run: RunFolder, *, world_size: int = 1, timeout_s: float = 300, env: dict[str, str] | None = None,
-          poison: tuple[int, ...] = (), program: str = "vidmae.pretrain") -> tuple[list[int], str]:
+          poison: tuple[int, ...] = (), program: str = "vidmae.train.pretrain") -> tuple[list[int], str]:
     """Run the training program on several ranks to its end; see `finish`."""
     return finish(start(run, world_size=world_size, env=env, poison=poison, program=program), timeout_s=timeout_s)

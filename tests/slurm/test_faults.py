@@ -80,7 +80,7 @@ def test_one_writer(cluster: Cluster, manifest: Path, tmp_path: Path) -> None:
     job = faults.submit(arguments)
     run = faults.the_run(tmp_path)
     faults.wait_for_step(run, 2)
-    second = subprocess.run(["srun", "--nodes=1", "--ntasks=1", "--mem=1G", sys.executable, "-m", "vidmae.pretrain", str(run.path)],
+    second = subprocess.run(["srun", "--nodes=1", "--ntasks=1", "--mem=1G", sys.executable, "-m", "vidmae.train.pretrain", str(run.path)],
                             capture_output=True, text=True, timeout=120)
     assert second.returncode == 2 and f"is being written by job {job}" in second.stderr, second.stderr
     assert (read_json(run.lock) or {})["job_id"] == job

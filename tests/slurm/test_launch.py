@@ -61,7 +61,7 @@ def test_two_nodes_of_two_tasks_run_the_snapshot(cluster: Cluster, folder: Path)
     job, run = done.stdout.strip(), the_run(folder)
     assert (run.submit / job / f"{job}_submission.sh").read_text().rstrip() == dry.stdout.rstrip()
     seen = [json.loads((run.path / f"seen.{job}.{rank}.json").read_text()) for rank in RANKS]
-    assert {s["file"] for s in seen} == {str(run.code / "vidmae/pretrain.py")}
+    assert {s["file"] for s in seen} == {str(run.code / "vidmae/train/pretrain.py")}
     assert [s["LOCAL_RANK"] for s in seen] == ["0", "1", "0", "1"] and {s["WORLD_SIZE"] for s in seen} == {"4"}
     assert len({s["MASTER_ADDR"] for s in seen}) == 1 and seen[0]["MASTER_ADDR"] == seen[0]["SLURMD_NODENAME"]
     assert len({s["SLURMD_NODENAME"] for s in seen}) == 2 and {s["VIDMAE_JOB_ID"] for s in seen} == {job}

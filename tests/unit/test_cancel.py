@@ -122,7 +122,7 @@ def test_a_cell_that_does_not_answer_is_killed_after_its_time_or_when_asked_agai
         write_json(run.record, {"name": run.path.name, "cell": {}, "commit": None, "dirty": False, "submissions": []})
     array = arrays.make_array(folder / "runs/arrays/a", runs)
     take_snapshot(array, CodeState(None, False))
-    (array.code / "vidmae/cell.py").write_text(CELL_STAND_IN)
+    (array.code / "vidmae/train/cell.py").write_text(CELL_STAND_IN)
     for delay_s, again in ((2, False), (300, True)):
         controller = control(array, "--signal-delay-s", str(delay_s), SLEEPS="cell0")
         submit = make_private_folder(array.submit / f"{controller.pid}_0")

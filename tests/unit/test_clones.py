@@ -30,8 +30,8 @@ def make_clone(path: Path) -> Path:
     (path / "tests").mkdir()
     shutil.copyfile(ROOT / "tests/check_venv.py", path / "tests/check_venv.py")
     shutil.copyfile(ROOT / "tests/requirements.txt", path / "tests/requirements.txt")
-    (path / "vidmae/pretrain.py").write_text(f"CLONE = {path.name!r}\n{STAND_IN}")
-    (path / "vidmae/cell.py").write_text(f"CLONE = {path.name!r}\n{CELL_STAND_IN}")
+    (path / "vidmae/train/pretrain.py").write_text(f"CLONE = {path.name!r}\n{STAND_IN}")
+    (path / "vidmae/train/cell.py").write_text(f"CLONE = {path.name!r}\n{CELL_STAND_IN}")
     (path / "vidmae/mark.py").write_text(f'"""Of this clone alone."""\n\nprint("this is clone {path.name}")\n')
     recipe = path / "vidmae/recipes/demo.yaml"
     recipe.write_text(recipe.read_text().replace("name: demo", f"name: of-{path.name}", 1))
@@ -88,7 +88,7 @@ def test_a_run_has_the_recipe_the_code_and_the_commit_of_the_clone_that_was_type
     record = read_json(run.record) or {}
     assert (record["commit"], record["dirty"]) == (commit_of(clones[0]), False) and commit_of(clones[0]) != commit_of(clones[1])
     seen = json.loads(next(run.path.glob("seen.*.json")).read_text())
-    assert seen["file"] == str(run.code / "vidmae/pretrain.py") and "CLONE = 'a'" in Path(seen["file"]).read_text()
+    assert seen["file"] == str(run.code / "vidmae/train/pretrain.py") and "CLONE = 'a'" in Path(seen["file"]).read_text()
 
 
 def test_the_cells_of_an_array_run_the_code_of_the_clone_that_was_typed(clones, env, folder) -> None:
@@ -98,7 +98,7 @@ def test_the_cells_of_an_array_run_the_code_of_the_clone_that_was_typed(clones, 
     (run,) = all_runs(folder / "runs")
     assert ended(run) == "COMPLETED" and (read_json(run.record) or {})["commit"] == commit_of(clones[0])
     seen = json.loads(next(run.path.glob("seen.*.json")).read_text())
-    assert seen["file"] == str((run.code / "vidmae/cell.py").resolve()) and "CLONE = 'a'" in Path(seen["file"]).read_text()
+    assert seen["file"] == str((run.code / "vidmae/train/cell.py").resolve()) and "CLONE = 'a'" in Path(seen["file"]).read_text()
 
 
 def test_a_program_that_a_script_starts_is_of_the_same_clone(clones, env, folder) -> None:

@@ -25,13 +25,13 @@ from vidmae.footage.manifest_build import build as build_manifest
 from vidmae.labels.shots import draw_shots, write_shots
 from vidmae.labels.splits import read_labelled
 from vidmae.model.classifier import VideoClassifier
-from vidmae.probe import frozen_encoder, probe
 from vidmae.ranks import dist, preempt, waiting
 from vidmae.runs.accuracy import topk_pct
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build, parse_set, to_yaml
+from vidmae.train.probe_cell import frozen_encoder, probe
 
 CLASSES = ("bigbuckbunny", "bikes", "carphone_pristine")
 PIECES = 6  # of each clip, in time: the last two are for validation

@@ -110,7 +110,7 @@ def test_from_submission_over_a_failure_to_done(folder: Path) -> None:
     for run in cells(folder).values():
         job = (read_json(run.record) or {})["submissions"][-1]["job_id"]
         seen = json.loads((run.path / f"seen.{job}.json").read_text())
-        assert job.split("_")[0] == array and seen["file"] == str((run.code / "vidmae/cell.py").resolve()) and not seen["torch"]
+        assert job.split("_")[0] == array and seen["file"] == str((run.code / "vidmae/train/cell.py").resolve()) and not seen["torch"]
         assert (run.submit / job / f"{job}_0_log.out").is_file() and find_run(job, folder / "runs").path == run.path
     again = sweep(folder, *grid)
     assert again.returncode == 1 and again.stdout == "" and "nothing to submit: 3 done, 1 failed" in again.stderr
@@ -163,7 +163,7 @@ def test_cells_share_the_gpus_and_end_at_their_limit(tmp_path: Path) -> None:
         write_json(run.record, {"name": run.path.name, "cell": {}, "commit": None, "dirty": False})
     array = arrays.make_array(tmp_path / "runs/arrays/a", runs)
     take_snapshot(array, CodeState(None, False))
-    (array.code / "vidmae/cell.py").write_text(CELL_STAND_IN)
+    (array.code / "vidmae/train/cell.py").write_text(CELL_STAND_IN)
     env = {**os.environ, "PYTHONPATH": str(array.code), "SLEEPS": "cell3", "PAUSE_S": "0.5"}
     process = subprocess.Popen([sys.executable, "-m", "jobs.local_array", str(array.path), "--max-parallel", "2", "--gpus", "3,5",
                                 "--limit-s", "3"], cwd=array.code, env=env)

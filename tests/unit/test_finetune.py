@@ -33,7 +33,7 @@ def manifests(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def cell(run, **kwargs):
-    return train(run, program="vidmae.cell", **kwargs)
+    return train(run, program="vidmae.train.cell", **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_stopped_cell_ends_as_if_it_had_not_been(manifests, tmp_path):
     whole, stopped = (make_cell(tmp_path / name, manifests, *settings) for name in ("whole-cccccccc", "stopped-cccccccc"))
     codes, out = cell(whole, world_size=2)
     assert codes == [0, 0], out
-    ranks = start(stopped, world_size=2, program="vidmae.cell")
+    ranks = start(stopped, world_size=2, program="vidmae.train.cell")
     while not stopped.metrics.exists() or len(read_metrics(stopped)) < 3:
         assert all(p.poll() is None for p in ranks)
         time.sleep(0.05)
@@ -155,7 +155,7 @@ def test_val_best_tests_the_step_that_was_best_on_the_validation_set(manifests, 
     ("model.img_size=48", "another image size"),
 ])
 def test_weights_that_do_not_fit_are_refused(finetuned, manifests, tmp_path, setting, message):
-    from vidmae.build import build_classifier_for
+    from vidmae.train.build import build_classifier_for
 
     run = make_cell(tmp_path / "no-eeeeeeee", manifests, f"train.init={finetuned.weights}", setting)
     with pytest.raises(ValueError, match=message):

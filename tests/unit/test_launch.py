@@ -109,7 +109,7 @@ def run_locally(folder: Path, what: str, tasks: int = 2) -> tuple[RunFolder, str
     run = RunFolder(folder / "runs/a-12345678")
     run.submit.mkdir(parents=True)
     take_snapshot(run, CodeState(None, False), ROOT)
-    (run.code / "vidmae/pretrain.py").write_text(STAND_IN)
+    (run.code / "vidmae/train/pretrain.py").write_text(STAND_IN)
     asked = Resources("", 1, 0, tasks, 1, 0, None)
     job = launch.submit(launch.Request(run, "a", asked, True, 0, env={"STAND_IN": what}), "local")
     ended, deadline = run.submit / job / "exit.json", time.monotonic() + 60
@@ -123,7 +123,7 @@ def test_a_local_job_runs_the_snapshot_on_every_rank(tmp_path: Path) -> None:
     assert (read_json(run.submit / job / "exit.json") or {})["exit_code"] == 0
     for rank in (0, 1):
         seen = json.loads((run.path / f"seen.{job}.{rank}.json").read_text())
-        assert seen["file"] == str(run.code / "vidmae/pretrain.py") and seen["cwd"] == str(run.code)
+        assert seen["file"] == str(run.code / "vidmae/train/pretrain.py") and seen["cwd"] == str(run.code)
         assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == (str(rank), "2", str(rank))
         assert seen["VIDMAE_JOB_ID"] == job and seen["LOCAL_SIZE"] is None and seen["MASTER_ADDR"] == "127.0.0.1"
         assert f"stand-in rank {rank}: ok" in (run.submit / job / f"{job}_{rank}_log.out").read_text()

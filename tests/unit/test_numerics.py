@@ -10,7 +10,7 @@ from tests.launching import ROOT
 from vidmae.numerics import SETTING, VARIABLE
 
 # what ranks, array tasks, local arrays, shards, evaluation and the demo's pictures start with
-PROGRAMS = ("vidmae.pretrain", "vidmae.cell", "vidmae.probe", "vidmae.evaluate.evaluation", "vidmae.insight.embed", "vidmae.insight.interpolation.interpolate",
+PROGRAMS = ("vidmae.train.pretrain", "vidmae.train.cell", "vidmae.train.probe_cell", "vidmae.evaluate.evaluation", "vidmae.insight.embed", "vidmae.insight.interpolation.interpolate",
             "vidmae.insight.attention.token_attention", "vidmae.insight.thumbnails", "jobs.launch", "jobs.local_array")
 SEEN_BY_TORCH = f"""
 import importlib, os, sys
@@ -37,7 +37,7 @@ def test_every_program_sets_it_before_torch_is_loaded(program):
 
 
 def test_a_setting_of_the_user_stays():
-    assert run("-c", SEEN_BY_TORCH, "vidmae.pretrain", **{VARIABLE: "COMPATIBLE"}).splitlines()[0] == "COMPATIBLE"
+    assert run("-c", SEEN_BY_TORCH, "vidmae.train.pretrain", **{VARIABLE: "COMPATIBLE"}).splitlines()[0] == "COMPATIBLE"
 
 
 def test_the_tests_compute_with_it():

@@ -95,7 +95,7 @@ def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):
         stopped = time.monotonic()
         out, _ = ranks[0].communicate(timeout=60)
         assert time.monotonic() - stopped < 15
-        assert ranks[0].returncode == 1 and "Timeout (0:00:04)!" in out and "vidmae/pretrain.py" in out, out
+        assert ranks[0].returncode == 1 and "Timeout (0:00:04)!" in out and "vidmae/train/pretrain.py" in out, out
     finally:
         for rank in ranks:
             rank.kill()

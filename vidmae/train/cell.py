@@ -1,4 +1,4 @@
-"""Run a cell of a sweep in its run folder: `python -m vidmae.cell RUN` on every rank.
+"""Run a cell of a sweep in its run folder: `python -m vidmae.train.cell RUN` on every rank.
 
 A cell whose result is there ends before torch is imported.
 """
@@ -31,17 +31,17 @@ def main(run_path: str) -> int:
 def learn(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: float) -> bool:
     """Finetune, or probe frozen features; True once the cell's result is there."""
     if config.method == "finetune":
-        from vidmae.finetune import finetune
+        from vidmae.train.finetune import finetune
 
         return finetune(run, config, ranks, started)
-    from vidmae.probe import probe
+    from vidmae.train.probe_cell import probe
 
     return probe(run, config, ranks, started)
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m vidmae.cell RUN_FOLDER")
+        sys.exit("usage: python -m vidmae.train.cell RUN_FOLDER")
     code = main(sys.argv[1])
     if "vidmae.ranks.watchdog" in sys.modules:
         from vidmae.ranks import watchdog

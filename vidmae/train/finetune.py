@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidmae.build import build_classifier_for, clip_loader
 from vidmae.clips.augment import Augment
 from vidmae.clips.loader import Batch
 from vidmae.clips.order import CLIP, rng
@@ -43,7 +42,8 @@ from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder
 from vidmae.runs.selection import Look, best, enough, read_looks, write_looks
 from vidmae.settings.finetune_config import FinetuneConfig
-from vidmae.trainer import Trainer, free_memory, train_to_end
+from vidmae.train.build import build_classifier_for, clip_loader
+from vidmae.train.trainer import Trainer, free_memory, train_to_end
 
 PREFIX = "classifier."  # of the parameters inside Labelled
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidmae.build import build_classifier_for
 from vidmae.evaluate import probes
 from vidmae.evaluate.attentive import attentive
 from vidmae.evaluate.extract import extract
@@ -28,6 +27,7 @@ from vidmae.runs.cell_result import Learned, write_cell_result
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import RunFolder
 from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.train.build import build_classifier_for
 
 
 def probe(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: float) -> bool:  # noqa: ARG001

@@ -1,4 +1,4 @@
-"""Pretrain a video MAE in a run folder that the launcher made: `python -m vidmae.pretrain RUN` on every rank."""
+"""Pretrain a video MAE in a run folder that the launcher made: `python -m vidmae.train.pretrain RUN` on every rank."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidmae.build import build_model, clip_loader
 from vidmae.clips.loader import Batch
 from vidmae.footage.manifest import Manifest
 from vidmae.insight.pictures import reconstruction, save_png
@@ -30,7 +29,8 @@ from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import to_dict
-from vidmae.trainer import Trainer, train_to_end
+from vidmae.train.build import build_model, clip_loader
+from vidmae.train.trainer import Trainer, train_to_end
 
 SAMPLING = ("sampling_rate", "target_fps", "decoder")  # of the data settings: what a user of the weights must know
 
@@ -129,5 +129,5 @@ def write_result(run: RunFolder, config: PretrainConfig, plan: Plan, log: Attemp
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m vidmae.pretrain RUN_FOLDER")
+        sys.exit("usage: python -m vidmae.train.pretrain RUN_FOLDER")
     watchdog.end_process(main(sys.argv[1]))

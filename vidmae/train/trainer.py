@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from vidmae.build import peak_flops
 from vidmae.clips.loader import Batch
 from vidmae.clips.recheck import Recheck
 from vidmae.footage.manifest import Manifest
@@ -31,6 +30,7 @@ from vidmae.runs.plan import make_plan
 from vidmae.runs.quarantine import Quarantine, Substitution
 from vidmae.runs.record import RunFolder, touch_heartbeat
 from vidmae.settings.config import RunConfig
+from vidmae.train.build import peak_flops
 
 SHOWN_NORMS = 20  # gradient norms before a step that was not finite, in nonfinite.jsonl
 C = TypeVar("C", bound=RunConfig)

@@ -1,0 +1,4 @@
+"""The training loops: pretraining, and the cells of a few-shot sweep.
+
+May import all rooms.
+"""
