@@ -6,9 +6,9 @@ import math
 import sys
 from pathlib import Path
 
-from jobs import slurm
 from jobs.experiment import Experiment
 from jobs.launch import MALLOC
+from jobs.scheduler import slurm
 from vidmae.ranks.precision import AUTO, assumed
 from vidmae.runs import cost
 from vidmae.settings.schedule import Schedule

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs import slurm
 from jobs.runs import State, progress, state_of, why
+from jobs.scheduler import slurm
 from vidmae.runs.record import RunFolder
 
 LOOK_S, FIRST_ASK_S, SLOWEST_ASK_S = 0.3, 1.0, 10.0

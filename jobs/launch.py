@@ -25,11 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs import slurm
-from jobs.commands import is_away
 from jobs.locks import release_lock_of_dead_job
 from jobs.resources import Resources
 from jobs.runs import EXIT_RECORD
+from jobs.scheduler import slurm
+from jobs.scheduler.commands import is_away
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_json
 

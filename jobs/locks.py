@@ -6,8 +6,8 @@ import contextlib
 import socket
 import sys
 
-from jobs import slurm
 from jobs.runs import process_birth, submissions
+from jobs.scheduler import slurm
 from vidmae.runs.record import RunFolder, job_id, read_json
 
 

@@ -22,8 +22,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from jobs.follow import Tail, watch
 from jobs.options import RUN_HELP, Parser, add_runs_dir
 from jobs.runs import SHOWN, log_path, state_of, submissions
+from jobs.scheduler.slurm import SlurmError
 from jobs.shard_runs import find_runs
-from jobs.slurm import SlurmError
 from vidmae.runs.record import RunFolder
 from vidmae.settings.layers import ConfigError
 

@@ -25,12 +25,13 @@ import yaml
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs import launch, slurm
+from jobs import launch
 from jobs.derived import show, table
 from jobs.experiment import Experiment, Place, choose_place, problems, resolve, warnings
 from jobs.follow import outcome, wait_for
 from jobs.options import RUNS, Parser, add_resources, add_runs_dir, masked_argv
 from jobs.runs import log_path
+from jobs.scheduler import slurm
 from jobs.speak import answer, fail, say
 from jobs.submission import make_request, submit_once
 from vidmae.settings.layers import flatten

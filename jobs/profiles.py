@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from jobs import slurm
 from jobs.catalogue import Catalogue, make_catalogue
+from jobs.scheduler import slurm
 from vidmae.settings.layers import ConfigError, Layer, build, nearest, read_yaml
 
 CLUSTERS = Path(__file__).parent / "clusters"

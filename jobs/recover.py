@@ -23,11 +23,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import slurm
 from jobs.arrays import run_of_task
-from jobs.commands import SlurmAwayError
 from jobs.resources import SAVE_MARGIN_S
 from jobs.runs import CANCELLED
+from jobs.scheduler import slurm
+from jobs.scheduler.commands import SlurmAwayError
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record
 from vidmae.runs.attempts import read_attempts, totals

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import slurm
 from jobs.profiles import ClusterProfile
+from jobs.scheduler import slurm
 from vidmae.settings.layers import ConfigError, nearest
 
 DEFAULT_TIME_MIN = 24 * 60

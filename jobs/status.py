@@ -28,8 +28,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.options import RUN_HELP, Parser, add_runs_dir
 from jobs.runs import State, all_runs, format_seconds, progress, states, why
+from jobs.scheduler.slurm import STATES
 from jobs.shard_runs import find_runs
-from jobs.slurm import STATES
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.record import read_json
 

@@ -26,10 +26,10 @@ from typing import Any
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs import slurm
 from jobs.arrays import ARRAYS
 from jobs.experiment import choose_place, folder_problems
 from jobs.options import RUNS, masked_argv
+from jobs.scheduler import slurm
 from jobs.speak import answer, say
 from jobs.submission import one_launcher
 from sweeps import options

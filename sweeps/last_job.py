@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from jobs import slurm
 from jobs.arrays import ARRAYS, make_array
 from jobs.launch import EXIT_CODE
 from jobs.runs import State, state_of, submissions
+from jobs.scheduler import slurm
 from jobs.snapshot import code_state, take_snapshot
 from jobs.submission import adopt
 from sweeps.submission import Sweep, submit_last

@@ -28,12 +28,13 @@ from pathlib import Path
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs import launch, slurm
+from jobs import launch
 from jobs.arrays import ARRAYS
 from jobs.experiment import Place, choose_place, folder_problems, warnings
 from jobs.follow import wait_for
 from jobs.options import masked_argv
 from jobs.runs import State, why
+from jobs.scheduler import slurm
 from jobs.speak import answer, say
 from jobs.submission import one_launcher
 from sweeps import last_job, scaling_options, scaling_run, submission

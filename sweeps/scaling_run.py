@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from jobs import launch, slurm
+from jobs import launch
 from jobs.experiment import Experiment
 from jobs.follow import outcome, wait_for
 from jobs.runs import State
+from jobs.scheduler import slurm
 from jobs.submission import make_request, submit_once
 from sweeps import last_job
 from sweeps.points import Point, look_at

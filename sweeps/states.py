@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import slurm
 from jobs.runs import State, states, submissions, why
+from jobs.scheduler import slurm
 from sweeps.grid import Cell
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import RunFolder, read_json, write_json

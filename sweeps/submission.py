@@ -15,11 +15,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jobs import launch, local_array, slurm
+from jobs import launch, local_array
 from jobs.arrays import array_path, link_task, make_array
 from jobs.profiles import ClusterProfile
 from jobs.resources import Resources
 from jobs.runs import process_birth, submissions
+from jobs.scheduler import slurm
 from jobs.snapshot import CodeState, code_state, take_snapshot
 from sweeps.batches import Batch
 from sweeps.grid import KIND, Cell

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from jobs import slurm
 from jobs.runs import format_seconds
+from jobs.scheduler import slurm
 from sweeps.show import ENDED, Row, make_table
 from sweeps.states import Standing, look_again
 from vidmae.runs.record import read_json

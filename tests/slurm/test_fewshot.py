@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import slurm
+from jobs.scheduler import slurm
 from tests.labelled import write_labelled
 from tests.launching import cli, write_cell_profile, write_manifest
 from tests.slurm.cluster import Cluster

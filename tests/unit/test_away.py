@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cancel, commands, logs, pretrain, slurm, status
+from jobs import cancel, logs, pretrain, status
+from jobs.scheduler import commands, slurm
 from tests.launching import write_manifest, write_program
 from vidmae.runs.record import RunFolder, read_json, write_json
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs import arrays, cancel, slurm
+from jobs import arrays, cancel
 from jobs.launch import Cell
 from jobs.runs import all_runs, find_run, states
+from jobs.scheduler import slurm
 from jobs.snapshot import CodeState, take_snapshot
 from sweeps import fewshot
 from tests.labelled import write_labelled

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import commands, slurm
+from jobs.scheduler import commands, slurm
 from tests.launching import write_program
 
 

@@ -1,7 +1,7 @@
 """What is asked of Slurm and its answers as plain values. The one place that names its commands. Stdlib only.
 
 Every call has a time limit, and is tried again for some seconds while Slurm is away, where it may be done twice: see
-jobs/commands.py. A call that fails raises `SlurmError`; of these, `SlurmAwayError` where there was no answer.
+jobs/scheduler/commands.py. A call that fails raises `SlurmError`; of these, `SlurmAwayError` where there was no answer.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jobs.commands import SlurmAwayError as SlurmAwayError
-from jobs.commands import SlurmError, ask, run
+from jobs.scheduler.commands import SlurmAwayError as SlurmAwayError
+from jobs.scheduler.commands import SlurmError, ask, run
 
 ABSENT_TIMEOUT_S = 5.0
 ACT_TIMEOUT_S = 30.0  # what changes a job waits for locks that a question does not need
