@@ -29,7 +29,7 @@ from typing import Any
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.options import RUN_HELP, Parser, add_runs_dir
+from jobs.place.launch_flags import RUN_HELP, Parser, add_runs_dir
 from jobs.runs import EXIT_RECORD, INTERRUPTED, State, process_birth, state_of, submissions, sure_states
 from jobs.scheduler import slurm
 from jobs.shard_runs import find_runs

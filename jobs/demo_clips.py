@@ -30,7 +30,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.demo import clips_folder
-from jobs.options import Parser
+from jobs.place.launch_flags import Parser
 from vidmae.runs.record import make_private_folder, read_json, write_json
 
 FRAMES, FPS = 40, 7.5  # 5.3 s: room for the 4.3 s that a model sees

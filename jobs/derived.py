@@ -6,8 +6,8 @@ import math
 import sys
 from pathlib import Path
 
-from jobs.experiment import Experiment
 from jobs.launch import MALLOC
+from jobs.place.experiment import Experiment
 from jobs.scheduler import slurm
 from vidmae.ranks.precision import AUTO, assumed
 from vidmae.runs import cost

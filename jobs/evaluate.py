@@ -24,9 +24,9 @@ from rich.console import Console
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.catalogue import environment_catalogue, find_data
-from jobs.options import Parser
-from jobs.speak import answer, say
+from jobs.place.catalogue import environment_catalogue, find_data
+from jobs.place.launch_flags import Parser
+from jobs.place.speak import answer, say
 from vidmae.footage.manifest import content_hash
 from vidmae.ranks.local_program import prepare_folder, run_program
 from vidmae.runs.record import RunFolder, read_json

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.locks import release_lock_of_dead_job
-from jobs.resources import Resources
+from jobs.place.resources import Resources
 from jobs.runs import EXIT_RECORD
 from jobs.scheduler import slurm
 from jobs.scheduler.commands import is_away

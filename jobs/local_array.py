@@ -59,7 +59,7 @@ def start(request: Request, first: int) -> str:
 
 def gpus_here() -> list[str]:
     """The GPUs that a process started from here would see, as CUDA_VISIBLE_DEVICES names them."""
-    from jobs.resources import count_gpus
+    from jobs.place.resources import count_gpus
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [v.strip() for v in visible.split(",")] if visible else list(map(str, range(count_gpus())))

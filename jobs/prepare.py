@@ -22,8 +22,8 @@ from rich.console import Console
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs import prepare_fraction
-from jobs.catalogue import environment_catalogue, find_data
+from jobs.place import prepare_fraction
+from jobs.place.catalogue import environment_catalogue, find_data
 from vidmae.footage.history import FractionError
 from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Summary, other_files, unreadable_path
 from vidmae.footage.manifest_build import build

@@ -27,12 +27,12 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs import launch
 from jobs.derived import show, table
-from jobs.experiment import Experiment, Place, choose_place, problems, resolve, warnings
 from jobs.follow import outcome, wait_for
-from jobs.options import RUNS, Parser, add_resources, add_runs_dir, masked_argv
+from jobs.place.experiment import Experiment, Place, choose_place, problems, resolve, warnings
+from jobs.place.launch_flags import RUNS, Parser, add_resources, add_runs_dir, masked_argv
+from jobs.place.speak import answer, fail, say
 from jobs.runs import log_path
 from jobs.scheduler import slurm
-from jobs.speak import answer, fail, say
 from jobs.submission import make_request, submit_once
 from vidmae.settings.layers import flatten
 
@@ -146,7 +146,7 @@ def config_text(e: Experiment) -> str:
     """Every value with its origin; YAML, with the origins as comments."""
     lines = ["# the experiment: vidmae/settings/config.py explains every key"]
     lines += _with_origins(flatten(e.config), e.origins)
-    lines.append("# what is asked of Slurm: jobs/profiles.py explains every key")
+    lines.append("# what is asked of Slurm: jobs/place/profiles.py explains every key")
     r = e.resources
     values = {**flatten(e.profile), "partition": r.partition, "gpus_per_node": r.gpus_per_node, "mem_gib": r.mem_mib / 1024,
               "tasks_per_node": r.tasks_per_node, "cpus_per_task": r.cpus_per_task,

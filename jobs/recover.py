@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.arrays import run_of_task
-from jobs.resources import SAVE_MARGIN_S
+from jobs.place.resources import SAVE_MARGIN_S
 from jobs.runs import CANCELLED
 from jobs.scheduler import slurm
 from jobs.scheduler.commands import SlurmAwayError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from jobs.experiment import Place
-from jobs.profiles import ClusterProfile
-from jobs.resources import Resources, complete, count_gpus, local_resources
+from jobs.place.experiment import Place
+from jobs.place.profiles import ClusterProfile
+from jobs.place.resources import Resources, complete, count_gpus, local_resources
 from jobs.scheduler import slurm
 from sweeps.grid import PROBES, Cell, first_of_features
 from sweeps.states import Standing

@@ -27,10 +27,10 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.arrays import ARRAYS
-from jobs.experiment import choose_place, folder_problems
-from jobs.options import RUNS, masked_argv
+from jobs.place.experiment import choose_place, folder_problems
+from jobs.place.launch_flags import RUNS, masked_argv
+from jobs.place.speak import answer, say
 from jobs.scheduler import slurm
-from jobs.speak import answer, say
 from jobs.submission import one_launcher
 from sweeps import options
 from sweeps.plan import Plan, resolve

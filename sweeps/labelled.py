@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from jobs.catalogue import MANIFESTS, Catalogue, find_data, read_catalogue
+from jobs.place.catalogue import MANIFESTS, Catalogue, find_data, read_catalogue
 from sweeps.grid import LabelledSet, Subset
 from vidmae.footage.manifest import ManifestError, Summary, read_summary
 from vidmae.labels.shot_list import listed_shots

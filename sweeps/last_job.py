@@ -12,9 +12,9 @@ from typing import Any
 
 from jobs.arrays import ARRAYS, make_array
 from jobs.launch import EXIT_CODE
+from jobs.place.snapshot import code_state, take_snapshot
 from jobs.runs import State, state_of, submissions
 from jobs.scheduler import slurm
-from jobs.snapshot import code_state, take_snapshot
 from jobs.submission import adopt
 from sweeps.submission import Sweep, submit_last
 from vidmae.runs.record import SCHEMA, RunFolder, write_json

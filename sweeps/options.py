@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from jobs.options import Parser, add_resources, add_runs_dir
+from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
 from sweeps.grid import PROBES
 from sweeps.states import RETRY
 

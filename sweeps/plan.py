@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.catalogue import environment_catalogue
-from jobs.experiment import Place, folder_problems, partition_problems, read_profile
+from jobs.place.catalogue import environment_catalogue
+from jobs.place.experiment import Place, folder_problems, partition_problems, read_profile
 from jobs.scheduler import slurm
 from sweeps.batches import Batch, Classes, make_batches, make_classes
 from sweeps.checkpoints import find_inits

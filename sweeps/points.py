@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.experiment import KIND, Experiment, Place, Setting, assemble, config_layers, read_data, read_profile
+from jobs.place.experiment import KIND, Experiment, Place, Setting, assemble, config_layers, read_data, read_profile
 from jobs.runs import State, all_runs, states
 from sweeps.matching import match_phases
 from sweeps.portions import DataSet, Portion, portions

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
-from jobs.catalogue import DataSource
+from jobs.place.catalogue import DataSource
 from vidmae.footage.history import (
     Amount,
     Choice,

@@ -30,12 +30,12 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs import launch
 from jobs.arrays import ARRAYS
-from jobs.experiment import Place, choose_place, folder_problems, warnings
 from jobs.follow import wait_for
-from jobs.options import masked_argv
+from jobs.place.experiment import Place, choose_place, folder_problems, warnings
+from jobs.place.launch_flags import masked_argv
+from jobs.place.speak import answer, say
 from jobs.runs import State, why
 from jobs.scheduler import slurm
-from jobs.speak import answer, say
 from jobs.submission import one_launcher
 from sweeps import last_job, scaling_options, scaling_run, submission
 from sweeps.fewshot import name_ended

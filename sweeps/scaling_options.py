@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 from typing import get_args
 
-from jobs.experiment import Place
-from jobs.options import Parser, add_resources, add_runs_dir
-from jobs.prepare_fraction import add_reading
+from jobs.place.experiment import Place
+from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
+from jobs.place.prepare_fraction import add_reading
 from jobs.pretrain import DEFAULT_RECIPE
 from sweeps import options
 from sweeps.matching import Match

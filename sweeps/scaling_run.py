@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jobs import launch
-from jobs.experiment import Experiment
 from jobs.follow import outcome, wait_for
+from jobs.place.experiment import Experiment
 from jobs.runs import State
 from jobs.scheduler import slurm
 from jobs.submission import make_request, submit_once

@@ -17,11 +17,11 @@ from typing import Any
 
 from jobs import launch, local_array
 from jobs.arrays import array_path, link_task, make_array
-from jobs.profiles import ClusterProfile
-from jobs.resources import Resources
+from jobs.place.profiles import ClusterProfile
+from jobs.place.resources import Resources
+from jobs.place.snapshot import CodeState, code_state, take_snapshot
 from jobs.runs import process_birth, submissions
 from jobs.scheduler import slurm
-from jobs.snapshot import CodeState, code_state, take_snapshot
 from sweeps.batches import Batch
 from sweeps.grid import KIND, Cell
 from sweeps.states import Standing

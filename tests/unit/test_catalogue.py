@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.catalogue import Catalogue, environment_catalogue, find_data, read_catalogue
+from jobs.place.catalogue import Catalogue, environment_catalogue, find_data, read_catalogue
 from tests.launching import write_manifest
 from vidmae.settings.layers import ConfigError
 

@@ -17,9 +17,9 @@ import pytest
 
 from jobs import arrays, cancel
 from jobs.launch import Cell
+from jobs.place.snapshot import CodeState, take_snapshot
 from jobs.runs import all_runs, find_run, states
 from jobs.scheduler import slurm
-from jobs.snapshot import CodeState, take_snapshot
 from sweeps import fewshot
 from tests.labelled import write_labelled
 from tests.launching import CELL_STAND_IN, ROOT, cli, hear_ctrl_c, write_cell_profile, write_program

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jobs.catalogue import Catalogue
-from jobs.resources import Resources
+from jobs.place.catalogue import Catalogue
+from jobs.place.resources import Resources
 from jobs.runs import State
 from sweeps.batches import Classes, make_batches
 from sweeps.checkpoints import find_inits

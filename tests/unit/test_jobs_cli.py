@@ -17,7 +17,7 @@ import pytest
 
 from jobs import cancel, logs, pretrain, status
 from jobs.follow import Tail
-from jobs.options import masked_argv
+from jobs.place.launch_flags import masked_argv
 from jobs.runs import all_runs, find_run, process_birth
 from tests.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
 from vidmae.runs.record import RunFolder, read_json, write_json

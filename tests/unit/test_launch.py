@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from jobs import launch
-from jobs.resources import Resources
-from jobs.snapshot import CodeState, code_state, take_snapshot
+from jobs.place.resources import Resources
+from jobs.place.snapshot import CodeState, code_state, take_snapshot
 from tests.launching import ROOT, STAND_IN
 from vidmae.runs.record import RunFolder, read_json
 

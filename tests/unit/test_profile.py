@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.profiles import (
+from jobs.place.profiles import (
     CLUSTERS,
     ClusterProfile,
     environment_layer,
@@ -14,7 +14,7 @@ from jobs.profiles import (
     parse_mem,
     read_site,
 )
-from jobs.resources import Resources, choose_partition, complete, local_resources
+from jobs.place.resources import Resources, choose_partition, complete, local_resources
 from jobs.scheduler.slurm import NodeShape, Partition
 from vidmae.settings.layers import ConfigError, build
 

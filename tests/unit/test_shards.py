@@ -14,7 +14,7 @@ import pytest
 
 from jobs import cancel, logs, status
 from jobs.launch import Request, Shard
-from jobs.resources import Resources
+from jobs.place.resources import Resources
 from jobs.runs import EXIT_RECORD, SUBMITTED
 from jobs.scheduler.commands import SlurmError
 from jobs.shard_runs import arrays_of

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from jobs.catalogue import Catalogue, make_catalogue
+from jobs.place.catalogue import Catalogue, make_catalogue
 from jobs.scheduler import slurm
 from vidmae.settings.layers import ConfigError, Layer, build, nearest, read_yaml
 

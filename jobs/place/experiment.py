@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.catalogue import DataSource, environment_catalogue, find_data
-from jobs.options import resource_flags
-from jobs.profiles import ClusterProfile, Site, environment_layer, find_site, flag_layers
-from jobs.resources import SAVE_MARGIN_S, Resources, choose_partition, complete, local_resources
+from jobs.place.catalogue import DataSource, environment_catalogue, find_data
+from jobs.place.launch_flags import resource_flags
+from jobs.place.profiles import ClusterProfile, Site, environment_layer, find_site, flag_layers
+from jobs.place.resources import SAVE_MARGIN_S, Resources, choose_partition, complete, local_resources
 from jobs.scheduler import slurm
 from vidmae.footage.manifest import ManifestError, Summary, decoder_problem, read_summary
 from vidmae.runs.attempts import read_attempts, totals

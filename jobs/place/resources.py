@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.profiles import ClusterProfile
+from jobs.place.profiles import ClusterProfile
 from jobs.scheduler import slurm
 from vidmae.settings.layers import ConfigError, nearest
 

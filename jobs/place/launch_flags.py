@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs.profiles import parse_mem
+from jobs.place.profiles import parse_mem
 from vidmae.settings.layers import nearest
 
 RUNS = Path("runs")

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
-from jobs.catalogue import environment_catalogue, find_data
+from jobs.place.catalogue import environment_catalogue, find_data
 from vidmae.footage.history import (
     Choice,
     FractionError,
