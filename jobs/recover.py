@@ -23,9 +23,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.arrays import run_of_task
+from jobs.inspect.arrays import run_of_task
+from jobs.inspect.runs import CANCELLED
 from jobs.place.resources import SAVE_MARGIN_S
-from jobs.runs import CANCELLED
 from jobs.scheduler import slurm
 from jobs.scheduler.commands import SlurmAwayError
 from vidmae.ranks.preempt import EXIT_PREEMPTED

@@ -24,14 +24,14 @@ from typing import Any
 from rich.console import Console
 
 from jobs import launch
+from jobs.inspect.runs import CANCELLED, SUBMITTED, submissions
+from jobs.inspect.shard_runs import arrays_of, errors_of, shards_of
 from jobs.place.experiment import Place, choose_place, folder_problems, partition_problems, read_profile
 from jobs.place.launch_flags import add_resources, masked_argv
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources, complete, local_resources
 from jobs.place.snapshot import code_state, take_snapshot
-from jobs.runs import CANCELLED, SUBMITTED, submissions
 from jobs.scheduler import slurm
-from jobs.shard_runs import arrays_of, errors_of, shards_of
 from jobs.shards_here import INCOMPLETE, Work, command_of, run_here
 from jobs.submission import one_launcher
 from vidmae.ranks.local_program import ROOT, prepare_folder, tell

@@ -26,7 +26,7 @@ from typing import Any
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.arrays import ARRAYS
+from jobs.inspect.arrays import ARRAYS
 from jobs.place.experiment import choose_place, folder_problems
 from jobs.place.launch_flags import RUNS, masked_argv
 from jobs.place.speak import answer, say

@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.arrays import ARRAYS, make_array
+from jobs.inspect.arrays import ARRAYS, make_array
+from jobs.inspect.runs import State, state_of, submissions
 from jobs.launch import EXIT_CODE
 from jobs.place.snapshot import code_state, take_snapshot
-from jobs.runs import State, state_of, submissions
 from jobs.scheduler import slurm
 from jobs.submission import adopt
 from sweeps.submission import Sweep, submit_last

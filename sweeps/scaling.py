@@ -29,12 +29,12 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs import launch
-from jobs.arrays import ARRAYS
-from jobs.follow import wait_for
+from jobs.inspect.arrays import ARRAYS
+from jobs.inspect.follow import wait_for
+from jobs.inspect.runs import State, why
 from jobs.place.experiment import Place, choose_place, folder_problems, warnings
 from jobs.place.launch_flags import masked_argv
 from jobs.place.speak import answer, say
-from jobs.runs import State, why
 from jobs.scheduler import slurm
 from jobs.submission import one_launcher
 from sweeps import last_job, scaling_options, scaling_run, submission

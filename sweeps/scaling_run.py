@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jobs import launch
-from jobs.follow import outcome, wait_for
+from jobs.inspect.follow import outcome, wait_for
+from jobs.inspect.runs import State
 from jobs.place.experiment import Experiment
-from jobs.runs import State
 from jobs.scheduler import slurm
 from jobs.submission import make_request, submit_once
 from sweeps import last_job

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.runs import State, states, submissions, why
+from jobs.inspect.runs import State, states, submissions, why
 from jobs.scheduler import slurm
 from sweeps.grid import Cell
 from vidmae.ranks.preempt import EXIT_PREEMPTED

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jobs.inspect.runs import CANCELLED, submissions
 from jobs.place.experiment import Place, problems
-from jobs.runs import CANCELLED, submissions
 from sweeps import plan
 from sweeps.checkpoints import init_of, short_names
 from sweeps.grid import Init

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs import launch, local_array
-from jobs.arrays import array_path, link_task, make_array
+from jobs.inspect.arrays import array_path, link_task, make_array
+from jobs.inspect.runs import process_birth, submissions
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources
 from jobs.place.snapshot import CodeState, code_state, take_snapshot
-from jobs.runs import process_birth, submissions
 from jobs.scheduler import slurm
 from sweeps.batches import Batch
 from sweeps.grid import KIND, Cell

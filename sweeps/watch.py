@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.runs import format_seconds
+from jobs.inspect.runs import format_seconds
 from jobs.scheduler import slurm
 from sweeps.show import ENDED, Row, make_table
 from sweeps.states import Standing, look_again

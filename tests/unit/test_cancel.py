@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from analysis.dossier import read_dossier
-from jobs import arrays, cancel
+from jobs import cancel
+from jobs.inspect import arrays
+from jobs.inspect.runs import all_runs, process_birth, state_of, submissions
 from jobs.place.snapshot import CodeState, take_snapshot
-from jobs.runs import all_runs, process_birth, state_of, submissions
 from tests.launching import CELL_STAND_IN, ROOT, cli, write_manifest, write_stand_in_profile
 from tests.runs import TINY, make_cell, make_labelled, make_manifest
 from vidmae.runs.attempts import read_attempts

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.runs import all_runs, state_of
+from jobs.inspect.runs import all_runs, state_of
 from tests.labelled import write_labelled
 from tests.launching import CELL_STAND_IN, ROOT, STAND_IN, write_manifest
 from vidmae.runs.record import RunFolder, read_json

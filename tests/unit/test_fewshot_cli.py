@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import arrays, cancel
+from jobs import cancel
+from jobs.inspect import arrays
+from jobs.inspect.runs import all_runs, find_run, states
 from jobs.launch import Cell
 from jobs.place.snapshot import CodeState, take_snapshot
-from jobs.runs import all_runs, find_run, states
 from jobs.scheduler import slurm
 from sweeps import fewshot
 from tests.labelled import write_labelled

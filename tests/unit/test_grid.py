@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jobs.inspect.runs import State
 from jobs.place.catalogue import Catalogue
 from jobs.place.resources import Resources
-from jobs.runs import State
 from sweeps.batches import Classes, make_batches
 from sweeps.checkpoints import find_inits
 from sweeps.estimate import estimate, views_of

@@ -41,7 +41,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 }
 STDLIB_ONLY = {"vidmae.settings.command_line", "vidmae.runs.record", "vidmae.settings.schedule", "vidmae.runs.plan", "vidmae.settings.sizes", "vidmae.runs.cost",
                "vidmae.runs.quarantine", "vidmae.runs.attempts", "vidmae.runs.nonfinite", "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "jobs.scheduler.slurm",
-               "jobs.scheduler.commands", "jobs.arrays", "vidmae.footage.video_list"}
+               "jobs.scheduler.commands", "jobs.inspect.arrays", "vidmae.footage.video_list"}
 PURE_OF_TORCH = {"vidmae.settings.config", "vidmae.settings.finetune_config", "vidmae.settings.evaluation_config", "vidmae.settings.layers", "vidmae.footage.manifest",
                  "vidmae.labels.sources", "vidmae.labels.splits", "vidmae.labels.shots", "vidmae.labels.shot_list", "vidmae.runs.predictions",
                  "vidmae.runs.accuracy", "vidmae.clips.views", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes", "vidmae.footage.recordings",

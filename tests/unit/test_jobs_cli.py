@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from jobs import cancel, logs, pretrain, status
-from jobs.follow import Tail
+from jobs.inspect.follow import Tail
+from jobs.inspect.runs import all_runs, find_run, process_birth
 from jobs.place.launch_flags import masked_argv
-from jobs.runs import all_runs, find_run, process_birth
 from tests.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
 from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.settings.layers import ConfigError

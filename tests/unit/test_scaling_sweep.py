@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from jobs import prepare, pretrain
-from jobs.runs import all_runs
+from jobs.inspect.runs import all_runs
 from sweeps import scaling
 from sweeps.study import pair_list
 from tests.labelled import write_labelled

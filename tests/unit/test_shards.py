@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from jobs import cancel, logs, status
+from jobs.inspect.runs import EXIT_RECORD, SUBMITTED
+from jobs.inspect.shard_runs import arrays_of
 from jobs.launch import Request, Shard
 from jobs.place.resources import Resources
-from jobs.runs import EXIT_RECORD, SUBMITTED
 from jobs.scheduler.commands import SlurmError
-from jobs.shard_runs import arrays_of
 from jobs.shards import active_array, errors_before, submit_noted
 from jobs.shards_here import Work, command_of
 from tests.launching import ROOT, write_program

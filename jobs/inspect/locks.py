@@ -6,7 +6,7 @@ import contextlib
 import socket
 import sys
 
-from jobs.runs import process_birth, submissions
+from jobs.inspect.runs import process_birth, submissions
 from jobs.scheduler import slurm
 from vidmae.runs.record import RunFolder, job_id, read_json
 

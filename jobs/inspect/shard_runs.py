@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.runs import SUBMITTED, all_runs, failure_of, find_run, progress, submissions
+from jobs.inspect.runs import SUBMITTED, all_runs, failure_of, find_run, progress, submissions
 from jobs.scheduler import slurm
 from vidmae.runs.record import RunFolder, read_json
 

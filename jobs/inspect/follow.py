@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.runs import State, progress, state_of, why
+from jobs.inspect.runs import State, progress, state_of, why
 from jobs.scheduler import slurm
 from vidmae.runs.record import RunFolder
 

@@ -1,6 +1,6 @@
 """The runs of a folder: find one by what a user types, and tell the truth about its state.
 
-What is a single dispatch here is answered otherwise for the shards of an output (jobs/shard_runs.py).
+What is a single dispatch here is answered otherwise for the shards of an output (jobs/inspect/shard_runs.py).
 
 A state comes from result.json > squeue > sacct > the process (local) > exit.json (local, shards) > heartbeat.json, the first
 that knows; with no Slurm and no accounting the run's own records still speak. A job counts as the run's only if its name is
