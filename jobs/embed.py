@@ -25,12 +25,12 @@ from rich.console import Console
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs import shards
 from jobs.inspect.runs import find_weights
 from jobs.place.catalogue import environment_catalogue, find_data
 from jobs.place.launch_flags import Parser, add_runs_dir
 from jobs.place.speak import answer
-from jobs.shards_here import Work
+from jobs.submit import sharding as shards
+from jobs.submit.shards_here import Work
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_model, add_output
 from vidmae.footage.manifest import content_hash, read_summary
 from vidmae.ranks.local_program import tell

@@ -31,7 +31,7 @@ from jobs.place.experiment import choose_place, folder_problems
 from jobs.place.launch_flags import RUNS, masked_argv
 from jobs.place.speak import answer, say
 from jobs.scheduler import slurm
-from jobs.submission import one_launcher
+from jobs.submit.submission import one_launcher
 from sweeps import options
 from sweeps.plan import Plan, resolve
 from sweeps.show import records, rows, show

@@ -12,10 +12,10 @@ from typing import Any
 
 from jobs.inspect.arrays import ARRAYS, make_array
 from jobs.inspect.runs import State, state_of, submissions
-from jobs.launch import EXIT_CODE
 from jobs.place.snapshot import code_state, take_snapshot
 from jobs.scheduler import slurm
-from jobs.submission import adopt
+from jobs.submit.launch import EXIT_CODE
+from jobs.submit.submission import adopt
 from sweeps.submission import Sweep, submit_last
 from vidmae.runs.record import SCHEMA, RunFolder, write_json
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from jobs import launch
 from jobs.inspect.follow import outcome, wait_for
 from jobs.inspect.runs import State
 from jobs.place.experiment import Experiment
 from jobs.scheduler import slurm
-from jobs.submission import make_request, submit_once
+from jobs.submit import launch
+from jobs.submit.submission import make_request, submit_once
 from sweeps import last_job
 from sweeps.points import Point, look_at
 from sweeps.study import Study

@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 
-from jobs.launch import MALLOC
+from jobs.submit.launch import MALLOC
 from tests.bench.textbook import Textbook
 from vidmae.model.blocks import AttentionKernel
 from vidmae.model.mae import MaskedAutoencoder

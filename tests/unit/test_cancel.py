@@ -95,7 +95,7 @@ def test_a_second_cancel_kills_what_does_not_answer(folder: Path) -> None:
 
 
 def control(array: RunFolder, *more: str, **env: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "jobs.local_array", str(array.path), *more], cwd=array.code,
+    return subprocess.Popen([sys.executable, "-m", "jobs.submit.local_array", str(array.path), *more], cwd=array.code,
                             env={**os.environ, "PYTHONPATH": str(array.code), **env})
 
 

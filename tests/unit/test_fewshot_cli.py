@@ -18,9 +18,9 @@ import pytest
 from jobs import cancel
 from jobs.inspect import arrays
 from jobs.inspect.runs import all_runs, find_run, states
-from jobs.launch import Cell
 from jobs.place.snapshot import CodeState, take_snapshot
 from jobs.scheduler import slurm
+from jobs.submit.launch import Cell
 from sweeps import fewshot
 from tests.labelled import write_labelled
 from tests.launching import CELL_STAND_IN, ROOT, cli, hear_ctrl_c, write_cell_profile, write_program
@@ -167,7 +167,7 @@ def test_cells_share_the_gpus_and_end_at_their_limit(tmp_path: Path) -> None:
     take_snapshot(array, CodeState(None, False))
     (array.code / "vidmae/train/cell.py").write_text(CELL_STAND_IN)
     env = {**os.environ, "PYTHONPATH": str(array.code), "SLEEPS": "cell3", "PAUSE_S": "0.5"}
-    process = subprocess.Popen([sys.executable, "-m", "jobs.local_array", str(array.path), "--max-parallel", "2", "--gpus", "3,5",
+    process = subprocess.Popen([sys.executable, "-m", "jobs.submit.local_array", str(array.path), "--max-parallel", "2", "--gpus", "3,5",
                                 "--limit-s", "3"], cwd=array.code, env=env)
     assert process.wait(timeout=60) == 0
     seen = [json.loads((run.path / f"seen.{process.pid}_{i}.json").read_text()) for i, run in enumerate(runs[:3])]
@@ -251,7 +251,7 @@ def test_arrays_ask_for_one_gpu_and_probes_wait_for_the_first_of_them(folder: Pa
     assert rest["--kill-on-invalid-dep"] == "yes" and trained["--output"].endswith("/submit/%A_%a/%A_%a_0_log.out")
     assert collect["--dependency"] == "afterany:101:102:103" and "--array" not in collect and "--gpus-per-node" not in collect
     text = (folder / "job.102").read_text()
-    assert f"jobs.recover {folder}/runs/arrays/" in text and "jobs.recover" not in (folder / "job.104").read_text()
+    assert f"jobs.submit.recover {folder}/runs/arrays/" in text and "jobs.submit.recover" not in (folder / "job.104").read_text()
     assert "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}/exit_code" in text
 
 
@@ -290,7 +290,7 @@ def test_a_whole_array_is_cancelled_by_one_call(folder: Path) -> None:
 def test_a_task_that_finds_its_result_ends_at_once_without_torch(tmp_path: Path) -> None:
     run = RunFolder(make_private_folder(tmp_path / "cell-00000000"))
     write_json(run.result, {"kind": "fewshot"})
-    code = (f"import sys; from jobs.launch import Cell; Cell({str(run.path)!r})(); "
+    code = (f"import sys; from jobs.submit.launch import Cell; Cell({str(run.path)!r})(); "
             "print(sorted({'torch', 'deepspeed'} & set(sys.modules)))")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -307,7 +307,7 @@ def recover(folder: Path, array: Path, task: int, code: int) -> tuple[subprocess
     write_program(programs, "sinfo", "echo 'cn1|idle'")
     env = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "SLURM_JOB_ID": "71", "SLURM_ARRAY_JOB_ID": "55",
            "SLURM_ARRAY_TASK_ID": str(task), "SLURM_JOB_NODELIST": "cn1"}
-    done = subprocess.run([sys.executable, "-m", "jobs.recover", str(array), str(code)], cwd=ROOT, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", "jobs.submit.recover", str(array), str(code)], cwd=ROOT, capture_output=True, text=True,
                           env=env, timeout=60)
     return done, calls.read_text().splitlines() if calls.exists() else []
 

@@ -27,7 +27,7 @@ ARROWS: dict[str, dict[str, set[str] | None]] = {
 }
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.ranks.engine"},
-    "submitit": {"jobs.launch"},
+    "submitit": {"jobs.submit.launch"},
     "decord": {"vidmae.footage.decoders.with_decord"},
     "av": {"vidmae.footage.decoders.packets", "vidmae.footage.decoders.with_pyav", "vidmae.footage.encode"},
     "torchcodec": {"vidmae.footage.decoders.with_torchcodec"},

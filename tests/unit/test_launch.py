@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs import launch
 from jobs.place.resources import Resources
 from jobs.place.snapshot import CodeState, code_state, take_snapshot
+from jobs.submit import launch
 from tests.launching import ROOT, STAND_IN
 from vidmae.runs.record import RunFolder, read_json
 
@@ -137,6 +137,6 @@ def test_one_failed_rank_ends_a_local_job_with_its_code(tmp_path: Path) -> None:
 
 
 def test_a_payload_is_pickled_by_reference() -> None:
-    code = "import pickle, sys; from jobs.launch import Pretrain; sys.stdout.buffer.write(pickle.dumps(Pretrain('/runs/a')))"
+    code = "import pickle, sys; from jobs.submit.launch import Pretrain; sys.stdout.buffer.write(pickle.dumps(Pretrain('/runs/a')))"
     data = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT).stdout
-    assert b"jobs.launch" in data and b"/runs/a" in data and len(data) < 200
+    assert b"jobs.submit.launch" in data and b"/runs/a" in data and len(data) < 200

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import pytest
 
-from jobs.recover import judge
+from jobs.submit.recover import judge
 from tests.launching import ROOT
 from vidmae.runs.attempts import Attempt
 from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
@@ -80,7 +80,7 @@ def recover(run, tmp_path, code, *, programs, restarts=0, **env):
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run([sys.executable, "-m", "jobs.recover", str(run.path), str(code), "--max-requeues", "20",
+    return subprocess.run([sys.executable, "-m", "jobs.submit.recover", str(run.path), str(code), "--max-requeues", "20",
                            "--signal-delay-s", "300"], cwd=ROOT, capture_output=True, text=True, timeout=60,
                           env={**os.environ, "PATH": path, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts),
                                "SLURM_JOB_NODELIST": "cn[1-2]", **env})

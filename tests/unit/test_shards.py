@@ -15,11 +15,11 @@ import pytest
 from jobs import cancel, logs, status
 from jobs.inspect.runs import EXIT_RECORD, SUBMITTED
 from jobs.inspect.shard_runs import arrays_of
-from jobs.launch import Request, Shard
 from jobs.place.resources import Resources
 from jobs.scheduler.commands import SlurmError
-from jobs.shards import active_array, errors_before, submit_noted
-from jobs.shards_here import Work, command_of
+from jobs.submit.launch import Request, Shard
+from jobs.submit.sharding import active_array, errors_before, submit_noted
+from jobs.submit.shards_here import Work, command_of
 from tests.launching import ROOT, write_program
 from vidmae.ranks.shard_program import Say, parse_shard
 from vidmae.runs.record import RunFolder, write_json

@@ -23,7 +23,6 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs import launch
 from jobs.inspect.runs import CANCELLED, SUBMITTED, submissions
 from jobs.inspect.shard_runs import arrays_of, errors_of, shards_of
 from jobs.place.experiment import Place, choose_place, folder_problems, partition_problems, read_profile
@@ -32,8 +31,9 @@ from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources, complete, local_resources
 from jobs.place.snapshot import code_state, take_snapshot
 from jobs.scheduler import slurm
-from jobs.shards_here import INCOMPLETE, Work, command_of, run_here
-from jobs.submission import one_launcher
+from jobs.submit import launch
+from jobs.submit.shards_here import INCOMPLETE, Work, command_of, run_here
+from jobs.submit.submission import one_launcher
 from vidmae.ranks.local_program import ROOT, prepare_folder, tell
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.layers import ConfigError, to_yaml

@@ -1,6 +1,6 @@
 """What becomes of a job whose ranks have left: the last command of its batch script, on its first node.
 
-    python -m jobs.recover RUN|ARRAY CODE --max-requeues 20 --signal-delay-s 300
+    python -m jobs.submit.recover RUN|ARRAY CODE --max-requeues 20 --signal-delay-s 300
 
     the run is done                                            exit 0
     saved and left because a signal asked for it (75)          requeue

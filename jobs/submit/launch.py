@@ -68,7 +68,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Shard:
-    """One part of what a program deals out (`python -m MODULE OUT --shard I/N`, jobs/shards.py), on every rank.
+    """One part of what a program deals out (`python -m MODULE OUT --shard I/N`, jobs/submit/sharding.py), on every rank.
 
     Attributes:
         module: Its `main` takes these words and returns the exit code.
@@ -181,7 +181,7 @@ class Request:
         env: Variables of the job.
         tasks: Of an array; 0 is a single job.
         max_parallel: Tasks of an array that may run at the same time; 0 does not limit them.
-        recovers: Whether what is left at its end is judged by jobs/recover.py, as a run's is.
+        recovers: Whether what is left at its end is judged by jobs/submit/recover.py, as a run's is.
     """
 
     run: RunFolder
@@ -214,7 +214,7 @@ def setup_lines(request: Request) -> list[str]:
 
 def recover_command(request: Request) -> str:
     """The batch script's last command: it runs beside Slurm's own commands, so not in a container the ranks may be in."""
-    return (f"{shlex.quote(sys.executable)} -m jobs.recover {shlex.quote(str(request.run.path))} $code "
+    return (f"{shlex.quote(sys.executable)} -m jobs.submit.recover {shlex.quote(str(request.run.path))} $code "
             f"--max-requeues {request.max_requeues} --signal-delay-s {request.signal_delay_s}")
 
 
@@ -394,7 +394,7 @@ def local_script(request: Request, command: str, folder: Path) -> str:
         "#!/bin/bash", "", "# setup", *setup_lines(request), visible,
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
         "", "# command", f"cd {shlex.quote(str(request.run.code))} || exit 1",
-        f"exec {shlex.quote(sys.executable)} -u -m jobs.launch {shlex.quote(str(folder))}", ""])
+        f"exec {shlex.quote(sys.executable)} -u -m jobs.submit.launch {shlex.quote(str(folder))}", ""])
 
 
 def control_local_job(folder: str) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from jobs.inspect.arrays import cells_of
 from jobs.inspect.runs import CANCELLED, EXIT_RECORD
-from jobs.launch import INTERRUPTED, KILLED_BY_LIMIT, Request, code_of_cancelled, own_environment, setup_lines
+from jobs.submit.launch import INTERRUPTED, KILLED_BY_LIMIT, Request, code_of_cancelled, own_environment, setup_lines
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, write_json
 from vidmae.settings.signals import number_of
 
@@ -39,7 +39,7 @@ def script_of(request: Request, first: int) -> str:
         first: So many of the cells run to their end before the others start: they leave features that those find.
     """
     r, gpus = request.resources, ",".join(gpus_here()) if request.resources.gpus_per_node else ""
-    words = [sys.executable, "-u", "-m", "jobs.local_array", str(request.run.path), "--max-parallel",
+    words = [sys.executable, "-u", "-m", "jobs.submit.local_array", str(request.run.path), "--max-parallel",
              str(request.max_parallel or 1), "--first", str(first), "--gpus", gpus]
     words += ["--signal", request.signal, "--signal-delay-s", str(request.signal_delay_s)]
     words += ["--limit-s", str(60 * r.time_min)] if r.time_min else []
@@ -103,7 +103,7 @@ class Task:
         self.slot, self.began, self.started = slot, time.monotonic(), time.time()
         job_id, gpu = self.folder.name, gpus[slot % len(gpus)] if gpus else ""
         env = {**os.environ, "VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu}
-        command = [sys.executable, "-u", "-m", "jobs.local_array", "--run", str(self.run.path)]
+        command = [sys.executable, "-u", "-m", "jobs.submit.local_array", "--run", str(self.run.path)]
         with (self.folder / f"{job_id}_0_log.out").open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
                                             start_new_session=True)

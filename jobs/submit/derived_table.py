@@ -6,9 +6,9 @@ import math
 import sys
 from pathlib import Path
 
-from jobs.launch import MALLOC
 from jobs.place.experiment import Experiment
 from jobs.scheduler import slurm
+from jobs.submit.launch import MALLOC
 from vidmae.ranks.precision import AUTO, assumed
 from vidmae.runs import cost
 from vidmae.settings.schedule import Schedule
