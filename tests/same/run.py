@@ -77,7 +77,7 @@ SHORT = Size(
 def prepare(out: Path, size: Size) -> None:
     """Render and list the clips, as the demo does."""
     call(out, "jobs/prepare.py", "manifest", str(clips_folder()), "--name", "demo")
-    for folder in call(out, "jobs/demo_clips.py", "--out", "clips", "--clips", str(size.clips)).splitlines():
+    for folder in call(out, "jobs/example/demo_clips.py", "--out", "clips", "--clips", str(size.clips)).splitlines():
         call(out, "jobs/prepare.py", "manifest", folder, "--labels", "folders", "--name", Path(folder).name)
 
 

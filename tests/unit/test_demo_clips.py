@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.demo_clips import FRAMES, MOTIONS, SHOTS, SIZE_PX, decode, encode, main, render, scenes
+from jobs.example.demo_clips import FRAMES, MOTIONS, SHOTS, SIZE_PX, decode, encode, main, render, scenes
 from jobs.prepare import main as prepare
 from tests.facilities import need
 from tests.videos import reference_frames

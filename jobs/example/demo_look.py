@@ -1,7 +1,7 @@
 """What the demo's model sees: interpolation, tracking, attention, embeddings and a page with all of it.
 
     make look                      after make demo; under two minutes on 2 cores
-    python jobs/demo_look.py       the same in an environment that is ready
+    python jobs/example/demo_look.py       the same in an environment that is ready
 
 It types the commands that a user would type, and shows them. Results go to demo/look/, where they are made anew.
 """

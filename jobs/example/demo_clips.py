@@ -1,7 +1,7 @@
 """Render the labelled clips of the demo: real footage seen by a virtual camera, whose motion is the label.
 
-    python jobs/demo_clips.py --out runs/demo-clips
-    python jobs/demo_clips.py --out runs/demo-clips --seed 1 --clips 50
+    python jobs/example/demo_clips.py --out runs/demo-clips
+    python jobs/example/demo_clips.py --out runs/demo-clips --seed 1 --clips 50
     python jobs/prepare.py manifest runs/demo-clips/motion --labels folders --name motion
 
 Writes OUT/motion/CLASS/N.mp4 to learn from and OUT/motion-val/CLASS/N.mp4 to validate on, of other footage: bikes against
