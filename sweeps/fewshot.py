@@ -32,10 +32,10 @@ from jobs.place.launch_flags import RUNS, masked_argv
 from jobs.place.speak import answer, say
 from jobs.scheduler import slurm
 from jobs.submit.submission import one_launcher
-from sweeps import options
+from sweeps.grid import fewshot_flags as options
+from sweeps.grid.states import RETRY, Standing, look
 from sweeps.plan import Plan, resolve
 from sweeps.show import records, rows, show
-from sweeps.states import RETRY, Standing, look
 from sweeps.submission import scripts, submit, submit_collect, task_ids
 from sweeps.watch import wait_for
 from vidmae.runs.record import make_private_folder

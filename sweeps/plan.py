@@ -10,13 +10,13 @@ from pathlib import Path
 from jobs.place.catalogue import environment_catalogue
 from jobs.place.experiment import Place, folder_problems, partition_problems, read_profile
 from jobs.scheduler import slurm
-from sweeps.batches import Batch, Classes, make_batches, make_classes
-from sweeps.checkpoints import find_inits
-from sweeps.estimate import Estimate, check_batch, estimate
-from sweeps.grid import KIND, PROBES, Cell, Init, Settings, make_grid, parse_vary
-from sweeps.labelled import find_sets, find_subsets
+from sweeps.grid.batches import Batch, Classes, make_batches, make_classes
+from sweeps.grid.checkpoints import find_inits
+from sweeps.grid.estimate import Estimate, check_batch, estimate
+from sweeps.grid.grid import KIND, PROBES, Cell, Init, Settings, make_grid, parse_vary
+from sweeps.grid.labelled import find_sets, find_subsets
+from sweeps.grid.states import Standing, chosen, look
 from sweeps.show import ENDED, Unit
-from sweeps.states import Standing, chosen, look
 from sweeps.submission import NO_LIMIT, Say, Sweep
 from vidmae.settings.config import find_recipe
 from vidmae.settings.layers import ConfigError, read_yaml

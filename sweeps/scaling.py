@@ -37,9 +37,10 @@ from jobs.place.speak import answer, say
 from jobs.scheduler import slurm
 from jobs.submit import launch
 from jobs.submit.submission import one_launcher
-from sweeps import last_job, scaling_options, scaling_run, submission
+from sweeps import last_job, scaling_run, submission
 from sweeps.fewshot import name_ended
-from sweeps.points import Point, look_at
+from sweeps.grid import scaling_flags as scaling_options
+from sweeps.grid.points import Point, look_at
 from sweeps.scaling_show import rows, to_json, total
 from sweeps.show import show
 from sweeps.study import Study, resolve

@@ -12,7 +12,7 @@ from jobs.scheduler import slurm
 from jobs.submit import launch
 from jobs.submit.submission import make_request, submit_once
 from sweeps import last_job
-from sweeps.points import Point, look_at
+from sweeps.grid.points import Point, look_at
 from sweeps.study import Study
 from sweeps.submission import Say, last_request
 from vidmae.runs.record import RunFolder

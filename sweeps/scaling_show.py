@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.points import Point
+from sweeps.grid.points import Point
+from sweeps.grid.states import Standing
 from sweeps.show import ENDED, Row, records
-from sweeps.states import Standing
 from sweeps.study import Study, content_of
 
 COLUMNS = ("DATA", "AMOUNT", "SUBSET", "SEED", "VIDEOS", "HOURS", "STEPS", "EPOCHS", "STATE", "COST", "CELLS", "DONE",

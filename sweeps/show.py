@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sweeps.estimate import Estimate
-from sweeps.states import Standing
+from sweeps.grid.estimate import Estimate
+from sweeps.grid.states import Standing
 from vidmae.runs.cost import gpu_peak_tflops, hours_of
 
 MFU = 0.4

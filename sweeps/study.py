@@ -12,14 +12,14 @@ from typing import Any
 from jobs.inspect.runs import CANCELLED, submissions
 from jobs.place.experiment import Place, problems
 from sweeps import plan
-from sweeps.checkpoints import init_of, short_names
-from sweeps.grid import Init
+from sweeps.grid.checkpoints import init_of, short_names
+from sweeps.grid.grid import Init
+from sweeps.grid.points import Point, look_at, make_points, read_frame
+from sweeps.grid.portions import parse_subsets
+from sweeps.grid.scaling_flags import fewshot_args
+from sweeps.grid.states import RETRY, Standing, chosen
 from sweeps.plan import Plan
-from sweeps.points import Point, look_at, make_points, read_frame
-from sweeps.portions import parse_subsets
-from sweeps.scaling_options import fewshot_args
 from sweeps.show import Unit
-from sweeps.states import RETRY, Standing, chosen
 from sweeps.submission import Say
 from vidmae.settings.layers import ConfigError
 

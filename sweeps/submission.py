@@ -22,9 +22,9 @@ from jobs.place.resources import Resources
 from jobs.place.snapshot import CodeState, code_state, take_snapshot
 from jobs.scheduler import slurm
 from jobs.submit import launch, local_array
-from sweeps.batches import Batch
-from sweeps.grid import KIND, Cell
-from sweeps.states import Standing
+from sweeps.grid.batches import Batch
+from sweeps.grid.grid import KIND, Cell
+from sweeps.grid.states import Standing
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.layers import to_yaml
 

@@ -15,12 +15,12 @@ from safetensors.numpy import save_file
 from jobs.inspect.runs import State
 from jobs.place.catalogue import Catalogue
 from jobs.place.resources import Resources
-from sweeps.batches import Classes, make_batches
-from sweeps.checkpoints import find_inits
-from sweeps.estimate import estimate, views_of
-from sweeps.grid import Cell, Init, LabelledSet, Settings, Subset, make_grid, parse_vary
-from sweeps.labelled import find_sets, find_subsets
-from sweeps.states import Standing, chosen, find_folders, kind_of
+from sweeps.grid.batches import Classes, make_batches
+from sweeps.grid.checkpoints import find_inits
+from sweeps.grid.estimate import estimate, views_of
+from sweeps.grid.grid import Cell, Init, LabelledSet, Settings, Subset, make_grid, parse_vary
+from sweeps.grid.labelled import find_sets, find_subsets
+from sweeps.grid.states import Standing, chosen, find_folders, kind_of
 from sweeps.submission import merge
 from sweeps.watch import Watch
 from tests.labelled import write_labelled

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.inspect.runs import State, states, submissions, why
 from jobs.scheduler import slurm
-from sweeps.grid import Cell
+from sweeps.grid.grid import Cell
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import RunFolder, read_json, write_json
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from jobs.place.catalogue import MANIFESTS, Catalogue, find_data, read_catalogue
-from sweeps.grid import LabelledSet, Subset
+from sweeps.grid.grid import LabelledSet, Subset
 from vidmae.footage.manifest import ManifestError, Summary, read_summary
 from vidmae.labels.shot_list import listed_shots
 from vidmae.labels.shots import Shots, ShotsError, checked, draw_shots, read_shots, shots_path, write_shots

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.inspect.runs import all_runs, find_run, state_of, why
-from sweeps.grid import Init
+from sweeps.grid.grid import Init
 from vidmae.footage.manifest import content_hash
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig

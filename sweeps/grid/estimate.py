@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeps.grid import PROBES, Cell
+from sweeps.grid.grid import PROBES, Cell
 from vidmae.runs.cost import encoder_flops_per_clip, finetune_flops_per_clip
 from vidmae.runs.plan import split_batch
 from vidmae.settings.finetune_config import FinetuneConfig

@@ -16,9 +16,9 @@ from typing import Any
 
 from jobs.inspect.runs import State, all_runs, states
 from jobs.place.experiment import KIND, Experiment, Place, Setting, assemble, config_layers, read_data, read_profile
-from sweeps.matching import match_phases
-from sweeps.portions import DataSet, Portion, portions
-from sweeps.states import kind_of
+from sweeps.grid.matching import match_phases
+from sweeps.grid.portions import DataSet, Portion, portions
+from sweeps.grid.states import kind_of
 from vidmae.runs.cost import train_flops_per_clip
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
@@ -36,7 +36,7 @@ class Point:
         portion: What it is trained on.
         repeat: Its seed.
         experiment: All of it, as jobs/pretrain.py would have it.
-        kind: How far it is; see `sweeps.states.Standing`.
+        kind: How far it is; see `sweeps.grid.states.Standing`.
         state: Of its newest job; None where it never had one.
     """
 

@@ -9,8 +9,8 @@ from jobs.place.experiment import Place
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources, complete, count_gpus, local_resources
 from jobs.scheduler import slurm
-from sweeps.grid import PROBES, Cell, first_of_features
-from sweeps.states import Standing
+from sweeps.grid.grid import PROBES, Cell, first_of_features
+from sweeps.grid.states import Standing
 from vidmae.settings.layers import ConfigError
 
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
-from sweeps.grid import PROBES
-from sweeps.states import RETRY
+from sweeps.grid.grid import PROBES
+from sweeps.grid.states import RETRY
 
 DEFAULT_RECIPE = "finetune_vith14"
 METHODS = ("finetune", *PROBES)

@@ -11,9 +11,9 @@ from jobs.place.experiment import Place
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
 from jobs.place.prepare_fraction import add_reading
 from jobs.pretrain import DEFAULT_RECIPE
-from sweeps import options
-from sweeps.matching import Match
-from sweeps.states import RETRY
+from sweeps.grid import fewshot_flags as options
+from sweeps.grid.matching import Match
+from sweeps.grid.states import RETRY
 from vidmae.settings.layers import ConfigError
 
 SHARED = ("profile", "partition", "account", "qos", "constraint", "exclude", "max_requeues")  # hold for cells, too
