@@ -34,10 +34,10 @@ from jobs.scheduler import slurm
 from jobs.submit.submission import one_launcher
 from sweeps.grid import fewshot_flags as options
 from sweeps.grid.states import RETRY, Standing, look
-from sweeps.plan import Plan, resolve
-from sweeps.show import records, rows, show
-from sweeps.submission import scripts, submit, submit_collect, task_ids
-from sweeps.watch import wait_for
+from sweeps.run.array_submission import scripts, submit, submit_collect, task_ids
+from sweeps.run.show import records, rows, show
+from sweeps.run.sweep_plan import Plan, resolve
+from sweeps.run.watch import wait_for
 from vidmae.runs.record import make_private_folder
 from vidmae.settings.layers import ConfigError
 

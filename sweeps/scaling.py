@@ -37,14 +37,15 @@ from jobs.place.speak import answer, say
 from jobs.scheduler import slurm
 from jobs.submit import launch
 from jobs.submit.submission import one_launcher
-from sweeps import last_job, scaling_run, submission
 from sweeps.fewshot import name_ended
 from sweeps.grid import scaling_flags as scaling_options
 from sweeps.grid.points import Point, look_at
-from sweeps.scaling_show import rows, to_json, total
-from sweeps.show import show
-from sweeps.study import Study, resolve
-from sweeps.watch import wait_for as wait_for_cells
+from sweeps.run import array_submission as submission
+from sweeps.run import last_job, scaling_run
+from sweeps.run.scaling_show import rows, to_json, total
+from sweeps.run.show import show
+from sweeps.run.study import Study, resolve
+from sweeps.run.watch import wait_for as wait_for_cells
 from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.layers import ConfigError
 

@@ -21,8 +21,8 @@ from sweeps.grid.estimate import estimate, views_of
 from sweeps.grid.grid import Cell, Init, LabelledSet, Settings, Subset, make_grid, parse_vary
 from sweeps.grid.labelled import find_sets, find_subsets
 from sweeps.grid.states import Standing, chosen, find_folders, kind_of
-from sweeps.submission import merge
-from sweeps.watch import Watch
+from sweeps.run.array_submission import merge
+from sweeps.run.watch import Watch
 from tests.labelled import write_labelled
 from vidmae.footage.manifest import ManifestError, content_hash
 from vidmae.labels.shots import ShotsError

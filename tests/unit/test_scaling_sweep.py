@@ -15,7 +15,7 @@ import pytest
 from jobs import prepare, pretrain
 from jobs.inspect.runs import all_runs
 from sweeps import scaling
-from sweeps.study import pair_list
+from sweeps.run.study import pair_list
 from tests.labelled import write_labelled
 from tests.launching import cli, write_cell_profile, write_program
 from tests.unit.test_fewshot_cli import script_flags, slurm_env

@@ -16,8 +16,8 @@ from sweeps.grid.estimate import Estimate, check_batch, estimate
 from sweeps.grid.grid import KIND, PROBES, Cell, Init, Settings, make_grid, parse_vary
 from sweeps.grid.labelled import find_sets, find_subsets
 from sweeps.grid.states import Standing, chosen, look
-from sweeps.show import ENDED, Unit
-from sweeps.submission import NO_LIMIT, Say, Sweep
+from sweeps.run.array_submission import NO_LIMIT, Say, Sweep
+from sweeps.run.show import ENDED, Unit
 from vidmae.settings.config import find_recipe
 from vidmae.settings.layers import ConfigError, read_yaml
 

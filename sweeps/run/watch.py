@@ -13,7 +13,7 @@ from typing import Any
 from jobs.inspect.runs import format_seconds
 from jobs.scheduler import slurm
 from sweeps.grid.states import Standing, look_again
-from sweeps.show import ENDED, Row, make_table
+from sweeps.run.show import ENDED, Row, make_table
 from vidmae.runs.record import read_json
 
 LOOK_S, SLOWEST_LOOK_S = 1.0, 10.0

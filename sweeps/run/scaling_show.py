@@ -7,8 +7,8 @@ from typing import Any
 
 from sweeps.grid.points import Point
 from sweeps.grid.states import Standing
-from sweeps.show import ENDED, Row, records
-from sweeps.study import Study, content_of
+from sweeps.run.show import ENDED, Row, records
+from sweeps.run.study import Study, content_of
 
 COLUMNS = ("DATA", "AMOUNT", "SUBSET", "SEED", "VIDEOS", "HOURS", "STEPS", "EPOCHS", "STATE", "COST", "CELLS", "DONE",
            "ACTIVE", "ENDED", "TO SUBMIT", "COST")

@@ -11,16 +11,16 @@ from typing import Any
 
 from jobs.inspect.runs import CANCELLED, submissions
 from jobs.place.experiment import Place, problems
-from sweeps import plan
 from sweeps.grid.checkpoints import init_of, short_names
 from sweeps.grid.grid import Init
 from sweeps.grid.points import Point, look_at, make_points, read_frame
 from sweeps.grid.portions import parse_subsets
 from sweeps.grid.scaling_flags import fewshot_args
 from sweeps.grid.states import RETRY, Standing, chosen
-from sweeps.plan import Plan
-from sweeps.show import Unit
-from sweeps.submission import Say
+from sweeps.run import sweep_plan as plan
+from sweeps.run.array_submission import Say
+from sweeps.run.show import Unit
+from sweeps.run.sweep_plan import Plan
 from vidmae.settings.layers import ConfigError
 
 

@@ -11,10 +11,10 @@ from jobs.place.experiment import Experiment
 from jobs.scheduler import slurm
 from jobs.submit import launch
 from jobs.submit.submission import make_request, submit_once
-from sweeps import last_job
 from sweeps.grid.points import Point, look_at
-from sweeps.study import Study
-from sweeps.submission import Say, last_request
+from sweeps.run import last_job
+from sweeps.run.array_submission import Say, last_request
+from sweeps.run.study import Study
 from vidmae.runs.record import RunFolder
 
 
@@ -29,7 +29,7 @@ def pretrain(study: Study, max_parallel: int, command: list[str], say: Say, note
     """Submit the pretraining runs that are missing to Slurm.
 
     Args:
-        study: From `sweeps.study.resolve`.
+        study: From `sweeps.run.study.resolve`.
         max_parallel: Jobs at a time: each waits for the end of the one so many before it; 0 is no limit.
         command: What the user typed, for the record.
         say: Tells people.

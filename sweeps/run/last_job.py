@@ -16,7 +16,7 @@ from jobs.place.snapshot import code_state, take_snapshot
 from jobs.scheduler import slurm
 from jobs.submit.launch import EXIT_CODE
 from jobs.submit.submission import adopt
-from sweeps.submission import Sweep, submit_last
+from sweeps.run.array_submission import Sweep, submit_last
 from vidmae.runs.record import SCHEMA, RunFolder, write_json
 
 INCOMPLETE = 3  # exit code of an analysis that says what is missing
