@@ -30,7 +30,7 @@ from rich.table import Table
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.options import Parser, add_runs_dir
+from analysis.results.table_flags import Parser, add_runs_dir
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.footage.manifest import HOW_TO_MAKE, content_hash, read_summary
 from vidmae.ranks.local_program import is_footage, make_manifest, prepare_folder, run_program

@@ -51,11 +51,11 @@ from analysis.listing import (
     report_runs,
     run_record,
 )
-from analysis.logs import CLASSES
-from analysis.options import Parser, tables_folder
-from analysis.published import Version, read_published
-from analysis.scan import KnownRecords, scan, without_garbage_collection
-from analysis.subset import Subset, on_subset, read_subset
+from analysis.results.mae_st_logs import CLASSES
+from analysis.results.published import Version, read_published
+from analysis.results.scan import KnownRecords, scan, without_garbage_collection
+from analysis.results.subset import Subset, on_subset, read_subset
+from analysis.results.table_flags import Parser, tables_folder
 from analysis.tables import WIDEST, Table, csv_text, to_console, to_csv, to_latex, to_markdown
 from vidmae.runs.record import make_private_folder, write_atomic
 
@@ -72,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help=f"folders with run folders (default: {RUNS})")
     what.add_argument("--logs", type=Path, metavar="FOLDER", help="read the logs of mae_st below this folder, too")
     what.add_argument("--subset", type=Path, metavar="NAME|FILE",
-                      help="accuracy on the clips of some classes: a YAML file, or a name in analysis/subsets")
+                      help="accuracy on the clips of some classes: a YAML file, or a name in analysis/results/subsets")
     what.add_argument("--published", choices=("matching", "all", "none"), default="matching",
                       help="which published numbers stand beside ours (default: %(default)s)")
     what.add_argument("--explain", metavar="ROW",

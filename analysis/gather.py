@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.lines import Line, Published
-from analysis.logs import ENDING, SELECTION, LogResult, NoAccuracyError, Task, read_log
-from analysis.published import Version, generation, versions_of
+from analysis.results.mae_st_logs import ENDING, SELECTION, LogResult, NoAccuracyError, Task, read_log
+from analysis.results.published import Version, generation, versions_of
 from analysis.stats import Estimate
 from analysis.tables import Accuracies
 

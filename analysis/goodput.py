@@ -25,7 +25,7 @@ import numpy as np
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.options import Parser
+from analysis.results.table_flags import Parser
 
 NODES = tuple(2**i for i in range(11))
 MOST_ATTEMPTS = 100.0  # a segment that fails this often on average is not simulated: it would take for ever

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis.lines import Line, Published, kind_of
-from analysis.logs import Task
-from analysis.published import Version, versions_of_checkpoint
-from analysis.results import Cell
-from analysis.scan import Run
+from analysis.results.cell_record import Cell
+from analysis.results.mae_st_logs import Task
+from analysis.results.published import Version, versions_of_checkpoint
+from analysis.results.scan import Run
 from analysis.stats import over_seeds
 from analysis.tables import Accuracies, some
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from analysis.logs import CLASSES, Task
-from analysis.published import Version
+from analysis.results.mae_st_logs import CLASSES, Task
+from analysis.results.published import Version
 from analysis.stats import Estimate
 from analysis.tables import Accuracies, Row, Table, some
 

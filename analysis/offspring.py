@@ -7,8 +7,8 @@ from typing import Any
 
 from analysis.dossier import Dossier
 from analysis.page import Section, Table
-from analysis.results import Cell
-from analysis.scan import RUN, KnownRecords, Run, scan
+from analysis.results.cell_record import Cell
+from analysis.results.scan import RUN, KnownRecords, Run, scan
 from analysis.wording import discreet
 
 SCRATCH = "scratch"

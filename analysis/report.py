@@ -28,8 +28,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from analysis import by_class, chapters, found, offspring
 from analysis.dossier import FEWSHOT, Dossier, read_dossier
-from analysis.options import Parser, add_runs_dir
 from analysis.page import Page, Section, to_html
+from analysis.results.table_flags import Parser, add_runs_dir
 from analysis.wording import moment
 from vidmae.runs.record import RunFolder, make_private_folder, runs_that_fit, write_atomic
 

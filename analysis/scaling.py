@@ -30,7 +30,7 @@ from rich.text import Text
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.options import Parser, tables_folder
+from analysis.results.table_flags import Parser, tables_folder
 from analysis.sheets import Sheet, to_console, to_csv, to_latex, to_markdown
 from vidmae.runs.record import make_private_folder, write_atomic
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from analysis.results import WITHOUT_EFFECT
+from analysis.results.cell_record import WITHOUT_EFFECT
 from analysis.series import Axis, Result, Results
 from vidmae.runs.record import read_json
 

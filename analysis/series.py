@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from analysis.fits import Points
-from analysis.published import read_published
+from analysis.results.published import read_published
 
 Axis = Literal["fraction", "hours"]
 METRICS = ("top-1", "top-5")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from analysis import collect
-from analysis.logs import Best, LogResult, NoAccuracyError, Task, parse_name, read_log
-from analysis.published import read_published
+from analysis.results.mae_st_logs import Best, LogResult, NoAccuracyError, Task, parse_name, read_log
+from analysis.results.published import read_published
 from analysis.stats import Estimate
 from analysis.tables import Row, Table, cells, to_csv, to_latex, to_markdown
 

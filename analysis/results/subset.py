@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from analysis.scan import Run
+from analysis.results.scan import Run
 from vidmae.runs.accuracy import of_classes, topk_ci_pct, topk_pct
 from vidmae.runs.predictions import Predictions
 
@@ -42,7 +42,7 @@ class Subset:
 
 
 def read_subset(path: Path) -> Subset:
-    """Read a choice of classes: a file, or the name of one in analysis/subsets.
+    """Read a choice of classes: a file, or the name of one in analysis/results/subsets.
 
     Raises:
         ValueError: The file cannot be read or is not of the form above.
