@@ -32,11 +32,16 @@ from rich.text import Text
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis import gather, groups
-from analysis.gather import Gathered
-from analysis.groups import Grouped
-from analysis.lines import Line, Shown, make_tables, missing
-from analysis.listing import (
+from analysis.results.mae_st_logs import CLASSES
+from analysis.results.published import Version, read_published
+from analysis.results.scan import KnownRecords, scan, without_garbage_collection
+from analysis.results.subset import Subset, on_subset, read_subset
+from analysis.results.table_flags import Parser, tables_folder
+from analysis.tables import gather, groups
+from analysis.tables.gather import Gathered
+from analysis.tables.groups import Grouped
+from analysis.tables.lines import Line, Shown, make_tables, missing
+from analysis.tables.listing import (
     LOG_COLUMNS,
     RUN_COLUMNS,
     Record,
@@ -51,12 +56,7 @@ from analysis.listing import (
     report_runs,
     run_record,
 )
-from analysis.results.mae_st_logs import CLASSES
-from analysis.results.published import Version, read_published
-from analysis.results.scan import KnownRecords, scan, without_garbage_collection
-from analysis.results.subset import Subset, on_subset, read_subset
-from analysis.results.table_flags import Parser, tables_folder
-from analysis.tables import WIDEST, Table, csv_text, to_console, to_csv, to_latex, to_markdown
+from analysis.tables.result_table import WIDEST, Table, csv_text, to_console, to_csv, to_latex, to_markdown
 from vidmae.runs.record import make_private_folder, write_atomic
 
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}

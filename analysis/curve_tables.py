@@ -10,8 +10,8 @@ import numpy as np
 from analysis.curves import DECADES, Judged, Study
 from analysis.fits import CEILING, LINE, Fit, FitError
 from analysis.series import METRICS, Results
-from analysis.sheets import Sheet
-from analysis.stats import mean_interval
+from analysis.tables.sheets import Sheet
+from analysis.tables.stats import mean_interval
 
 INTERVALS = ("[95 %]: confidence interval of slope and gain, prediction interval of a further run (of means: of the mean of "
              "as many) at x10 and x100, by Student's t; approximate for the curves. Clipped to 0 and 100 %; * marks a value "

@@ -10,8 +10,8 @@ import numpy as np
 
 from analysis.fits import LEVEL
 from analysis.series import METRICS, Result, Results
-from analysis.sheets import Sheet
-from analysis.stats import mean_interval
+from analysis.tables.sheets import Sheet
+from analysis.tables.stats import mean_interval
 
 NEAR = {"fraction": 1e-6, "hours": 0.02}  # amounts that count as equal; a minute in an hour is 1.7 %
 SUBSETS = {"contiguous", "random", "spread"}

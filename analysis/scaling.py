@@ -31,7 +31,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis.results.table_flags import Parser, tables_folder
-from analysis.sheets import Sheet, to_console, to_csv, to_latex, to_markdown
+from analysis.tables.sheets import Sheet, to_console, to_csv, to_latex, to_markdown
 from vidmae.runs.record import make_private_folder, write_atomic
 
 if TYPE_CHECKING:

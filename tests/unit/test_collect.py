@@ -15,8 +15,8 @@ import pytest
 from analysis import collect
 from analysis.results.mae_st_logs import Best, LogResult, NoAccuracyError, Task, parse_name, read_log
 from analysis.results.published import read_published
-from analysis.stats import Estimate
-from analysis.tables import Row, Table, cells, to_csv, to_latex, to_markdown
+from analysis.tables.result_table import Row, Table, cells, to_csv, to_latex, to_markdown
+from analysis.tables.stats import Estimate
 
 Epoch = dict[str, Any]
 PRETRAINING = [{"train_lr": 1e-4, "train_mask_ratio": 0.9, "train_loss": 0.9 - epoch / 10, "epoch": epoch} for epoch in range(3)]

@@ -19,7 +19,7 @@ from analysis.results.cell_record import ResultError, read_result
 from analysis.results.published import read_published, versions_of_checkpoint
 from analysis.results.scan import KnownRecords, scan
 from analysis.results.subset import read_subset
-from analysis.stats import over_seeds
+from analysis.tables.stats import over_seeds
 from tests.launching import ROOT
 from vidmae.runs.cell_result import Learned, write_cell_result
 from vidmae.runs.predictions import from_probabilities

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.lines import Line, Published
 from analysis.results.mae_st_logs import ENDING, SELECTION, LogResult, NoAccuracyError, Task, read_log
 from analysis.results.published import Version, generation, versions_of
-from analysis.stats import Estimate
-from analysis.tables import Accuracies
+from analysis.tables.lines import Line, Published
+from analysis.tables.result_table import Accuracies
+from analysis.tables.stats import Estimate
 
 TEXT = {".txt", ".json", ".jsonl", ".log"}  # worth a name where they are no logs; of other files only the number is said
 

@@ -11,13 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from analysis.lines import Line, Published, kind_of
 from analysis.results.cell_record import Cell
 from analysis.results.mae_st_logs import Task
 from analysis.results.published import Version, versions_of_checkpoint
 from analysis.results.scan import Run
-from analysis.stats import over_seeds
-from analysis.tables import Accuracies, some
+from analysis.tables.lines import Line, Published, kind_of
+from analysis.tables.result_table import Accuracies, some
+from analysis.tables.stats import over_seeds
 
 SELECTIONS = {
     "last": "last step; nothing is chosen on the validation set",

@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-from analysis.tables import csv_text, escape_latex, escape_markdown
+from analysis.tables.result_table import csv_text, escape_latex, escape_markdown
 
 
 @dataclass(frozen=True)

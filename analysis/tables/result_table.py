@@ -20,7 +20,7 @@ from rich.box import SIMPLE
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-from analysis.stats import Estimate
+from analysis.tables.stats import Estimate
 
 METRICS = ("top-1", "top-5")
 MISSING = "--"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from analysis.results.mae_st_logs import CLASSES, Task
 from analysis.results.published import Version
-from analysis.stats import Estimate
-from analysis.tables import Accuracies, Row, Table, some
+from analysis.tables.result_table import Accuracies, Row, Table, some
+from analysis.tables.stats import Estimate
 
 TITLES = {"fewshot": "Few-shot action recognition", "full": "Action recognition with all labels",
           "imagenet": "Object recognition"}
