@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.figures import SETTINGS, figure_bytes
+from analysis.curves.figures import SETTINGS, figure_bytes
 from analysis.neighbours import unit_length
 from vidmae.runs.record import write_atomic
 

@@ -35,8 +35,8 @@ from analysis.tables.sheets import Sheet, to_console, to_csv, to_latex, to_markd
 from vidmae.runs.record import make_private_folder, write_atomic
 
 if TYPE_CHECKING:
-    from analysis.curves import Study
-    from analysis.series import Results
+    from analysis.curves.fitted_curves import Study
+    from analysis.curves.series import Results
 
 FORMATS: dict[str, Callable[[Sheet], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 WIDEST = 10_000  # characters
@@ -85,8 +85,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def load(args: argparse.Namespace) -> Results:
     """The results that were asked for."""
-    from analysis.scaling_runs import read_runs
-    from analysis.series import published_results, read_results
+    from analysis.curves.scaling_runs import read_runs
+    from analysis.curves.series import published_results, read_results
 
     if args.published:
         return published_results()
@@ -102,10 +102,10 @@ def analyse(results: Results, given: Sequence[str]) -> tuple[list[Study], list[S
     Raises:
         ValueError: Not one task can be fitted, or the two series cannot be compared.
     """
-    from analysis.curve_tables import fits_sheet, left_out_sheet, seeds_sheet
-    from analysis.curves import study_all
-    from analysis.paired import compare, paired_sheet, series_of
-    from analysis.series import missing
+    from analysis.curves.curve_tables import fits_sheet, left_out_sheet, seeds_sheet
+    from analysis.curves.fitted_curves import study_all
+    from analysis.curves.series import missing
+    from analysis.curves.series_pairs import compare, paired_sheet, series_of
 
     pairs = [(series_of(results, first), series_of(results, second)) for first, second in map(two_series, given)]
     compared = {pair: compare(results, *pair) for pair in pairs}
@@ -145,8 +145,8 @@ def write(sheets: Sequence[Sheet], folder: Path) -> list[Path]:
 
 def figures(studies: Sequence[Study], results: Results, folder: Path) -> list[Path]:
     """Draw every task; results of our own by share have the published points of the same task beside them."""
-    from analysis.figures import draw
-    from analysis.series import published_results
+    from analysis.curves.figures import draw
+    from analysis.curves.series import published_results
 
     theirs = published_results().rows if results.axis == "fraction" else ()
     ours = {row.series for row in results.rows}
@@ -155,7 +155,7 @@ def figures(studies: Sequence[Study], results: Results, folder: Path) -> list[Pa
 
 def remarks(studies: Sequence[Study], results: Results) -> list[str]:
     """What the numbers alone would hide; of published ones also what the fits make of the paper's claim."""
-    from analysis.curves import warnings
+    from analysis.curves.fitted_curves import warnings
 
     said = warnings(studies, results.whole)
     groups = dict.fromkeys((each.series, each.metric) for each in studies if each.series.startswith("published"))
@@ -164,8 +164,8 @@ def remarks(studies: Sequence[Study], results: Results) -> list[str]:
 
 def on_the_claim(studies: Sequence[Study]) -> str:
     """The gains to x100 by the line in one metric, with their intervals, against the paper's about 20 points."""
-    from analysis.curve_tables import gain_to
-    from analysis.series import METRICS
+    from analysis.curves.curve_tables import gain_to
+    from analysis.curves.series import METRICS
 
     gains = {each.task: gain_to(each.line, 0.0) for each in studies}
     inside = sum(low is not None and high is not None and low <= CLAIM_POINTS <= high for _, low, high in gains.values())

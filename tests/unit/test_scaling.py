@@ -17,10 +17,10 @@ import pytest
 from scipy import stats
 
 from analysis import scaling
-from analysis.curves import study_all, warnings
-from analysis.figures import draw, file_name
-from analysis.paired import compare
-from analysis.series import Result, Results, published_results, read_results
+from analysis.curves.figures import draw, file_name
+from analysis.curves.fitted_curves import study_all, warnings
+from analysis.curves.series import Result, Results, published_results, read_results
+from analysis.curves.series_pairs import compare
 
 SHARES = (0.001, 0.01, 0.1, 1.0)
 # task -> slope per decade, fit at 100 %, x10, x100, R2; worked out from the released logs, top-1 and top-5

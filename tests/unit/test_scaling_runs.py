@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from analysis import scaling
-from analysis.paired import compare
-from analysis.scaling_runs import read_runs
-from analysis.series import missing
+from analysis.curves.scaling_runs import read_runs
+from analysis.curves.series import missing
+from analysis.curves.series_pairs import compare
 
 SHARES = (0.001, 0.01, 0.1)
 

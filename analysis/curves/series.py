@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.fits import Points
+from analysis.curves.fits import Points
 from analysis.results.published import read_published
 
 Axis = Literal["fraction", "hours"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.fits import CEILING, CURVES, LEAST_AMOUNTS, LINE, Fit, FitError, Points, fit, held_out, lack_of_fit
-from analysis.series import METRICS, Result, Results, points
+from analysis.curves.fits import CEILING, CURVES, LEAST_AMOUNTS, LINE, Fit, FitError, Points, fit, held_out, lack_of_fit
+from analysis.curves.series import METRICS, Result, Results, points
 
 DECADES = (0, 1, 2)  # all the data, x10, x100
 DOUBTFUL = 0.05  # chance below which means are said not to lie on the line

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
+from analysis.curves.series import Axis, Result, Results
 from analysis.results.cell_record import WITHOUT_EFFECT
-from analysis.series import Axis, Result, Results
 from vidmae.runs.record import read_json
 
 CELL = ("checkpoint", "data", "shots", "method")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.curves import DECADES, Study
-from analysis.fits import CEILING, Fit
-from analysis.series import METRICS, Result, Results, points
+from analysis.curves.fits import CEILING, Fit
+from analysis.curves.fitted_curves import DECADES, Study
+from analysis.curves.series import METRICS, Result, Results, points
 from vidmae.runs.record import write_atomic
 
 if TYPE_CHECKING:

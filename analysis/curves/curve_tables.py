@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.curves import DECADES, Judged, Study
-from analysis.fits import CEILING, LINE, Fit, FitError
-from analysis.series import METRICS, Results
+from analysis.curves.fits import CEILING, LINE, Fit, FitError
+from analysis.curves.fitted_curves import DECADES, Judged, Study
+from analysis.curves.series import METRICS, Results
 from analysis.tables.sheets import Sheet
 from analysis.tables.stats import mean_interval
 

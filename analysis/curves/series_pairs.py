@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.fits import LEVEL
-from analysis.series import METRICS, Result, Results
+from analysis.curves.fits import LEVEL
+from analysis.curves.series import METRICS, Result, Results
 from analysis.tables.sheets import Sheet
 from analysis.tables.stats import mean_interval
 
