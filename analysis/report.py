@@ -26,11 +26,12 @@ from pathlib import Path
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis import by_class, chapters, found, offspring
-from analysis.dossier import FEWSHOT, Dossier, read_dossier
-from analysis.page import Page, Section, to_html
+from analysis.page import by_class, chapters, offspring
+from analysis.page import findings as found
+from analysis.page.dossier import FEWSHOT, Dossier, read_dossier
+from analysis.page.html import Page, Section, to_html
+from analysis.page.wording import moment
 from analysis.results.table_flags import Parser, add_runs_dir
-from analysis.wording import moment
 from vidmae.runs.record import RunFolder, make_private_folder, runs_that_fit, write_atomic
 
 RESULTS = "analysis"  # folder of results inside a run folder

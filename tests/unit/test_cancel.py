@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.dossier import read_dossier
+from analysis.page.dossier import read_dossier
 from jobs import cancel
 from jobs.inspect import arrays
 from jobs.inspect.runs import all_runs, process_birth, state_of, submissions

@@ -33,7 +33,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "torchcodec": {"vidmae.footage.decoders.with_torchcodec"},
     "pandas": {"analysis"},
     "matplotlib": {"analysis"},
-    "jinja2": {"analysis.page"},
+    "jinja2": {"analysis.page.html"},
     "safetensors": {"vidmae.model.weights"},
     "cv2": {"vidmae.insight.vision"},
     "skimage": {"vidmae.insight.interpolation.scores"},

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import charts, report
-from analysis.wording import HIDDEN
+from analysis import report
+from analysis.page import charts
+from analysis.page.wording import HIDDEN
 from tests.facilities import browser_exe, need
 from tests.html import Reader
 from tests.launching import cli

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from analysis.dossier import Dossier
-from analysis.page import Section, Table
+from analysis.page.dossier import Dossier
+from analysis.page.html import Section, Table
+from analysis.page.wording import discreet
 from analysis.results.cell_record import Cell
 from analysis.results.scan import RUN, KnownRecords, Run, scan
-from analysis.wording import discreet
 
 SCRATCH = "scratch"
 MOST_ROWS = 500

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis.charts import Bar, Chart
+from analysis.page.charts import Bar, Chart
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from analysis.account import left_out, seconds
-from analysis.charts import chart
-from analysis.dossier import FEWSHOT, PRETRAIN, Dossier
-from analysis.page import Section, Table
-from analysis.wording import discreet, duration, moment, number
+from analysis.page.account import left_out, seconds
+from analysis.page.charts import chart
+from analysis.page.dossier import FEWSHOT, PRETRAIN, Dossier
+from analysis.page.html import Section, Table
+from analysis.page.wording import discreet, duration, moment, number
 from vidmae.runs.attempts import totals
 
 TITLES = {"loss": "Loss", "lr": "Learning rate", "clips_per_s": "Clips per second",

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from analysis.page import Picture, Section, Table
-from analysis.wording import discreet, number
+from analysis.page.html import Picture, Section, Table
+from analysis.page.wording import discreet, number
 from vidmae.runs.record import read_json
 
 MOST_ROWS, MOST_PICTURES, MOST_OPEN = 200, 8, 30  # longer tables are folded

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from analysis.page import Section, Table
+from analysis.page.html import Section, Table
 from vidmae.runs.accuracy import confusion, per_class_pct
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from analysis.charts import bar
-from analysis.dossier import Dossier
-from analysis.page import Section, Table
-from analysis.wording import discreet, duration, moment, number
+from analysis.page.charts import bar
+from analysis.page.dossier import Dossier
+from analysis.page.html import Section, Table
+from analysis.page.wording import discreet, duration, moment, number
 from vidmae.runs.attempts import PARTS, totals
 
 MOST_WINDOWS = 50
