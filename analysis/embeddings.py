@@ -28,8 +28,8 @@ from rich.text import Text
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.neighbour_page import Found, page, read_thumbnails
-from analysis.neighbours import AT, nearest, precisions, silhouette
+from analysis.neighbours.nearest import AT, nearest, precisions, silhouette
+from analysis.neighbours.neighbour_page import Found, page, read_thumbnails
 from analysis.results.table_flags import Parser, tables_folder
 from analysis.tables.result_table import csv_text
 from analysis.tables.sheets import Sheet, to_console, to_csv
@@ -119,7 +119,7 @@ def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) ->
 def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace, console: Console,
                   ) -> list[Path]:
     """A picture of each feature; says what it does not show."""
-    from analysis.embedding_pictures import FEWEST_CLIPS, coloured, draw
+    from analysis.neighbours.embedding_pictures import FEWEST_CLIPS, coloured, draw
 
     if len(found) < FEWEST_CLIPS:
         console.print(Text(f"note: no picture of {len(found)} clips; it takes {FEWEST_CLIPS}"))

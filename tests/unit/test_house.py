@@ -37,7 +37,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "safetensors": {"vidmae.model.weights"},
     "cv2": {"vidmae.insight.vision"},
     "skimage": {"vidmae.insight.interpolation.scores"},
-    "sklearn": {"vidmae.evaluate.probes", "analysis.neighbours", "analysis.embedding_pictures"},
+    "sklearn": {"vidmae.evaluate.probes", "analysis.neighbours.nearest", "analysis.neighbours.embedding_pictures"},
 }
 STDLIB_ONLY = {"vidmae.settings.command_line", "vidmae.runs.record", "vidmae.settings.schedule", "vidmae.runs.plan", "vidmae.settings.sizes", "vidmae.runs.cost",
                "vidmae.runs.quarantine", "vidmae.runs.attempts", "vidmae.runs.nonfinite", "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "jobs.scheduler.slurm",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from analysis.curves.figures import SETTINGS, figure_bytes
-from analysis.neighbours import unit_length
+from analysis.neighbours.nearest import unit_length
 from vidmae.runs.record import write_atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
