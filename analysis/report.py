@@ -26,8 +26,7 @@ from pathlib import Path
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.page import by_class, chapters, offspring
-from analysis.page import findings as found
+from analysis.page import by_class, chapters, findings, offspring
 from analysis.page.dossier import FEWSHOT, Dossier, read_dossier
 from analysis.page.html import Page, Section, to_html
 from analysis.page.wording import moment
@@ -99,7 +98,7 @@ def results_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"--with {folder}: no such folder")
-    results = list(found.folders_of_results(folder))
+    results = list(findings.folders_of_results(folder))
     if not results:
         raise ValueError(f"--with {folder}: there are no results in it (tables as .csv, or a result.json)")
     return results
@@ -108,12 +107,12 @@ def results_in(folder: Path) -> list[Path]:
 def make_page(run: Dossier, named: list[Path], *, frames: bool) -> Page:
     """Put the page together; `named` are folders of results that lie elsewhere."""
     more = by_class.section_of(run.run) if run.kind == FEWSHOT else [offspring.section_of(run)]
-    pictures, words = found.pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
+    pictures, words = findings.pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
     if pictures or words:
         more.append(Section("Reconstruction", words, pictures=pictures))
     inside = run.run.path / RESULTS
-    results = [*(found.folders_of_results(inside) if inside.is_dir() else ()), *named]
-    more += numbered([found.section_of(each, frames=frames) for each in results])
+    results = [*(findings.folders_of_results(inside) if inside.is_dir() else ()), *named]
+    more += numbered([findings.section_of(each, frames=frames) for each in results])
     made = f"Made {moment(time.time())} from the records in the run folder"
     return Page(run.name, chapters.KINDS.get(run.kind, "Run of unknown kind"), run.state, chapters.key_figures(run),
                 chapters.sections(run, more), made, run.damaged)

@@ -6,8 +6,8 @@
 
 Weights are a run, a cell of a sweep, an export or a released file, pretrained or finetuned. OUT/files/*.npz hold `content`
 (hash of the clip), `label` (class index, or -1), `cls` and `mean` (float32, one row per clip) and no file names;
-vidmae/insight/embedding_files.py reads them, and python analysis/embeddings.py OUT draws and scores them. Standard output is the folder
-alone, or on Slurm the id of the array, until all is done. The same command again does what is missing.
+vidmae/insight/embedding_files.py reads them, and python analysis/embeddings.py OUT draws and scores them. Standard output
+is the folder alone, or on Slurm the id of the array, until all is done. The same command again does what is missing.
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 some clips could not be read, 4 Slurm refused or is away, 130 Ctrl-C.
 """
@@ -29,7 +29,7 @@ from jobs.inspect.runs import find_weights
 from jobs.place.catalogue import environment_catalogue, find_data
 from jobs.place.launch_flags import Parser, add_runs_dir
 from jobs.place.speak import answer
-from jobs.submit import sharding as shards
+from jobs.submit import sharding
 from jobs.submit.shards_here import Work
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_model, add_output
 from vidmae.footage.manifest import content_hash, read_summary
@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
                            help="clips of a forward pass (default: %(default)s)")
     computing.add_argument("--clips-per-file", type=int, default=512, metavar="N",
                            help="a multiple of --batch: what an interruption costs at most (default: %(default)s)")
-    shards.add_shards(parser)
+    sharding.add_shards(parser)
     add_runs_dir(add_output(parser, "features"))
     return parser
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
         tell(console, f"{files} shards, not {args.shards}: there are no more files of {config.clips_per_file} clips "
                       "(--clips-per-file)")
     work = Work("vidmae.insight.embed", args.out.absolute(), min(args.shards, files), args.device, args.workers)
-    return shards.run(work, config, args, ["python", "jobs/embed.py", *argv], console, show)
+    return sharding.run(work, config, args, ["python", "jobs/embed.py", *argv], console, show)
 
 
 def resolve(args: argparse.Namespace) -> EmbedConfig:

@@ -37,7 +37,7 @@ from jobs.inspect.runs import find_model, find_run, find_weights
 from jobs.place.catalogue import environment_catalogue, find_data
 from jobs.place.launch_flags import Parser, add_runs_dir
 from jobs.place.speak import answer
-from jobs.submit import sharding as shards
+from jobs.submit import sharding
 from jobs.submit.shards_here import Work
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.footage.manifest import content_hash, read_summary
@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--set", action="append", default=[], metavar="model.KEY=VALUE",
                       help="what a released file does not say, such as model.norm_pix_loss=true; may be repeated")
     add_computing(parser)
-    shards.add_shards(parser)
+    sharding.add_shards(parser)
     out = add_output(parser, "results")
     add_frames(out, "completions")
     out.add_argument("--show-names", action="store_true", help="write the files' paths into scores.csv; they may be private")
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
         config = replace(config, videos_content={name: read_summary(Path(made)).content_sha256
                                                  for name, made in config.videos.items()})
     work = Work("vidmae.insight.interpolation.interpolate", out, args.shards, args.device, args.workers)
-    return shards.run(work, config, args, ["python", "jobs/interpolate.py", *argv], console, show)
+    return sharding.run(work, config, args, ["python", "jobs/interpolate.py", *argv], console, show)
 
 
 def named_videos(args: argparse.Namespace) -> dict[str, Path]:

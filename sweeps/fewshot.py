@@ -32,7 +32,7 @@ from jobs.place.launch_flags import RUNS, masked_argv
 from jobs.place.speak import answer, say
 from jobs.scheduler import slurm
 from jobs.submit.submission import one_launcher
-from sweeps.grid import fewshot_flags as options
+from sweeps.grid import fewshot_flags
 from sweeps.grid.states import RETRY, Standing, look
 from sweeps.run.array_submission import scripts, submit, submit_collect, task_ids
 from sweeps.run.show import records, rows, show
@@ -46,7 +46,7 @@ SHOWN = 20  # cells that are named one by one
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    return options.make_parser(__doc__)
+    return fewshot_flags.make_parser(__doc__)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -38,10 +38,9 @@ from jobs.scheduler import slurm
 from jobs.submit import launch
 from jobs.submit.submission import one_launcher
 from sweeps.fewshot import name_ended
-from sweeps.grid import scaling_flags as scaling_options
+from sweeps.grid import scaling_flags
 from sweeps.grid.points import Point, look_at
-from sweeps.run import array_submission as submission
-from sweeps.run import last_job, scaling_run
+from sweeps.run import array_submission, last_job, scaling_run
 from sweeps.run.scaling_show import rows, to_json, total
 from sweeps.run.show import show
 from sweeps.run.study import Study, resolve
@@ -81,7 +80,7 @@ class Call:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    return scaling_options.make_parser(__doc__)
+    return scaling_flags.make_parser(__doc__)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,7 +141,7 @@ def dry_run(study: Study, args: argparse.Namespace) -> int:
     present(study)
     name_all(study)
     texts = scaling_run.scripts(study, args.max_parallel or 0)
-    texts += submission.scripts(study.cells.sweep, study.cells.batches) if study.cells.batches else []
+    texts += array_submission.scripts(study.cells.sweep, study.cells.batches) if study.cells.batches else []
     if texts and study.place.cluster == "slurm":
         texts.append(scaling_run.last_script(study))
     if args.json:
@@ -159,7 +158,7 @@ def submit_all(call: Call) -> tuple[Study, RunFolder]:
     present(study)
     scaling_run.write_fractions(study)
     study = call.study(scaling_run.pretrain(study, call.args.max_parallel or 0, call.command, say, call.note))
-    arrays = submission.submit(study.cells.sweep, study.cells.batches, say) if study.cells.batches else []
+    arrays = array_submission.submit(study.cells.sweep, study.cells.batches, say) if study.cells.batches else []
     call.note([array.job_id for array in arrays])
     job, last = scaling_run.submit_last(study, [array.job_id for array in arrays], fresh=bool(call.jobs),
                                         retry=call.args.retry is not None, say=say)
@@ -167,7 +166,7 @@ def submit_all(call: Call) -> tuple[Study, RunFolder]:
     if not call.jobs:
         say("nothing to submit")
     if call.args.json:
-        told = to_json(study, submission.task_ids(arrays))
+        told = to_json(study, array_submission.task_ids(arrays))
         print(json.dumps({**told, "jobs": call.jobs, "last": last or None}), flush=True)
     return study, job
 
@@ -181,7 +180,7 @@ def here(call: Call, arrays: Path) -> int:
     points = scaling_run.pretrain_here(study, call.command, say, call.note)
     with one_launcher(arrays):
         study = call.study(points)
-        cells = submission.submit(study.cells.sweep, study.cells.batches, say) if study.cells.batches else []
+        cells = array_submission.submit(study.cells.sweep, study.cells.batches, say) if study.cells.batches else []
     call.note([array.job_id for array in cells])
     name_all(study)
     if any(s.kind == "active" for s in study.cells.standings) or cells:

@@ -16,7 +16,7 @@ from typing import Any
 
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import make_loader
-from vidmae.footage import open_video as decode
+from vidmae.footage import open_video
 from vidmae.footage.decoders.with_decord import DecordReader
 from vidmae.footage.manifest import Manifest
 from vidmae.footage.open_video import DecodeError
@@ -60,7 +60,7 @@ def read_by_faulty(path: Path) -> Manifest:
     return replace(Manifest.read(path), decoders=("faulty",))
 
 
-decode._READERS["faulty"] = Faulty
+open_video._READERS["faulty"] = Faulty
 
 if __name__ == "__main__":
     for _ in loader(read_by_faulty(Path(sys.argv[1])), workers=int(sys.argv[2]), stop=1000, read_limit_s=600.0):

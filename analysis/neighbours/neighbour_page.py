@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = "vidmae.insight.thumbnails"
 STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em; color: #111; background: #fff }
 table { border-collapse: collapse; margin-bottom: 2em } td { padding: 4px 6px; vertical-align: top; max-width: 124px }
@@ -43,10 +44,9 @@ def read_thumbnails(manifest: Path, contents: Iterable[int]) -> dict[int, str]:
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     wanted = "\n".join(f"{content:016x}" for content in sorted(set(contents)))
-    done = subprocess.run([sys.executable, "-m", "vidmae.insight.thumbnails", str(manifest)], env=env, text=True, input=wanted,
-                          capture_output=True)
+    done = subprocess.run([sys.executable, "-m", PROGRAM, str(manifest)], env=env, text=True, input=wanted, capture_output=True)
     if done.returncode:
-        raise ValueError((done.stderr.strip().splitlines() or ["vidmae.insight.thumbnails failed"])[-1].removeprefix("error: "))
+        raise ValueError((done.stderr.strip().splitlines() or [f"{PROGRAM} failed"])[-1].removeprefix("error: "))
     return {int(line["content"], 16): line["jpeg"] for line in map(json.loads, done.stdout.splitlines())}
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from jobs.demo import clips_folder
 from jobs.place.launch_flags import Parser

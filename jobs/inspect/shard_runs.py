@@ -1,7 +1,7 @@
 """What status, logs and cancel take: a run, all cells of an array, or the shards of an output, each shown as a run.
 
-An output (jobs/submit/sharding.py) keeps its arrays in OUT/submitted.json as a run keeps its jobs in run.json: job A_i is shard i's.
-How far a shard is and why it failed stands in its log alone.
+An output (jobs/submit/sharding.py) keeps its arrays in OUT/submitted.json as a run keeps its jobs in run.json: job A_i is
+that of shard i. How far a shard is and why it failed stands in its log alone.
 """
 
 from __future__ import annotations

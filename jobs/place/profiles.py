@@ -20,7 +20,7 @@ from jobs.place.catalogue import Catalogue, make_catalogue
 from jobs.scheduler import slurm
 from vidmae.settings.layers import ConfigError, Layer, build, nearest, read_yaml
 
-CLUSTERS = Path(__file__).parent / "clusters"
+CLUSTERS = Path(__file__).parents[1] / "clusters"
 OWN_FLAGS = {  # sbatch options that have a flag (or a meaning) of their own here
     "partition": "--partition", "account": "--account", "qos": "--qos", "nodes": "--nodes", "time": "--time",
     "gpus-per-node": "--gpus-per-node", "ntasks-per-node": "--tasks-per-node", "cpus-per-task": "--cpus-per-task",

@@ -10,7 +10,7 @@ from typing import Any
 
 from vidmae.runs.record import RunFolder, make_private_folder
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 WINGS = ("vidmae", "jobs", "sweeps", "analysis")
 SUFFIXES = (".py", ".yaml")
 GIT_TIMEOUT_S = 20.0

@@ -5,8 +5,8 @@
     OUT/code/, OUT/submit/A_i/    snapshot; log of shard i of array A
     OUT/result.json               exists exactly when all shards are done
 
-Each shard runs `python -m MODULE OUT --shard I/N` (vidmae/ranks/shard_program.py), and what was done before is not done again. So a
-second call attaches to the array that works, and goes on with what is missing where none does.
+Each shard runs `python -m MODULE OUT --shard I/N` (vidmae/ranks/shard_program.py), and what was done before is not done
+again. So a second call attaches to the array that works, and goes on with what is missing where none does.
 """
 
 from __future__ import annotations

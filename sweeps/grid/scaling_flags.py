@@ -11,7 +11,7 @@ from jobs.place.experiment import Place
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
 from jobs.place.prepare_fraction import add_reading
 from jobs.pretrain import DEFAULT_RECIPE
-from sweeps.grid import fewshot_flags as options
+from sweeps.grid import fewshot_flags
 from sweeps.grid.matching import Match
 from sweeps.grid.states import RETRY
 from vidmae.settings.layers import ConfigError
@@ -50,7 +50,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     add_resources(parser)
     control = parser.add_argument_group("run control")
     control.add_argument("--dry-run", action="store_true", help="show the runs, their cost and the scripts; write nothing")
-    control.add_argument("--max-parallel", type=options.positive, metavar="N",
+    control.add_argument("--max-parallel", type=fewshot_flags.positive, metavar="N",
                          help="pretraining jobs that run at a time (default: no limit; on this machine 1)")
     control.add_argument("--retry", choices=RETRY, help="submit again the runs and cells that ended so; they continue")
     control.add_argument("--wait", action="store_true", help="wait for the last job (on this machine always)")
@@ -99,5 +99,5 @@ def fewshot_args(args: argparse.Namespace, place: Place) -> argparse.Namespace:
         raise ConfigError(f"--fewshot {args.fewshot!r} cannot be read: {error}") from error
     if decided := [word for word in more if word.partition("=")[0] in DECIDED]:
         raise ConfigError(f"--fewshot has {decided[0]}, which this sweep decides itself")
-    found: argparse.Namespace = options.make_parser(None).parse_args([*words, *more])
+    found: argparse.Namespace = fewshot_flags.make_parser(None).parse_args([*words, *more])
     return found

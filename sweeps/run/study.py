@@ -17,7 +17,7 @@ from sweeps.grid.points import Point, look_at, make_points, read_frame
 from sweeps.grid.portions import parse_subsets
 from sweeps.grid.scaling_flags import fewshot_args
 from sweeps.grid.states import RETRY, Standing, chosen
-from sweeps.run import sweep_plan as plan
+from sweeps.run import sweep_plan
 from sweeps.run.array_submission import Say
 from sweeps.run.show import Unit
 from sweeps.run.sweep_plan import Plan
@@ -95,7 +95,7 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         picked = chosen([_without_parent(s, starts[s.cell.init.content]) for s in standings], args.retry)
         return [s for s in picked if starts[s.cell.init.content] is not None]
 
-    cells = plan.resolve(fewshot_args(args, place), command, place, say, inits=_inits(found), choose=choose)
+    cells = sweep_plan.resolve(fewshot_args(args, place), command, place, say, inits=_inits(found), choose=choose)
     first = found[0].experiment
     unit = Unit(on_cpu=first.on_cpu, gpu_type=first.resources.gpu_type)
     sets = list(dict.fromkeys(point.portion.of.name for point in found))

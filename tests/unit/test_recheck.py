@@ -5,7 +5,7 @@ import pytest
 
 from tests.runs import make_manifest, make_run, train
 from vidmae.clips.loader import make_loader
-from vidmae.footage import open_video as decode
+from vidmae.footage import open_video
 from vidmae.footage.decoders.with_pyav import PyAvReader
 from vidmae.footage.manifest import Manifest
 from vidmae.runs.metrics import read_metrics
@@ -36,7 +36,7 @@ def test_decoders_that_agree_give_no_alarm_and_a_spoiled_frame_does(manifest, mo
     every = [r for b in batches(manifest, 100.0) for r in b.rechecked]
     assert len(every) == 16 and not any(r.problem for r in every)
     assert [b.rechecked for b in batches(manifest, 0.0)] == [(), ()]
-    monkeypatch.setitem(decode._READERS, "pyav", Spoiled)
+    monkeypatch.setitem(open_video._READERS, "pyav", Spoiled)
     spoiled = batches(manifest, 100.0)
     assert [r.row for b in spoiled for r in b.rechecked] == [row for b in spoiled for row in b.rows.tolist()]
     assert all("grey levels between decord and pyav" in r.problem for b in spoiled for r in b.rechecked)

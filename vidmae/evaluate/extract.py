@@ -1,4 +1,4 @@
-"""Extract frozen features over all ranks into the cache (features.py): what is missing, once, whoever asks first.
+"""Extract frozen features over all ranks into the cache (feature_cache.py): what is missing, once, whoever asks first.
 
     job 1   claims the lock   extracts ... a shard every 500 clips ...   gives the lock back
     job 2   waits ...................................................... finds everything there

@@ -1,4 +1,4 @@
-"""Writes videos: the only import of PyAV beside the readers in `decode.py`."""
+"""Writes videos: the only import of PyAV beside the readers in decoders/."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 The clips of a class stand in an order that follows from the seed, the class's name and each clip's content alone, and k
 shots are its first k: 2 shots lie within 10 and 10 within 50, and neither the order of the rows, nor the number of ranks,
-nor the machine changes them. Rows of one class with the same content are one clip. Released lists: vidmae/labels/shot_list.py.
+nor the machine changes them. Rows of one class with the same content are one clip. Released lists: shot_list.py.
 """
 
 from __future__ import annotations

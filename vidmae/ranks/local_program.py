@@ -23,7 +23,7 @@ from vidmae.runs.record import make_private_folder, write_atomic
 from vidmae.settings.layers import ConfigError, load, to_dict, to_yaml
 
 CONFIG = "config.yaml"
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PLAIN_EVERY_S, BAR_EVERY_S = 10.0, 0.5
 CHECK_LIMIT_S = 600.0  # for one file, as in jobs/prepare.py
 Tell = Callable[[int, int], None]

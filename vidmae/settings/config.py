@@ -15,7 +15,7 @@ from vidmae.settings.schedule import Phase
 from vidmae.settings.signals import DEFAULT_SIGNALS, number_of
 from vidmae.settings.sizes import ModelShape, model_shape
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def check(ok: bool, key: str, value: object, allowed: str) -> None:

@@ -1,4 +1,6 @@
-"""Where an encoder looks in the clips of a manifest, and whether at what moves: `python -m vidmae.insight.attention.attention_maps OUT`.
+"""Where an encoder looks in the clips of a manifest, and whether at what moves.
+
+    python -m vidmae.insight.attention.attention_maps OUT
 
     OUT/                0700
       config.yaml       what is asked for (attention_config.py)

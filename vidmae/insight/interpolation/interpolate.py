@@ -1,4 +1,6 @@
-"""Fill in the hidden part of clips and score it: `python -m vidmae.insight.interpolation.interpolate OUT [--shard I/N]` on every rank.
+"""Fill in the hidden part of clips and score it, on every rank.
+
+    python -m vidmae.insight.interpolation.interpolate OUT [--shard I/N]
 
 OUT/config.yaml says what is asked for (interpolate_config.py), interpolate_table.py what is written. The clips are dealt out
 to N shards times the ranks of each; a part that is done already is not done again, and whoever finishes the last part makes
