@@ -13,7 +13,7 @@ JOBS ?= 2
 .PHONY: demo look test lint same bench faults
 
 $(VENV)/.ready: requirements.txt tests/requirements.txt pyproject.toml
-	@[ ! -x $(BIN)/python ] || $(BIN)/python tests/check_venv.py
+	@[ ! -x $(BIN)/python ] || $(BIN)/python tests/setup/check_venv.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement tests/requirements.txt
 	touch $@
@@ -26,8 +26,8 @@ look: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	bash tests/slurm/install.sh
-	bash tests/install_browser.sh
-	bash tests/install_ffmpeg.sh
+	bash tests/setup/install_browser.sh
+	bash tests/setup/install_ffmpeg.sh
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready

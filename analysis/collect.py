@@ -37,9 +37,8 @@ from analysis.results.published import Version, read_published
 from analysis.results.scan import KnownRecords, scan, without_garbage_collection
 from analysis.results.subset import Subset, on_subset, read_subset
 from analysis.results.table_flags import Parser, tables_folder
-from analysis.tables import gather, groups
-from analysis.tables.gather import Gathered
-from analysis.tables.groups import Grouped
+from analysis.tables import log_rows as gather
+from analysis.tables import run_rows as groups
 from analysis.tables.lines import Line, Shown, make_tables, missing
 from analysis.tables.listing import (
     LOG_COLUMNS,
@@ -56,7 +55,9 @@ from analysis.tables.listing import (
     report_runs,
     run_record,
 )
+from analysis.tables.log_rows import Gathered
 from analysis.tables.result_table import WIDEST, Table, csv_text, to_console, to_csv, to_latex, to_markdown
+from analysis.tables.run_rows import Grouped
 from vidmae.runs.record import make_private_folder, write_atomic
 
 FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}

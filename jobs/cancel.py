@@ -29,10 +29,10 @@ from typing import Any
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.inspect.runs import EXIT_RECORD, INTERRUPTED, State, process_birth, state_of, submissions, sure_states
-from jobs.inspect.shard_runs import find_runs
 from jobs.place.launch_flags import RUN_HELP, Parser, add_runs_dir
 from jobs.scheduler import slurm
+from jobs.standing.runs import EXIT_RECORD, INTERRUPTED, State, process_birth, state_of, submissions, sure_states
+from jobs.standing.shard_runs import find_runs
 from vidmae.runs.record import CANCELLED, SCHEMA, make_private_folder, write_json
 from vidmae.settings.layers import ConfigError
 

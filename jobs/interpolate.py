@@ -33,10 +33,10 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.example.interpolate_show import show
-from jobs.inspect.runs import find_model, find_run, find_weights
 from jobs.place.catalogue import environment_catalogue, find_data
 from jobs.place.launch_flags import Parser, add_runs_dir
 from jobs.place.speak import answer
+from jobs.standing.runs import find_model, find_run, find_weights
 from jobs.submit import sharding
 from jobs.submit.shards_here import Work
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of

@@ -25,12 +25,12 @@ import yaml
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.inspect.follow import outcome, wait_for
-from jobs.inspect.runs import log_path
 from jobs.place.experiment import Experiment, Place, choose_place, problems, resolve, warnings
 from jobs.place.launch_flags import RUNS, Parser, add_resources, add_runs_dir, masked_argv
 from jobs.place.speak import answer, fail, say
 from jobs.scheduler import slurm
+from jobs.standing.follow import outcome, wait_for
+from jobs.standing.runs import log_path
 from jobs.submit import launch
 from jobs.submit.derived_table import show, table
 from jobs.submit.submission import make_request, submit_once

@@ -26,10 +26,10 @@ from typing import Any
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.inspect.runs import State, all_runs, format_seconds, progress, states, why
-from jobs.inspect.shard_runs import find_runs
 from jobs.place.launch_flags import RUN_HELP, Parser, add_runs_dir
 from jobs.scheduler.slurm import STATES
+from jobs.standing.runs import State, all_runs, format_seconds, progress, states, why
+from jobs.standing.shard_runs import find_runs
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.record import read_json
 

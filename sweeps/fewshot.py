@@ -26,11 +26,11 @@ from typing import Any
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.inspect.arrays import ARRAYS
 from jobs.place.experiment import choose_place, folder_problems
 from jobs.place.launch_flags import RUNS, masked_argv
 from jobs.place.speak import answer, say
 from jobs.scheduler import slurm
+from jobs.standing.arrays import ARRAYS
 from jobs.submit.submission import one_launcher
 from sweeps.grid import fewshot_flags
 from sweeps.grid.states import RETRY, Standing, look

@@ -28,13 +28,13 @@ from pathlib import Path
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.inspect.arrays import ARRAYS
-from jobs.inspect.follow import wait_for
-from jobs.inspect.runs import State, why
 from jobs.place.experiment import Place, choose_place, folder_problems, warnings
 from jobs.place.launch_flags import masked_argv
 from jobs.place.speak import answer, say
 from jobs.scheduler import slurm
+from jobs.standing.arrays import ARRAYS
+from jobs.standing.follow import wait_for
+from jobs.standing.runs import State, why
 from jobs.submit import launch
 from jobs.submit.submission import one_launcher
 from sweeps.fewshot import name_ended

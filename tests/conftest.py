@@ -10,7 +10,8 @@ import vidmae  # noqa: F401  (sets vidmae/numerics.py before a test loads torch)
 
 SLURM = "tests/slurm"
 # those that take minutes begin first, so that no process is left alone with one of them at the end
-LONG = (SLURM, *(f"tests/unit/test_{name}.py" for name in ("recovery", "pretrain", "checkpoint", "engine", "reading")))
+LONG = (SLURM, *(f"tests/vidmae/{room}/test_{name}.py" for room, name in (
+    ("train", "recovery"), ("train", "pretrain"), ("ranks", "checkpoint"), ("ranks", "engine"), ("clips", "reading"))))
 
 
 def group(nodeid: str) -> str:

@@ -44,7 +44,8 @@ def read_thumbnails(manifest: Path, contents: Iterable[int]) -> dict[int, str]:
     """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     wanted = "\n".join(f"{content:016x}" for content in sorted(set(contents)))
-    done = subprocess.run([sys.executable, "-m", PROGRAM, str(manifest)], env=env, text=True, input=wanted, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", PROGRAM, str(manifest)], env=env, text=True, input=wanted,
+                          capture_output=True)
     if done.returncode:
         raise ValueError((done.stderr.strip().splitlines() or [f"{PROGRAM} failed"])[-1].removeprefix("error: "))
     return {int(line["content"], 16): line["jpeg"] for line in map(json.loads, done.stdout.splitlines())}

@@ -9,8 +9,8 @@ from typing import Any
 from analysis.results.cell_record import Interval
 from analysis.results.mae_st_logs import LogResult
 from analysis.results.scan import Run
-from analysis.tables.gather import Gathered
-from analysis.tables.groups import Grouped, task_of
+from analysis.tables.log_rows import Gathered
+from analysis.tables.run_rows import Grouped, task_of
 
 LOG_COLUMNS = ("log", "status", "row", "model", "task", "shots", "lines", "first_epoch", "last_epoch", "resets", "top1_pct",
                "top1_epoch", "top5_pct", "top5_epoch", "said")

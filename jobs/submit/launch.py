@@ -6,7 +6,7 @@ the one that is submitted: both are written by the same executor.
     launcher --sbatch--> batch script --srun--> one process per rank: submitit unpickles Pretrain, which calls
     vidmae.train.pretrain.main, all from the snapshot in code/, since the job starts in it and PYTHONPATH names it first
 
-The tasks of an array share its folder (jobs/inspect/arrays.py), one snapshot and one batch script.
+The tasks of an array share its folder (jobs/standing/arrays.py), one snapshot and one batch script.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.inspect.locks import release_lock_of_dead_job
-from jobs.inspect.runs import EXIT_RECORD
 from jobs.place.resources import Resources
 from jobs.scheduler import slurm
 from jobs.scheduler.commands import is_away
+from jobs.standing.locks import release_lock_of_dead_job
+from jobs.standing.runs import EXIT_RECORD
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_json
 

@@ -23,11 +23,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.inspect.arrays import run_of_task
-from jobs.inspect.runs import CANCELLED
 from jobs.place.resources import SAVE_MARGIN_S
 from jobs.scheduler import slurm
 from jobs.scheduler.commands import SlurmAwayError
+from jobs.standing.arrays import run_of_task
+from jobs.standing.runs import CANCELLED
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record
 from vidmae.runs.attempts import read_attempts, totals

@@ -23,14 +23,14 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.inspect.runs import CANCELLED, SUBMITTED, submissions
-from jobs.inspect.shard_runs import arrays_of, errors_of, shards_of
 from jobs.place.experiment import Place, choose_place, folder_problems, partition_problems, read_profile
 from jobs.place.launch_flags import add_resources, masked_argv
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources, complete, local_resources
 from jobs.place.snapshot import code_state, take_snapshot
 from jobs.scheduler import slurm
+from jobs.standing.runs import CANCELLED, SUBMITTED, submissions
+from jobs.standing.shard_runs import arrays_of, errors_of, shards_of
 from jobs.submit import launch
 from jobs.submit.shards_here import INCOMPLETE, Work, command_of, run_here
 from jobs.submit.submission import one_launcher

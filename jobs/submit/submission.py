@@ -18,11 +18,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jobs.inspect.locks import live_holder
-from jobs.inspect.runs import process_birth, state_of, submissions, why
 from jobs.place.experiment import KIND, Experiment
 from jobs.place.snapshot import code_state, take_snapshot
 from jobs.scheduler import slurm
+from jobs.standing.locks import live_holder
+from jobs.standing.runs import process_birth, state_of, submissions, why
 from jobs.submit import launch
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.layers import ConfigError, to_yaml

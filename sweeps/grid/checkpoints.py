@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.inspect.runs import all_runs, find_run, state_of, why
+from jobs.standing.runs import all_runs, find_run, state_of, why
 from sweeps.grid.grid import Init
 from vidmae.footage.manifest import content_hash
 from vidmae.runs.record import RunFolder, read_json

@@ -1,7 +1,8 @@
 """The cells of a few-shot sweep: checkpoint x data set x shots x seed x method x overrides. Pure: no file is touched.
 
 A cell is a configuration (vidmae/settings/finetune_config.py) and the run folder that follows from it. Two cells are the
-same exactly where their signatures are: the settings, the content of the weights, of the k-shot subset and of the validation set.
+same exactly where their signatures are: the settings, the content of the weights, of the k-shot subset and of the
+validation set.
 """
 
 from __future__ import annotations

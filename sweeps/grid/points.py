@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.inspect.runs import State, all_runs, states
 from jobs.place.experiment import KIND, Experiment, Place, Setting, assemble, config_layers, read_data, read_profile
+from jobs.standing.runs import State, all_runs, states
 from sweeps.grid.matching import match_phases
 from sweeps.grid.portions import DataSet, Portion, portions
 from sweeps.grid.states import kind_of

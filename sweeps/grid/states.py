@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.inspect.runs import State, states, submissions, why
 from jobs.scheduler import slurm
+from jobs.standing.runs import State, states, submissions, why
 from sweeps.grid.grid import Cell
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import RunFolder, read_json, write_json

@@ -15,12 +15,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jobs.inspect.arrays import array_path, link_task, make_array
-from jobs.inspect.runs import process_birth, submissions
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources
 from jobs.place.snapshot import CodeState, code_state, take_snapshot
 from jobs.scheduler import slurm
+from jobs.standing.arrays import array_path, link_task, make_array
+from jobs.standing.runs import process_birth, submissions
 from jobs.submit import launch, local_array
 from sweeps.grid.batches import Batch
 from sweeps.grid.grid import KIND, Cell

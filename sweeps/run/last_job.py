@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.inspect.arrays import ARRAYS, make_array
-from jobs.inspect.runs import State, state_of, submissions
 from jobs.place.snapshot import code_state, take_snapshot
 from jobs.scheduler import slurm
+from jobs.standing.arrays import ARRAYS, make_array
+from jobs.standing.runs import State, state_of, submissions
 from jobs.submit.launch import EXIT_CODE
 from jobs.submit.submission import adopt
 from sweeps.run.array_submission import Sweep, submit_last

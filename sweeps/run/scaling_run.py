@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from jobs.inspect.follow import outcome, wait_for
-from jobs.inspect.runs import State
 from jobs.place.experiment import Experiment
 from jobs.scheduler import slurm
+from jobs.standing.follow import outcome, wait_for
+from jobs.standing.runs import State
 from jobs.submit import launch
 from jobs.submit.submission import make_request, submit_once
 from sweeps.grid.points import Point, look_at

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobs.inspect.runs import CANCELLED, submissions
 from jobs.place.experiment import Place, problems
+from jobs.standing.runs import CANCELLED, submissions
 from sweeps.grid.checkpoints import init_of, short_names
 from sweeps.grid.grid import Init
 from sweeps.grid.points import Point, look_at, make_points, read_frame

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.inspect.runs import format_seconds
 from jobs.scheduler import slurm
+from jobs.standing.runs import format_seconds
 from sweeps.grid.states import Standing, look_again
 from sweeps.run.show import ENDED, Row, make_table
 from vidmae.runs.record import read_json

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from tests.runs import make_manifest
+from tests.support.runs import make_manifest
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
 from vidmae.footage.manifest import Manifest

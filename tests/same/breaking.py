@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.interruptions import wait_for_step
-from tests.launching import ROOT
+from tests.support.interruptions import wait_for_step
+from tests.support.launching import ROOT
 from vidmae.runs.record import RunFolder
 from vidmae.runs.record import _process_exists as alive
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.demo import clips_folder
-from tests.runs import TINY
 from tests.same.breaking import Command, call, run_through
 from tests.same.compare import Comparison, compare
+from tests.support.runs import TINY
 from vidmae.runs.record import RunFolder
 
 

@@ -21,8 +21,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.labelled import write_labelled
-from tests.launching import ROOT, write_manifest, write_program
+from tests.support.labelled import write_labelled
+from tests.support.launching import ROOT, write_manifest, write_program
 
 COMMANDS = tuple(sorted(str(path.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for path in (ROOT / wing).glob("*.py")
                         if 'if __name__ == "__main__"' in path.read_text()))
@@ -79,6 +79,7 @@ def anonymous(text: str, here: Path) -> str:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True, capture_output=True).stdout.strip()
     for value, name in ((str(here), "HERE"), (str(ROOT), "ROOT"), (commit, "COMMIT"), (commit[:7], "COMMIT")):
         text = text.replace(value, name)
+    text = re.sub(r"\d{8}T\d{6}", "TIME", text)
     return re.sub(r"-[0-9a-f]{8}\b", "-SIGNATURE", re.sub(r"COMMIT\S*", "COMMIT", text))
 
 

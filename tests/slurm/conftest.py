@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.facilities import need
 from tests.slurm import cluster as slurm
+from tests.support.facilities import need
 
 PREFIX = f"vidmae-slurm-pytest-{os.getuid()}-"
 

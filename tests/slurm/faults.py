@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.interruptions import differences, wait_for_step
-from tests.runs import TINY, make_manifest
 from tests.slurm import cluster as slurm
 from tests.slurm.cluster import Cluster
+from tests.support.interruptions import differences, wait_for_step
+from tests.support.runs import TINY, make_manifest
 from vidmae.runs.attempts import read_attempts
 from vidmae.runs.record import RunFolder, read_json
 

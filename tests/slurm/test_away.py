@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from jobs.scheduler import slurm
-from tests.launching import ROOT, cli
 from tests.slurm import daemons
 from tests.slurm.cluster import Cluster
+from tests.support.launching import ROOT, cli
 from vidmae.runs.record import RunFolder, write_json
 
 # what a batch script may do about its own node; it ignores the SIGTERM that the requeue brings

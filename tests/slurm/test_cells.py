@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import cli
-from tests.runs import make_labelled
 from tests.slurm.cluster import Cluster
+from tests.support.launching import cli
+from tests.support.runs import make_labelled
 
 ASKED = ["--partition", "gpu", "--cpus-per-task", "1", "--mem", "1G", "--time", "10", "--set", "data.workers=0"]
 SMALL = ["model.img_size=32", "model.num_frames=4", "data.sampling_rate=2", "train.device=cpu", "train.precision=fp32",

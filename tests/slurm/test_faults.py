@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import make_manifest
 from tests.slurm import daemons, faults
 from tests.slurm.cluster import Cluster
+from tests.support.runs import make_manifest
 from vidmae.runs.record import RunFolder, read_json
 
 
@@ -46,7 +46,7 @@ def test_without_a_protection_the_row_goes_red(
 ) -> None:
     """The run's snapshot no longer compares sizes and hashes with COMPLETE: the truncated checkpoint is loaded.
 
-    That the same fault leaves a run with its protection unharmed is in tests/unit/test_pretrain.py and in `make faults`.
+    That the same fault leaves a run with its protection unharmed is in tests/vidmae/train/test_pretrain.py and in `make faults`.
     """
     profile = tmp_path / "sabotage.yaml"
     profile.write_text("setup:\n  - sed -i 's/^    if size != .*/    if False:/; s/^    if hash_file.*/    if False:/' "

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from jobs.scheduler import slurm
-from tests.labelled import write_labelled
-from tests.launching import cli, write_cell_profile, write_manifest
 from tests.slurm.cluster import Cluster
+from tests.support.labelled import write_labelled
+from tests.support.launching import cli, write_cell_profile, write_manifest
 
 ASKED = ["--partition", "gpu", "--cpus-per-task", "1", "--mem", "256M"]
 ARGS = ["sweeps/fewshot.py", "--recipe", "finetune_demo", "--set", "data.workers=0", *ASKED]

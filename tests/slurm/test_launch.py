@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
 from tests.slurm.cluster import Cluster
+from tests.support.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
 from vidmae.runs.record import RunFolder, read_json, write_json
 
 ARGS = ["--recipe", "demo", "--partition", "gpu", "--nodes", "2", "--time", "5", "--cpus-per-task", "1", "--mem", "512M",

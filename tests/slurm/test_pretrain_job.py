@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import TINY, make_manifest
 from tests.slurm.cluster import Cluster
+from tests.support.runs import TINY, make_manifest
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import RunFolder, read_json
 

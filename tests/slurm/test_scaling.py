@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.labelled import write_labelled
-from tests.launching import cli, write_cell_profile
-from tests.runs import CELL, TINY, make_labelled, make_manifest
 from tests.slurm.cluster import Cluster
-from tests.unit.test_fractions import saycam_names, write
+from tests.support.labelled import write_labelled
+from tests.support.launching import cli, write_cell_profile
+from tests.support.runs import CELL, TINY, make_labelled, make_manifest
+from tests.vidmae.footage.test_fractions import saycam_names, write
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build, parse_set, to_yaml
 

@@ -6,10 +6,10 @@ import json
 import time
 from pathlib import Path
 
-from tests.launching import cli
-from tests.runs import make_labelled
 from tests.slurm.cluster import Cluster
-from tests.unit.test_embed import NANO
+from tests.support.launching import cli
+from tests.support.runs import make_labelled
+from tests.vidmae.insight.test_embed import NANO
 from vidmae.insight.embedding_files import file_path, read_embeddings
 from vidmae.model.trained import untrained
 from vidmae.model.weights import save_safetensors

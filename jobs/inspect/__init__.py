@@ -1,4 +1,0 @@
-"""Runs that were submitted: find one by what a user types, tell the truth about its state, follow it.
-
-May import scheduler and place, and vidmae's rooms.
-"""

@@ -1,0 +1,273 @@
+"""The rules of the house that no linter knows: who may import whom, and how fast a launcher starts."""
+
+from __future__ import annotations
+
+import ast
+import os
+import resource
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from tests.support.labelled import write_labelled
+from tests.support.launching import ROOT, write_manifest
+
+WINGS = ("vidmae", "jobs", "sweeps", "analysis")
+ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of another wing the wing alone: all of it
+    # the science: runs on compute nodes and in notebooks, knows nothing of Slurm. Lower rooms first
+    "vidmae.settings": set(),
+    "vidmae.runs": {"vidmae.settings"},
+    "vidmae.footage.decoders": set(),
+    "vidmae.footage": {"vidmae.settings", "vidmae.runs", "vidmae.footage.decoders"},
+    "vidmae.labels": {"vidmae.settings", "vidmae.runs", "vidmae.footage"},
+    "vidmae.clips": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.labels"},
+    "vidmae.model": {"vidmae.settings", "vidmae.runs"},
+    "vidmae.ranks": {"vidmae.settings", "vidmae.runs", "vidmae.footage"},
+    "vidmae.evaluate": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.labels", "vidmae.clips", "vidmae.model",
+                        "vidmae.ranks"},
+    "vidmae.insight": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model", "vidmae.ranks",
+                       "vidmae.evaluate"},
+    "vidmae.insight.attention": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
+                                 "vidmae.ranks", "vidmae.insight"},
+    "vidmae.insight.interpolation": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
+                                     "vidmae.ranks", "vidmae.insight"},
+    "vidmae.train": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.labels", "vidmae.clips", "vidmae.model",
+                     "vidmae.ranks", "vidmae.evaluate", "vidmae.insight"},
+    # the launchers: run on the login node, import neither torch nor deepspeed
+    "jobs.scheduler": set(),
+    "jobs.place": {"vidmae", "jobs.scheduler"},
+    "jobs.standing": {"vidmae", "jobs.scheduler"},
+    "jobs.submit": {"vidmae", "jobs.scheduler", "jobs.place", "jobs.standing"},
+    "jobs.example": {"vidmae", "jobs.place", "jobs"},
+    "jobs": {"vidmae", "jobs.scheduler", "jobs.place", "jobs.standing", "jobs.submit", "jobs.example"},
+    # grids of runs as Slurm arrays
+    "sweeps.grid": {"vidmae", "jobs"},
+    "sweeps.run": {"vidmae", "jobs", "sweeps.grid"},
+    "sweeps": {"vidmae", "jobs", "sweeps.grid", "sweeps.run"},
+    # results -> tables, figures, pages
+    "analysis.results": {"vidmae"},
+    "analysis.tables": {"vidmae", "analysis.results"},
+    "analysis.curves": {"vidmae", "analysis.results", "analysis.tables"},
+    "analysis.neighbours": {"vidmae", "analysis.curves"},
+    "analysis.page": {"vidmae", "analysis.results"},
+    "analysis": {"vidmae", "analysis.results", "analysis.tables", "analysis.curves", "analysis.neighbours", "analysis.page"},
+}
+READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these few modules that load no torch
+    "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
+    "vidmae.insight.embedding_files"}
+SAME_NAME = {"pretrain", "interpolate", "embed", "scaling"}  # a command, and the program or the command that goes with it
+MOST_ENTRIES = 16
+SINGLE_SITES = {  # a heavy library -> the only modules that may import it
+    "deepspeed": {"vidmae.ranks.engine"},
+    "submitit": {"jobs.submit.launch"},
+    "decord": {"vidmae.footage.decoders.with_decord"},
+    "av": {"vidmae.footage.decoders.packets", "vidmae.footage.decoders.with_pyav", "vidmae.footage.encode"},
+    "torchcodec": {"vidmae.footage.decoders.with_torchcodec"},
+    "pandas": {"analysis"},
+    "matplotlib": {"analysis"},
+    "jinja2": {"analysis.page.html"},
+    "safetensors": {"vidmae.model.weights"},
+    "cv2": {"vidmae.insight.vision"},
+    "skimage": {"vidmae.insight.interpolation.scores"},
+    "sklearn": {"vidmae.evaluate.probes", "analysis.neighbours.nearest", "analysis.neighbours.embedding_pictures"},
+}
+STDLIB_ONLY = {
+    "jobs.standing.arrays", "jobs.scheduler.commands", "jobs.scheduler.slurm", "vidmae.footage.video_list",
+    "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.nonfinite",
+    "vidmae.runs.plan", "vidmae.runs.quarantine", "vidmae.runs.record", "vidmae.settings.command_line",
+    "vidmae.settings.schedule", "vidmae.settings.sizes"}
+PURE_OF_TORCH = {
+    "vidmae.clips.clips_flags", "vidmae.clips.views", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes",
+    "vidmae.footage.history", "vidmae.footage.manifest", "vidmae.footage.recordings", "vidmae.insight.embedding_files",
+    "vidmae.labels.shot_list", "vidmae.labels.shots", "vidmae.labels.sources", "vidmae.labels.splits",
+    "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.settings.attention_config",
+    "vidmae.settings.clips_config", "vidmae.settings.config", "vidmae.settings.embed_config",
+    "vidmae.settings.evaluation_config", "vidmae.settings.finetune_config", "vidmae.settings.interpolate_config",
+    "vidmae.settings.layers"}
+CPU_LIMIT_S = 1.5
+SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")
+                 if p.name != "__init__.py")  # all that lies at the top of these wings is a command
+
+
+def sources() -> dict[str, ast.Module]:
+    found = {}
+    for wing in WINGS:
+        for path in (ROOT / wing).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = ast.parse(path.read_text())
+    return found
+
+
+def imports(tree: ast.Module, *, top_level: bool = False) -> Iterator[str]:
+    """Dotted names that a module imports, `a.b` for `from a import b` too."""
+    nodes = tree.body if top_level else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(module: str) -> str:
+    """The innermost room, or the wing, that a module lies in."""
+    return max((room for room in ROOMS if module.startswith(f"{room}.")), key=len, default=module.split(".")[0])
+
+
+def test_rooms_import_along_the_arrows_only() -> None:
+    everything = sources()
+    modules = {name for name in everything if name not in ROOMS and name not in WINGS}
+    wrong = []
+    for name in modules:
+        for target in imports(everything[name]):
+            module = target if target in modules else target.rpartition(".")[0]
+            if module not in modules or (room := room_of(module)) == room_of(name):
+                continue
+            allowed = ROOMS.get(room_of(name), set())
+            if room not in allowed and (room.split(".")[0] == name.split(".")[0] or room.split(".")[0] not in allowed):
+                wrong.append(f"{name} imports {module}")
+    assert not wrong
+
+
+def test_analysis_reads_records_and_no_models() -> None:
+    wrong = [f"{name} imports {target}" for name, tree in sources().items() if name.startswith("analysis")
+             for target in imports(tree) if target.startswith("vidmae.")
+             and not any(f"{target}.".startswith(f"{module}.") for module in READ_BY_ANALYSIS)]
+    assert not wrong
+
+
+def test_a_room_says_what_lives_in_it_and_what_it_may_import() -> None:
+    everything = sources()
+    rooms = [name for name in everything if (ROOT / name.replace(".", "/")).is_dir() and name not in WINGS]
+    with_code = [name for name in rooms if any(room_of(module) == name and module != name for module in everything)]
+    assert set(with_code) == {room for room in ROOMS if room not in WINGS}
+    for name in with_code:
+        said = ast.get_docstring(everything[name]) or ""
+        assert "May import" in said and len(said.splitlines()) <= 5, name
+
+
+def test_a_folder_shows_few_entries() -> None:
+    folders = [ROOT / wing for wing in WINGS] + [p for wing in (*WINGS, "tests") for p in (ROOT / wing).rglob("*") if p.is_dir()]
+    counts = {str(p.relative_to(ROOT)): sum(1 for q in p.iterdir() if q.name != "__pycache__") for p in folders
+              if p.name != "__pycache__" and "earlier_runs" not in p.parts}
+    assert {folder: n for folder, n in counts.items() if n > MOST_ENTRIES} == {}
+
+
+def test_no_room_takes_the_name_of_a_library() -> None:
+    """Python puts the folder of a script first: `jobs/inspect/` would be what numpy gets for `import inspect`."""
+    beside = {path.stem for wing in ("jobs", "sweeps", "analysis") for path in (ROOT / wing).iterdir()} - {"__init__", "__pycache__"}
+    ours = {"jobs", "sweeps", "analysis", "vidmae", "tests"}
+    assert not beside & (set(sys.stdlib_module_names) | set(metadata.packages_distributions()) - ours)
+
+
+def test_no_two_modules_have_one_name() -> None:
+    stems = Counter(name.rpartition(".")[2] for name in sources() if name not in ROOMS and name not in WINGS)
+    assert {stem for stem, n in stems.items() if n > 1} == SAME_NAME
+
+
+def test_heavy_libraries_have_one_import_site() -> None:
+    wrong = []
+    for name, tree in sources().items():
+        for target in imports(tree):
+            sites = SINGLE_SITES.get(target.split(".")[0])
+            if sites is not None and not any(name == site or name.startswith(f"{site}.") for site in sites):
+                wrong.append(f"{name} imports {target}")
+    assert not wrong
+
+
+def test_launchers_import_no_heavy_library_at_the_top() -> None:
+    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas", "sklearn", "cv2", "skimage")
+    wrong = [f"{name} imports {target}" for name, tree in sources().items()
+             if name.startswith(("jobs", "sweeps")) or name in PURE_OF_TORCH
+             for target in imports(tree, top_level=True) if target.split(".")[0] in heavy]
+    assert not wrong
+
+
+def test_records_and_numbers_need_the_standard_library_only() -> None:
+    everything = sources()
+    wrong = [f"{name} imports {target}" for name in STDLIB_ONLY for target in imports(everything[name])
+             if target.split(".")[0] not in sys.stdlib_module_names and target.split(".")[0] not in WINGS]
+    assert not wrong
+
+
+def test_files_have_at_most_500_lines() -> None:
+    tracked = [p for wing in (*WINGS, "tests") for p in (ROOT / wing).rglob("*.py")]
+    assert [f"{p.relative_to(ROOT)}: {n}" for p in tracked if (n := len(p.read_text().splitlines())) > 500] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_puts_its_own_clone_first(script: str) -> None:
+    """Else Python finds the wings where the environment's `-e .` points, maybe in another clone."""
+    body = ast.parse((ROOT / script).read_text()).body
+    wings = [i for i, node in enumerate(body) if isinstance(node, (ast.Import, ast.ImportFrom))
+             and any(name.split(".")[0] in WINGS for name in imports(ast.Module([node], [])))]
+    wanted = "if not __package__:\n    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))"
+    assert not wings or wanted in [ast.unparse(node) for node in body[:wings[0]]]
+
+
+@pytest.fixture(scope="module")
+def blocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder with a manifest, and an environment in which torch, deepspeed and the decoders cannot be imported."""
+    folder = tmp_path_factory.mktemp("house")
+    for name in ("torch", "deepspeed", "decord", "av", "pandas", "sklearn"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('a launcher must not import {name}')\n")
+    write_manifest(folder / "manifests/demo.csv")
+    write_labelled(folder / "manifests")
+    return folder, {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": ""}
+
+
+def cpu_seconds(args: list[str], folder: Path, env: dict[str, str]) -> tuple[float, str]:
+    """CPU time of the quicker of two calls (the first may compile), and the output."""
+    spent = []
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, *args], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0, done.stderr
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(spent), done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_starts_at_once_and_without_torch(script: str, blocked: tuple[Path, dict[str, str]]) -> None:
+    spent, out = cpu_seconds([str(ROOT / script), "--help"], *blocked)
+    assert out.startswith("usage:") and f"python {script}" in out
+    assert spent < CPU_LIMIT_S
+
+
+@pytest.mark.parametrize("command", [["jobs/pretrain.py", "--recipe", "demo"],
+                                     ["sweeps/fewshot.py", "--recipe", "finetune_demo", "--shots", "2,10"],
+                                     ["sweeps/scaling.py", "--recipe", "demo", "--fractions", "1", "--shots", "2", "--fewshot",
+                                      "--recipe finetune_demo --cpus-per-task 1"]])
+@pytest.mark.parametrize("cluster", ["local", "slurm"])
+def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, command: list[str], blocked: tuple[Path, dict[str, str]],
+                                                    ) -> None:
+    folder, env = blocked
+    script, *more = command
+    args = [str(ROOT / script), *more, "--dry-run", "--cluster", cluster, "--gpus-per-node", "0", "--cpus-per-task", "1"]
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    for name in ("sbatch", "srun", "sinfo"):  # a Slurm that never answers must not be waited for; this one refuses
+        (programs / name).write_text("#!/bin/sh\nexit 1\n")
+        (programs / name).chmod(0o755)
+    spent, out = cpu_seconds(args, folder, {**env, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"})
+    assert out.startswith("#!/bin/bash") and spent < CPU_LIMIT_S
+
+
+@pytest.mark.parametrize(("script", "data", "more", "begins"), [
+    ("jobs/interpolate.py", "--videos", ["--cluster", "local"], "#!/bin/bash"),
+    ("jobs/embed.py", "--data", ["--cluster", "local"], "#!/bin/bash"),
+    ("jobs/evaluate.py", "--data", [], "weights:"), ("analysis/attention.py", "--videos", [], "weights:")])
+def test_a_dry_run_of_a_program_starts_at_once_and_without_torch(script: str, data: str, more: list[str], begins: str,
+                                                                 blocked: tuple[Path, dict[str, str]]) -> None:
+    folder, env = blocked
+    (folder / "say.pth").write_bytes(b"weights")
+    args = [str(ROOT / script), "--weights", "say.pth", data, "demo", "--out", "results", "--dry-run", *more]
+    spent, out = cpu_seconds(args, folder, env)
+    assert out.startswith(begins) and spent < CPU_LIMIT_S
+    assert not (folder / "results").exists()

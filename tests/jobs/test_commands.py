@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import cancel, logs, pretrain, status
+from jobs.place.launch_flags import masked_argv
+from jobs.standing.follow import Tail
+from jobs.standing.runs import all_runs, find_run, process_birth
+from tests.support.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
+from vidmae.runs.record import RunFolder, read_json, write_json
+from vidmae.settings.layers import ConfigError
+
+LOCAL = ["--cluster", "local", "--recipe", "demo", "--gpus-per-node", "0", "--set", "data.workers=0",
+         "--set", "train.global_batch=16", "--set", "train.phases=[{duration: 380 steps, lr: 2.5e-3}]"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An own folder with a manifest; jobs that a test leaves behind are ended."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("VIDMAE_PROFILE", "VIDMAE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    write_manifest(tmp_path / "manifests/demo.csv")
+    yield tmp_path
+    for run in all_runs(tmp_path / "runs"):
+        cancel.main([str(run.path)])
+
+
+def the_run(folder: Path) -> RunFolder:
+    (path,) = (folder / "runs").iterdir()
+    return RunFolder(path)
+
+
+def launch(folder: Path, what: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return cli("pretrain.py", *LOCAL, "--profile", str(write_stand_in_profile(folder, what)), *more, cwd=folder)
+
+
+FLAGS = {
+    "pretrain.py": "-h --help --recipe --data --set --name --cluster --profile -N --nodes -p --partition -A --account -q --qos -t "
+                   "--time --gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x "
+                   "--exclude -w --nodelist -d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --dry-run --wait --follow "
+                   "--retry --runs-dir --json --print-config",
+    "status.py": "-h --help --runs-dir --json",
+    "logs.py": "-h --help --rank --job -f --follow --runs-dir",
+    "cancel.py": "-h --help --runs-dir",
+}
+
+
+@pytest.mark.parametrize("script", FLAGS)
+def test_the_flags_are_frozen(script: str) -> None:
+    parser = {"pretrain.py": pretrain, "status.py": status, "logs.py": logs, "cancel.py": cancel}[script].make_parser()
+    assert set(parser._option_string_actions) == set(FLAGS[script].split())
+
+
+def test_the_commands_in_the_help_are_parsed() -> None:
+    for module in (pretrain, status, logs, cancel):
+        commands = [line.split("  ")[0] for line in re.findall(r"^    python jobs/\w+\.py(.*)$", module.__doc__ or "", re.M)]
+        assert 2 <= len(commands) <= 3
+        for command in commands:
+            module.make_parser().parse_args(shlex.split(command.split(">")[0]))
+
+
+def test_a_dry_run_prints_a_script_and_writes_nothing(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    done = cli("pretrain.py", *LOCAL, "--dry-run", cwd=folder)
+    assert done.returncode == 0 and done.stdout.startswith("#!/bin/bash\n")
+    assert done.stderr.startswith("cluster: local (--cluster local)\n")
+    for word in ("ranks", "batch", "lr 0.0025", "ZeRO 3", "64 videos", "PFLOP", "MALLOC_TRIM_THRESHOLD_"):
+        assert word in done.stderr, word
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["--nodes", "0"], "nodes is 0, allowed: 1 or more"),
+    (["--nodes", "2"], "nodes is 2, allowed: 1 on this machine"),
+    (["--partiton", "gpu"], "unknown argument '--partiton', did you mean --partition"),
+    (["--recipe", "dmeo"], "no recipe 'dmeo', did you mean demo?"),
+    (["--set", "train.globl_batch=3"], "did you mean train.global_batch"),
+    (["--set", "train.global_batch=250", "--tasks-per-node", "8"], "do not divide train.global_batch 250; nearest batches: 248, 256"),
+    (["--data", "s"], "python jobs/prepare.py manifest FOLDER --name s"),
+    (["--set", "train.init=gone.pth"], "gone.pth, allowed: a weights file that exists"),
+    (["--set", "model.name=mae_vit_mega_patch14"], "unknown model 'mae_vit_mega_patch14'"),
+    (["--set", "train.device=cuda"], "train.device is cuda, but the job has no GPU"),
+    (["--set", "train.precision=fp16"], "fp16, which needs a GPU"),
+    (["--runs-dir", "a%j"], "holds a %"),
+    (["--runs-dir", "manifests/demo.csv"], "is not a folder that you may write to"),
+    (["--name", "../x"], "name is '../x'"),
+    (["--time", "1h"], "'1h' is no time"),
+    (["--mem", "lots"], "'lots' is no amount of memory"),
+])
+def test_what_cannot_run_is_refused_in_one_line(folder: Path, args: list[str], message: str,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = pretrain.main([*LOCAL, *args])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    out, err = capsys.readouterr()
+    assert code == 2 and not out and not (folder / "runs").exists()
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0], err
+
+
+def test_all_problems_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pretrain.main([*LOCAL, "--set", "train.init=no", "--set", "train.precision=fp16", "--runs-dir", "a:b"]) == 2
+    assert capsys.readouterr().err.count("error: ") == 3
+
+
+def test_a_manifest_of_no_videos(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_manifest(folder / "manifests/demo.csv", videos=0)
+    assert pretrain.main([*LOCAL, "--dry-run"]) == 2
+    assert "manifest has 0 videos; make one with: python jobs/prepare.py" in capsys.readouterr().err
+
+
+def test_every_value_and_its_origin(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "site.yaml").write_text("nodes: 1\nenv: {SECRET: hush}\nconfig:\n  train:\n    micro_batch: 2\n    zero_stage: 1\n")
+    assert pretrain.main([*LOCAL, "--profile", "site.yaml", "--set", "train.zero_stage=3", "--name", "mine", "--print-config"]) == 0
+    text = capsys.readouterr().out
+    origins = dict(re.findall(r"^([\w.]+): .*?  # (.*)$", text, re.M))
+    assert origins["name"] == "--name" and origins["train.zero_stage"] == "--set"
+    assert origins["train.micro_batch"] == "profile site.yaml:5" and origins["nodes"] == "profile site.yaml:1"
+    assert origins["train.clip_grad"].startswith("recipe demo.yaml:") and origins["seed"] == "default"
+    assert origins["cpus_per_task"].startswith("this machine has") and "hush" not in text
+
+
+def test_a_run_from_submission_to_done(folder: Path) -> None:
+    write_manifest(folder / "manifests/demo.csv", fraction={"of": "s", "share": 0.01})
+    first = launch(folder, "ok", "--wait", "--json")
+    assert first.returncode == 0, first.stderr
+    said = json.loads(first.stdout)
+    run = the_run(folder)
+    assert said == {"job_id": said["job_id"], "run": str(run.path), "state": "submitted", "cluster": "local",
+                    "log": f"{run.submit}/{said['job_id']}/{said['job_id']}_0_log.out"}
+    assert run.path.stat().st_mode & 0o777 == 0o700
+    record = read_json(run.record) or {}
+    assert record["videos"] == 64 and record["plan"]["total_steps"] == 380 and record["signature"] == run.path.name[-8:]
+    assert record["fraction"] == {"of": "s", "share": 0.01}
+    (submission,) = record["submissions"]
+    assert submission["job_id"] == said["job_id"] and submission["state"] == "submitted"
+    assert (json.loads((run.path / f"seen.{said['job_id']}.0.json").read_text()))["SITE_NOTE"] == 'it\'s "quoted" $HOME'
+
+    again = launch(folder, "ok")
+    assert (again.returncode, again.stdout) == (0, "") and f"done before: {run.result}" in again.stderr
+    shown = cli("status.py", cwd=folder).stdout.splitlines()
+    assert shown[0].split() == ["JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "LOSS", "ETA", "GOOD",
+                                "NODELIST(REASON)"]
+    assert shown[1].split()[:3] == [said["job_id"], run.path.name, "CD"] and "10/10" in shown[1] and "0.2500" in shown[1]
+    assert "stand-in rank 0: ok" in cli("logs.py", "demo", cwd=folder).stdout
+
+
+def test_a_failed_run_wants_retry_and_says_why(folder: Path) -> None:
+    failed = launch(folder, "fail:0:2", "--follow")
+    assert failed.returncode == 1 and "rank 0: ValueError: asked to" in failed.stderr and "stand-in rank 0" in failed.stderr
+    assert failed.stdout.strip().isdigit()
+    refused = launch(folder, "ok")
+    assert refused.returncode == 2 and "is FAILED" in refused.stderr and "--retry" in refused.stderr
+    assert cli("status.py", cwd=folder).stdout.splitlines()[1].split()[2] == "F"
+    write_json(the_run(folder).lock, {"job_id": failed.stdout.strip(), "host": socket.gethostname(), "pid": 2**22, "time": 1.0})
+    retried = launch(folder, "ok", "--retry", "--wait")
+    assert retried.returncode == 0, retried.stderr
+    assert not the_run(folder).lock.exists() and len((read_json(the_run(folder).record) or {})["submissions"]) == 2
+    assert cli("logs.py", "demo", "--job", failed.stdout.strip(), cwd=folder).stdout.startswith("submitit")
+
+
+def test_one_job_for_two_launchers_at_once(folder: Path) -> None:
+    write_stand_in_profile(folder, "hears")
+    done: list[subprocess.CompletedProcess[str]] = []
+    threads = [threading.Thread(target=lambda: done.append(launch(folder, "hears"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [d.returncode for d in done] == [0, 0, 0] and len({d.stdout for d in done}) == 1
+    assert sorted("already active" in d.stderr for d in done) == [False, True, True]
+    job = done[0].stdout.strip()
+    assert [s["job_id"] for s in (read_json(the_run(folder).record) or {})["submissions"]] == [job]
+    row = json.loads(cli("status.py", "--json", cwd=folder).stdout)
+    assert (row["state"], row["active"], row["source"]) == ("RUNNING", True, "process")
+    stopped = cli("cancel.py", "demo", cwd=folder)
+    assert stopped.returncode == 0 and f"local job {job}" in stopped.stderr
+    assert process_birth(int(job)) is None
+    assert cli("status.py", cwd=folder).stdout.splitlines()[1].split()[2] == "CA"
+    assert "nothing to cancel" in cli("cancel.py", "demo", cwd=folder).stderr
+
+
+def test_ctrl_c_leaves_the_job_alone(folder: Path) -> None:
+    profile = write_stand_in_profile(folder, "hears")
+    launcher = subprocess.Popen([sys.executable, str(ROOT / "jobs/pretrain.py"), *LOCAL, "--profile", str(profile), "--follow"],
+                                cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                                preexec_fn=hear_ctrl_c)
+    assert launcher.stdout and launcher.stderr
+    job = int(launcher.stdout.readline())
+    for line in launcher.stderr:
+        if "stand-in rank 0" in line:
+            break
+    os.killpg(launcher.pid, signal.SIGINT)
+    rest = launcher.stderr.read()
+    assert launcher.wait(timeout=30) == 130 and "goes on" in rest and "Traceback" not in rest
+    assert process_birth(job) is not None
+
+
+def make_run(folder: Path, name: str, **submission: object) -> RunFolder:
+    run = RunFolder(folder / "runs" / name)
+    run.path.mkdir(parents=True)
+    write_json(run.record, {"schema": 1, "submissions": [submission] if submission else []})
+    return run
+
+
+def test_what_a_user_may_call_a_run(folder: Path) -> None:
+    make_run(folder, "s-vith14-11111111", job_id="501", cluster="slurm")
+    make_run(folder, "s-vith14-22222222", job_id="502", cluster="slurm")
+    make_run(folder, "say-33333333")
+    runs = folder / "runs"
+    assert find_run("say", runs).path.name == "say-33333333"
+    assert find_run("s-vith14-1", runs).path.name == "s-vith14-11111111"
+    assert find_run("502", runs).path.name == "s-vith14-22222222"
+    assert find_run("runs/say-33333333", runs).path.name == "say-33333333"
+    with pytest.raises(ConfigError, match="'s-vith14' fits 2 runs: s-vith14-11111111, s-vith14-22222222"):
+        find_run("s-vith14", runs)
+    with pytest.raises(ConfigError, match=r"no run 'sya' in .*there are 3"):
+        find_run("sya", runs)
+
+
+@pytest.mark.parametrize(("squeue", "sacct", "records", "expected"), [
+    ("echo '7|RUNNING|1:00|2|a-1|cn[1-2]|x'", "exit 1", {}, ("RUNNING", True, "squeue")),
+    ("echo '7|RUNNING|1:00|2|a-1|cn[1-2]|x'", "exit 1", {"result": {"steps": 5, "last_loss": 0.1}}, ("COMPLETED", False, "result.json")),
+    ("", "echo '7|NODE_FAIL|1:00|2|0:0|cn1|a-1'", {}, ("NODE_FAIL", False, "sacct")),
+    ("", "echo '7|COMPLETED|1:00|2|0:0|cn1|of-another-user'", {}, ("ENDED", False, "squeue: gone")),
+    ("", "exit 1", {"failure": {"job_id": "7", "rank": 1, "error": "E", "message": "m"}}, ("FAILED", False, "failure.json")),
+    ("", "exit 1", {"failure": {"job_id": "6", "rank": 1, "error": "E", "message": "m"}}, ("ENDED", False, "squeue: gone")),
+    ("exit 1", "exit 1", {"heartbeat": {"job_id": "7", "age_s": 0, "host": "cn3"}}, ("RUNNING", True, "heartbeat.json")),
+    ("exit 1", "exit 1", {"heartbeat": {"job_id": "7", "age_s": 700, "host": "cn3"}}, ("UNKNOWN", None, "nobody")),
+    ("exit 1", "exit 1", {"heartbeat": {"job_id": "6", "age_s": 0}}, ("UNKNOWN", None, "nobody")),
+])
+def test_the_first_that_knows_says_the_state(folder: Path, monkeypatch: pytest.MonkeyPatch, squeue: str, sacct: str,
+                                             records: dict[str, dict], expected: tuple[str, bool | None, str],
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(folder, "a-1", job_id="7", cluster="slurm", job_name="a-1")
+    for name, record in records.items():
+        ages = {"time": time.time() - record["age_s"]} if "age_s" in record else {}  # now: the table above is old by then
+        write_json(run.path / f"{name}.json", {**record, **ages})
+    for name, text in (("squeue", squeue), ("sacct", sacct)):
+        (folder / "bin").mkdir(exist_ok=True)
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}/bin{os.pathsep}/usr/bin{os.pathsep}/bin")
+    assert status.main(["a-1", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["state"], row["active"], row["source"]) == expected
+
+
+def test_status_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status.main([]) == 0
+    assert "no runs in runs; start one" in capsys.readouterr().err
+    assert status.main(["x"]) == 2 and cancel.main(["x"]) == 2 and logs.main(["x"]) == 2
+
+
+def test_a_log_is_read_line_by_line_as_it_grows(folder: Path) -> None:
+    path = folder / "log"
+    tail = Tail(path)
+    assert tail.lines() == []
+    path.write_bytes(b"one\ntw" + "ö".encode()[:1])
+    assert tail.lines() == ["one"]
+    with path.open("ab") as f:
+        f.write("ö".encode()[1:] + b"\nend")
+    assert tail.lines() == ["twö"] and tail.rest() == ["end"]
+    path.write_text("a\nb\nc\n")
+    assert Tail(path, last_lines=2).lines() == ["b", "c"]
+
+
+def test_secrets_are_kept_out_of_the_record() -> None:
+    argv = ["--set", "data.name=s", "--sbatch", "comment=x", "--set=api_key=abc", "WANDB_TOKEN=abc"]
+    assert masked_argv(argv) == ["--set", "data.name=s", "--sbatch", "comment=x", "--set=api_key=***", "WANDB_TOKEN=***"]

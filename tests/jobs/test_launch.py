@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from jobs.place.resources import Resources
+from jobs.place.snapshot import CodeState, code_state, take_snapshot
+from jobs.submit import launch
+from tests.support.launching import ROOT, STAND_IN
+from vidmae.runs.record import RunFolder, read_json
+
+PLAIN = Resources("gpu", 2, 0, 2, 4, 0, 90)
+
+
+def request(folder: Path, **changes: object) -> launch.Request:
+    base = launch.Request(run=RunFolder(folder), job_name="a-12345678", resources=PLAIN, on_cpu=True, workers=1)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def flags(script: str) -> dict[str, str]:
+    words = [shlex.split(line)[1] for line in script.splitlines() if line.startswith("#SBATCH")]
+    return {word.partition("=")[0]: word.partition("=")[2] for word in words}
+
+
+def test_the_script_asks_for_what_was_resolved(tmp_path: Path) -> None:
+    script = launch.batch_script(request(
+        tmp_path, resources=replace(PLAIN, gpus_per_node=2, mem_mib=4096), on_cpu=False, signal_delay_s=300,
+        options={"account": "lab", "dependency": "afterok:7"}, more_options={"mail-type": "END", "exclusive": ""}), "slurm")
+    assert flags(script) == {
+        "--account": "lab", "--chdir": f"{tmp_path}/code", "--comment": str(tmp_path), "--cpus-per-task": "4",
+        "--dependency": "afterok:7", "--exclusive": "", "--gpus-per-node": "2", "--job-name": "a-12345678",
+        "--kill-on-invalid-dep": "yes", "--mail-type": "END", "--mem": "4096M", "--nodes": "2", "--ntasks-per-node": "2",
+        "--open-mode": "append", "--output": f"{tmp_path}/submit/%j/%j_0_log.out", "--partition": "gpu",
+        "--requeue": "", "--signal": "USR2@300", "--time": "90"}
+    (srun,) = [shlex.split(line) for line in script.splitlines() if line.startswith("srun ")]
+    assert "--kill-on-bad-exit=1" in srun and "--cpus-per-task=4" in srun
+    assert not list(tmp_path.iterdir()), "a dry run writes nothing"
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "local"])
+def test_scripts_are_valid_shell_whatever_is_in_the_paths(tmp_path: Path, cluster: str) -> None:
+    folder = tmp_path / "my runs; $(touch oops) 'x' \"y\""
+    script = launch.batch_script(request(folder, env={"A": "it's $HOME `id`"}, setup=("echo hello",)), cluster)
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+    setup = "\n".join([*launch.setup_lines(request(folder, env={"A": "it's $HOME `id`"})), 'printf "%s|" "$PYTHONPATH" "$A"'])
+    done = subprocess.run(["bash", "-c", setup], cwd=tmp_path, env={"PATH": os.environ["PATH"], "PYTHONPATH": "/old"},
+                          capture_output=True, text=True)
+    assert done.stdout == f"{folder}/code:/old|it's $HOME `id`|" and not list(tmp_path.iterdir())
+
+
+def test_cpu_ranks_get_the_allocator_and_threads(tmp_path: Path) -> None:
+    lines = launch.setup_lines(request(tmp_path))
+    assert "export OMP_NUM_THREADS=3" in lines and "export DS_ACCELERATOR=cpu" in lines
+    assert "export MALLOC_MMAP_THRESHOLD_=4294967296" in lines and "export MALLOC_TRIM_THRESHOLD_=8589934592" in lines
+    on_gpu = launch.setup_lines(request(tmp_path, on_cpu=False, workers=16))
+    assert "export OMP_NUM_THREADS=1" in on_gpu and not [line for line in on_gpu if "MALLOC" in line or "DS_" in line]
+    of_site = launch.setup_lines(request(tmp_path, env={"OMP_NUM_THREADS": "7"}))
+    assert [line for line in of_site if "OMP_NUM_THREADS" in line] == ["export OMP_NUM_THREADS=7"]
+
+
+def test_ranks_meet_at_the_first_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = SimpleNamespace(global_rank=5, num_tasks=8, local_rank=1, num_nodes=4, hostnames=["cn7", "cn9"], job_id="123456")
+    assert launch.rank_variables(env) == {
+        "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "cn7", "MASTER_PORT": "13456",
+        "VIDMAE_JOB_ID": "123456"}
+
+
+def test_a_snapshot_holds_source_and_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "repo"
+    for name in ("vidmae/a.py", "vidmae/recipes/r.yaml", "vidmae/clip.mp4", "jobs/b.py", "runs/x/secret.py", "pyproject.toml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    assert code_state(root) == CodeState(None, False)
+    for _ in range(2):  # a second one replaces the first
+        take_snapshot(run, CodeState("abc", True, "the diff"), root)
+    files = {str(p.relative_to(run.code)) for p in run.code.rglob("*") if p.is_file()}
+    assert files == {"vidmae/a.py", "vidmae/recipes/r.yaml", "jobs/b.py", "pyproject.toml", "COMMIT", "DIRTY.diff"}
+    assert sorted(p.name for p in run.path.iterdir()) == ["code"]
+
+
+def test_the_state_of_the_code(tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "vidmae").mkdir()
+    (tmp_path / "vidmae/a.py").write_text("one\n")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
+    clean = code_state(tmp_path)
+    assert clean.commit and len(clean.commit) == 40 and not clean.dirty and not clean.diff
+    (tmp_path / "vidmae/a.py").write_text("two\n")
+    dirty = code_state(tmp_path)
+    assert dirty.dirty and "+two" in dirty.diff and "diff" not in dirty.record()
+    (tmp_path / "notes.txt").write_text("no code")
+    (tmp_path / "vidmae/a.py").write_text("one\n")
+    assert not code_state(tmp_path).dirty
+
+
+def run_locally(folder: Path, what: str, tasks: int = 2) -> tuple[RunFolder, str]:
+    run = RunFolder(folder / "runs/a-12345678")
+    run.submit.mkdir(parents=True)
+    take_snapshot(run, CodeState(None, False), ROOT)
+    (run.code / "vidmae/train/pretrain.py").write_text(STAND_IN)
+    asked = Resources("", 1, 0, tasks, 1, 0, None)
+    job = launch.submit(launch.Request(run, "a", asked, True, 0, env={"STAND_IN": what}), "local")
+    ended, deadline = run.submit / job / "exit.json", time.monotonic() + 60
+    while not ended.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return run, job
+
+
+def test_a_local_job_runs_the_snapshot_on_every_rank(tmp_path: Path) -> None:
+    run, job = run_locally(tmp_path, "ok")
+    assert (read_json(run.submit / job / "exit.json") or {})["exit_code"] == 0
+    for rank in (0, 1):
+        seen = json.loads((run.path / f"seen.{job}.{rank}.json").read_text())
+        assert seen["file"] == str(run.code / "vidmae/train/pretrain.py") and seen["cwd"] == str(run.code)
+        assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == (str(rank), "2", str(rank))
+        assert seen["VIDMAE_JOB_ID"] == job and seen["LOCAL_SIZE"] is None and seen["MASTER_ADDR"] == "127.0.0.1"
+        assert f"stand-in rank {rank}: ok" in (run.submit / job / f"{job}_{rank}_log.out").read_text()
+
+
+def test_one_failed_rank_ends_a_local_job_with_its_code(tmp_path: Path) -> None:
+    began = time.monotonic()
+    run, job = run_locally(tmp_path, "fail:1:2")
+    assert (read_json(run.submit / job / "exit.json") or {})["exit_code"] == 2
+    assert time.monotonic() - began < 60, "rank 0 sleeps for minutes"
+
+
+def test_a_payload_is_pickled_by_reference() -> None:
+    code = "import pickle, sys; from jobs.submit.launch import Pretrain; sys.stdout.buffer.write(pickle.dumps(Pretrain('/runs/a')))"
+    data = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT).stdout
+    assert b"jobs.submit.launch" in data and b"/runs/a" in data and len(data) < 200

@@ -1,0 +1,97 @@
+"""The command line that makes manifests, as a user types it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import videos
+from tests.support.facilities import need
+from vidmae.footage.manifest import Manifest, read_summary
+
+SCRIPT = Path(__file__).parents[2] / "jobs" / "prepare.py"
+
+
+def prepare(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(SCRIPT), *map(str, words)], cwd=cwd, capture_output=True, text=True,
+                          timeout=120)
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    need("ffmpeg")
+    folder = tmp_path_factory.mktemp("x") / "headcam"
+    folder.mkdir()
+    videos.vp9(folder / "secret child.webm")
+    videos.h264(folder / "b [1], c.mp4", seconds=1)
+    videos.empty(folder / "secret empty.mp4")
+    return folder
+
+
+def test_stdout_is_the_path_alone_and_people_read_stderr(footage, tmp_path):
+    done = prepare("manifest", footage, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "manifests" / "headcam.csv"
+    assert done.stdout == f"{out}\n"
+    assert "2 videos" in done.stderr and "0.00 h" in done.stderr and "1 files left out" in done.stderr
+    assert "0 bytes" in done.stderr
+    assert "secret" not in done.stderr  # names of recordings are private
+    assert "jobs/pretrain.py" in done.stderr
+    assert len(Manifest.read(out)) == 2
+    again = prepare("manifest", footage, "--show-names", cwd=tmp_path)
+    assert "2 unchanged" in again.stderr and "secret empty.mp4" in again.stderr
+
+
+def test_lists_roots_and_options(footage, tmp_path):
+    (tmp_path / "train.csv").write_text("secret child.webm, 1\nb [1], c.mp4, 0\n")
+    done = prepare("manifest", tmp_path / "train.csv", "--root", footage, "--out", tmp_path / "o" / "ssv2.csv",
+                   "--decoder", "pyav", "--no-verify", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    manifest = Manifest.read(tmp_path / "o" / "ssv2.csv")
+    assert manifest.class_index.tolist() == [0, 1]
+    summary = read_summary(tmp_path / "o" / "ssv2.csv")
+    assert (summary.decoder, summary.verified, summary.classes) == ("pyav", False, 2)
+
+
+def test_no_readable_video_is_exit_3(tmp_path):
+    videos.empty(tmp_path / "a.mp4")
+    done = prepare("manifest", tmp_path, "--out", tmp_path / "o.csv")
+    assert done.returncode == 3 and "0 videos" in done.stderr
+
+
+@pytest.mark.parametrize("words, said", [
+    (["manifest", "gone"], "cannot read"), (["manifest", "."], "holds no video"),
+    (["manifest", ".", "--workers", "0"], "--workers 0"), (["manifest", ".", "--out", "x.txt"], "must end in .csv"),
+    (["manifest"], "SOURCE"), ([], "VERB"), (["manifest", ".", "--time-limit-s", "-1"], "--time-limit-s")])
+def test_misuse_is_exit_2_and_says_why(tmp_path, words, said):
+    done = prepare(*words, cwd=tmp_path)
+    assert done.returncode == 2 and said in done.stderr and not done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_quick_and_needs_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('blocked')")
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{SCRIPT.parents[1]}"}
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, str(SCRIPT), "manifest", "--help"], env=env, capture_output=True, text=True,
+                          timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 5  # 0.2 s alone; the bound is for a busy machine
+    assert len(re.findall(r"^ +python jobs/prepare.py manifest ", done.stdout, re.MULTILINE)) == 5
+
+
+def test_the_commands_in_the_help_are_accepted(footage, tmp_path):
+    shown = prepare("manifest", "--help").stdout
+    shutil.copytree(footage, tmp_path / "clips")
+    shutil.copytree(footage, tmp_path / "classes" / "jump")
+    (tmp_path / "train.csv").write_text("secret child.webm, 1\n")
+    (tmp_path / "something-something-v2-train.json").write_text('[{"id": "secret child", "template": "Moving [something]"}]')
+    for line in re.findall(r"^ +python jobs/prepare.py (manifest .*)$", shown, re.MULTILINE):
+        words = line.replace("/data/headcam/S", "clips").replace("/data/ssv2", "clips").replace("/data/k700/val", "classes").split()
+        done = prepare(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr

