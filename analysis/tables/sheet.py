@@ -1,8 +1,8 @@
 """A table in four forms: rich for the console, CSV with plain numbers for programs, Markdown, LaTeX (booktabs).
 
-The forms are written here and not by pandas: `DataFrame.to_markdown` needs a further library and pads cells. Its Styler makes
-neither the rules under two-line headings nor the sentences below, and takes 20 times as long (1,000 rows of ten texts: 0.71
-against 0.035 s).
+The forms are written here and not by pandas: `DataFrame.to_markdown` needs a further library and pads cells. The Styler
+makes neither the rules under two-line headings nor the sentences below, and takes 20 times as long (1,000 rows of ten texts:
+0.71 against 0.035 s).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich.box import SIMPLE
 from rich.console import Console
@@ -66,8 +67,8 @@ class Sheet:
     def cells(self) -> Iterable[list[tuple[str, bool]]]:
         """The texts of each row, and whether they are bold."""
         texts = self.shown.to_numpy(dtype=object).tolist()
-        marks = [[False] * self.shown.shape[1]] * len(texts) if self.bold is None else self.bold.to_numpy(dtype=bool).tolist()
-        return (list(zip(*pair, strict=True)) for pair in zip(texts, marks, strict=True))
+        marks = np.zeros(self.shown.shape, bool) if self.bold is None else self.bold.to_numpy(dtype=bool)
+        return (list(zip(*pair, strict=True)) for pair in zip(texts, marks.tolist(), strict=True))
 
 
 def to_csv(sheet: Sheet) -> str:
