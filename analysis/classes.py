@@ -24,8 +24,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis.results.table_flags import Parser, tables_folder
-from analysis.tables.result_table import WIDEST, csv_text
-from analysis.tables.sheets import Sheet, to_console, to_csv, to_latex, to_markdown
+from analysis.tables.sheets import WIDEST, Sheet, csv_text, to_console, to_csv, to_latex, to_markdown
 from vidmae.runs.accuracy import confusion, per_class_pct
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, make_private_folder, write_atomic

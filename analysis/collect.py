@@ -22,48 +22,29 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
+import pandas as pd
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from analysis.results.frames import LOG_COLUMNS, RUN_COLUMNS, of_runs, records_of, tidy
 from analysis.results.mae_st_logs import CLASSES
 from analysis.results.published import Version, read_published
 from analysis.results.scan import KnownRecords, scan, without_garbage_collection
 from analysis.results.subset import Subset, on_subset, read_subset
 from analysis.results.table_flags import Parser, tables_folder
-from analysis.tables import log_rows as gather
-from analysis.tables import run_rows as groups
-from analysis.tables.lines import Line, Shown, make_tables, missing
-from analysis.tables.listing import (
-    LOG_COLUMNS,
-    RUN_COLUMNS,
-    Record,
-    behind_logs,
-    behind_runs,
-    describe_log,
-    describe_run,
-    list_logs,
-    list_runs,
-    log_record,
-    report_logs,
-    report_runs,
-    run_record,
-)
+from analysis.tables import log_rows, run_rows
 from analysis.tables.log_rows import Gathered
-from analysis.tables.result_table import WIDEST, Table, csv_text, to_console, to_csv, to_latex, to_markdown
-from analysis.tables.run_rows import Grouped
-from vidmae.runs.record import make_private_folder, write_atomic
+from analysis.tables.result_table import Shown, make_tables, missing
+from analysis.tables.sheet import csv_text, show, write
 
-FORMATS: dict[str, Callable[[Table], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 RUNS = Path("runs")
+TIDY = "tidy"
 CACHE = ".known-results.json"  # in the folder of the tables
-MOST_ROWS = 200  # of a table on the console; its files have all
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -88,11 +69,22 @@ def make_parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Collected:
-    """Everything that was read; None where it was not asked for."""
+    """Everything that was read.
 
-    grouped: Grouped | None
-    gathered: Gathered | None
-    lines: list[Line]
+    Attributes:
+        runs: The few-shot runs in rows (run_rows.in_rows); None where there are none.
+        logs: The logs; None where they were not asked for.
+        cells: The cells of the tables, see result_table.py.
+        published: What stands beside which row.
+        notes: What a reader of a cell should know.
+        shown: What else stands in the tables.
+    """
+
+    runs: pd.DataFrame | None
+    logs: Gathered | None
+    cells: pd.DataFrame
+    published: pd.DataFrame
+    notes: pd.DataFrame
     shown: Shown
 
 
@@ -104,17 +96,21 @@ def main(argv: list[str] | None = None) -> int:
             collected = collect(args)
             if args.explain:
                 return explain(collected, args.explain, as_json=args.json)
-            tables = make_tables(collected.lines, collected.shown)
+            tables = make_tables(collected.cells, collected.published, collected.notes, collected.shown)
             listed = listings(collected)
-            files = write(tables, listed, args.out)
+            files = write(tables, args.out, {f"{name}.csv": csv_text(frame) for name, frame in listed.items()})
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     counts = count(collected)
-    print_tables(tables)
+    show(tables)
     for line in report(collected, counts):
         print(line, file=sys.stderr)
-    print(json.dumps({"files": list(map(str, files)), **counts, **listed}) if args.json else "\n".join(map(str, files)))
+    if args.json:
+        lists = {name: records_of(frame, list(frame)) for name, frame in listed.items() if not name.startswith(TIDY)}
+        print(json.dumps({"files": list(map(str, files)), **counts, **lists}))
+    else:
+        print("\n".join(map(str, files)))
     return 3 if counts["missing"] or counts["failed"] or counts["damaged"] or not counts["found"] else 0
 
 
@@ -132,19 +128,22 @@ def collect(args: argparse.Namespace) -> Collected:
     folders = args.folders or ([RUNS] if RUNS.is_dir() else [])
     if not folders and not args.logs:
         raise ValueError(f"there is no folder {RUNS} here; name the folders that hold run folders, or logs with --logs")
-    grouped = read_runs(folders, subset, versions, args.out / CACHE, keep=not args.explain)
-    if not grouped and not args.logs:
+    runs = read_runs(folders, subset, versions, args.out / CACHE, keep=not args.explain)
+    if runs is None and not args.logs:
         on = f" on {subset.data} (--subset)" if subset else ""
         raise ValueError(f"no few-shot run{on} below {', '.join(map(str, folders))}; start some "
                          "(python sweeps/fewshot.py), or name other folders")
-    gathered = gather.gather(args.logs, versions) if args.logs else None
-    lines = [*(groups.lines_of(grouped, versions) if grouped else ()),
-             *(gather.lines_of(gathered.rows, versions) if gathered else ())]
-    return Collected(grouped, gathered, lines, beside(grouped, subset, versions, args.published))
+    logs = log_rows.gather(args.logs, versions) if args.logs else None
+    parts = [(run_rows, runs[runs["row"].notna()])] if runs is not None else []
+    parts += [(log_rows, logs.logs)] if logs else []
+    return Collected(runs, logs, pd.concat([rows.cells_of(frame) for rows, frame in parts]),
+                     pd.concat([rows.published_of(frame, versions) for rows, frame in parts]),
+                     pd.concat([rows.notes_of(frame) for rows, frame in parts]),
+                     beside(runs, subset, versions, args.published))
 
 
 def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version], cache: Path, *,
-              keep: bool) -> Grouped | None:
+              keep: bool) -> pd.DataFrame | None:
     """The few-shot runs below folders, in rows; None where there are none. `keep` what was read for the next call."""
     known = KnownRecords(cache)
     runs = scan(folders, known)
@@ -154,13 +153,14 @@ def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version
         everything, runs = len(runs), on_subset(runs, subset)
         if left_out := everything - len(runs):
             print(f"left out: {left_out} runs on other data sets than {subset.data} (--subset)", file=sys.stderr)
-    return groups.group(runs, versions) if runs else None
+    return run_rows.in_rows(of_runs(runs), versions) if runs else None
 
 
-def beside(grouped: Grouped | None, subset: Subset | None, versions: list[Version], published: str) -> Shown:
+def beside(runs: pd.DataFrame | None, subset: Subset | None, versions: list[Version], published: str) -> Shown:
     """What stands beside and below the rows."""
-    classes = {**CLASSES, **groups.classes_of(run for _, run in grouped.runs)} if grouped else CLASSES
-    footers = groups.footers(grouped) if grouped else {}
+    rows = None if runs is None else runs[runs["row"].notna()]
+    classes = CLASSES if rows is None else {**CLASSES, **run_rows.classes_of(rows)}
+    footers = {} if rows is None else run_rows.footers(rows)
     if not subset:
         return Shown(versions, published, classes, footers)
     what = (f"Only clips of {len(subset.classes)} classes, guessed among all: {subset.why}. Published numbers are of "
@@ -172,74 +172,58 @@ def beside(grouped: Grouped | None, subset: Subset | None, versions: list[Versio
 def count(collected: Collected) -> dict[str, int]:
     """How many results there are and should be; a damaged log counts as found, too."""
     counts: Counter[str] = Counter()
-    if collected.grouped:
-        counts.update(run.status for _, run in collected.grouped.runs)
-        counts.update(failed=len(collected.grouped.failed), superseded=len(collected.grouped.superseded))
-    if collected.gathered:
-        logs = [log for _, log in collected.gathered.logs]
-        counts.update(found=sum(not log.failed for log in logs), skipped=len(collected.gathered.skipped),
-                      failed=sum(log.failed for log in logs) + len(collected.gathered.failed),
-                      damaged=sum(bool(log.problems) and not log.failed for log in logs))
-    nameless = len(collected.gathered.failed) if collected.gathered else 0  # logs that do not say of what: not expected
-    counts["missing"] += len(missing(collected.lines))
+    if collected.runs is not None:
+        counts.update(collected.runs["status"])
+    nameless = 0  # logs that do not say of what: not expected
+    if collected.logs:
+        counts.update(collected.logs.logs["status"])
+        counts.update(collected.logs.left_out["status"])
+        counts["found"] += (collected.logs.logs["status"] == "damaged").sum()
+        nameless = (collected.logs.left_out["status"] == "failed").sum()
+    counts["missing"] += len(missing(collected.cells))
     counts["expected"] = counts["found"] + counts["missing"] + counts["failed"] - nameless
-    return {name: counts[name] for name in ("found", "expected", "missing", "failed", "damaged", "skipped", "superseded")}
+    return {name: int(counts[name])
+            for name in ("found", "expected", "missing", "failed", "damaged", "skipped", "superseded")}
 
 
 def report(collected: Collected, counts: dict[str, int]) -> list[str]:
     """What was found and what was not, for people."""
-    lines = [", ".join(f"{name} {number}" for name, number in counts.items())]
-    absent: dict[str, list[str]] = {}
-    for line, task in missing(collected.lines):
-        absent.setdefault(line.name, []).append(task.name)
-    lines += [f"missing: {name}: {', '.join(tasks)}" for name, tasks in absent.items()]
-    lines += report_runs(collected.grouped) if collected.grouped else []
-    return lines + (report_logs(collected.gathered) if collected.gathered else [])
+    absent = missing(collected.cells).groupby("row", sort=False)["task"].agg(", ".join)
+    return [", ".join(f"{name} {number}" for name, number in counts.items()),
+            *(f"missing: {row}: {tasks}" for row, tasks in absent.items()),
+            *(run_rows.report(collected.runs) if collected.runs is not None else ()),
+            *(log_rows.report(collected.logs) if collected.logs else ())]
 
 
-def listings(collected: Collected) -> dict[str, list[Record]]:
-    """What the tables are made of."""
-    listed = {}
-    if collected.grouped:
-        listed[f"results{collected.shown.suffix}"] = list_runs(collected.grouped)
-    if collected.gathered:
-        listed["logs"] = list_logs(collected.gathered)
+def listings(collected: Collected) -> dict[str, pd.DataFrame]:
+    """What the tables are made of, by the name of a file."""
+    listed, suffix = {}, collected.shown.suffix
+    if collected.runs is not None:
+        listed[f"results{suffix}"] = collected.runs.reindex(columns=RUN_COLUMNS)
+    if collected.logs:
+        listed["logs"] = log_rows.listed(collected.logs)
+    listed[TIDY + suffix] = tidy(collected.runs, collected.logs.logs if collected.logs else None, collected.shown.versions)
     return listed
 
 
 def explain(collected: Collected, wanted: str, *, as_json: bool) -> int:
-    """Print what is behind a row to standard output."""
-    runs = behind_runs(collected.grouped, wanted) if collected.grouped else []
-    logs = behind_logs(collected.gathered, wanted) if collected.gathered else []
-    if not runs and not logs:
-        names = ", ".join(line.name for line in collected.lines) or "none"
+    """Print what is behind a row, or behind all rows of a model, to standard output."""
+    found = False
+    parts: list[tuple[Callable[[pd.DataFrame], list[str]], pd.DataFrame, Sequence[str]]] = []
+    if collected.runs is not None:
+        parts.append((run_rows.described, collected.runs, RUN_COLUMNS))
+    if collected.logs:
+        parts.append((log_rows.described, collected.logs.logs, LOG_COLUMNS))
+    for described, frame, columns in parts:
+        named = frame[frame["row"].notna()]
+        behind = named[named["row"] == wanted] if (named["row"] == wanted).any() else named[named["model"] == wanted]
+        found = found or not behind.empty
+        for line in map(json.dumps, records_of(behind, columns)) if as_json else described(behind):
+            print(line)
+    if not found:
+        names = ", ".join(collected.cells["row"].unique()) or "none"
         raise ValueError(f"no row {wanted!r}; there are: {names} (--explain)")
-    for row, run in runs:
-        print(json.dumps(run_record(row, run)) if as_json else describe_run(row, run))
-    for row, log in logs:
-        print(json.dumps(log_record(row, log)) if as_json else describe_log(row, log))
     return 0
-
-
-def write(tables: list[Table], listed: dict[str, list[Record]], folder: Path) -> list[Path]:
-    """Write every table in every format, and the lists; the paths."""
-    texts = {f"{table.name}.{suffix}": form(table) for table in tables for suffix, form in FORMATS.items()}
-    for name, records in listed.items():
-        columns = LOG_COLUMNS if name == "logs" else RUN_COLUMNS
-        texts[f"{name}.csv"] = csv_text([columns, *([record[column] for column in columns] for record in records)])
-    make_private_folder(folder)
-    for name, text in texts.items():
-        write_atomic(folder / name, text.encode(errors="backslashreplace"))
-    return [folder / name for name in texts]
-
-
-def print_tables(tables: list[Table]) -> None:
-    """The tables on standard error, never cut: a terminal that is too narrow wraps them."""
-    console = Console(stderr=True, highlight=False, width=WIDEST)
-    for table in tables:
-        more = len(table.rows) - MOST_ROWS
-        cut = [Text(f"and {more} more rows in the files")] if more > 0 else []
-        console.print(Text(table.title, "bold"), to_console(table, MOST_ROWS), *cut, *map(Text, table.lines_below), sep="\n")
 
 
 if __name__ == "__main__":

@@ -31,8 +31,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from analysis.neighbours.nearest import AT, nearest, precisions, silhouette
 from analysis.neighbours.neighbour_page import Found, page, read_thumbnails
 from analysis.results.table_flags import Parser, tables_folder
-from analysis.tables.result_table import csv_text
-from analysis.tables.sheets import Sheet, to_console, to_csv
+from analysis.tables.sheets import Sheet, csv_text, to_console, to_csv
 from vidmae.insight.embedding_files import FEATURES, NO_LABEL, Embeddings, read_embeddings
 from vidmae.runs.record import make_private_folder, write_atomic
 

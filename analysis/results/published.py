@@ -52,18 +52,18 @@ def read_published() -> list[Version]:
     return [Version(name, **entry) for name, entry in yaml.safe_load(PUBLISHED.read_text(encoding="utf-8")).items()]
 
 
-def generation(path: Path, versions: list[Version]) -> Version | None:
+def generation(path: Path, versions: Sequence[Version]) -> Version | None:
     """The generation that the nearest telling folder of a log names; None where no folder does."""
     by_folder = {version.folder: version for version in versions if version.folder}
     return next((by_folder[part] for part in reversed(path.parent.parts) if part in by_folder), None)
 
 
-def versions_of(model: str, known: Version | None, versions: list[Version]) -> list[Version]:
+def versions_of(model: str, known: Version | None, versions: Sequence[Version]) -> list[Version]:
     """The generations that have numbers for a model: of the known one, else of all."""
     return [version for version in ([known] if known else versions) if model in version.models]
 
 
-def versions_of_checkpoint(name: str, versions: list[Version]) -> list[tuple[Version, str]]:
+def versions_of_checkpoint(name: str, versions: Sequence[Version]) -> list[tuple[Version, str]]:
     """The generations and models whose published numbers belong beside results of a checkpoint; mostly one, or none."""
     for pattern, version, model in CHECKPOINTS:
         if re.fullmatch(pattern, name):

@@ -1,217 +1,207 @@
-"""A result table in four forms: rich for the console, CSV for programs, Markdown, LaTeX (booktabs).
+"""Result tables: rows are models, columns tasks, each with top-1 and top-5 accuracy in %.
 
-Rows are models, columns tasks, each with top-1 and top-5 accuracy in %: a number, or `mean ± half (n)` over n seeds, half
-being half of the 95 % confidence interval. A cell without a value is `--`. The best value of each column is bold among the
-rows that were selected alike; published numbers and chance do not compete. How the numbers were selected stands under every
-table; in CSV, where there is no such place, in a column of its own.
+A cell is a number, or `mean ± half (n)` over n seeds: half of the 95 % confidence interval. A cell without a value is `--`.
+The best value of each column is bold among the rows that were selected alike; published numbers and chance do not compete.
+How the numbers were selected stands under every table; in the CSV, where there is no such place, in a column of its own.
+
+Cells are a frame with a row per row of the table, task and metric, in the order of the rows:
+
+    source, row, model      runs, logs or `published v3`; what was tested, unique in its source; the model alone
+    selection               how the numbers were selected; missing for rows that do not compete
+    task, data, which, shots    the column, and what it consists of; shots are missing where all labels were used
+    metric                  top1 or top5
+    pct, lower_pct, upper_pct, n    the value, its interval, seeds; all missing where there should be a number and is none
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from rich.box import SIMPLE
-from rich.table import Table as ConsoleTable
-from rich.text import Text
+import numpy as np
+import pandas as pd
 
-from analysis.tables.stats import Estimate
+from analysis.results.frames import METRICS
+from analysis.results.mae_st_logs import CLASSES
+from analysis.results.published import Version
+from analysis.tables.sheet import MISSING, Sheet, some
 
-METRICS = ("top-1", "top-5")
-MISSING = "--"
-WIDEST = 10_000  # characters, of a console table: never cut, a terminal that is too narrow wraps it
+TITLES = {"fewshot": "Few-shot action recognition", "full": "Action recognition with all labels",
+          "imagenet": "Object recognition"}
+HEADINGS = {"top1": "top-1", "top5": "top-5"}
 UNIT = "Accuracy in %."
 INTERVAL = ("Mean ± half of the 95 % confidence interval over seeds (Student t); in brackets the number of seeds. Of one "
             "seed no interval is claimed.")
 CSV_PARTS = ("pct", "lower_pct", "upper_pct", "n")
-MOST_NAMES = 5  # of rows, in a sentence
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-          **{character: f"\\{character}" for character in "&%$#_{}"}}
-
-Accuracies = tuple[Estimate | None, Estimate | None]  # top-1 and top-5
+CELL = ("task", "data", "which", "shots")
+LINE = ("source", "row", "model", "selection")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of a table.
+class Shown:
+    """What stands in the tables beside and below the rows.
 
     Attributes:
-        model: What was tested.
-        source: Where the numbers come from, such as `logs` or `published v3`.
-        cells: Column -> accuracies; a column that is not here is missing.
-        selection: How the numbers were selected. Among rows of the same selection the best of a column is bold; rows
-            without one do not compete.
+        versions: Published numbers.
+        published: `matching` those of the rows, `all`, or `none`.
+        classes: Data set -> number of its classes, for chance.
+        footers: Kind of table -> sentences under it.
+        suffix: Of the tables' names.
+        title: Of what the numbers are, where it is not the whole validation set.
     """
 
-    model: str
-    source: str
-    cells: Mapping[str, Accuracies]
-    selection: str = ""
+    versions: Sequence[Version] = ()
+    published: str = "matching"
+    classes: Mapping[str, int] = field(default_factory=lambda: CLASSES)
+    footers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    suffix: str = ""
+    title: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows and columns, and what has to be said about them.
+def kinds_of(cells: pd.DataFrame) -> pd.Series:
+    """Which table each row of a frame with `data` and `shots` belongs to: a key of `TITLES`."""
+    full = pd.Series(np.where(cells["data"] == "imagenet", "imagenet", "full"), cells.index, dtype=object)
+    return full.where(cells["shots"].fillna(0) == 0, "fewshot")
 
-    Attributes:
-        name: Of its files.
+
+def missing(cells: pd.DataFrame) -> pd.DataFrame:
+    """`row` and `task` of the places of the tables for which there is no number, and no run that should bring it."""
+    parts = []
+    for _, of_kind in cells.groupby(kinds_of(cells), sort=False):
+        there = pd.MultiIndex.from_frame(of_kind[["source", "row", "task"]].drop_duplicates())
+        lines, tasks = of_kind[["source", "row"]].drop_duplicates(), _tasks(of_kind)[["task"]]
+        every = pd.MultiIndex.from_frame(lines.merge(tasks, how="cross"))
+        parts.append(every[~every.isin(there)].to_frame(index=False))
+    return pd.concat(parts)[["row", "task"]] if parts else pd.DataFrame(columns=["row", "task"])
+
+
+def make_tables(cells: pd.DataFrame, published: pd.DataFrame, notes: pd.DataFrame, shown: Shown) -> list[Sheet]:
+    """One table for each kind of task.
+
+    Args:
+        cells: See above.
+        published: `source`, `row` of a row, and the published `version`, `model` that it stands beside, called `label`.
+        notes: What a reader of a number should know: `source`, `row`, `task`, `said`.
+        shown: What stands beside and below.
+    """
+    kinds = kinds_of(cells)
+    return [_make_table(kind, cells[kinds == kind], published, notes, shown) for kind in TITLES if (kinds == kind).any()]
+
+
+def _make_table(kind: str, cells: pd.DataFrame, published: pd.DataFrame, notes: pd.DataFrame, shown: Shown) -> Sheet:
+    tasks, lines = _tasks(cells), cells[list(LINE)].drop_duplicates().reset_index(drop=True)
+    place = lines.assign(place=lines.index)[["source", "row", "place"]]
+    beside = _beside(place, published, list(tasks["task"]), shown)
+    numbers = pd.concat([cells.merge(place, on=["source", "row"]).assign(below=0), beside,
+                         _chance(tasks, len(lines), shown)])
+    footer = [*shown.footers.get(kind, ()), *_footer(lines, tasks, beside, published, shown),
+              *_notes(lines, tasks, notes)]
+    return result_sheet(kind + shown.suffix, TITLES[kind] + shown.title, list(tasks["task"]),
+                        numbers.sort_values(["place", "below"], kind="stable"), footer)
+
+
+def result_sheet(name: str, title: str, tasks: Sequence[str], numbers: pd.DataFrame, footer: Sequence[str]) -> Sheet:
+    """Lay numbers out.
+
+    Args:
+        name: Of the files.
         title: One line.
-        columns: Names of the tasks, in order.
-        rows: In order.
+        tasks: The columns.
+        numbers: Cells in the order of the rows; `place` and `below` number the rows.
         footer: Further sentences.
     """
-
-    name: str
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Row]
-    footer: Sequence[str]
-
-    @property
-    def lines_below(self) -> list[str]:
-        """Everything that stands under the table."""
-        selected: dict[str, list[str]] = defaultdict(list)
-        for row in self.rows:
-            if row.selection:
-                selected[row.selection].append(row.model)
-        if len(selected) < 2:
-            lines = [f"{UNIT} Selection: {''.join(selected)}. Bold: the best of what is not published."]
-        else:
-            lines = [f"{UNIT} Bold: the best among rows that were selected alike, of what is not published."]
-            lines += [f"Selection of {some(names)}: {selection}." for selection, names in selected.items()]
-        counted = any(value and value.n for row in self.rows for pair in row.cells.values() for value in pair)
-        return [*lines, *([INTERVAL] if counted else []), *self.footer]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value as text."""
-
-    text: str
-    bold: bool = False
+    key = ["place", "below"]
+    heads = numbers.drop_duplicates(key).set_index(key)
+    columns = pd.MultiIndex.from_product([tasks, METRICS])
+    wide = {part: numbers.pivot(index=key, columns=["task", "metric"], values=part).reindex(
+        index=heads.index, columns=columns) for part in CSV_PARTS}
+    printed = np.vectorize(_printed, otypes=[object])(*(wide[part].astype(float) for part in CSV_PARTS))
+    texts = pd.DataFrame(printed, heads.index, columns)
+    selection = heads["selection"].fillna("")
+    leading = texts.map(lambda text: np.nan if text == MISSING else float(text.split()[0])).where(selection != "", axis=0)
+    bold = leading.eq(leading.groupby(selection).transform("max"))
+    words = {("", "model"): heads["row"], ("", "source"): heads["source"]}
+    shown = pd.concat([pd.DataFrame(words), texts.rename(columns=HEADINGS, level=1)], axis=1)
+    marks = pd.concat([pd.DataFrame(False, heads.index, pd.MultiIndex.from_tuples(words)), bold], axis=1)
+    parts = {f"{task} {metric}_{part}": wide[part][task, metric].map(
+        "{:.0f}".format if part == "n" else "{:.3f}".format, na_action="ignore")
+        for task in tasks for metric in METRICS for part in CSV_PARTS}
+    records = pd.DataFrame({"model": heads["row"], "source": heads["source"], **parts,
+                            "selection": selection.replace("", None)})
+    said = [*_said_of_selection(heads["row"], selection), *([INTERVAL] if numbers["n"].notna().any() else []), *footer]
+    return Sheet(name, title, shown, 2, records, said, marks, (selection == "").tolist())
 
 
-def cells(table: Table) -> list[list[Cell]]:
-    """The values of each row, two per column. Equal values, as printed, are equally bold."""
-    grid = [[_printed(value) for value in _values(table, row)] for row in table.rows]
-    best: dict[tuple[str, int], float] = {}
-    for row, line in zip(table.rows, grid, strict=True):
-        for index, text in enumerate(line):
-            if row.selection and text != MISSING:
-                key = row.selection, index
-                best[key] = max(best.get(key, 0.0), _leading(text))
-    return [[Cell(text, bool(row.selection) and text != MISSING and _leading(text) == best[row.selection, index])
-             for index, text in enumerate(line)] for row, line in zip(table.rows, grid, strict=True)]
-
-
-def to_csv(table: Table) -> str:
-    """Comma-separated values: mean, ends of the interval and seeds, and in every row how its numbers were selected."""
-    header = ["model", "source", *(f"{column} {metric}_{part}" for column in table.columns for metric in ("top1", "top5")
-                                   for part in CSV_PARTS), "selection"]
-    lines = [[row.model, row.source, *(part for value in _values(table, row) for part in _parts(value)),
-              row.selection or None] for row in table.rows]
-    return csv_text([header, *lines])
-
-
-def csv_text(lines: Sequence[Sequence[object]]) -> str:
-    """Rows as comma-separated values; None is `--`."""
-    text = io.StringIO()
-    rows = ([MISSING if value is None else value for value in line] for line in lines)
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def to_markdown(table: Table) -> str:
-    """A Markdown table under its title."""
-    header = ["model", "source", *(f"{column} {metric}" for column in table.columns for metric in METRICS)]
-    lines = [f"**{escape_markdown(table.title)}**", "", _pipes(map(escape_markdown, header)),
-             _pipes(["---", "---", *["---:"] * (len(header) - 2)])]
-    for row, line in zip(table.rows, cells(table), strict=True):
-        values = (f"**{cell.text}**" if cell.bold else cell.text for cell in line)
-        lines.append(_pipes([escape_markdown(row.model), escape_markdown(row.source), *values]))
-    return "\n".join([*lines, "", *(f"- {escape_markdown(line)}" for line in table.lines_below), ""])
-
-
-def to_latex(table: Table) -> str:
-    r"""A `table` environment; the document needs `\usepackage{booktabs}`."""
-    above = [f"\\multicolumn{{2}}{{c}}{{{escape_latex(column)}}}" for column in table.columns]
-    rules = [f"\\cmidrule(lr){{{3 + 2 * index}-{4 + 2 * index}}}" for index in range(len(table.columns))]
-    lines = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering", f"\\caption{{{escape_latex(table.title)}}}",
-             f"\\begin{{tabular}}{{ll{'rr' * len(table.columns)}}}", r"\toprule",
-             _ampersands(["", "", *above]), "".join(rules), _ampersands(["model", "source", *METRICS * len(table.columns)]),
-             r"\midrule"]
-    for row, line in zip(table.rows, cells(table), strict=True):
-        values = (f"\\textbf{{{escape_latex(cell.text)}}}" if cell.bold else escape_latex(cell.text) for cell in line)
-        lines.append(_ampersands([escape_latex(row.model), escape_latex(row.source), *values]))
-    below = [f"\\par\\noindent\\footnotesize {escape_latex(line)}" for line in table.lines_below]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *below, r"\end{table}", ""])
-
-
-def to_console(table: Table, most_rows: int | None = None) -> ConsoleTable:
-    """Rows and columns for `rich.console.Console.print`, without title and footer, and only so many rows."""
-    shown = ConsoleTable(box=SIMPLE)
-    for name in ("model", "source"):
-        shown.add_column(name, no_wrap=True)
-    for column in table.columns:
-        for metric in METRICS:
-            shown.add_column(Text(f"{column}\n{metric}"), justify="right", no_wrap=True)
-    for row, line in islice(zip(table.rows, cells(table), strict=True), most_rows):
-        shown.add_row(Text(row.model), Text(row.source), *(Text(cell.text, "bold" if cell.bold else "") for cell in line),
-                      style="" if row.selection else "dim")
-    return shown
-
-
-def escape_latex(text: str) -> str:
-    """Text without a character that LaTeX takes for a command."""
-    return "".join(_LATEX.get(character, character) for character in _one_line(text))
-
-
-def escape_markdown(text: str) -> str:
-    """Text without a character that ends a cell or changes the print; an underscore inside a word does not."""
-    return re.sub(r"([\\|*`<])", r"\\\1", _one_line(text))
-
-
-def some(names: Sequence[str]) -> str:
-    """Names in a sentence, not too many of them."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _values(table: Table, row: Row) -> list[Estimate | None]:
-    return [value for column in table.columns for value in row.cells.get(column, (None, None))]
-
-
-def _printed(value: Estimate | None) -> str:
-    if value is None:
+def _printed(pct: float, lower: float, upper: float, n: float) -> str:
+    if np.isnan(pct):
         return MISSING
-    if value.n is None:
-        return f"{value.pct:.3f}"
-    half = "" if value.half_width is None else f" ± {value.half_width:.2f}"
-    return f"{value.pct:.2f}{half} ({value.n})"
+    if np.isnan(n):
+        return f"{pct:.3f}"
+    return f"{pct:.2f}{'' if np.isnan(lower) else f' ± {(upper - lower) / 2:.2f}'} ({n:.0f})"
 
 
-def _leading(text: str) -> float:
-    return float(text.split()[0])
+def _said_of_selection(rows: pd.Series, selection: pd.Series) -> list[str]:
+    selected = rows[selection != ""].groupby(selection[selection != ""], sort=False).agg(list)
+    if len(selected) < 2:
+        return [f"{UNIT} Selection: {''.join(selected.index)}. Bold: the best of what is not published."]
+    return [f"{UNIT} Bold: the best among rows that were selected alike, of what is not published.",
+            *(f"Selection of {some(names)}: {how}." for how, names in selected.items())]
 
 
-def _parts(value: Estimate | None) -> list[object]:
-    if value is None:
-        return [None] * len(CSV_PARTS)
-    return [*(None if part is None else f"{part:.3f}" for part in (value.pct, value.lower, value.upper)), value.n]
+def _tasks(cells: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a table, in order: known data sets first, few shots before many."""
+    tasks = cells[list(CELL)].drop_duplicates("task")
+    known = {data: rank for rank, data in enumerate(CLASSES)}
+    return tasks.assign(rank=tasks["data"].map(known).fillna(len(known)), few=tasks["shots"].fillna(0)).sort_values(
+        ["rank", "data", "few", "which"])
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _beside(place: pd.DataFrame, published: pd.DataFrame, tasks: Sequence[str], shown: Shown) -> pd.DataFrame:
+    """Published rows below the rows that they belong to, the last of these; at last those of no row."""
+    if shown.published == "none":
+        return pd.DataFrame(columns=["place"])
+    wanted = place.merge(published, on=["source", "row"]).drop_duplicates(["label", "version", "model"], keep="last")
+    numbers = {version.name: version for version in shown.versions}
+    if shown.published == "all":
+        others = pd.DataFrame([(len(place), model, version.name, model) for version in shown.versions
+                               for model in version.models], columns=["place", "label", "version", "model"])
+        taken = pd.MultiIndex.from_frame(wanted[["version", "model"]])
+        wanted = pd.concat([wanted, others[~pd.MultiIndex.from_frame(others[["version", "model"]]).isin(taken)]])
+    records = [{"place": line.place, "below": number, "row": line.label, "source": f"published {line.version}", "task": task,
+                "metric": metric, "pct": pct}
+               for number, line in enumerate(wanted.itertuples(), 1)
+               for task, values in numbers[line.version].accuracies(line.model, tasks).items()
+               for metric, pct in zip(METRICS, values, strict=True)]
+    return pd.DataFrame(records, columns=["place", "below", "row", "source", "task", "metric", "pct"])
 
 
-def _pipes(values: Iterable[str]) -> str:
-    return f"| {' | '.join(values)} |"
+def _chance(tasks: pd.DataFrame, lines: int, shown: Shown) -> pd.DataFrame:
+    classes = tasks["data"].map(dict(shown.classes)).astype(float)
+    row = {"place": lines + 1, "below": 0, "row": "chance", "source": "1/classes", "task": tasks["task"]}
+    return pd.concat([pd.DataFrame({**row, "metric": metric, "pct": 100 * (guesses / classes).clip(upper=1)})
+                      for metric, guesses in zip(METRICS, (1, 5), strict=True)])
 
 
-def _ampersands(values: Sequence[str]) -> str:
-    return f"{' & '.join(values)} \\\\"
+def _footer(lines: pd.DataFrame, tasks: pd.DataFrame, beside: pd.DataFrame, published: pd.DataFrame,
+            shown: Shown) -> list[str]:
+    footer = []
+    if shown.published != "none":
+        footer += [f"Published {version.name}: {version.source}." for version in shown.versions
+                   if (beside["source"] == f"published {version.name}").any()]
+        numbers, names = {version.name: version for version in shown.versions}, list(tasks["task"])
+        known = {(line.source, line.row) for line in published.itertuples()
+                 if numbers[line.version].accuracies(line.model, names)}
+        unpublished = [row for source, row in lines[["source", "row"]].itertuples(index=False) if (source, row) not in known]
+        if unpublished:
+            footer.append(f"Nothing published under this name: {some(unpublished)}.")
+    if unknown := sorted(set(tasks["data"]) - set(shown.classes)):
+        footer.append(f"Number of classes unknown, hence no chance level: {', '.join(unknown)}.")
+    return footer
+
+
+def _notes(lines: pd.DataFrame, tasks: pd.DataFrame, notes: pd.DataFrame) -> list[str]:
+    column = pd.Series(range(len(tasks)), tasks["task"])
+    found = lines.reset_index(names="place").merge(notes, on=["source", "row"])
+    found = found.assign(column=found["task"].map(column)).dropna(subset="column")
+    found = found.sort_values(["place", "column"], kind="stable")
+    return [f"{note.row}, {note.task}: {note.said}." for note in found.itertuples()]

@@ -7,16 +7,14 @@ the validation set that it was tested on. Those that differ among the runs join 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
-from analysis.results.cell_record import Cell
-from analysis.results.mae_st_logs import Task
+import pandas as pd
+
+from analysis.results.frames import METRICS
 from analysis.results.published import Version, versions_of_checkpoint
-from analysis.results.scan import Run
-from analysis.tables.lines import Line, Published, kind_of
-from analysis.tables.result_table import Accuracies, some
+from analysis.tables.result_table import CELL, kinds_of
+from analysis.tables.sheet import some
 from analysis.tables.stats import over_seeds
 
 SELECTIONS = {
@@ -28,82 +26,121 @@ SELECTIONS = {
 SUPERSEDED = "superseded"
 MOST_DIGITS = 8  # of a checkpoint's content that a name shows
 
-Settings = tuple[tuple[str, str], ...]  # name of a setting -> value, as a row's name shows it
 
+def in_rows(runs: pd.DataFrame, versions: Sequence[Version]) -> pd.DataFrame:
+    """Runs of `frames.of_runs` with `row`, the name of their row, and `model`, that of its checkpoint.
 
-@dataclass(frozen=True)
-class Group:
-    """The runs of one row.
-
-    Attributes:
-        name: Of the row.
-        checkpoint: Name of the weights.
-        select: Selection rule.
-        cells: Task -> its runs by seed, one run per seed.
+    In the order of the rows, in a row by task and seed. Of several runs of a cell and seed the newest result counts; the
+    others are `superseded`, have no row, and come last, with those that do not say which cell they are.
     """
-
-    name: str
-    checkpoint: str
-    select: str
-    cells: Mapping[Task, Sequence[Run]]
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """All few-shot runs.
-
-    Attributes:
-        groups: The rows, in order.
-        superseded: Runs that do not count since another run of the same cell does.
-        failed: Runs that do not say which cell they are.
-    """
-
-    groups: Sequence[Group]
-    superseded: Sequence[Run]
-    failed: Sequence[Run]
-
-    @property
-    def runs(self) -> list[tuple[str, Run]]:
-        """Name of its row, and run, of those that count."""
-        return [(group.name, run) for group in self.groups for runs in group.cells.values() for run in runs]
+    known = runs[runs["checkpoint"].notna()]
+    identity = known["checkpoint_content"].fillna(known["checkpoint"])
+    settings = _settings(known)
+    row = known.groupby([identity, *(settings[name] for name in settings)], sort=False).ngroup()
+    first = ~row.duplicated()
+    called = known["checkpoint"].groupby(identity).agg(_shortest)
+    names = pd.Series(_row_names(identity[first], called, settings[first]).array, row[first])
+    known = known.assign(row=row.map(names), model=identity.map(called),
+                         task_rank=known.groupby([row, "task"], sort=False).ngroup())
+    known = known.sort_values(["seed", "finished", "run"], na_position="first", kind="stable")
+    chosen = known.drop_duplicates(["row", "task", "seed"], keep="last")
+    others = known.drop(chosen.index)
+    winner = others.merge(chosen, on=["row", "task", "seed"], how="left", suffixes=("", "_chosen"))
+    said = ["the cell's newest result is in " + run if status == "found" else "the cell's run is " + run
+            for run, status in zip(winner["run_chosen"], winner["status_chosen"], strict=True)]
+    chosen = chosen.assign(rank=chosen["model"].map(_rank(chosen["model"].unique(), versions))).sort_values(
+        ["rank", "model", "row", "task_rank", "seed"], kind="stable")
+    superseded = others.assign(status=SUPERSEDED, row=None, said=said)
+    return pd.concat([chosen, superseded, runs[runs["checkpoint"].isna()].assign(row=None)])
 
 
-def task_of(cell: Cell) -> Task:
-    """The column of a cell."""
-    return Task(cell.data, f"-{cell.shots}shot", cell.shots) if cell.shots else Task(cell.data, "-all", None)
+def cells_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the tables, from runs that have a row: means over seeds."""
+    selection = runs["select"].fillna("").map(lambda rule: SELECTIONS.get(rule, rule))
+    expected = runs.assign(source="runs", selection=selection).drop_duplicates(["row", "task"])
+    columns = ["source", "row", "model", "selection", *CELL]
+    parts = [expected[columns].assign(metric=metric).merge(
+        over_seeds(runs.assign(pct=runs[f"{metric}_pct"].astype(float)).dropna(subset="pct"), ["row", "task"]),
+        on=["row", "task"], how="left") for metric in METRICS]
+    return pd.concat(parts)
 
 
-def group(runs: Iterable[Run], versions: list[Version]) -> Grouped:
-    """Put every run into its row."""
-    known: list[Run] = []
-    failed: list[Run] = []
-    for run in runs:
-        (known if run.cell else failed).append(run)
-    several, called = _with_several_validation_sets(known), _checkpoint_names(known)
-    gathered: dict[tuple[str, Settings], dict[Task, dict[int, list[Run]]]] = {}
-    for run in known:
-        assert run.cell is not None
-        row = gathered.setdefault((_identity(run.cell), _settings(run, run.cell, several)), {})
-        row.setdefault(task_of(run.cell), {}).setdefault(run.cell.seed, []).append(run)
-    names = _row_names(list(gathered), called)
-    groups: list[Group] = []
-    superseded: list[Run] = []
-    for (identity, settings), by_task in gathered.items():
-        cells = {task: [_newest(by_seed[seed], superseded) for seed in sorted(by_seed)] for task, by_seed in by_task.items()}
-        groups.append(Group(names[identity, settings], called[identity], dict(settings)["select"], cells))
-    return Grouped(sorted(groups, key=lambda group: _rank(group, versions)), superseded, failed)
+def published_of(runs: pd.DataFrame, versions: Sequence[Version]) -> pd.DataFrame:
+    """The published models that each row stands beside."""
+    rows = runs[["row", "model"]].drop_duplicates()
+    return pd.DataFrame([("runs", row, model, version.name, model) for row, checkpoint in rows.itertuples(index=False)
+                         for version, model in versions_of_checkpoint(checkpoint, versions)],
+                        columns=["source", "row", "label", "version", "model"])
 
 
-def _row_names(rows: Sequence[tuple[str, Settings]], called: Mapping[str, str]) -> dict[tuple[str, Settings], str]:
+def notes_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """Cells of which runs have no result."""
+    without = runs[runs["top1_pct"].isna()]
+    seeds = "seed " + without["seed"].astype(str) + " " + without["status"]
+    counts = runs.groupby(["row", "task"])["top1_pct"].agg(["count", "size"])
+    said = [("runs", *cell, "{} of {} runs have a result ({})".format(*counts.loc[cell], some(list(those))))
+            for cell, those in seeds.groupby([without["row"], without["task"]], sort=False)]
+    return pd.DataFrame(said, columns=["source", "row", "task", "said"])
+
+
+def footers(runs: pd.DataFrame) -> dict[str, list[str]]:
+    """Kind of table -> what its numbers have in common: views, validation clips, seeds, code."""
+    found = runs[runs["top1_pct"].notna()]
+    return {str(kind): _footer(of_kind) for kind, of_kind in found.groupby(kinds_of(found), sort=False)}
+
+
+def report(runs: pd.DataFrame) -> list[str]:
+    """What did not become a number, and why, for people."""
+    without = runs[runs["top1_pct"].isna() | (runs["status"] == SUPERSEDED)]
+    without = pd.concat([without[without["row"].notna()], without[without["checkpoint"].isna()],
+                         without[without["status"] == SUPERSEDED]])
+    return [f"{status}: {run}: {said}" for status, run, said in without[["status", "run", "said"]].itertuples(index=False)]
+
+
+def described(runs: pd.DataFrame) -> list[str]:
+    """A line for each run: what `--explain` prints; intervals are over clips."""
+    lines = []
+    for run in runs.itertuples():
+        name = f"{run.row} {run.task} seed {run.seed}"
+        if pd.isna(run.top1_pct):
+            lines.append(f"{name}: {run.status}: {run.said}; {run.run}")
+            continue
+        top1, top5 = (f"{pct:.3f}" if pd.isna(low) else f"{pct:.3f} [{low:.3f}, {high:.3f}]" for pct, low, high in (
+            (run.top1_pct, run.top1_clips_lower_pct, run.top1_clips_upper_pct),
+            (run.top5_pct, run.top5_clips_lower_pct, run.top5_clips_upper_pct)))
+        step = "no steps" if pd.isna(run.selected_step) else f"step {run.selected_step}"
+        commit = f"{run.commit[:7] if run.commit else 'unknown'}{' with uncommitted changes' if run.dirty else ''}"
+        lines.append(f"{name}: top-1 {top1}, top-5 {top5} on {run.clips} clips; {step}, commit {commit}; {run.run}")
+    return lines
+
+
+def classes_of(runs: pd.DataFrame) -> dict[str, int]:
+    """Data set -> number of its classes, where all results agree on it."""
+    numbers = runs.groupby("data")["classes"].agg(["nunique", "min"])
+    return {str(data): int(least) for data, least in numbers.loc[numbers["nunique"] == 1, "min"].items()}
+
+
+def _settings(runs: pd.DataFrame) -> pd.DataFrame:
+    """What a row may differ in, a column each, as its name shows it; empty where a run has it not."""
+    overrides = pd.DataFrame([{key: f"{key}={value}" for key, value in pairs} for pairs in runs["settings"]], runs.index)
+    tested = runs["data"] + ":" + runs["clips"].astype(str) + "clips/" + runs["classes"].astype(str)
+    sets = tested[runs["clips"].notna()].groupby(runs["data"]).nunique()
+    several = runs["data"].isin(sets[sets > 1].index) & runs["clips"].notna()
+    tested = tested.where(several).rename("tested")
+    return pd.concat([runs[["method", "select", "views"]], overrides[sorted(overrides)], tested], axis=1).fillna("")
+
+
+def _row_names(identity: pd.Series, called: pd.Series, settings: pd.DataFrame) -> pd.Series:
     """The name of each row: the checkpoint's, its content where two are called alike, and the settings that differ."""
-    differing = _differing([settings for _, settings in rows])
-    alike = Counter(called.values())
-    names = {}
-    for identity, settings in rows:
-        content = [_short(identity)] if alike[called[identity]] > 1 else []
-        shown = [value for key, value in settings if value and key in differing]
-        names[identity, settings] = " ".join([called[identity], *content, *shown])
-    return names
+    alike = called[called.duplicated(keep=False)].index
+    content = identity.map(_short).where(identity.isin(alike), "")
+    shown = settings.loc[:, settings.nunique() > 1]
+    words = pd.concat([identity.map(called), content, shown], axis=1)
+    return words.agg(lambda line: " ".join(filter(None, line)), axis=1)
+
+
+def _shortest(names: pd.Series) -> str:
+    return str(min(names.unique(), key=lambda name: (len(name), name)))
 
 
 def _short(identity: str) -> str:
@@ -112,103 +149,23 @@ def _short(identity: str) -> str:
     return content if kind == "scratch" else content[:MOST_DIGITS]
 
 
-def _settings(run: Run, cell: Cell, several: set[str]) -> Settings:
-    tested = f"{cell.data}:{run.result.clips}clips/{run.result.classes}" if run.result and cell.data in several else ""
-    return (("method", cell.method), ("select", cell.select), ("views", cell.views),
-            *((f"override {key}", f"{key}={value}") for key, value in cell.overrides), ("tested", tested))
+def _rank(models: Sequence[str], versions: Sequence[Version]) -> dict[str, int]:
+    """The order of the published models; other checkpoints come after."""
+    return {name: min((list(version.models).index(model) for version, model in versions_of_checkpoint(name, versions)),
+                      default=10**6) for name in models}
 
 
-def _with_several_validation_sets(runs: Sequence[Run]) -> set[str]:
-    """The data sets whose runs were tested on different clips or classes."""
-    found: dict[str, set[tuple[int, int]]] = defaultdict(set)
-    for run in runs:
-        if run.cell and run.result:
-            found[run.cell.data].add((run.result.clips, run.result.classes))
-    return {data for data, sets in found.items() if len(sets) > 1}
-
-
-def _differing(rows: Sequence[Settings]) -> set[str]:
-    """The settings that are not the same in all rows; those that a row does not have are empty there."""
-    given = [dict(settings) for settings in rows]
-    return {key for key in {key for row in given for key in row} if len({row.get(key, "") for row in given}) > 1}
-
-
-def _identity(cell: Cell) -> str:
-    return cell.content or cell.checkpoint
-
-
-def _checkpoint_names(runs: Sequence[Run]) -> dict[str, str]:
-    """Identity of a checkpoint -> its shortest name."""
-    names: dict[str, set[str]] = defaultdict(set)
-    for run in runs:
-        if run.cell:
-            names[_identity(run.cell)].add(run.cell.checkpoint)
-    return {identity: min(found, key=lambda name: (len(name), name)) for identity, found in names.items()}
-
-
-def _newest(runs: Sequence[Run], superseded: list[Run]) -> Run:
-    """Of the runs of one cell and seed the newest result, else one of them; the others go to `superseded`, and say so."""
-    chosen = max(runs, key=lambda run: (run.result.finished if run.result else -1.0, run.path))
-    superseded += [replace(run, status=SUPERSEDED, said=f"the cell's newest result is in {chosen.path}" if chosen.result else
-                           f"the cell's run is {chosen.path}") for run in runs if run is not chosen]
-    return chosen
-
-
-def lines_of(grouped: Grouped, versions: list[Version]) -> list[Line]:
-    """The rows for the tables."""
-    lines = []
-    for group in grouped.groups:
-        known = [Published(model, version, model) for version, model in versions_of_checkpoint(group.checkpoint, versions)]
-        lines.append(Line(group.name, group.checkpoint, "runs", SELECTIONS.get(group.select, group.select),
-                          {task: _accuracies(runs) for task, runs in group.cells.items()}, known,
-                          {task: _notes(runs) for task, runs in group.cells.items()}))
-    return lines
-
-
-def _accuracies(runs: Sequence[Run]) -> Accuracies:
-    found = [run.result for run in runs if run.result]
-    if not found:
-        return None, None
-    return over_seeds([result.top1_pct for result in found]), over_seeds([result.top5_pct for result in found])
-
-
-def _notes(runs: Sequence[Run]) -> list[str]:
-    without = [run for run in runs if not run.result and run.cell]
-    if not without:
-        return []
-    seeds = some([f"seed {run.cell.seed} {run.status}" for run in without if run.cell])
-    return [f"{len(runs) - len(without)} of {len(runs)} runs have a result ({seeds})"]
-
-
-def footers(grouped: Grouped) -> dict[str, list[str]]:
-    """Kind of table -> what its numbers have in common: views, validation clips, seeds, code."""
-    cells: dict[str, list[list[Run]]] = defaultdict(list)
-    for group in grouped.groups:
-        for task, runs in group.cells.items():
-            if found := [run for run in runs if run.result]:
-                cells[kind_of(task)].append(found)
-    return {kind: _footer(of_kind) for kind, of_kind in cells.items()}
-
-
-def _footer(cells: Sequence[Sequence[Run]]) -> list[str]:
-    found = [(run.cell, run.result) for runs in cells for run in runs if run.cell and run.result]
-    views = sorted({cell.views for cell, _ in found})
-    clips = sorted({(cell.data, result.clips) for cell, result in found})
-    commits = Counter((result.commit[:7] or "unknown commit") + (" with uncommitted changes" if result.dirty else "")
-                      for _, result in found)
+def _footer(found: pd.DataFrame) -> list[str]:
+    views = sorted(found["views"].fillna("").unique())
+    clips = found[["data", "clips"]].drop_duplicates().sort_values(["data", "clips"])
+    seeds = sorted(found.groupby(["row", "task"]).size().unique())
+    code = found["commit"].fillna("unknown commit").map(lambda commit: commit if commit == "unknown commit" else commit[:7])
+    code = code + found["dirty"].map({True: " with uncommitted changes", False: ""})
+    span = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return [f"Views per clip: {', '.join(map(_view_words, views))}.",
-            f"Validation clips: {some([f'{data} {number:,}' for data, number in clips])}.",
-            f"Seeds per cell: {_span(sorted(set(map(len, cells))))}.",
-            f"Code: {some([f'{commit} ({number} runs)' for commit, number in commits.most_common()])}."]
-
-
-def classes_of(runs: Iterable[Run]) -> dict[str, int]:
-    """Data set -> number of its classes, where all results agree on it."""
-    found: dict[str, set[int]] = defaultdict(set)
-    for run in runs:
-        if run.cell and run.result:
-            found[run.cell.data].add(run.result.classes)
-    return {data: min(numbers) for data, numbers in found.items() if len(numbers) == 1}
+            f"Validation clips: {some([f'{data} {number:,}' for data, number in clips.itertuples(index=False)])}.",
+            f"Seeds per cell: {span}.",
+            f"Code: {some([f'{commit} ({number} runs)' for commit, number in code.value_counts().items()])}."]
 
 
 def _view_words(views: str) -> str:
@@ -216,13 +173,3 @@ def _view_words(views: str) -> str:
         times, crops = views.split("x")
         return f"{views} ({times} times, {crops} crops, averaged)"
     return {"center": "center (one, in the middle)", "random": "random (one, drawn by a fixed seed)"}.get(views, views)
-
-
-def _span(numbers: Sequence[int]) -> str:
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-
-
-def _rank(group: Group, versions: list[Version]) -> tuple[int, str, str]:
-    """The order of the published models; other checkpoints come after, by name."""
-    place = [list(version.models).index(model) for version, model in versions_of_checkpoint(group.checkpoint, versions)]
-    return min(place, default=10**6), group.checkpoint, group.name

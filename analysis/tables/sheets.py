@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +11,7 @@ from rich.box import SIMPLE
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-from analysis.tables.result_table import csv_text, escape_latex, escape_markdown
+from analysis.tables.sheet import MISSING, WIDEST, escape_latex, escape_markdown
 
 
 @dataclass(frozen=True)
@@ -67,3 +69,14 @@ def to_console(sheet: Sheet) -> ConsoleTable:
     for row in sheet.rows:
         shown.add_row(*map(Text, row))
     return shown
+
+
+def csv_text(lines: Sequence[Sequence[object]]) -> str:
+    """Rows as comma-separated values; None is `--`."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [MISSING if value is None else value for value in line] for line in lines)
+    return text.getvalue()
+
+
+__all__ = ["WIDEST", "Sheet", "csv_text", "to_console", "to_csv", "to_latex", "to_markdown"]

@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """An accuracy in %, from one run or several.
-
-    Attributes:
-        pct: The mean over seeds, or the one value that there is.
-        lower: Lower end of the 95 % confidence interval of the mean; None where no interval can be claimed.
-        upper: Its upper end.
-        n: Number of seeds; None where nobody counted them, as for logs of mae_st.
-    """
-
-    pct: float
-    lower: float | None = None
-    upper: float | None = None
-    n: int | None = None
-
-    @property
-    def half_width(self) -> float | None:
-        """Half of the interval: what stands behind the plus-minus sign."""
-        return None if self.lower is None or self.upper is None else (self.upper - self.lower) / 2
-
-
-def over_seeds(pcts: Sequence[float]) -> Estimate:
-    """The mean, with its interval over seeds.
+def over_seeds(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Means over seeds with their intervals.
 
     Args:
-        pcts: One accuracy per seed, in %; at least one. Of a single one no interval is claimed.
+        values: A row per seed with `pct`, an accuracy in %.
+        by: The columns that name a cell.
+    Returns:
+        A row per cell, in order of appearance: `by`, pct, lower_pct and upper_pct of the 95 % confidence interval of the
+        mean (Student's t; missing for a single seed, of which none can be claimed), n seeds.
     """
-    mean, found = float(np.mean(pcts)), mean_interval(pcts)
-    return Estimate(mean, *found, len(pcts)) if found else Estimate(mean, n=len(pcts))
+    from scipy.special import stdtrit  # scipy.stats.t has the same quantile, and its import takes 0.5 s more
+
+    found = values.groupby(list(by), sort=False)["pct"].agg(["mean", "std", "count"]).reset_index()
+    n = found.pop("count")
+    half = found.pop("std") * stdtrit(np.maximum(n - 1, 1), (1 + CONFIDENCE) / 2) / np.sqrt(n)
+    pct = found.pop("mean")
+    return found.assign(pct=pct, lower_pct=pct - half, upper_pct=pct + half, n=n)
 
 
 def mean_interval(values: Sequence[float], level: float = CONFIDENCE) -> tuple[float, float] | None:
@@ -48,12 +35,12 @@ def mean_interval(values: Sequence[float], level: float = CONFIDENCE) -> tuple[f
     Args:
         values: At least one.
         level: Confidence, between 0 and 1.
-    Source: Student 1908; the quantile is scipy's `stdtrit`, that of scipy.stats.t, whose import takes 0.5 s more.
+    Source: Student 1908.
     """
     n = len(values)
     if n < 2:
         return None
-    from scipy.special import stdtrit  # here, since most calls need none of it
+    from scipy.special import stdtrit
 
     mean = float(np.mean(values))
     half = float(stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(n))

@@ -10,13 +10,14 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from analysis import collect
 from analysis.results.mae_st_logs import Best, LogResult, NoAccuracyError, Task, parse_name, read_log
 from analysis.results.published import read_published
-from analysis.tables.result_table import Row, Table, cells, to_csv, to_latex, to_markdown
-from analysis.tables.stats import Estimate
+from analysis.tables.result_table import result_sheet
+from analysis.tables.sheet import Sheet, to_csv, to_latex, to_markdown
 
 Epoch = dict[str, Any]
 PRETRAINING = [{"train_lr": 1e-4, "train_mask_ratio": 0.9, "train_loss": 0.9 - epoch / 10, "epoch": epoch} for epoch in range(3)]
@@ -147,7 +148,7 @@ def folder(tmp_path: Path) -> Path:
 def test_tables_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "--logs", folder, "--out", tmp_path / "made/tables")
     assert code == 3
-    names = ["fewshot.csv", "fewshot.md", "fewshot.tex", "imagenet.csv", "imagenet.md", "imagenet.tex", "logs.csv"]
+    names = ["fewshot.csv", "fewshot.md", "fewshot.tex", "imagenet.csv", "imagenet.md", "imagenet.tex", "logs.csv", "tidy.csv"]
     assert out.splitlines() == [str(tmp_path / "made/tables" / name) for name in names]
     assert stat.S_IMODE((tmp_path / "made/tables").stat().st_mode) == stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o700
     assert sorted(path.name for path in (tmp_path / "made/tables").iterdir()) == sorted(names)
@@ -274,29 +275,28 @@ def test_a_log_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture
     assert fewshot["s", "logs"]["ssv2-10shot top1_pct"] == "--" and fewshot["m", "logs"]["ssv2-10shot top1_pct"] == "1.000"
 
 
-def both(top1: float, top5: float) -> dict[str, tuple[Estimate, Estimate]]:
-    return {"x-1shot": (Estimate(top1), Estimate(top5))}
-
-
-def small_table(*rows: Row) -> Table:
-    return Table("t", "A & B_1: 50 %", ["x-1shot"], rows, ["note #1 {a} ~ ^ $ \\"])
+def small_table(*rows: tuple[str, str, float | None, float | None, str | None]) -> Sheet:
+    numbers = [{"place": place, "below": 0, "row": row, "source": source, "selection": selection, "task": "x-1shot",
+                "metric": metric, "pct": pct, "lower_pct": None, "upper_pct": None, "n": None}
+               for place, (row, source, top1, top5, selection) in enumerate(rows) for metric, pct in (("top1", top1), ("top5", top5))]
+    return result_sheet("t", "A & B_1: 50 %", ["x-1shot"], pd.DataFrame(numbers), ["note #1 {a} ~ ^ $ \\"])
 
 
 def test_the_best_of_each_column_is_bold_and_published_numbers_do_not_compete() -> None:
-    table = small_table(Row("a", "logs", both(5.0001, 8.0), "rule"), Row("b", "logs", both(5.0, 9.0), "rule"),
-                        Row("c", "logs", {}, "rule"), Row("a", "published v1", both(7.0, 10.0)))
-    assert [[(cell.text, cell.bold) for cell in line] for line in cells(table)] == [
+    table = small_table(("a", "logs", 5.0001, 8.0, "rule"), ("b", "logs", 5.0, 9.0, "rule"), ("c", "logs", None, None, "rule"),
+                        ("a", "published v1", 7.0, 10.0, None))
+    assert [line[2:] for line in table.cells()] == [
         [("5.000", True), ("8.000", False)], [("5.000", True), ("9.000", True)], [("--", False)] * 2, [("7.000", False), ("10.000", False)]]
     markdown, latex = to_markdown(table).splitlines(), to_latex(table).splitlines()
     assert "| b | logs | **5.000** | **9.000** |" in markdown and "| c | logs | -- | -- |" in markdown
     assert r"b & logs & \textbf{5.000} & \textbf{9.000} \\" in latex and r"c & logs & -- & -- \\" in latex
     assert r"a & published v1 & 7.000 & 10.000 \\" in latex
     assert to_csv(table).splitlines()[3:] == ["c,logs,--,--,--,--,--,--,--,--,rule", "a,published v1,7.000,--,--,--,10.000,--,--,--,--"]
-    assert table.lines_below[0] == "Accuracy in %. Selection: rule. Bold: the best of what is not published."
+    assert table.footer[0] == "Accuracy in %. Selection: rule. Bold: the best of what is not published."
 
 
 def test_latex_and_markdown_are_escaped() -> None:
-    table = small_table(Row("s_0.1 & 50%|x\n*y*", "logs", both(1.0, 2.0), "rule"))
+    table = small_table(("s_0.1 & 50%|x\n*y*", "logs", 1.0, 2.0, "rule"))
     latex = to_latex(table)
     assert r"\caption{A \& B\_1: 50 \%}" in latex
     assert r"s\_0.1 \& 50\%|x *y* & logs & \textbf{1.000} & \textbf{2.000} \\" in latex.splitlines()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
@@ -71,25 +72,30 @@ def rows_of(path: str) -> dict[tuple[str, str], dict[str, str]]:
         return {(row["model"], row["source"]): row for row in csv.DictReader(lines)}
 
 
+def over(values: list[float]) -> pd.Series:
+    return over_seeds(pd.DataFrame({"cell": "a", "pct": values}), ["cell"]).iloc[0]
+
+
 @pytest.mark.parametrize("values", [[31.2, 31.9, 32.0], [5.0, 5.0], [0.5, 99.5, 3.25, 47.0, 12.5, 12.5, 80.0]])
 def test_mean_and_interval_over_seeds(values: list[float]) -> None:
-    found, n = over_seeds(values), len(values)
+    found, n = over(values), len(values)
     mean = math.fsum(values) / n
     error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
     assert (found.pct, found.n) == (pytest.approx(mean), n)
     if error:
         lower, upper = scipy_stats.t.interval(0.95, n - 1, loc=mean, scale=error)
-        assert (found.lower, found.upper) == (pytest.approx(lower), pytest.approx(upper))
-    assert found.half_width == pytest.approx({2: 12.7062, 3: 4.30265, 7: 2.44691}[n] * error, rel=1e-5)  # printed tables of t
+        assert (found.lower_pct, found.upper_pct) == (pytest.approx(lower), pytest.approx(upper))
+    assert (found.upper_pct - found.lower_pct) / 2 == pytest.approx({2: 12.7062, 3: 4.30265, 7: 2.44691}[n] * error, rel=1e-5)  # printed tables of t
 
 
 def test_an_interval_over_seeds_holds_the_truth_as_often_as_it_says() -> None:
     draws = np.random.default_rng(0).normal(30, 2, size=(1000, 3))
-    assert 930 <= sum(found.lower <= 30 <= found.upper for found in map(over_seeds, draws)) <= 970
+    cells = pd.DataFrame({"cell": np.repeat(np.arange(1000), 3), "pct": draws.ravel()})
+    assert 930 <= over_seeds(cells, ["cell"]).eval("lower_pct <= 30 <= upper_pct").sum() <= 970
 
 
 def test_of_one_seed_no_interval_is_claimed() -> None:
-    assert (over_seeds([4.0]).lower, over_seeds([4.0]).upper, over_seeds([4.0]).half_width) == (None, None, None)
+    assert over([4.0]).pct == 4 and np.isnan(over([4.0]).lower_pct) and np.isnan(over([4.0]).upper_pct)
 
 
 def grid() -> dict[tuple[str, str], list[float]]:
@@ -115,7 +121,7 @@ def test_every_number_of_200_runs_in_every_form(capsys: pytest.CaptureFixture[st
     code, out, err = run(capsys)
     assert code == 0 and "found 200, expected 200, missing 0, failed 0" in err
     assert out.splitlines() == [f"tables/{name}" for name in ("fewshot.csv", "fewshot.md", "fewshot.tex", "full.csv", "full.md",
-                                                              "full.tex", "results.csv")]
+                                                              "full.tex", "results.csv", "tidy.csv")]
     best = {}
     for (_, task), values in expected.items():
         best[task] = max(best.get(task, 0.0), np.mean(values))
