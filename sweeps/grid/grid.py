@@ -13,16 +13,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vidmae.evaluate.feature_cache import feature_spec
 from vidmae.footage.manifest import AUTO, decoder_problem, read_summary
 from vidmae.runs.record import signature
-from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.finetune_config import FinetuneConfig, Method
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
 
 KIND = "fewshot"
-PROBES = ("linear", "knn", "attentive")  # methods on frozen features: one process, no looks between steps
+PROBES = tuple(method for method in get_args(Method) if method != "finetune")  # on frozen features: one process, no looks
 FILLED_IN = {  # what the sweep itself sets: key -> what to use instead of --set
     "name": "the names follow from the cells", "seed": "--seeds", "method": "--method", "data.name": "--data",
     "data.manifest": "--data", "data.val_manifest": "--data", "data.shots": "--shots", "data.subset": "--shots",

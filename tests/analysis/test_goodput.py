@@ -204,7 +204,7 @@ def test_the_commands_in_the_help_run(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "analysis/README.md").read_text()
     shown = re.search(r"^    \$ python analysis/goodput\.py (.*)\n((?:    .*\n)+)", text, re.M)
     assert shown and goodput.main(shlex.split(shown[1])) == 0
     assert capsys.readouterr().out == re.sub(r"^    ", "", shown[2], flags=re.M)

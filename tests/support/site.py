@@ -1,0 +1,121 @@
+"""A folder in which every command of the documentation finds what it names: data, runs, results, and a Slurm that answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.support.labelled import write_labelled
+from tests.support.launching import ROOT, write_program
+from vidmae.footage.manifest import Check, Row, write_manifest
+from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
+from vidmae.runs.predictions import from_probabilities
+from vidmae.runs.record import write_json
+
+SINFO = "case \"$*\" in *%R*) echo gpu;; *) echo 'gpu*|up|2-00:00:00|1-16|30|64|515000|idle|gpu:a100:8';; esac"
+SLURM = {  # program -> what it does
+    "sinfo": SINFO, "scontrol": "echo 'ClusterName = here'; echo 'MaxArraySize = 1001'", "squeue": "", "sacct": "", "srun": "exit 1",
+    "sbatch": "case \"$*\" in *--test-only*) echo 'sbatch: Job 7 to start at 2030-01-01T00:00:00' >&2;; *) echo >> SUBMITTED; exit 1;; esac",
+    "scancel": "echo >> SUBMITTED; exit 1"}
+SSV2 = tuple(line for line in (ROOT / "tests/vidmae/labels/ssv2_classes.txt").read_text().splitlines() if not line.startswith("#"))
+HOURS, VIDEO_H = (1, 10, 100), 0.5
+
+
+def make_site(here: Path) -> Path:
+    """Fill a new folder."""
+    for name, text in SLURM.items():
+        write_program(here / "bin", name, text.replace("SUBMITTED", str(here / "submitted")))
+    _data(here)
+    _runs(here / "runs")
+    _studies(here / "scaling/runs")
+    _results(here / "results/s-ssv2")
+    return here
+
+
+def _data(here: Path) -> None:
+    manifests = here / "manifests"
+    for number, name in enumerate(("s", "s-val", "a-val", "say", "demo")):
+        children = "SAY" if name == "say" else name[0].upper()
+        rows = [Row(f"/videos/{name}/{child}_2013{i // 28 % 12 + 1:02d}{i % 28 + 1:02d}_0626_{i:03d}_segment1.mp4", "", 54_000, 30.0,
+                    3600 * VIDEO_H, 1000, 64, 48, "h264", 0, 0, 0, f"{number + 1:04x}{ord(child):04x}{i:08x}", 1, "decord")
+                for child in children for i in range(240)]
+        write_manifest(manifests / f"{name}.csv", sorted(rows, key=lambda row: row.path), [], Check("decord", True))
+    write_labelled(manifests, "ssv2", per_class=51, val_per_class=2, classes=SSV2)
+    write_labelled(manifests, "kinetics", per_class=51)
+    for name in ("say.pth", "ssv2-50shot.pth", "ssv2-10shot.pth", "clip.mp4"):
+        (here / name).write_bytes(name.encode())
+    shutil.copy(ROOT / "jobs/clusters/example.yaml", here / "mysite.yaml")
+    fresh = here / "fresh"  # where manifests are made
+    for name in ("headcam/S/a.mp4", "k700/val/dancing/b.mp4", "ssv2/1.webm"):
+        path = fresh / "data" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"no video")
+    (fresh / "something-something-v2-train.json").write_text(json.dumps([{"id": "1", "template": SSV2[0], "label": "x"}]))
+    listed = here / "released/ssv2-10shot/train.csv"
+    listed.parent.mkdir(parents=True)
+    listed.write_text("".join(f"/videos/ssv2/{label}/{i}.mp4, {label}\n" for label in SSV2 for i in range(10)))
+    log = here / "mae_st/models_finetuned/say_ssv2-10shot_log.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(json.dumps({"test_acc1": 10.0 + epoch, "test_acc5": 30.0 + epoch, "epoch": epoch}) + "\n" for epoch in range(3)))
+
+
+def _runs(runs: Path) -> None:
+    """A pretraining run and two cells of it, from the folders of earlier code."""
+    earlier = ROOT / "tests/earlier_runs/runs"
+    trained = _copy(earlier / "done-edd1b7a1", runs / "s-vith14-edd1b7a1", name="s-vith14")
+    (trained / "submit/17021/17021_0_log.out").write_text("trained\n")
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(len(SSV2)), 2 * len(SSV2))
+    predictions = from_probabilities(probabilities, np.arange(len(probabilities)) // 2, np.arange(len(probabilities)), SSV2)
+    for seed, source in enumerate(sorted(earlier.glob("done-motion-*"))):
+        name = f"s-vith14-ssv2-10shot-seed{seed}-finetune"
+        cell = _copy(source, runs / f"{name}-{source.name[-8:]}", name=name)
+        for file in (cell / "run.json", cell / "result.json"):
+            record = json.loads(file.read_text())
+            record["cell"] |= {"checkpoint": "s-vith14", "data": "ssv2", "shots": 10}
+            write_json(file, record)
+        predictions.write(cell / "predictions.npz")
+
+
+def _copy(source: Path, target: Path, **record: Any) -> Path:
+    shutil.copytree(source, target)
+    write_json(target / "run.json", {**json.loads((source / "run.json").read_text()), **record})
+    return target
+
+
+def _studies(runs: Path) -> None:
+    """Few-shot cells of models that were pretrained on some hours of two data sets."""
+    for of in ("s", "say"):
+        for hours in HOURS:
+            for seed in (0, 1):
+                name = f"{of}-{hours}h-seed{seed}"
+                fraction = {"of": of, "of_content_sha256": of, "of_videos": 400, "of_hours": 200.0, "share": None, "hours": float(hours),
+                            "has_hours": float(hours), "subset": "random", "seed": seed}
+                write_json(_new(runs / name) / "run.json", {"schema": 1, "kind": "pretrain", "name": name, "signature": name,
+                                                            "content_sha256": name, "fraction": fraction})
+                (runs / name / "config.yaml").write_text(f"name: {name}\nseed: {seed}\n")
+                cell = {"checkpoint": name, "checkpoint_content": f"run:{name}", "data": "ssv2", "shots": 10, "seed": 0,
+                        "method": "finetune", "overrides": {}}
+                few = _new(runs / f"few-{name}")
+                write_json(few / "run.json", {"schema": 1, "kind": "fewshot", "name": f"few-{name}", "cell": cell})
+                pct = 10 + 4 * np.log10(hours) + 0.3 * seed + (of == "say")
+                write_json(few / "result.json", {"schema": 1, "kind": "fewshot", "cell": cell, "top1_pct": pct, "top5_pct": 2 * pct})
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _results(out: Path) -> None:
+    """What jobs/embed.py leaves on Slurm: features, and the array that made them."""
+    rng, label = np.random.default_rng(0), np.arange(60) % 6
+    features = (rng.normal(size=(6, 8))[label] + rng.normal(size=(60, 8))).astype(np.float32)
+    make_folder(out)
+    Embeddings(np.arange(60).astype(np.uint64), label.astype(np.int32), features, features[:, ::-1]).write(file_path(out, 0, 1))
+    write_json(out / "result.json", {"schema": 1, "kind": "embed", "data": "ssv2-val", "clips": 60, "files": 1, "unreadable": {},
+                                     "classes": {str(i): SSV2[i] for i in range(6)}, "weights_content": "ab12"})
+    write_json(out / "submitted.json", {"schema": 1, "submissions": [{"job_id": "77", "cluster": "slurm", "shards": 8}]})
