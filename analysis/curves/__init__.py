@@ -1,4 +1,4 @@
 """Accuracy at growing amounts of data: points, fits with intervals, figures.
 
-May import analysis.results and analysis.tables.
+May import vidmae, results and tables.
 """

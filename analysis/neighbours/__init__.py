@@ -1,4 +1,4 @@
 """Features of clips: nearest neighbours, and pictures of them.
 
-May import all rooms of analysis.
+May import vidmae and curves.
 """

@@ -1,4 +1,4 @@
 """A run as one HTML page that works offline.
 
-May import all rooms of analysis.
+May import vidmae and results.
 """

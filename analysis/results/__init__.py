@@ -1,4 +1,4 @@
 """Results as they lie on disk: records of runs, logs of the original code, published numbers.
 
-May import vidmae's records and settings.
+May import vidmae.
 """

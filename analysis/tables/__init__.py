@@ -1,4 +1,4 @@
 """Results laid out: cells over seeds, rows, columns, and tables as text, CSV, Markdown and LaTeX.
 
-May import analysis.results.
+May import vidmae and results.
 """

@@ -1,4 +1,4 @@
 """Where a run goes and what it is given: cluster profiles, data catalogue, resources, shared flags, the code that runs.
 
-May import scheduler, and vidmae's rooms.
+May import vidmae and scheduler.
 """

@@ -1,4 +1,4 @@
 """Slurm's commands: how they are called, and their answers as plain values.
 
-May import the standard library alone.
+May import nothing of the other rooms.
 """

@@ -1,4 +1,4 @@
 """Where submitted runs stand: find one by what a user types, tell the truth about its state, follow it.
 
-May import scheduler and place, and vidmae's rooms.
+May import vidmae and scheduler.
 """

@@ -1,4 +1,4 @@
 """From a request to a batch script and a job, once, and what becomes of the job whose ranks have left.
 
-May import scheduler, place and standing, and vidmae's rooms.
+May import vidmae, scheduler, place and standing.
 """

@@ -1,4 +1,4 @@
 """Carry out a sweep: decide what is missing, submit it as arrays, show it and wait for it.
 
-May import sweeps.grid, jobs and vidmae.
+May import jobs, vidmae and grid.
 """

@@ -1,4 +1,4 @@
 """The processes of a job: who am I, the DeepSpeed engine, checkpoints, signals, and what ends a rank that waits in vain.
 
-May import settings, runs, footage, clips and model.
+May import settings, runs and footage.
 """
