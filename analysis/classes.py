@@ -32,13 +32,18 @@ from vidmae.runs.record import RunFolder, make_private_folder, write_atomic
 FORMATS: dict[str, Callable[[Sheet], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a cell")
     parser.add_argument("--out", type=tables_folder, default=Path("tables/classes"), metavar="FOLDER",
                         help="where the tables go (default: %(default)s)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
     try:
         found = [Predictions.read(RunFolder(run).predictions) for run in args.runs]
         _check_alike(args.runs, found)

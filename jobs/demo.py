@@ -45,9 +45,14 @@ def run(*args: str) -> str:
     return done.stdout.strip()
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """The command line: it takes nothing but --help."""
+    return argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def main() -> int:
     """Pretrain, sweep, collect, sum up."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    make_parser().parse_args()
     try:
         folder = clips_folder()
     except FileNotFoundError as error:

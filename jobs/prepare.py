@@ -64,8 +64,8 @@ Rows of one class with the same content count once. Each subset is written besid
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; 0 done, 2 the source cannot be used, 3 not one readable video."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _manifest_options(_verb(verbs, "manifest", manifest, "list and check the videos of a data set", MANIFEST_HELP))
@@ -75,7 +75,12 @@ def main(argv: list[str] | None = None) -> int:
     _shots_options(_verb(verbs, "shots", shots, "draw k clips of every class", SHOTS_HELP))
     prepare_fraction.add_options(_verb(verbs, "fraction", prepare_fraction.run, "take a part of a recording history",
                                        prepare_fraction.HELP))
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; 0 done, 2 the source cannot be used, 3 not one readable video."""
+    args = make_parser().parse_args(argv)
     try:
         return int(args.run(args))
     except (ManifestError, ShotsError, FractionError, RecordingsError, ConfigError) as error:

@@ -2,4 +2,6 @@
 
 from vidmae.numerics import fix_numerics
 
+__version__ = "0.1.0"  # the one place: pyproject.toml reads it here, and so a snapshot of the code has it, too
+
 fix_numerics()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from jobs.scheduler.slurm import SlurmError
+from jobs.scheduler.commands import SlurmError
 from vidmae.settings import command_line
 
 

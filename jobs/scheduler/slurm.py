@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jobs.scheduler.commands import SlurmAwayError as SlurmAwayError
-from jobs.scheduler.commands import SlurmError, ask, run
+from jobs.scheduler.commands import SlurmError as SlurmError
+from jobs.scheduler.commands import ask, run
 
 ABSENT_TIMEOUT_S = 5.0
 ACT_TIMEOUT_S = 30.0  # what changes a job waits for locks that a question does not need

@@ -250,7 +250,8 @@ def slurm_parameters(request: Request) -> dict[str, Any]:
 def batch_script(request: Request, cluster: str) -> str:
     """The script of the job, as it will be submitted (slurm) or started (local). Writes nothing."""
     executor = _executor(request, cluster)
-    return executor._make_submission_file_text(executor._submitit_command_str, "")
+    script: str = executor._make_submission_file_text(executor._submitit_command_str, "")
+    return script
 
 
 def submit(request: Request, cluster: str) -> str:

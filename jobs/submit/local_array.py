@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.standing.arrays import cells_of
-from jobs.standing.runs import CANCELLED, EXIT_RECORD
+from jobs.standing.runs import EXIT_RECORD
 from jobs.submit.launch import INTERRUPTED, KILLED_BY_LIMIT, Request, code_of_cancelled, own_environment, setup_lines
-from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, write_json
+from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, make_private_folder, write_json
 from vidmae.settings.signals import number_of
 
 LOOK_S = 0.2

@@ -27,11 +27,10 @@ from jobs.place.resources import SAVE_MARGIN_S
 from jobs.scheduler import slurm
 from jobs.scheduler.commands import SlurmAwayError
 from jobs.standing.arrays import run_of_task
-from jobs.standing.runs import CANCELLED
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record
 from vidmae.runs.attempts import read_attempts, totals
-from vidmae.runs.record import LOST, SCHEMA, RunFolder, read_json, write_json
+from vidmae.runs.record import CANCELLED, LOST, SCHEMA, RunFolder, read_json, write_json
 
 STUCK_ATTEMPTS = 3
 PATIENCE_S = 600.0  # a controller that is away for longer than this does not get the request

@@ -29,13 +29,13 @@ from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources, complete, local_resources
 from jobs.place.snapshot import code_state, take_snapshot
 from jobs.scheduler import slurm
-from jobs.standing.runs import CANCELLED, SUBMITTED, submissions
+from jobs.standing.runs import SUBMITTED, submissions
 from jobs.standing.shard_runs import arrays_of, errors_of, shards_of
 from jobs.submit import launch
 from jobs.submit.shards_here import INCOMPLETE, Work, command_of, run_here
 from jobs.submit.submission import one_launcher
 from vidmae.ranks.local_program import ROOT, prepare_folder, tell
-from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_json
+from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.layers import ConfigError, to_yaml
 
 SIGNAL_DELAY_S = 10  # what is done is on the disk: there is nothing to save before the time limit

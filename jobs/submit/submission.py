@@ -194,5 +194,5 @@ def _is_stale(path: Path) -> bool:
     except json.JSONDecodeError:
         return False  # it is just being written
     if holder.get("host") == socket.gethostname() and "pid" in holder:
-        return process_birth(int(holder["pid"])) != holder.get("birth")
+        return bool(process_birth(int(holder["pid"])) != holder.get("birth"))
     return age_s > LOCK_STALE_S

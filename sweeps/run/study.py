@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.place.experiment import Place, problems
-from jobs.standing.runs import CANCELLED, submissions
+from jobs.standing.runs import submissions
 from sweeps.grid.checkpoints import init_of, short_names
 from sweeps.grid.grid import Init
 from sweeps.grid.points import Point, look_at, make_points, read_frame
@@ -21,6 +21,7 @@ from sweeps.run import sweep_plan
 from sweeps.run.array_submission import Say
 from sweeps.run.show import Unit
 from sweeps.run.sweep_plan import Plan
+from vidmae.runs.record import CANCELLED
 from vidmae.settings.layers import ConfigError
 
 

@@ -66,6 +66,7 @@ MOST_ENTRIES = 16
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.ranks.engine"},
     "submitit": {"jobs.submit.launch"},
+    "argcomplete": {"jobs.place.console"},
     "decord": {"vidmae.footage.decoders.with_decord"},
     "av": {"vidmae.footage.decoders.packets", "vidmae.footage.decoders.with_pyav", "vidmae.footage.encode"},
     "torchcodec": {"vidmae.footage.decoders.with_torchcodec"},

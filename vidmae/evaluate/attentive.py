@@ -60,7 +60,8 @@ class AttentiveHead(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Class scores [B, C] of tokens [B, N, D]."""
-        return self.head(self.norm(self.look(self.norm_tokens(tokens))))
+        scores: Tensor = self.head(self.norm(self.look(self.norm_tokens(tokens))))
+        return scores
 
     def look(self, x: Tensor) -> Tensor:
         """What the query finds in normed tokens [B, N, D]: [B, D]."""
@@ -68,7 +69,8 @@ class AttentiveHead(nn.Module):
         wanted = torch.einsum("hd,hdD->hD", self.query, key) * self.query.shape[1] ** -0.5
         weights = (x @ wanted.T).softmax(1)
         found = torch.einsum("bhD,hdD->bhd", weights.transpose(1, 2) @ x, value).flatten(1)
-        return self.proj(found + self.value.bias)
+        projected: Tensor = self.proj(found + self.value.bias)
+        return projected
 
 
 def attentive(train_x: Tokens, train_y: np.ndarray, val_x: Tokens, *, num_classes: int, probe: ProbeConfig, seed: int,
@@ -132,7 +134,7 @@ def _probabilities(head: AttentiveHead, absent: Tensor, x: Tokens, batch: int, d
 
 def _scores(head: AttentiveHead, absent: Tensor, x: Tokens, places: np.ndarray, device: torch.device) -> Tensor:
     """Scores of the clips at these places; classes that are absent from training cannot win."""
-    scores = head(torch.from_numpy(x[places]).to(device))
+    scores: Tensor = head(torch.from_numpy(x[places]).to(device))
     return scores.masked_fill(absent, -torch.inf)
 
 

@@ -70,7 +70,8 @@ class FeatureSpec:
     @property
     def record(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        record: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return record
 
     @property
     def folder_name(self) -> str:

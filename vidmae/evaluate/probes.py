@@ -44,7 +44,8 @@ def knn(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_clas
     votes = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
     scores = np.zeros((len(val), num_classes))
     np.add.at(scores, (np.arange(len(val))[:, None], train_y[nearest]), votes)
-    return scores / scores.sum(axis=1, keepdims=True)
+    scores /= scores.sum(axis=1, keepdims=True)
+    return scores
 
 
 def linear(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_classes: int, folds: int, seed: int,
@@ -102,4 +103,4 @@ def _checked(x: np.ndarray) -> np.ndarray:
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny))

@@ -198,7 +198,7 @@ def spread_order(ages: np.ndarray) -> list[int]:
 
 
 def _van_der_corput(i: int) -> float:
-    return int(f"{i:b}"[::-1], 2) / 2 ** i.bit_length()
+    return int(f"{i:b}"[::-1], 2) / (1 << i.bit_length())
 
 
 def _find(link: list[int], place: int) -> int:

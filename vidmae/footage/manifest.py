@@ -237,14 +237,14 @@ class Manifest:
 
     def decoder(self, row: int) -> str:
         """The decoder that reads a video rightly."""
-        return self.decoders[self._decoder[row]]
+        return self.decoders[int(self._decoder[row])]
 
     @property
     def footage(self) -> np.ndarray:
         """uint64 [N], content hashes with which the decoder is mixed: equal where the same pictures come out."""
         marks = np.array([int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
                           for name in self.decoders], dtype=np.uint64)
-        return self.content ^ marks[self._decoder]
+        return np.asarray(self.content ^ marks[self._decoder])
 
     def frame_bytes(self, row: int) -> int:
         """Size of a decoded frame of a video."""

@@ -97,7 +97,7 @@ def _thumbnail(picture: np.ndarray, cells: int = 32) -> np.ndarray:
     height, width, _ = picture.shape
     rows, columns = max(height // cells, 1), max(width // cells, 1)
     cut = picture[: height // rows * rows, : width // columns * columns].astype(np.float32)
-    return cut.reshape(height // rows, rows, width // columns, columns, 3).mean(axis=(1, 3))
+    return np.asarray(cut.reshape(height // rows, rows, width // columns, columns, 3).mean(axis=(1, 3)))
 
 
 def _first_wrong(thumbs: dict[int, np.ndarray], indices: Sequence[int], pictures: np.ndarray) -> str | None:

@@ -13,7 +13,7 @@ def grey(frame: np.ndarray) -> np.ndarray:
     import cv2
 
     cv2.setNumThreads(1)  # the same numbers on every machine, and ranks that do not fight for cores
-    return cv2.cvtColor((np.clip(frame, 0, 1) * 255).round().astype(np.uint8), cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.cvtColor((np.clip(frame, 0, 1) * 255).round().astype(np.uint8), cv2.COLOR_RGB2GRAY))
 
 
 def dense_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:

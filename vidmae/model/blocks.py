@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -52,7 +53,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """[B, N, P] to [B, N, D]."""
-        return self.proj(patches)
+        tokens: Tensor = self.proj(patches)
+        return tokens
 
 
 class Attention(nn.Module):
@@ -69,7 +71,8 @@ class Attention(nn.Module):
         x = autocast_once(x)
         q, k, v = (layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
         attend = F.scaled_dot_product_attention if use_sdpa(q, self.kernel) else naive_attention
-        return self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
+        return out
 
 
 class Mlp(nn.Module):
@@ -87,12 +90,11 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, D]."""
-        hidden = self.fc1(x)
+        hidden: Tensor = self.fc1(x)
         activated = F.gelu(hidden)
-        if not self.recompute_gelu:
-            return self.fc2(activated)
-        with recomputed(activated, lambda: F.gelu(hidden)):
-            return self.fc2(activated)
+        with recomputed(activated, lambda: F.gelu(hidden)) if self.recompute_gelu else nullcontext():
+            out: Tensor = self.fc2(activated)
+        return out
 
 
 class Block(nn.Module):
@@ -156,7 +158,8 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] to [..., E]."""
         if torch.is_autocast_enabled(x.device.type):
-            return _CastAgain.apply(autocast_once(x), self.weight, self.bias)
+            out: Tensor = _CastAgain.apply(autocast_once(x), self.weight, self.bias)
+            return out
         return super().forward(x)
 
 
@@ -203,7 +206,7 @@ def naive_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     anyway, and the scores are 16-bit already, so the numbers do not change.
     """
     with torch.autocast(q.device.type, enabled=False):
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        scores: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         return scores.softmax(dim=-1) @ v
 
 

@@ -80,7 +80,8 @@ class VideoClassifier(Encoder):
             [B, D].
         """
         x = self.last_block(as_frames(clips, self.shape))
-        return self.norm(x[:, 0] if self.pool == "cls" else x[:, 1:].mean(1))
+        normed: Tensor = self.norm(x[:, 0] if self.pool == "cls" else x[:, 1:].mean(1))
+        return normed
 
 
 def build_classifier(

@@ -123,7 +123,8 @@ class MaskedAutoencoder(Encoder):
 
     def _encode(self, frames: Tensor, ids: Tensor | None = None) -> Tensor:
         """Tokens `ids` [B, K] of frames [B, T, H, W, C] to [B, 1 + K, D]."""
-        return self.norm(self.last_block(frames, ids))
+        encoded: Tensor = self.norm(self.last_block(frames, ids))
+        return encoded
 
     def _decode(self, encoded: Tensor, mask: Mask) -> Tensor:
         """Encoder output [B, 1 + K, D] to the prediction for the removed tokens [B, L - K, P]."""
@@ -132,7 +133,8 @@ class MaskedAutoencoder(Encoder):
         kept = self.decoder_embed(encoded[:, 1:]) + positions(mask.ids_keep, *tables)
         removed = self.mask_token + positions(mask.ids_removed, *tables)
         x = self.run(self.decoder_blocks, torch.cat([cls, kept, removed], dim=1))
-        return self.decoder_pred(self.decoder_norm(x[:, encoded.shape[1]:]))
+        predicted: Tensor = self.decoder_pred(self.decoder_norm(x[:, encoded.shape[1]:]))
+        return predicted
 
     def _decoder_class(self, encoded: Tensor) -> Tensor:
         """The decoder's class token [B, 1, d]: one of its own, as in the released video models."""

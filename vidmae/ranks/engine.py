@@ -118,7 +118,8 @@ class Engine:
     @property
     def module(self) -> nn.Module:
         """The model; under ZeRO-3 its parameters are sharded."""
-        return self._engine.module
+        module: nn.Module = self._engine.module
+        return module
 
     @property
     def skipped_steps(self) -> int:

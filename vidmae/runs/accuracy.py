@@ -59,7 +59,9 @@ def per_class_pct(predictions: Predictions, k: int) -> np.ndarray:
     """Top-k accuracy of the clips of each class, float64 [C], 0 to 100; NaN for a class that has no clip."""
     clips = np.bincount(predictions.label, minlength=len(predictions.classes))
     right = np.bincount(predictions.label[_hits(predictions, k)], minlength=len(predictions.classes))
-    return np.divide(100.0 * right, clips, out=np.full(len(clips), np.nan), where=clips > 0)
+    share = np.full(len(clips), np.nan)
+    np.divide(100.0 * right, clips, out=share, where=clips > 0)
+    return share
 
 
 def confusion(predictions: Predictions) -> np.ndarray:

@@ -53,7 +53,7 @@ class DecordReader(VideoReader):
         import decord
 
         with self._failure_as_decode_error(decord):
-            frames = self._reader.get_batch(indices.tolist()).asnumpy()
+            frames: Frames = self._reader.get_batch(indices.tolist()).asnumpy()
             self._reader.seek(0)  # else it decodes ahead and keeps the frames (dmlc/decord#197, #208)
         return frames
 

@@ -46,7 +46,7 @@ def moving_pixels(clip: np.ndarray, threshold_px: float, *, relative: bool = Fal
 def moving_share(moving: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
     """The share of each token's pixels that move: float64 [t, h, w], from bool [T, H, W]."""
     (t, h, w), (frames, height, width) = grid, moving.shape
-    return moving.reshape(t, frames // t, h, height // h, w, width // w).mean(axis=(1, 3, 5))
+    return np.asarray(moving.reshape(t, frames // t, h, height // h, w, width // w).mean(axis=(1, 3, 5)))
 
 
 def attention_share(attention: np.ndarray, moving: np.ndarray) -> float:
@@ -79,4 +79,4 @@ def others(maps: np.ndarray, recordings: np.ndarray) -> np.ndarray:
         return np.full_like(maps, np.nan)
     own = np.zeros((len(count), *maps.shape[1:]))
     np.add.at(own, which, maps)
-    return (maps.sum(axis=0) - own[which]) / (len(maps) - count)[which][:, None, None, None]
+    return np.asarray((maps.sum(axis=0) - own[which]) / (len(maps) - count)[which][:, None, None, None])

@@ -37,7 +37,8 @@ def attention_weights(attention: Attention, x: Tensor, *, queries: int | None = 
     """
     q, k = (layer(tokens).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
             for layer, tokens in ((attention.q, x[:, :queries]), (attention.k, x)))
-    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).float().softmax(dim=-1)
+    weights: Tensor = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).float().softmax(dim=-1)
+    return weights
 
 
 def class_attention(encoder: Encoder, clips: Tensor) -> Tensor:
@@ -94,7 +95,8 @@ def _forward(encoder: Encoder, clips: Tensor) -> None:
 def _as_map(row: Tensor, encoder: Encoder) -> Tensor:
     """[..., N] to [..., T, H, W] that sums to 1: without the class token."""
     patches = row[..., 1:]
-    return (patches / patches.sum(dim=-1, keepdim=True)).unflatten(-1, encoder.shape.grid)
+    shares: Tensor = (patches / patches.sum(dim=-1, keepdim=True)).unflatten(-1, encoder.shape.grid)
+    return shares
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def _moved(shown: np.ndarray, before: list[int], after: list[int], t: int) -> np
         return between(shown[before[-1]], shown[after[0]], (t - before[-1]) / (after[0] - before[-1]))
     known = before if before else after[::-1]  # the nearest comes last
     if len(known) == 1:
-        return shown[known[0]]
+        return np.asarray(shown[known[0]])
     return beyond(shown[known[-2]], shown[known[-1]], (t - known[-1]) / (known[-1] - known[-2]))
 
 

@@ -16,10 +16,11 @@ import torch
 from vidmae.clips.windows import Where, WindowSpec, evenly_spread, places, read_windows, spread_windows
 from vidmae.footage.encode import write_mp4
 from vidmae.footage.manifest import Manifest
+from vidmae.insight.csv_rows import Row
 from vidmae.insight.interpolation import tracking_probe
 from vidmae.insight.interpolation.baselines import Filler, applicable, model_filler
 from vidmae.insight.interpolation.image_mae import frame_filler, load_image_mae
-from vidmae.insight.interpolation.interpolate_table import MODEL, Row
+from vidmae.insight.interpolation.interpolate_table import MODEL
 from vidmae.insight.interpolation.scores import Judge
 from vidmae.insight.pictures import save_png, side_by_side, strip
 from vidmae.model.mae import MaskedAutoencoder

@@ -140,11 +140,11 @@ def _centres(path: str, num_frames: int, size: int, rng: np.random.Generator) ->
     along = (np.arange(num_frames) - (num_frames - 1) / 2)[:, None] * step
     if path == "turning":
         legs = np.minimum(along, 0) * ahead + np.maximum(along, 0) * aside
-        return (middle + legs - legs.mean(axis=0))[None]
+        return np.stack([middle + legs - legs.mean(axis=0)])
     if path == "crossing":
         lead = LEAD_SHARE * LENGTH_SHARE * size
         return np.stack([middle + (along + lead) * ahead, middle + (along - lead) * aside])
-    return (middle + along * ahead)[None]
+    return np.stack([middle + along * ahead])
 
 
 def _bar(centres: np.ndarray, frame: int, size: int, side: int) -> np.ndarray:

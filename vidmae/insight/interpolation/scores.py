@@ -135,4 +135,4 @@ def _normed_patches(clip: np.ndarray, hidden: np.ndarray, patch: tuple[int, int]
     cells = clip.reshape(time // u, u, height // p, p, width // p, p, 3).transpose(0, 2, 4, 1, 3, 5, 6)
     chosen = cells[hidden[::u, ::p, ::p]].reshape(-1, u * p * p * 3)
     centred = chosen - chosen.mean(axis=1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + PATCH_EPS)
+    return np.asarray(centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + PATCH_EPS))
