@@ -13,91 +13,59 @@ Exit codes: 0 ok, 2 nothing to read, cells of other clips, or no place to write.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from analysis.page.by_class import by_class
 from analysis.results.table_flags import Parser, tables_folder
-from analysis.tables.sheets import WIDEST, Sheet, csv_text, to_console, to_csv, to_latex, to_markdown
-from vidmae.runs.accuracy import confusion, per_class_pct
+from analysis.tables.sheet import MISSING, WIDEST, Sheet, to_console, write
+from vidmae.runs.accuracy import confusion
 from vidmae.runs.predictions import Predictions
-from vidmae.runs.record import RunFolder, make_private_folder, write_atomic
+from vidmae.runs.record import RunFolder
 
-FORMATS: dict[str, Callable[[Sheet], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
-
-
-def make_parser() -> Parser:
-    """The command line."""
-    parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a cell")
-    parser.add_argument("--out", type=tables_folder, default=Path("tables/classes"), metavar="FOLDER",
-                        help="where the tables go (default: %(default)s)")
-    return parser
+SHOWN = {"class": "class", "taken_for": "most often taken for", "clips": "clips", "top1_pct": "top-1", "top5_pct": "top-5",
+         "taken_for_pct": "taken for it"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    args = make_parser().parse_args(argv)
+    parser = Parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a cell")
+    parser.add_argument("--out", type=tables_folder, default=Path("tables/classes"), metavar="FOLDER",
+                        help="where the tables go (default: %(default)s)")
+    args = parser.parse_args(argv)
     try:
         found = [Predictions.read(RunFolder(run).predictions) for run in args.runs]
-        _check_alike(args.runs, found)
-        sheet, matrix = by_class(found), sum(confusion(predictions) for predictions in found)
-        texts = {f"classes.{suffix}": form(sheet) for suffix, form in FORMATS.items()}
-        texts["confusion.csv"] = confusion_csv(found[0].classes.tolist(), np.asarray(matrix))
-        make_private_folder(args.out)
-        for name, text in texts.items():
-            write_atomic(args.out / name, text.encode(errors="backslashreplace"))
+        for run, other in zip(args.runs, found, strict=True):
+            if not all(np.array_equal(getattr(found[0], name), getattr(other, name)) for name in ("content", "classes", "label")):
+                raise ValueError(f"{run} was tested on other clips or classes than {args.runs[0]}; give cells of one data set")
+        sheet, names = sheet_of(found), found[0].classes
+        matrix = pd.DataFrame(sum(map(confusion, found)), index=names, columns=names)
+        files = write([sheet], args.out, {"confusion.csv": matrix.to_csv(index_label="true class", lineterminator="\n")})
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     console = Console(stderr=True, highlight=False, width=WIDEST)
     console.print(Text(sheet.title, "bold"), to_console(sheet), *map(Text, sheet.footer), sep="\n")
-    print("\n".join(str(args.out / name) for name in texts))
+    print("\n".join(map(str, files)))
     return 0
 
 
-def by_class(found: Sequence[Predictions]) -> Sheet:
+def sheet_of(found: Sequence[Predictions]) -> Sheet:
     """One row per class that has clips, the hardest first."""
-    names, label = found[0].classes.tolist(), found[0].label
-    top1, top5 = (np.mean([per_class_pct(predictions, k) for predictions in found], axis=0) for k in (1, 5))
-    matrix = np.sum([confusion(predictions) for predictions in found], axis=0)
-    clips = np.bincount(label, minlength=len(names))
-    order = sorted(np.flatnonzero(clips).tolist(), key=lambda i: (top1[i], top5[i], names[i]))
-    records = [{"class": names[i], "clips": int(clips[i]), "top1_pct": round(float(top1[i]), 3),
-                "top5_pct": round(float(top5[i]), 3), **_taken_for(matrix[i], i, names)} for i in order]
-    rows = [[str(r["class"]), str(r["taken_for"] or "--"), str(r["clips"]), f"{r['top1_pct']:.1f}", f"{r['top5_pct']:.1f}",
-             "--" if r["taken_for_pct"] is None else f"{r['taken_for_pct']:.1f}"] for r in records]
-    columns = ("class", "most often taken for", "clips", "top-1", "top-5", "taken for it")
-    return Sheet("classes", "Accuracy by class", columns, 2, rows, records,
-                 [f"In %, mean over {len(found)} cells; clips of one cell."])
-
-
-def _taken_for(row: np.ndarray, own: int, names: Sequence[str]) -> dict[str, object]:
-    """The other class that was said most often, and of how many of the clips, in %."""
-    others = row.copy()
-    others[own] = 0
-    most = int(others.argmax())
-    if not others[most]:
-        return {"taken_for": None, "taken_for_pct": None}
-    return {"taken_for": names[most], "taken_for_pct": round(float(100 * others[most] / row.sum()), 3)}
-
-
-def confusion_csv(names: Sequence[str], matrix: np.ndarray) -> str:
-    """The confusion matrix with its class names; clips."""
-    return csv_text([["true class", *names], *([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))])
-
-
-def _check_alike(runs: Sequence[Path], found: Sequence[Predictions]) -> None:
-    for run, other in zip(runs[1:], found[1:], strict=True):
-        same = np.array_equal(found[0].content, other.content) and np.array_equal(found[0].classes, other.classes)
-        if not same or not np.array_equal(found[0].label, other.label):
-            raise ValueError(f"{run} was tested on other clips or classes than {runs[0]}; give cells of one data set")
+    table = by_class(found).sort_values(["top1_pct", "top5_pct", "class"]).drop(columns="taken")
+    records = table.assign(**table.select_dtypes("float").map(round, ndigits=3))
+    shown = records[[*SHOWN]].rename(columns=SHOWN).map(
+        lambda value: f"{value:.1f}" if isinstance(value, float) else str(value), na_action="ignore").fillna(MISSING)
+    return Sheet("classes", "Accuracy by class", shown, 2, records, [f"In %, mean over {len(found)} cells; clips of one cell."])
 
 
 if __name__ == "__main__":

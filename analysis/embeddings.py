@@ -22,20 +22,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.neighbours.nearest import AT, nearest, precisions, silhouette
-from analysis.neighbours.neighbour_page import Found, page, read_thumbnails
+from analysis.neighbours.nearest import AT, Precision, precisions, silhouette
+from analysis.neighbours.neighbour_table import neighbour_table, read_thumbnails
+from analysis.page.html import to_html
 from analysis.results.table_flags import Parser, tables_folder
-from analysis.tables.sheets import Sheet, csv_text, to_console, to_csv
+from analysis.tables.sheet import MISSING, Sheet, csv_text, show, to_csv
 from vidmae.insight.embedding_files import FEATURES, NO_LABEL, Embeddings, read_embeddings
 from vidmae.runs.record import make_private_folder, write_atomic
 
-WIDEST = 200
+WIDEST = 200  # characters of a note in a line
+SCORES = ["value", "chance", "ceiling"]
+NEIGHBOURS = ["feature", "content", "place", "neighbour", "cosine", "same_class"]
 NOTES = ("silhouette: -1 to 1; precision: share of a clip's nearest clips, itself and copies left out, that have its class",
          "chance: neighbours drawn at random; ceiling: the most that there can be, as a class has only so many clips")
 UNLABELLED = ("the clips have no labels, so there is no picture by class, no silhouette and no precision; labels come from "
@@ -78,58 +82,57 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--points {args.points} and --queries {args.queries} must be 1 or more")
     found, record = read_embeddings(args.folder)
     names = {int(index): name for index, name in record["classes"].items()}
-    out, console = make_private_folder(args.out), Console(stderr=True, highlight=False, width=WIDEST)
-    files = write_neighbours(found, names, record["data"], args)
-    records: list[dict[str, object]] = []
+    make_private_folder(args.out)
+    files, records = write_neighbours(found, names, record["data"], args), pd.DataFrame()
     if labelled := bool((found.label != NO_LABEL).any()):
         sheet = scores_sheet(found, record, args.seed)
-        records = [dict(row) for row in sheet.records]
-        write_atomic(out / f"{sheet.name}.csv", to_csv(sheet).encode())
-        files.append(out / f"{sheet.name}.csv")
-        console.print(Text(sheet.title, "bold"), to_console(sheet), *map(Text, sheet.footer), sep="\n")
-        files += [] if args.no_pictures else draw_pictures(found, names, record["data"], args, console)
+        records = sheet.records.astype(object).where(sheet.records.notna(), None)
+        files += write_texts({f"{sheet.name}.csv": to_csv(sheet)}, args.out)
+        show([sheet])
+        files += [] if args.no_pictures else draw_pictures(found, names, record["data"], args)
     else:
-        console.print(Text(f"note: {UNLABELLED}"))
-    print(json.dumps({"files": list(map(str, files)), "scores": records}) if args.json else "\n".join(map(str, files)))
+        note(UNLABELLED)
+    shown = list(map(str, files))
+    print(json.dumps({"files": shown, "scores": records.to_dict("records")}) if args.json else "\n".join(shown))
     return 0 if labelled else 3
+
+
+def note(text: str) -> None:
+    """Say something on standard error."""
+    Console(stderr=True, highlight=False, width=WIDEST).print(Text(f"note: {text}"))
 
 
 def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) -> Sheet:
     """The table of scores, of the clips that have a label; -- where there are too few clips for one."""
-    has, rows, records = found.label != NO_LABEL, list[list[str]](), list[dict[str, object]]()
+    has, rows = found.label != NO_LABEL, list[dict[str, object]]()
     content, label = found.content[has], found.label[has]
     for name in FEATURES:
         features = getattr(found, name)[has]
-        score, at = silhouette(features, label, seed), {p.at: p for p in precisions(features, content, label)}
-        lines: list[tuple[str, float | None, float | None, float | None, int]] = [
-            ("silhouette", score[0] if score else None, None, None, score[1] if score else len(label))]
-        lines += [(f"precision at {k}", *((p.value, p.chance, p.ceiling) if (p := at.get(k)) else (None,) * 3), len(label))
-                  for k in AT]
-        for what, value, chance, ceiling, clips in lines:
-            records.append({"feature": name, "score": what, "value": value, "chance": chance, "ceiling": ceiling,
-                            "clips": clips, "classes": len(np.unique(label))})
-            rows.append([name, what, *("--" if v is None else f"{v:.3f}" for v in (value, chance, ceiling)), f"{clips:,}"])
-    left_out = [f"{int((~has).sum()):,} clips without a label are left out"] if not has.all() else []
-    title = f"{record['data']}, {len(np.unique(label))} classes, weights {record['weights_content']}"
-    return Sheet("embedding-scores", title, ("feature", "score", "value", "chance", "ceiling", "clips"), 2, rows, records,
-                 [*NOTES, *left_out])
+        value, clips = silhouette(features, label, seed) or (None, len(label))
+        rows.append({"feature": name, "score": "silhouette", "value": value, "clips": clips})
+        at = {precision.at: precision._asdict() for precision in precisions(features, content, label)}
+        rows += [{"feature": name, "score": f"precision at {k}", "clips": len(label), **at.get(k, {})} for k in AT]
+    records = pd.DataFrame(rows, columns=["feature", "score", *SCORES, "clips"])
+    shown = records.assign(**records[SCORES].map("{:.3f}".format, na_action="ignore"), clips=records["clips"].map("{:,}".format))
+    classes, left_out = len(np.unique(label)), [f"{(~has).sum():,} clips without a label are left out"] if not has.all() else []
+    return Sheet("embedding-scores", f"{record['data']}, {classes} classes, weights {record['weights_content']}",
+                 shown.fillna(MISSING), 2, records.assign(classes=classes), [*NOTES, *left_out])
 
 
-def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace, console: Console,
-                  ) -> list[Path]:
+def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> list[Path]:
     """A picture of each feature; says what it does not show."""
     from analysis.neighbours.embedding_pictures import FEWEST_CLIPS, coloured, draw
 
     if len(found) < FEWEST_CLIPS:
-        console.print(Text(f"note: no picture of {len(found)} clips; it takes {FEWEST_CLIPS}"))
+        note(f"no picture of {len(found)} clips; it takes {FEWEST_CLIPS}")
         return []
     shown = np.arange(len(found))
     if len(found) > args.points:
         shown = np.sort(np.random.default_rng(args.seed).choice(len(found), args.points, replace=False))
-        console.print(Text(f"note: pictures show {args.points:,} of {len(found):,} clips, drawn at random (--points)"))
+        note(f"pictures show {args.points:,} of {len(found):,} clips, drawn at random (--points)")
     label = found.label[shown]
     if others := len(np.unique(label[label >= 0])) - len(coloured(label)):
-        console.print(Text(f"note: the {len(coloured(label))} largest classes are coloured, {others} others are grey"))
+        note(f"the {len(coloured(label))} largest classes are coloured, {others} others are grey")
     return [file for name in FEATURES for file in draw(
         getattr(found, name)[shown], label, names, f"{data}, {name} features", args.out / f"embedding-{name}", args.seed)]
 
@@ -137,29 +140,20 @@ def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: 
 def write_neighbours(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> list[Path]:
     """neighbours.csv, and neighbours.html where frames may be shown."""
     queries = np.unique(np.linspace(0, len(found) - 1, min(args.queries, len(found))).round().astype(np.int64))
-    lines: list[list[object]] = [["feature", "content", "place", "neighbour", "cosine", "same_class"]]
-    sections: dict[str, list[list[Found]]] = {}
-    for name in FEATURES:
-        places, alike = nearest(getattr(found, name), found.content, max(AT), queries)
-        sections[f"{name} features"] = [
-            [_clip(found, names, query), *(_clip(found, names, row, cosine) for row, cosine in zip(*others, strict=True)
-                                           if row >= 0)]
-            for query, *others in zip(queries, places, alike, strict=True)]
-        lines += [[name, f"{query.content:016x}", place, f"{other.content:016x}", f"{other.cosine:.6f}",
-                   int(query.label == other.label) if query.label and other.label else ""]
-                  for query, *others in sections[f"{name} features"] for place, other in enumerate(others, 1)]
-    texts = {"neighbours.csv": csv_text(lines)}
+    clips = neighbour_table(found, names, queries)
+    alike = clips[clips["place"] > 0]
+    texts = {"neighbours.csv": csv_text(alike[NEIGHBOURS].assign(cosine=alike["cosine"].map("{:.6f}".format)))}
     if args.frames:
-        contents = {each.content for rows in sections.values() for row in rows for each in row}
-        texts["neighbours.html"] = page(f"Nearest clips, {data}", sections, read_thumbnails(args.frames, contents))
+        pictures = read_thumbnails(args.frames, clips["neighbour"])
+        texts["neighbours.html"] = to_html("neighbours.html", title=f"Nearest clips, {data}", clips=clips, pictures=pictures)
+    return write_texts(texts, args.out)
+
+
+def write_texts(texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write files by name; their paths."""
     for name, text in texts.items():
-        write_atomic(args.out / name, text.encode())
-    return [args.out / name for name in texts]
-
-
-def _clip(found: Embeddings, names: Mapping[int, str], row: int, cosine: float = float("nan")) -> Found:
-    number = int(found.label[row])
-    return Found(int(found.content[row]), "" if number == NO_LABEL else names.get(number, str(number)), float(cosine))
+        write_atomic(folder / name, text.encode())
+    return [folder / name for name in texts]
 
 
 if __name__ == "__main__":

@@ -19,20 +19,20 @@ import argparse
 import json
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.page import by_class, chapters, findings, offspring
-from analysis.page.dossier import FEWSHOT, Dossier, read_dossier
+from analysis.page import account, by_class, chapters, findings, offspring
+from analysis.page.dossier import FEWSHOT, PRETRAIN, Dossier, read_dossier
 from analysis.page.html import Page, Section, to_html
 from analysis.page.wording import moment
 from analysis.results.table_flags import Parser, add_runs_dir
 from vidmae.runs.record import RunFolder, make_private_folder, runs_that_fit, write_atomic
 
+KINDS = {PRETRAIN: "Pretraining run", FEWSHOT: "Few-shot cell"}
 RESULTS = "analysis"  # folder of results inside a run folder
 SHOWN = 10  # of many runs in a message
 PICTURE = "Masked input, reconstruction and original of a few clips"
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         page = make_page(run, named, frames=args.frames)
         out = args.out or run.run.path / "report.html"
         make_private_folder(out.absolute().parent)
-        write_atomic(out, to_html(page).encode())
+        write_atomic(out, to_html("report.html", page=page).encode())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -106,27 +106,20 @@ def results_in(folder: Path) -> list[Path]:
 
 def make_page(run: Dossier, named: list[Path], *, frames: bool) -> Page:
     """Put the page together; `named` are folders of results that lie elsewhere."""
-    more = by_class.section_of(run.run) if run.kind == FEWSHOT else [offspring.section_of(run)]
+    sections = [chapters.how_it_stands(run), chapters.what_it_is(run), chapters.curves(run), account.seconds(run),
+                account.left_out(run), *(by_class.section_of(run.run) if run.kind == FEWSHOT else [offspring.section_of(run)])]
     pictures, words = findings.pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
     if pictures or words:
-        more.append(Section("Reconstruction", words, pictures=pictures))
-    inside = run.run.path / RESULTS
-    results = [*(findings.folders_of_results(inside) if inside.is_dir() else ()), *named]
-    more += numbered([findings.section_of(each, frames=frames) for each in results])
+        sections.append(Section("Reconstruction", words, pictures=pictures))
+    inside, titles = run.run.path / RESULTS, list[str]()
+    for folder in [*(findings.folders_of_results(inside) if inside.is_dir() else ()), *named]:
+        section = findings.section_of(folder, frames=frames)
+        titles.append(section.title)
+        again = titles.count(section.title)  # a title that comes again gets a number
+        sections.append(replace(section, title=f"{section.title} {again}") if again > 1 else section)
     made = f"Made {moment(time.time())} from the records in the run folder"
-    return Page(run.name, chapters.KINDS.get(run.kind, "Run of unknown kind"), run.state, chapters.key_figures(run),
-                chapters.sections(run, more), made, run.damaged)
-
-
-def numbered(sections: list[Section]) -> list[Section]:
-    """The same, with a number in each title that comes again."""
-    seen = Counter[str]()
-    titled = []
-    for section in sections:
-        seen[section.title] += 1
-        again = f" {seen[section.title]}" if seen[section.title] > 1 else ""
-        titled.append(replace(section, title=f"{section.title}{again}"))
-    return titled
+    return Page(run.name, KINDS.get(run.kind, "Run of unknown kind"), run.state, chapters.key_figures(run), sections, made,
+                run.damaged)
 
 
 if __name__ == "__main__":

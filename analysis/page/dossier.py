@@ -1,18 +1,19 @@
 """Everything that a run's folder says of it, read once. A run that failed, goes on or has not begun has fewer records.
 
-A record that is damaged is said and passed over: a page about a broken run is worth most.
+A record that is damaged is said and passed over: a page about a broken run is worth most. metrics.jsonl is read line by line
+and not by pandas.read_json: that refuses a file whose last line was cut off.
 """
 
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from vidmae.runs.attempts import Attempt, read_attempts
@@ -20,6 +21,7 @@ from vidmae.runs.quarantine import Substitution, read_quarantine
 from vidmae.runs.record import CANCELLED, RunFolder, read_json
 
 CURVES = ("loss", "lr", "clips_per_s", "data_wait")
+COLUMNS = ["step", *CURVES]
 PRETRAIN, FEWSHOT = "pretrain", "fewshot"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe, too, and ten times as fast
 Record = Mapping[str, Any]
@@ -28,43 +30,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Dossier:
-    """The records of a run; empty where there are none.
-
-    Attributes:
-        run: Its folder.
-        kind: pretrain, fewshot, or empty where nothing says it.
-        record, result, failure, heartbeat: The JSON records.
-        config: Settings, `train.precision` -> value.
-        data: Totals of the manifest, where it is still the one of the run.
-        attempts: Every start of the job, oldest first.
-        step: Steps in metrics.jsonl, float64 [N].
-        curves: Name -> value at each of them, NaN where there is none.
-        evaluations: Looks at a model between two steps.
-        replaced: Step and video that could not be read.
-        left_out: Global batches left out after NaN or infinity.
-        damaged: What cannot be read, and why.
-    """
+    """The records of a run; empty where there are none."""
 
     run: RunFolder
-    kind: str
-    record: Record
+    record: Record  # run.json
     result: Record
     failure: Record
     heartbeat: Record
-    config: Record
-    data: Record
-    attempts: list[Attempt]
-    step: np.ndarray
-    curves: Mapping[str, np.ndarray]
-    evaluations: list[Record]
-    replaced: list[tuple[int, Substitution]]
-    left_out: list[Record]
-    damaged: list[str]
+    config: Record  # settings, `train.precision` -> value
+    attempts: list[Attempt]  # every start of the job, oldest first
+    curves: pd.DataFrame  # COLUMNS of metrics.jsonl; NaN where a step has no value
+    evaluations: list[Record]  # looks at a model between two steps
+    replaced: list[Substitution]  # videos that could not be read
+    left_out: list[Record]  # global batches left out after NaN or infinity
+    damaged: list[str]  # what cannot be read, and why
 
     @property
     def name(self) -> str:
         """Of the folder."""
         return self.run.path.name
+
+    @property
+    def kind(self) -> str:
+        """pretrain, fewshot, or empty where nothing says it."""
+        return str(self.record.get("kind") or self.result.get("kind") or "")
 
     @property
     def signature(self) -> str:
@@ -74,13 +63,11 @@ class Dossier:
     @property
     def state(self) -> str:
         """done, failed, cancelled, interrupted (it saved and left), unfinished or not started: by the run's own records."""
-        if self.result:
-            return "done"
-        if self.failure:
-            return "failed"
+        if self.result or self.failure:
+            return "done" if self.result else "failed"
         if self.attempts and (ended := self.ended(self.attempts[-1])) in ("cancelled", "preempted"):
             return ended if ended == "cancelled" else "interrupted"
-        return "unfinished" if self.attempts or self.heartbeat or len(self.step) else "not started"
+        return "unfinished" if self.attempts or self.heartbeat or len(self.curves) else "not started"
 
     def ended(self, attempt: Attempt) -> str:
         """How an attempt ended: done, preempted, cancelled (by a person), or empty while it runs and where nobody knows."""
@@ -98,37 +85,29 @@ def read_dossier(run: RunFolder) -> Dossier:
         raise ValueError(f"{run.path} is no run folder: it has neither run.json nor config.yaml")
     damaged: list[str] = []
 
-    def attempt(read: Callable[[], T], otherwise: T, name: str) -> T:
+    def attempt(path: Path, read: Callable[[Path], T], otherwise: T) -> T:
         try:
-            return read()
+            return read(path)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-            damaged.append(f"{name} cannot be read ({type(error).__name__})")
+            damaged.append(f"{path.name} cannot be read ({type(error).__name__})")
             return otherwise
 
-    def record_of(path: Path) -> Record:
-        return attempt(lambda: read_json(path), None, path.name) or {}
-
-    record, result = record_of(run.record), record_of(run.result)
-    nothing: tuple[np.ndarray, dict[str, np.ndarray]] = (np.zeros(0), {})
-    step, curves = attempt(lambda: read_curves(run.metrics), nothing, run.metrics.name)
+    record, result = (attempt(path, read_json, None) or {} for path in (run.record, run.result))
+    curves = attempt(run.metrics, read_curves, pd.DataFrame(columns=COLUMNS, dtype=float))
+    failure, heartbeat = (attempt(path, read_json, None) or {} for path in (run.failure, run.heartbeat))
     return Dossier(
-        run, str(record.get("kind") or result.get("kind") or ""), record, result, record_of(run.failure),
-        record_of(run.heartbeat), attempt(lambda: read_config(run.config), {}, run.config.name), data_of(record),
-        attempt(lambda: read_attempts(run), [], run.attempts.name), step, curves,
-        attempt(lambda: list(read_lines(run.evaluations)), [], run.evaluations.name),
-        attempt(lambda: read_quarantine(run), [], run.quarantine.name),
-        attempt(lambda: list(read_lines(run.nonfinite)), [], run.nonfinite.name), damaged)
+        run, record, result, failure, heartbeat, attempt(run.config, read_config, {}),
+        attempt(run.attempts, lambda _: read_attempts(run), []), curves,
+        attempt(run.evaluations, lambda path: list(read_lines(path)), []),
+        attempt(run.quarantine, lambda _: [video for _, video in read_quarantine(run)], []),
+        attempt(run.nonfinite, lambda path: list(read_lines(path)), []), damaged)
 
 
-def read_curves(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def read_curves(path: Path) -> pd.DataFrame:
     """Steps and curves of metrics.jsonl, line by line: 300,000 of them are 100 MB of text."""
-    columns = {name: array("d") for name in ("step", *CURVES)}
-    for line in read_lines(path):
-        for name, column in columns.items():
-            value = line.get(name)
-            column.append(value if isinstance(value, int | float) else np.nan)
-    step, *curves = (np.array(column) for column in columns.values())
-    return step, dict(zip(CURVES, curves, strict=True))
+    found = (line.get(name) for line in read_lines(path) for name in COLUMNS)
+    values = np.fromiter((value if isinstance(value, int | float) else np.nan for value in found), float)
+    return pd.DataFrame(values.reshape(-1, len(COLUMNS)), columns=COLUMNS)
 
 
 def read_lines(path: Path) -> Iterator[Record]:
@@ -151,7 +130,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Settings of settings under dotted names; lists stay whole."""
+    """Settings of settings under dotted names; lists stay whole. pandas.json_normalize would make None and integers floats."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}

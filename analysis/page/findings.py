@@ -6,11 +6,10 @@ has a row per clip, and every column that may name files, stays where it is.
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from analysis.page.html import Picture, Section, Table
 from analysis.page.wording import discreet, number
@@ -31,23 +30,25 @@ PER_CLIP = {"scores.csv", "tracking.csv", "clips.csv", "neighbours.csv"}
 SHOWS = {"interpolate": "original, what the model saw, completion", "attention": "frames and maps of attention"}
 PRIVATE_COLUMNS = {"path", "paths", "file", "files", "filename", "file_name", "video", "video_name", "clip_name", "name",
                    "recording", "source"}
-KEEP: dict[str, Callable[[Mapping[str, str]], bool]] = {"differences.csv": lambda row: row["motion"] == "all"}
 HIDDEN_KEYS = {"schema", "kind", "job_id", "finished", "weights", "weights_content", "content_sha256", "sizes_from",
                "commit", "dirty"}
 
 
 def folders_of_results(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
     """A folder and those below it that hold results, by name; parts of one result are not looked into."""
-    try:
-        entries = sorted(folder.iterdir())
-    except NotADirectoryError:
-        return
-    if any(_is_summary(path) or path.name == "result.json" for path in entries):
+    if summaries(folder) or (folder / "result.json").exists():
         yield folder
     elif depth:
-        for path in entries:
+        for path in sorted(folder.iterdir()):
             if path.is_dir() and not path.name.startswith("."):
                 yield from folders_of_results(path, depth - 1)
+
+
+def summaries(folder: Path) -> list[Path]:
+    """The tables of a folder that have no row per clip: those that are known first, the others by name."""
+    known = list(CAPTIONS)
+    found = [path for path in folder.glob("*.csv") if path.name not in PER_CLIP and not path.name.startswith((".", "videos"))]
+    return sorted(found, key=lambda path: (known.index(path.name) if path.name in known else len(known), path.name))
 
 
 def section_of(folder: Path, *, frames: bool) -> Section:
@@ -62,13 +63,11 @@ def section_of(folder: Path, *, frames: bool) -> Section:
     title = TITLES.get(kind, discreet(kind).capitalize() or "Further results")
     facts = [(key.replace("_", " "), number(value)) for key, value in record.items()
              if key not in HIDDEN_KEYS and isinstance(value, str | int | float)]
-    tables = [Table("What was done", (), facts)] if facts else []
-    known = list(CAPTIONS)
-    files = sorted(filter(_is_summary, folder.iterdir()), key=lambda path: path.name)
-    for path in sorted(files, key=lambda path: known.index(path.name) if path.name in known else len(known)):
+    tables = [Table("What was done", pd.DataFrame(facts))] if facts else []
+    for path in summaries(folder):
         try:
-            tables.append(_table(path))
-        except (ValueError, csv.Error, KeyError) as error:
+            tables.append(read_table(path))
+        except (ValueError, KeyError) as error:
             words.append(f"One table cannot be read ({type(error).__name__}).")
     footage = [path for path in (*folder.glob("*.png"), *folder.glob("pictures/*.png")) if path not in plots]
     pictures, said = pictures_of(footage, ": ".join(filter(None, (title, SHOWS.get(kind)))), frames=frames)
@@ -80,35 +79,26 @@ def section_of(folder: Path, *, frames: bool) -> Section:
 def pictures_of(paths: Sequence[Path], what: str, *, frames: bool) -> tuple[list[Picture], list[str]]:
     """Pictures for the page, and a sentence about those that are not on it. Alternative texts have no file names."""
     paths = sorted(paths, key=lambda path: ("scene-" in path.name, path.name))  # real clips come first
-    if not paths:
-        return [], []
-    if not frames:
+    if paths and not frames:
         return [], [f"Pictures that are left out, since they may show private footage: {len(paths)} (--frames shows them)."]
     shown = [Picture(f"{what}, picture {number} of {len(paths)}", path.read_bytes())
              for number, path in enumerate(paths[:MOST_PICTURES], 1)]
     return shown, [f"Of {len(paths)} pictures, {MOST_PICTURES} are shown."] if len(paths) > MOST_PICTURES else []
 
 
-def _is_summary(path: Path) -> bool:
-    name = path.name
-    return name.endswith(".csv") and name not in PER_CLIP and not name.startswith((".", "videos"))
-
-
-def _table(path: Path) -> Table:
-    keep = KEEP.get(path.name)
-    with path.open(encoding="utf-8", errors="replace", newline="") as text:
-        reader = csv.DictReader(text)
-        columns = [name for name in reader.fieldnames or () if path.name in CAPTIONS or name.lower() not in PRIVATE_COLUMNS]
-        rows = [[number(row[name]) if row[name] else "--" for name in columns]
-                for row in islice(filter(keep, reader), MOST_ROWS + 1)]
+def read_table(path: Path) -> Table:
+    """The first rows of a table of results, without columns that may name files."""
+    differences, known = path.name == "differences.csv", path.name in CAPTIONS
+    try:
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding_errors="replace",
+                            nrows=None if differences else MOST_ROWS + 1)
+    except pd.errors.EmptyDataError:
+        found = pd.DataFrame()
+    if differences:
+        found = found[found["motion"] == "all"]
+    shown = found[[name for name in found if known or name.lower() not in PRIVATE_COLUMNS]][:MOST_ROWS]
+    shown = shown.map(lambda text: number(text) if text else "--").rename(columns=lambda name: name.replace("_", " "))
+    numeric = [len(shown) > 0 and shown[name].str.fullmatch(r"--|[-+\d.,e]+").all() for name in shown]
     caption = CAPTIONS.get(path.name, discreet(path.stem).replace("_", " ").capitalize())
-    if len(rows) > MOST_ROWS:
-        caption += f" (the first {MOST_ROWS} rows)"
-    shown = rows[:MOST_ROWS]
-    numeric = [all(map(_is_number, cells)) for cells in zip(*shown, strict=True)]
-    texts = numeric.index(True) if True in numeric else len(columns)
-    return Table(caption, [name.replace("_", " ") for name in columns], shown, texts, folded=len(rows) > MOST_OPEN)
-
-
-def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"--|[-+\d.,e]+", cell) is not None
+    caption += f" (the first {MOST_ROWS} rows)" if len(found) > MOST_ROWS else ""
+    return Table(caption, shown, [*numeric, True].index(True), folded=len(found) > MOST_OPEN)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from analysis.page.charts import Bar, Chart
 
@@ -17,31 +19,17 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a caption; the first cell of each is its heading.
-
-    Attributes:
-        caption: What it shows.
-        columns: Headings; the first `texts` hold words, the others numbers. None at all: names and values.
-        rows: One text per column.
-        texts: How many columns are words.
-        folded: Shown on demand: long, and seldom wanted.
-    """
+    """Texts under a caption; the first of each row is its heading."""
 
     caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    texts: int = 2
-    folded: bool = False
+    cells: pd.DataFrame
+    texts: int | None = None  # so many columns hold words, the others numbers; None: names and values, without headings
+    folded: bool = False  # shown on demand: long, and seldom wanted
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG inside the page.
-
-    Attributes:
-        alt: What it shows, for who cannot see it.
-        png: Its content.
-    """
+    """A PNG inside the page; `alt` says what it shows, for who cannot see it."""
 
     alt: str
     png: bytes
@@ -54,16 +42,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page, in this order: words, bar, charts, tables, pictures.
-
-    Attributes:
-        title: Its heading.
-        words: Sentences above.
-        bar: Shares of a whole.
-        charts: Curves.
-        tables: Tables.
-        pictures: Pictures.
-    """
+    """A part of the page; what it has comes in this order."""
 
     title: str
     words: Sequence[str] = ()
@@ -75,31 +54,21 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole.
-
-    Attributes:
-        title: Heading of all.
-        kind: What the page is about, in two words.
-        state: How it stands: done, failed, unfinished, not started.
-        figures: Name and value of the few numbers that matter most.
-        sections: The rest.
-        made: When, and of what.
-        warnings: What the reader has to know first.
-    """
+    """The whole page."""
 
     title: str
-    kind: str
-    state: str
-    figures: Sequence[tuple[str, str]]
+    kind: str  # what the page is about, in two words
+    state: str  # of the run
+    figures: Sequence[tuple[str, str]]  # name and value of the few numbers that matter most
     sections: Sequence[Section]
-    made: str
-    warnings: Sequence[str] = field(default_factory=tuple)
+    made: str  # when, and of what
+    warnings: Sequence[str] = ()  # what the reader has to know first
 
 
-def to_html(page: Page) -> str:
-    """The page as HTML."""
+def to_html(template: str, **values: object) -> str:
+    """A template of this room, with values."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("report.html").render(page=page)
+    return environment.get_template(template).render(values)
