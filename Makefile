@@ -1,7 +1,8 @@
 # make demo   set up, then pretrain a tiny model on real clips, finetune it, make the table (5 minutes after the set-up)
 # make look   what the demo's model sees: interpolation, tracking, attention, embeddings, a page (under 2 minutes)
 # make test   set up (Slurm, a headless browser and FFmpeg, too, on Debian or Ubuntu as root), then run all tests in JOBS=2 processes
-# make lint   ruff and mypy
+# make check  lint, and the quick tests: no Slurm, browser or FFmpeg is needed, under 3 minutes on 2 cores; before each push
+# make lint   ruff and mypy (lint-style and lint-types run one of the two)
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
 # make same   run the demo's pretraining and one cell four times, killed and with other workers, and compare every file, 15 minutes
 # make bench  measure speed and memory against their targets, about 17 minutes
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo look test lint same bench faults
+.PHONY: demo look test check lint lint-style lint-types same bench faults
 
 $(VENV)/.ready: requirements.txt tests/requirements.txt pyproject.toml
 	@[ ! -x $(BIN)/python ] || $(BIN)/python tests/setup/check_venv.py
@@ -30,8 +31,15 @@ test: $(VENV)/.ready
 	bash tests/setup/install_ffmpeg.sh
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/.ready
+check: lint
+	$(BIN)/python -m pytest --quick -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+lint: lint-style lint-types
+
+lint-style: $(VENV)/.ready
 	$(BIN)/ruff check .
+
+lint-types: $(VENV)/.ready
 	$(BIN)/mypy
 
 faults: $(VENV)/.ready

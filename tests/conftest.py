@@ -1,7 +1,11 @@
-"""Who may run beside whom: `make test` gives each file to one of two processes (pytest-xdist), the Slurm tests to one."""
+"""Who may run beside whom: `make test` gives each file to one of two processes (pytest-xdist), the Slurm tests to one.
+
+And what `make check` runs: `pytest --quick` leaves out the files that need more than a few seconds, or another program.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,23 @@ SLURM = "tests/slurm"
 # those that take minutes begin first, so that no process is left alone with one of them at the end
 LONG = (SLURM, *(f"tests/vidmae/{room}/test_{name}.py" for room, name in (
     ("train", "recovery"), ("train", "pretrain"), ("ranks", "checkpoint"), ("ranks", "engine"), ("clips", "reading"))))
+# What `--quick` leaves out, folders or files, none of them imported: what takes more than 10 s of CPU time, or waits for jobs
+SLOW = (SLURM, "tests/bench", "tests/same", "tests/vidmae/train", *LONG, *(f"tests/{room}/test_{name}.py" for room, names in {
+    "jobs": ("cancel", "commands", "demo_clips", "prepare"), "sweeps": ("fewshot", "scaling"),
+    "analysis": ("report", "scaling_figures"), "vidmae/footage": ("manifest_build", "open_video"),
+    "vidmae/clips": ("loader", "recheck"), "vidmae/evaluate": ("extract", "predict"),
+    "vidmae/insight": ("attention", "embed", "embeddings", "interpolate", "tracking"),
+}.items() for name in names))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--quick`."""
+    parser.addoption("--quick", action="store_true", help="leave out the test files that take long (SLOW in tests/conftest.py)")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what is slow where `--quick` asks for it."""
+    return True if config.getoption("quick") and collection_path in {config.rootpath / path for path in SLOW} else None
 
 
 def group(nodeid: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SLOW
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_manifest
 
@@ -204,6 +205,10 @@ def test_records_and_numbers_need_the_standard_library_only() -> None:
 def test_files_have_at_most_500_lines() -> None:
     tracked = [p for wing in (*WINGS, "tests") for p in (ROOT / wing).rglob("*.py")]
     assert [f"{p.relative_to(ROOT)}: {n}" for p in tracked if (n := len(p.read_text().splitlines())) > 500] == []
+
+
+def test_what_the_quick_tests_leave_out_exists() -> None:
+    assert [path for path in SLOW if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

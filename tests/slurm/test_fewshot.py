@@ -111,7 +111,7 @@ def test_twelve_cells_one_fails_one_runs_out_of_time(cluster: Cluster, started: 
     (left,) = (folder / "runs").glob(f"*{LEAVES}*")
     assert states[left.name] == "done" and (left / "saved").exists(), "requeued by its own id, as a run is"
     assert len(seen) == 11 and len({s["SLURMD_NODENAME"] for s in seen}) >= 3, "with the one that sleeps on four nodes"
-    assert {s["file"] for s in seen} == {str(next((folder / "runs/arrays").iterdir()) / "code/vidmae/cell.py")}
+    assert {s["file"] for s in seen} == {str(next((folder / "runs/arrays").iterdir()) / "code/vidmae/train/cell.py")}
     rows = [json.loads(line) for line in cli("status.py", "--json", cwd=folder).stdout.splitlines()]
     assert {row["run"]: row["job_id"] for row in rows}[failed].startswith(f"{array}_")
     assert "submitit" in cli("logs.py", failed, cwd=folder).stdout and cli("logs.py", late, cwd=folder).returncode == 0

@@ -115,10 +115,10 @@ def test_a_decoder_that_hangs_or_crashes_gives_the_file_to_the_next(folder, tmp_
     (tmp_path / "v").mkdir()
     shutil.copy(folder / "plain.mp4", tmp_path / "v/a.mp4")
     (tmp_path / "stand_in.py").write_text(
-        "import ctypes\nfrom vidmae import decode\nfrom vidmae.footage.decoders.with_decord import DecordReader\n"
+        "import ctypes\nfrom vidmae.footage import open_video\nfrom vidmae.footage.decoders.with_decord import DecordReader\n"
         "class Faulty(DecordReader):\n    def __init__(self, path):\n"
         f"        {'ctypes.PyDLL(None).sleep(600)' if fault == 'hang' else 'ctypes.string_at(0)'}\n"
-        "decode._READERS['decord'] = Faulty\n")
+        "open_video._READERS['decord'] = Faulty\n")
     program = ("import stand_in, sys; from pathlib import Path; from vidmae.footage.manifest import *; from vidmae.footage.manifest_build import build\n"
                "if __name__ == '__main__':\n"
                "    build(find_sources(Path('v')), Path('o/s.csv').absolute(), Check('auto', True), workers=1, time_limit_s=8.0,"
