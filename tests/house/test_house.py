@@ -72,6 +72,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "av": {"vidmae.footage.decoders.packets", "vidmae.footage.decoders.with_pyav", "vidmae.footage.encode"},
     "torchcodec": {"vidmae.footage.decoders.with_torchcodec"},
     "pandas": {"analysis"},
+    "pyarrow": {"vidmae.footage.manifest_columns"},
     "matplotlib": {"analysis"},
     "jinja2": {"analysis.page.html"},
     "safetensors": {"vidmae.model.weights"},
@@ -86,7 +87,8 @@ STDLIB_ONLY = {
     "vidmae.settings.schedule", "vidmae.settings.sizes"}
 PURE_OF_TORCH = {
     "vidmae.clips.clips_flags", "vidmae.clips.views", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes",
-    "vidmae.footage.history", "vidmae.footage.manifest", "vidmae.footage.recordings", "vidmae.insight.embedding_files",
+    "vidmae.footage.history", "vidmae.footage.manifest", "vidmae.footage.manifest_columns", "vidmae.footage.recordings",
+    "vidmae.insight.embedding_files",
     "vidmae.labels.shot_list", "vidmae.labels.shots", "vidmae.labels.sources", "vidmae.labels.splits",
     "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.settings.attention_config",
     "vidmae.settings.clips_config", "vidmae.settings.config", "vidmae.settings.embed_config",
@@ -188,7 +190,7 @@ def test_heavy_libraries_have_one_import_site() -> None:
 
 
 def test_launchers_import_no_heavy_library_at_the_top() -> None:
-    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas", "sklearn", "cv2", "skimage")
+    heavy = ("torch", "deepspeed", "submitit", "decord", "av", "pandas", "pyarrow", "sklearn", "cv2", "skimage")
     wrong = [f"{name} imports {target}" for name, tree in sources().items()
              if name.startswith(("jobs", "sweeps")) or name in PURE_OF_TORCH
              for target in imports(tree, top_level=True) if target.split(".")[0] in heavy]
@@ -226,7 +228,8 @@ def blocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
     """A folder with a manifest, and an environment in which torch, deepspeed and the decoders cannot be imported."""
     folder = tmp_path_factory.mktemp("house")
     (folder / LAUNCHERS_ALONE).mkdir()
-    for name in ("torch", "deepspeed", "decord", "av", f"{LAUNCHERS_ALONE}/pandas", "sklearn"):
+    for name in ("torch", "deepspeed", "decord", "av", f"{LAUNCHERS_ALONE}/pandas",
+                 f"{LAUNCHERS_ALONE}/pyarrow", "sklearn"):
         (folder / f"{name}.py").write_text(f"raise ImportError('this command must not import {name} at its start')\n")
     write_manifest(folder / "manifests/demo.csv")
     write_labelled(folder / "manifests")

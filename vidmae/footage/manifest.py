@@ -14,16 +14,15 @@ import hashlib
 import io
 import json
 import os
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from vidmae.footage.manifest_columns import read_columns
 from vidmae.footage.video_list import ListError, read_list
 from vidmae.runs.record import make_private_folder, write_atomic, write_json
 
@@ -146,23 +145,34 @@ def read_summary(manifest: Path) -> Summary:
     return summary
 
 
+def open_rows(path: Path) -> tuple[Summary, BinaryIO]:
+    """Totals of a manifest, and its csv, open behind the line with the names of the columns.
+
+    Raises:
+        ManifestError: It is missing, cut, changed since it was made, or has no row.
+    """
+    summary = read_summary(path)
+    file, digest = path.open("rb"), hashlib.sha256()
+    while block := file.read(HASHED_BYTES):  # the whole file at once would take half of what reading takes
+        digest.update(block)
+    if digest.hexdigest() != summary.csv_sha256:
+        raise ManifestError(f"{path} was changed since it was made; make it again with: {HOW_TO_MAKE}")
+    if not summary.videos:
+        raise ManifestError(f"{path} has 0 videos; make one with: {HOW_TO_MAKE}")
+    file.seek(0)
+    if file.readline().decode().rstrip("\n") != ",".join(COLUMNS):
+        raise ManifestError(f"{path} has other columns than {', '.join(COLUMNS)}; make it again with: {HOW_TO_MAKE}")
+    return summary, file
+
+
 def read_rows(path: Path) -> tuple[Summary, Iterator[list[str]]]:
     """Totals of a manifest, and its rows one by one, each with the values of COLUMNS in their order.
 
     Raises:
         ManifestError: It is missing, cut, changed since it was made, or has no row.
     """
-    summary = read_summary(path)
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != summary.csv_sha256:
-        raise ManifestError(f"{path} was changed since it was made; make it again with: {HOW_TO_MAKE}")
-    if not summary.videos:
-        raise ManifestError(f"{path} has 0 videos; make one with: {HOW_TO_MAKE}")
-    # line by line: the whole text at once would take five times the file's size
-    rows = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="surrogateescape", newline=""))
-    if next(rows) != list(COLUMNS):
-        raise ManifestError(f"{path} has other columns than {', '.join(COLUMNS)}; make it again with: {HOW_TO_MAKE}")
-    return summary, rows
+    summary, file = open_rows(path)
+    return summary, csv.reader(io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline=""))
 
 
 def read_all(path: Path) -> tuple[Summary, list[Row]]:
@@ -198,7 +208,8 @@ def _in_order(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: row.path)
 
 
-_KINDS: dict[str, Callable[[str], Any]] = {"q": int, "l": int, "d": float, "Q": partial(int, base=16)}
+_KINDS = {"path": "text", "label": "code", "frames": "int", "fps": "float", "seconds": "float", "width": "int",
+          "height": "int", "content": "hash", "decoder": "code"}
 
 
 @dataclass(frozen=True)
@@ -272,28 +283,17 @@ class Manifest:
             ManifestError: It is missing, cut, changed since it was made, of other contents, has no row, or names another
                 decoder.
         """
-        summary, rows = read_rows(path)
-        if problem := decoder_problem(path, summary, decoder):
-            raise ManifestError(problem)
-        if content_sha256 not in ("", summary.content_sha256):
-            raise ManifestError(f"{path} lists other videos or labels than when this was started; choose another --out")
-        paths, ends = bytearray(), array("q")
-        numbers: dict[str, array[Any]] = {"frames": array("q"), "fps": array("d"), "seconds": array("d"),
-                                          "width": array("l"), "height": array("l"), "content": array("Q")}
-        kinds = [(COLUMNS.index(name), column.append, _KINDS[column.typecode]) for name, column in numbers.items()]
-        codes, known = array("q"), dict[str, int]()
-        read_by, decoders, place_of_decoder = array("b"), dict[str, int](), COLUMNS.index("decoder")
-        for row in rows:
-            paths += row[0].encode("utf-8", "surrogateescape")
-            ends.append(len(paths))
-            codes.append(known.setdefault(row[1], len(known)))
-            read_by.append(decoders.setdefault(row[place_of_decoder], len(decoders)))
-            for place, append, kind in kinds:
-                append(kind(row[place]))
-        packed = {name: np.array(column) for name, column in numbers.items()}
-        return Manifest(summary, class_index=class_table(list(known))[np.array(codes)], **packed, decoders=tuple(decoders),
-                        _decoder=np.array(read_by), _paths=np.frombuffer(bytes(paths), dtype=np.uint8),
-                        _path_ends=np.array(ends))
+        summary, file = open_rows(path)
+        with file:
+            if problem := decoder_problem(path, summary, decoder):
+                raise ManifestError(problem)
+            if content_sha256 not in ("", summary.content_sha256):
+                raise ManifestError(f"{path} lists other videos or labels than when this was started; choose another --out")
+            columns = read_columns(file, COLUMNS, _KINDS, summary.videos)
+        paths, labels, decoders = (columns.pop(name) for name in ("path", "label", "decoder"))
+        return Manifest(summary, **columns, class_index=class_table(labels.texts)[labels.of_row],
+                        decoders=tuple(decoders.texts), _decoder=decoders.of_row.astype(np.int8), _paths=paths.letters,
+                        _path_ends=paths.ends)
 
 
 def decoder_problem(path: Path, summary: Summary, decoder: str) -> str | None:
