@@ -58,23 +58,14 @@ class Points:
 
 @dataclass(frozen=True)
 class Curve:
-    """A family of curves.
-
-    Attributes:
-        name: As in tables.
-        parameters: Their names, p in all.
-        mean: Parameters [p] or [p, S, 1] and x [N] to y [N] or [S, N].
-        gradient: Parameters [p] and x [N] to the derivatives [N, p].
-        limits: Lowest and highest parameters.
-        starts: Points to parameters [S, p] to begin a search at; None where the solution is in closed form.
-    """
+    """A family of curves with p parameters."""
 
     name: str
-    parameters: tuple[str, ...]
-    mean: Callable[[Array, Array], Array]
-    gradient: Callable[[Array, Array], Array]
-    limits: tuple[tuple[float, ...], tuple[float, ...]]
-    starts: Callable[[Points], Array] | None = None
+    parameters: tuple[str, ...]  # their names
+    mean: Callable[[Array, Array], Array]  # parameters [p] or [p, S, 1] and x [N] to y [N] or [S, N]
+    gradient: Callable[[Array, Array], Array]  # parameters [p] and x [N] to the derivatives [N, p]
+    limits: Array  # [2, p]; lowest and highest parameters
+    starts: Callable[[Points], Array] | None = None  # points to parameters [S, p]; None: the solution is in closed form
 
 
 @dataclass(frozen=True)
@@ -84,18 +75,12 @@ class Fit:
     The intervals are by hand: the same lines serve the line and the curves, also where a parameter stopped at a limit, which
     curve_fit and lmfit count as unknown or not at all. OLS of statsmodels gives the line's from the 15th digit on otherwise
     and takes 1.7 s of import, more than all fits of the published results.
-
-    Attributes:
-        curve: Its family.
-        points: What it was fitted to.
-        values: float64 [p]; the parameters.
-        free: bool [p]; false for parameters that stopped at a limit.
     """
 
     curve: Curve
     points: Points
-    values: Array
-    free: Array
+    values: Array  # float64 [p]; the parameters
+    free: Array  # bool [p]; false for parameters that stopped at a limit
 
     @property
     def stuck(self) -> tuple[str, ...]:
@@ -126,7 +111,7 @@ class Fit:
 
     @cached_property
     def held_out(self) -> dict[float, float] | None:
-        """See `held_out`."""
+        """See the function of that name."""
         return held_out(self.curve, self.points)
 
     @property
@@ -166,7 +151,7 @@ class Fit:
         return self.curve.gradient(self.values, np.atleast_1d(x).astype(float))
 
     def _around(self, middle: Array, gradient: Array, further: int = 0) -> tuple[Array, Array]:
-        """Student's t intervals of values with these derivatives in the parameters and the noise of so many further points."""
+        """Student's t intervals of values with these derivatives in the parameters, and the noise of further points."""
         amounts, dof = len(self.points.amounts), len(self.points.x) - len(self.values)
         if dof < 1 or amounts < LEAST_AMOUNTS:
             raise FitError(f"no interval: {self.curve.name} has {len(self.values)} parameters and stands on "
@@ -187,7 +172,7 @@ def fit(curve: Curve, points: Points) -> Fit:
     if len(points.amounts) < len(curve.parameters):
         raise FitError(f"{curve.name} needs {len(curve.parameters)} different amounts of data, there are "
                        f"{len(points.amounts)}")
-    low, high = map(np.array, curve.limits)
+    low, high = curve.limits
     values = _search(curve, points, curve.starts(points)) if curve.starts else \
         np.linalg.lstsq(curve.gradient(low, points.x), points.y, rcond=None)[0]
     return Fit(curve, points, values, (values > low + AT_LIMIT) & (values < high - AT_LIMIT))
@@ -195,7 +180,7 @@ def fit(curve: Curve, points: Points) -> Fit:
 
 def _search(curve: Curve, points: Points, starts: Array) -> Array:
     """The best of searches from the best starts."""
-    low, high = map(np.array, curve.limits)
+    low, high = curve.limits
     starts = np.clip(starts, low + 1e-9, high - 1e-9)
     errors = ((curve.mean(starts.T[:, :, None], points.x) - points.y) ** 2).sum(axis=1)
     found = [least_squares(lambda values: curve.mean(values, points.x) - points.y, start, bounds=(low, high),
@@ -226,7 +211,8 @@ def lack_of_fit(line: Fit) -> float | None:
 
 
 def _decay(values: Array, x: Array) -> Array:
-    return 10 ** np.clip(-values[2] * x, -300, 300)
+    decay: Array = 10 ** np.clip(-values[2] * x, -300, 300)
+    return decay
 
 
 def _power_gradient(values: Array, x: Array) -> Array:
@@ -246,7 +232,8 @@ def _power_starts(points: Points) -> Array:
 
 
 def _sigmoid(values: Array, x: Array) -> Array:
-    return 1 / (1 + np.exp(np.clip(-values[1] * (x - values[2]), -300, 300)))
+    share: Array = 1 / (1 + np.exp(np.clip(-values[1] * (x - values[2]), -300, 300)))
+    return share
 
 
 def _logistic_gradient(values: Array, x: Array) -> Array:
@@ -265,9 +252,9 @@ def _logistic_starts(points: Points) -> Array:
 
 
 LINE = Curve("log-linear", ("intercept", "slope"), lambda values, x: values[0] + values[1] * x,
-             lambda _, x: np.stack([np.ones_like(x), x], axis=1), ((-np.inf, -np.inf), (np.inf, np.inf)))
+             lambda _, x: np.stack([np.ones_like(x), x], axis=1), np.array([(-np.inf, -np.inf), (np.inf, np.inf)]))
 POWER = Curve("power law", ("ceiling", "shortfall", "exponent"), lambda values, x: values[0] - values[1] * _decay(values, x),
-              _power_gradient, ((0.0, 0.0, 1e-3), (CEILING, np.inf, 10.0)), _power_starts)
+              _power_gradient, np.array([(0.0, 0.0, 1e-3), (CEILING, np.inf, 10.0)]), _power_starts)
 LOGISTIC = Curve("logistic", ("ceiling", "rate", "middle"), lambda values, x: values[0] * _sigmoid(values, x),
-                 _logistic_gradient, ((0.0, 1e-3, -50.0), (CEILING, 50.0, 50.0)), _logistic_starts)
+                 _logistic_gradient, np.array([(0.0, 1e-3, -50.0), (CEILING, 50.0, 50.0)]), _logistic_starts)
 CURVES = (LINE, POWER, LOGISTIC)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.curves.fits import CEILING, CURVES, LEAST_AMOUNTS, LINE, Fit, FitError, Points, fit, lack_of_fit
-from analysis.curves.series import Results, by_curve
+from analysis.curves.series import CURVE, Results
 
 DECADES = (0, 1, 2)  # all the data, x10, x100
 DOUBTFUL = 0.05  # chance below which means are said not to lie on the line
@@ -20,23 +20,15 @@ MEANS = replace(LINE, name="log-linear of means")
 
 @dataclass(frozen=True)
 class Study:
-    """One task in one metric.
-
-    Attributes:
-        series, task, metric: Of the results.
-        points: All runs.
-        fits: The curves side by side, the line first.
-        means: The line through the means of the amounts; None without repeats.
-        by_seed: The line through the runs of each seed that has enough of them; empty without repeats.
-    """
+    """One task in one metric."""
 
     series: str
     task: str
     metric: str
-    points: Points
-    fits: Sequence[Fit]
-    means: Fit | None
-    by_seed: Mapping[int, Fit]
+    points: Points  # all runs
+    fits: Sequence[Fit]  # the curves side by side, the line first
+    means: Fit | None  # the line through the means of the amounts; None without repeats
+    by_seed: Mapping[int, Fit]  # the line through the runs of each seed that has enough of them; empty without repeats
 
     @property
     def name(self) -> str:
@@ -83,7 +75,7 @@ def study(rows: pd.DataFrame) -> Study:
     Raises:
         FitError: There are results at fewer than three amounts of data.
     """
-    series, task, metric = rows.iloc[0][["series", "task", "metric"]]
+    series, task, metric = rows.iloc[0][CURVE]
     found = points(rows)
     if len(found.amounts) < LEAST_AMOUNTS:
         raise FitError(f"{series} {task} {metric}: no fit and no interval on {len(found.amounts)} amounts of data, needed: "
@@ -99,7 +91,7 @@ def study(rows: pd.DataFrame) -> Study:
 def study_all(results: Results) -> tuple[list[Study], list[str]]:
     """Every task in every metric, and why some have no fit."""
     studies, failed = [], []
-    for _, rows in by_curve(results.points):
+    for _, rows in results.points.groupby(CURVE, sort=False):
         if rows["pct"].notna().any():
             try:
                 studies.append(study(rows))
@@ -115,8 +107,8 @@ def warnings(studies: Iterable[Study], whole: float) -> list[str]:
         for found in each.fits:
             if (factor := passes_ceiling_at(found, whole)) is not None:
                 top = float(found.at(math.log10(whole) + DECADES[-1])[0])
-                said.append(f"{each.name}: the {found.curve.name} fit passes 100 % at x{factor:.3g} of the data ({top:.1f} % "
-                            "at x100); it is shown clipped at 100 %")
+                said.append(f"{each.name}: the {found.curve.name} fit passes 100 % at x{factor:.3g} of the data "
+                            f"({top:.1f} % at x100); it is shown clipped at 100 %")
         if each.bent:
             said.append(f"{each.name}: the means of the amounts lie further from the line than repeats explain (F test, p = "
                         f"{each.lack:.2g}): repeats make its intervals too narrow, go by {MEANS.name}")

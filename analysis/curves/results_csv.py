@@ -66,9 +66,8 @@ def _row(line: Mapping[str, str | None], axis: Axis, place: str) -> Result:
         raise ValueError(f"{place} has another number of values than there are columns")
     text = {name: (value or "").strip() for name, value in line.items()}
     amount = _number(text[axis], f"{place}: {axis}")
-    most = 1.0 if axis == "fraction" else math.inf
-    if not 0 < amount <= most:
-        raise ValueError(f"{place}: {axis} {text[axis]} is not allowed: more than 0" + (", up to 1" if most == 1 else ""))
+    if amount <= 0 or (axis == "fraction" and amount > 1):
+        raise ValueError(f"{place}: {axis} {text[axis]} is not allowed: more than 0" + ", up to 1" * (axis == "fraction"))
     if not text["task"]:
         raise ValueError(f"{place}: task is empty")
     if not text["seed"].isdecimal():

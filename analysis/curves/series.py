@@ -43,21 +43,13 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Results:
-    """Results on one axis.
+    """Results on one axis."""
 
-    Attributes:
-        axis: What amounts are.
-        points: The frame of the module's docstring.
-        source: For the tables' footer.
-        lost: What the source should hold and does not, apart from rows without a value.
-        data: Of each series the data set, where there are several and the source says it.
-    """
-
-    axis: Axis
-    points: pd.DataFrame
-    source: str
-    lost: Sequence[str] = ()
-    data: Mapping[str, str] = field(default_factory=dict)
+    axis: Axis  # what amounts are
+    points: pd.DataFrame  # see the docstring of the module
+    source: str  # for the tables' footer
+    lost: Sequence[str] = ()  # what the source should hold and does not, apart from rows without a value
+    data: Mapping[str, str] = field(default_factory=dict)  # the data set of each series, if there are several
 
     @property
     def whole(self) -> float:
@@ -73,13 +65,8 @@ def tidy(results: Iterable[Result]) -> pd.DataFrame:
     """The frame of results that come in any order."""
     wide = pd.DataFrame(list(results), columns=["series", "task", "amount", "seed", *METRICS, "run"])
     frame = wide.melt(["series", "task", "amount", "seed", "run"], METRICS, "metric", "pct").astype({"pct": float})
-    first_seen = [by_curve(frame, CURVE[:columns]).ngroup() for columns in (3, 2, 1)]
+    first_seen = [frame.groupby(CURVE[:columns], sort=False).ngroup() for columns in (3, 2, 1)]
     return frame.iloc[np.lexsort(first_seen)].reset_index(drop=True)
-
-
-def by_curve(points: pd.DataFrame, columns: Sequence[str] = CURVE) -> pd.api.typing.DataFrameGroupBy:
-    """The points of each curve, in order."""
-    return points.groupby(list(columns), sort=False)
 
 
 def missing(results: Results) -> list[str]:
@@ -89,7 +76,7 @@ def missing(results: Results) -> list[str]:
 
 def _gaps(results: Results) -> Iterator[str]:
     amounts = results.points.groupby("series")["amount"].unique().map(np.sort)
-    for (series, task, metric), rows in by_curve(results.points):
+    for (series, task, metric), rows in results.points.groupby(CURVE, sort=False):
         gaps = rows.pivot(index="amount", columns="seed", values="pct").reindex(amounts[series]).isna().stack()
         if gaps.any() and not gaps.all():
             lost = ", ".join(f"{amount:g} (seed {seed})" for amount, seed in gaps.index[gaps])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.curves.series import Results, by_curve
+from analysis.curves.series import Results
 from analysis.tables.sheet import Sheet
 from analysis.tables.stats import mean_interval
 
@@ -21,19 +21,13 @@ NOTE = ("Points of accuracy; interval of the mean by Student's t over pairs. It 
 
 @dataclass(frozen=True)
 class Paired:
-    """The differences of two series in one task and metric.
-
-    Attributes:
-        task, metric: Of the results.
-        amounts, differences: Of each pair, the first's amount; first less second, in points of accuracy.
-        unpaired: Runs of either series without a partner.
-    """
+    """The differences of two series in one task and metric."""
 
     task: str
     metric: str
-    amounts: Sequence[float]
-    differences: Sequence[float]
-    unpaired: int
+    amounts: Sequence[float]  # of each pair, the first's
+    differences: Sequence[float]  # of each pair, first less second, in points of accuracy
+    unpaired: int  # runs of either series without a partner
 
     @property
     def mean(self) -> float:
@@ -70,7 +64,7 @@ def compare(results: Results, first: str, second: str) -> list[Paired]:
     there = there[~there["run"].isin(runs[0] & runs[1])]  # the whole, in both series
     one, other = (there[there["series"] == name] for name in (first, second))
     found = []
-    for (task, metric), mine in by_curve(one, ["task", "metric"]):
+    for (task, metric), mine in one.groupby(["task", "metric"], sort=False):
         theirs = other[(other["task"] == task) & (other["metric"] == metric)]
         pairs = _nearest(mine, theirs, NEAR[results.axis])
         if len(pairs):
@@ -86,10 +80,10 @@ def _nearest(one: pd.DataFrame, other: pd.DataFrame, near: float) -> pd.DataFram
     """
     close = one.reset_index().merge(other.reset_index(), on="seed", suffixes=("", "_other"))
     amounts = close[["amount", "amount_other"]]
-    close["ratio"] = amounts.max(axis="columns") / amounts.min(axis="columns")
-    close, taken = close[close["ratio"] <= 1 + near].sort_values("ratio", kind="stable"), set[int]()
-    kept = []
-    for place, pair in close[["index", "index_other"]].iterrows():
+    ratio = (amounts.max(axis="columns") / amounts.min(axis="columns")).sort_values(kind="stable")
+    kept: list[int] = []
+    taken: set[int] = set()  # rows of the frame of points
+    for place, pair in close.loc[ratio.index[ratio <= 1 + near], ["index", "index_other"]].iterrows():
         if taken.isdisjoint(pair):
             taken.update(pair)
             kept.append(place)
