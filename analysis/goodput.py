@@ -17,8 +17,8 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,33 +33,19 @@ MOST_SEGMENTS = 10**7  # of a simulated run: memory
 HEADER = ("NODES", "MTBF_H", "YOUNG_S", "DALY_S", "INTERVAL_S", "EVERY_STEPS", "GOODPUT", "SIMULATED", "FAILURES")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. Ratios are in 0..1; None where a value was not asked for or not simulated.
+class Row(NamedTuple):
+    """One line of the table. Ratios are in 0..1; None where a value was not asked for or not simulated."""
 
-    Attributes:
-        nodes: Of the job.
-        mtbf_s: Of the job: mean time between its failures.
-        young_s: Best interval, first order.
-        daly_s: Best interval, higher order.
-        interval_s: The interval that is judged: useful work between two saves.
-        every_steps: It in optimizer steps.
-        goodput: Expected, by the closed formula.
-        simulated: Over all simulated runs.
-        standard_error: Of `simulated`.
-        failures: Of a simulated run, on average.
-    """
-
-    nodes: int
-    mtbf_s: float
-    young_s: float
-    daly_s: float
-    interval_s: float
-    every_steps: int | None
-    goodput: float
-    simulated: float | None
-    standard_error: float | None
-    failures: float | None
+    nodes: int  # of the job
+    mtbf_s: float  # of the job: mean time between its failures
+    young_s: float  # best interval, first order
+    daly_s: float  # best interval, higher order
+    interval_s: float  # the interval that is judged: useful work between two saves
+    every_steps: int | None  # it in optimizer steps
+    goodput: float  # expected, by the closed formula
+    simulated: float | None  # over all simulated runs
+    standard_error: float | None  # of `simulated`
+    failures: float | None  # of a simulated run, on average
 
 
 def young(mtbf_s: float, save_s: float) -> float:
@@ -106,10 +92,7 @@ def simulate(mtbf_s: float, save_s: float, restart_s: float, interval_s: float, 
     exponential times allow.
 
     Args:
-        mtbf_s: Mean time between failures of the job.
-        save_s: How long a save stalls the job.
-        restart_s: From a failure to the first new step.
-        interval_s: Useful work between two saves.
+        mtbf_s, save_s, restart_s, interval_s: As in `goodput`.
         segments: Of each run.
         runs: How many, 2 or more.
         generator: Source of randomness.
@@ -205,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if args.json:
         for row in rows:
-            print(json.dumps(asdict(row)))
+            print(json.dumps(row._asdict()))
     else:
         lines = [HEADER, *map(cells, rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

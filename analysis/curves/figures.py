@@ -10,17 +10,19 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from analysis.curves.fits import CEILING, Fit
-from analysis.curves.fitted_curves import DECADES, Study
-from analysis.curves.series import METRICS, Result, Results, points
+from analysis.curves.fits import CEILING
+from analysis.curves.fitted_curves import DECADES, Study, points
+from analysis.curves.series import METRICS, Results
 from vidmae.runs.record import write_atomic
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 BLUE, VERMILLION, GREEN, BLACK, PURPLE = "#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7"
 STYLES = {"log-linear": (BLUE, "-"), "power law": (VERMILLION, "--"), "logistic": (GREEN, ":")}
@@ -32,27 +34,27 @@ SETTINGS: Any = {"svg.hashsalt": "vidmae", "svg.fonttype": "none", "font.size": 
             "axes.spines.right": False, "legend.frameon": False}
 
 
-def draw(studies: Sequence[Study], results: Results, folder: Path, published: Sequence[Result] = ()) -> list[Path]:
+def draw(studies: Sequence[Study], results: Results, folder: Path, published: pd.DataFrame) -> list[Path]:
     """Draw every task, as PNG and as SVG, the same bytes for the same numbers.
 
     Args:
         studies: All fits; a task's series are rows of its figure, its metrics columns.
         results: What they are of.
         folder: Where the files go, scaling-TASK.png and .svg; it exists.
-        published: Points to mark beside ours.
+        published: Points to mark beside ours where those are shares, too.
     Returns:
         The files.
     """
-    import matplotlib
-
+    beside = published[~published["series"].isin(results.series())] if results.axis == "fraction" else published[:0]
     files = []
     with matplotlib.rc_context(SETTINGS):
         for task in dict.fromkeys(each.task for each in studies):
-            name = file_name(task)
-            chosen = [each for each in studies if each.task == task]
-            for suffix, data in _picture(chosen, results, [row for row in published if row.task == task]).items():
-                write_atomic(folder / f"{name}.{suffix}", data)
-                files.append(folder / f"{name}.{suffix}")
+            figure = _figure([each for each in studies if each.task == task], results, beside)
+            png = figure_bytes(figure, "png", {"Software": None})
+            figure.set_layout_engine("none")  # the layout is done, and the slowest part
+            for suffix, data in (("png", png), ("svg", figure_bytes(figure, "svg", {"Date": None}))):
+                files.append(folder / f"{file_name(task)}.{suffix}")
+                write_atomic(files[-1], data)
     return files
 
 
@@ -64,73 +66,59 @@ def file_name(task: str) -> str:
     return f"{name[:LONGEST_NAME // 4]}-{hashlib.blake2b(task.encode(), digest_size=4).hexdigest()}"
 
 
-def _picture(studies: Sequence[Study], results: Results, published: Sequence[Result]) -> dict[str, bytes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    series = list(dict.fromkeys(each.series for each in studies))
-    figure = Figure(figsize=(PANEL_IN[0] * len(METRICS), PANEL_IN[1] * len(series) + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(series), len(METRICS), squeeze=False)
-    for row, name in zip(panels, series, strict=True):
-        for metric, panel in enumerate(row):
-            found = [each for each in studies if (each.series, each.metric) == (name, metric)]
-            if found:
-                _panel(panel, found[0], results, published)
-            panel.set_visible(bool(found))
-    entries = [zip(*panel.get_legend_handles_labels(), strict=True) for panel in panels.flat]
-    shown = {label: handle for pairs in entries for handle, label in pairs}
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
-    figure.suptitle(studies[0].task)
-    png = figure_bytes(figure, "png", {"Software": None})
-    figure.set_layout_engine("none")  # the layout is done, and the slowest part
-    return {"png": png, "svg": figure_bytes(figure, "svg", {"Date": None})}
-
-
-def figure_bytes(figure: object, form: str, metadata: dict[str, None]) -> bytes:
+def figure_bytes(figure: Figure, form: str, metadata: dict[str, None]) -> bytes:
     """A figure as a file: `form` is png or svg; `metadata` says what of its date and program is left out."""
-    from matplotlib.figure import Figure
-
-    assert isinstance(figure, Figure)
     data = io.BytesIO()
     figure.savefig(data, format=form, dpi=150, metadata=metadata)
     return data.getvalue()
 
 
-def _panel(panel: Axes, each: Study, results: Results, published: Sequence[Result]) -> None:
+def _figure(studies: Sequence[Study], results: Results, published: pd.DataFrame) -> Figure:
+    """All of one task."""
+    found = {(each.series, each.metric): each for each in studies}
+    series = list(dict.fromkeys(each.series for each in studies))
+    figure = Figure(figsize=(PANEL_IN[0] * len(METRICS), PANEL_IN[1] * len(series) + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(series), len(METRICS), squeeze=False)
+    shown: dict[str, Any] = {}
+    for row, name in zip(panels, series, strict=True):
+        for panel, metric in zip(row, METRICS, strict=True):
+            panel.set_visible((name, metric) in found)
+            if (name, metric) in found:
+                _panel(panel, found[name, metric], results, published)
+            handles, labels = panel.get_legend_handles_labels()
+            shown |= zip(labels, handles, strict=True)
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
+    figure.suptitle(studies[0].task)
+    return figure
+
+
+def _panel(panel: Axes, each: Study, results: Results, published: pd.DataFrame) -> None:
     whole = math.log10(results.whole)
     x = np.linspace(each.points.x.min(), whole + DECADES[-1], 200)
     scale = 100.0 if results.axis == "fraction" else 1.0
     amounts = scale * 10 ** x
-    _bands(panel, each.banded, x, scale)
-    for judged in each.judged:
-        colour, style = STYLES[judged.name]
-        panel.plot(amounts, np.clip(judged.fit.at(x), 0, CEILING), style, color=colour, linewidth=1.6, label=judged.name)
+    (low, high), foreseen = ([np.clip(side, 0, CEILING) for side in sides]
+                             for sides in (each.banded.confidence(x), each.banded.prediction(x)))
+    panel.fill_between(amounts, low, high, color=BLUE, alpha=0.25, linewidth=0, label="95 % confidence of the line")
+    for side, label in zip(foreseen, ("95 % prediction", None), strict=True):
+        panel.plot(amounts, side, color=BLUE, linewidth=0.8, linestyle=(0, (6, 2, 1, 2)), label=label)
+    for found in each.fits:
+        colour, style = STYLES[found.curve.name]
+        panel.plot(amounts, np.clip(found.at(x), 0, CEILING), style, color=colour, linewidth=1.6, label=found.curve.name)
     name = "published accuracies" if each.series.startswith("published") else "runs"
     panel.plot(scale * 10 ** each.points.x, each.points.y, "o", color=BLACK, markersize=5, zorder=4, label=name)
+    beside = published[(published["task"] == each.task) & (published["metric"] == each.metric)]
     for name, marker in PUBLISHED_MARKERS.items():
-        theirs = points([row for row in published if row.series == name], each.metric)
+        theirs = points(beside[beside["series"] == name])
         if len(theirs.x):
             panel.plot(scale * 10 ** theirs.x, theirs.y, marker, color=PURPLE, markerfacecolor="none", label=name)
     panel.axvline(scale * results.whole, color="0.6", linewidth=0.8, linestyle=(0, (1, 3)))
     panel.set_xscale("log")
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panel.minorticks_off()
-    panel.set_ylim(0, _top(each, x))
+    top = max(each.banded.confidence(x)[1].max(), each.points.y.max())  # the rest may run out of the picture
+    panel.set_ylim(0, min(1.05 * float(top), 1.03 * CEILING))
     panel.set_xlabel(AXIS_NAMES[results.axis])
-    panel.set_ylabel(f"{METRICS[each.metric].capitalize()} accuracy (%)")
+    panel.set_ylabel(f"{each.metric.capitalize()} accuracy (%)")
     panel.set_title(each.series, loc="left")
-
-
-def _bands(panel: Axes, line: Fit, x: np.ndarray, scale: float) -> None:
-    """Both intervals of the line, clipped to what an accuracy can be."""
-    low, high = (np.clip(side, 0, CEILING) for side in line.confidence(x))
-    panel.fill_between(scale * 10 ** x, low, high, color=BLUE, alpha=0.25, linewidth=0, label="95 % confidence of the line")
-    low, high = (np.clip(side, 0, CEILING) for side in line.prediction(x))
-    for side, label in ((low, "95 % prediction"), (high, None)):
-        panel.plot(scale * 10 ** x, side, color=BLUE, linewidth=0.8, linestyle=(0, (6, 2, 1, 2)), label=label)
-
-
-def _top(each: Study, x: np.ndarray) -> float:
-    """Of the vertical axis: a little above the line's confidence band, the rest may run out of the picture."""
-    return min(1.05 * float(max(each.banded.confidence(x)[1].max(), each.points.y.max())), 1.03 * CEILING)

@@ -9,68 +9,22 @@ videos have, mean over repeats: what was asked for is made up by whole videos, a
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from analysis.curves.series import Axis, Result, Results
+from analysis.curves.series import Axis, Result, Results, tidy
 from analysis.results.cell_record import WITHOUT_EFFECT
 from vidmae.runs.record import read_json
 
-CELL = ("checkpoint", "data", "shots", "method")
-Pct = tuple[float | None, float | None]
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A pretraining run on a fraction, or on the whole of what others are fractions of.
-
-    Attributes:
-        name: Of its folder.
-        signature: What few-shot runs know it by.
-        series: The subsets that it is a point of; several for the whole.
-        share: Of the data; None where the fraction was chosen by hours.
-        hours: Of the data, mean over repeats.
-        seed: Of the run.
-    """
-
-    name: str
-    signature: str
-    series: tuple[str, ...]
-    share: float | None
-    hours: float
-    seed: int
-
-
-@dataclass(frozen=True)
-class FewShot:
-    """A few-shot run.
-
-    Attributes:
-        name: Of its folder.
-        cell: As in its run.json.
-        pct: Top-1 and top-5; None without a usable result.
-        why: Why there is none.
-    """
-
-    name: str
-    cell: Mapping[str, Any]
-    pct: Pct
-    why: str = ""
-
-    @property
-    def task(self) -> str:
-        """Data, shots, and whatever is not as usual."""
-        shots = f"{self.cell['shots']}shot" if self.cell["shots"] else "all"
-        method = [] if self.cell["method"] == "finetune" else [str(self.cell["method"])]
-        return " ".join([f"{self.cell['data']}-{shots}", *method,
-                         *(f"{key}={value}" for key, value in sorted((self.cell.get("overrides") or {}).items())
-                           if key not in WITHOUT_EFFECT)])
+CELL = {"checkpoint", "data", "shots", "method"}
+FRACTION = ["of", "of_content_sha256", "of_hours", "subset", "share", "hours", "has_hours"]  # of a manifest's summary
+REPEATS = ["of_content_sha256", "subset", "share", "hours"]  # what the repeats of a fraction have in common
+Records = Mapping[Path, Mapping[str, Any]]
 
 
 def read_runs(folder: Path, axis: Axis | None = None) -> Results:
@@ -85,120 +39,114 @@ def read_runs(folder: Path, axis: Axis | None = None) -> Results:
     if not folder.is_dir():
         raise ValueError(f"there is no folder of runs {folder} (--runs)")
     records = {path.parent: read_json(path) or {} for path in sorted(folder.glob("*/run.json"))}
-    pretrained = find_pretrained(records)
-    cells = {run: record for run, record in records.items() if record.get("kind") == "fewshot"}
-    unclear = [run.name for run, record in cells.items() if not set(CELL) <= set(record.get("cell") or ())]
-    few = [few_shot(run, record) for run, record in cells.items() if run.name not in unclear]
-    by_run: dict[str, list[FewShot]] = defaultdict(list)
-    for each in few:
-        if source := _source(each, pretrained):
-            by_run[source.name].append(each)
-    if not by_run:
+    fractions = find_fractions(records)
+    pretrained = find_pretrained(records, fractions)
+    cells = {run: record.get("cell") or {} for run, record in records.items() if record.get("kind") == "fewshot"}
+    unclear = [run.name for run, cell in cells.items() if not set(cell) >= CELL]
+    few = pd.DataFrame([few_shot(run, cell, pretrained) for run, cell in cells.items() if run.name not in unclear],
+                       columns=["name", "run", "task", "top1", "top5", "why"])
+    found = few[few["run"] != ""]
+    if found.empty:
         raise ValueError(f"{folder} holds {len(few)} few-shot runs and {len(pretrained)} pretraining runs on fractions, and "
                          "none of the first starts from one of the others (--runs; --results takes a table)")
-    data = _data_sets(records)
-    shares = len(set(data.values())) < 2 and all(run.share is not None for run in pretrained)
-    chosen: Axis = axis or ("fraction" if shares else "hours")
-    rows, lost = _rows(pretrained, by_run, chosen)
-    return Results(chosen, rows, f"runs in {folder}",
-                   [*lost, *(f"{name}: its run.json does not say which cell it is" for name in unclear)], data)
+    data = dict(zip(fractions["series"], fractions["of"], strict=True)) if fractions["of"].nunique() > 1 else {}
+    chosen: Axis = axis or ("hours" if data or pretrained["fraction"].isna().any() else "fraction")
+    lost = [f"{line.name}: {line.why}" for _, of_run in found.groupby("run", sort=False)
+            for line in of_run[of_run["why"] != ""].itertuples(index=False)]
+    lost += [f"{run}: its fraction was chosen by hours and has no share (--axis hours)"
+             for run in pretrained["run"][pretrained[chosen].isna()]]
+    lost += [f"{name}: its run.json does not say which cell it is" for name in unclear]
+    return Results(chosen, tidy(join(pretrained, found, chosen)), f"runs in {folder}", lost, data)
 
 
-def find_pretrained(records: Mapping[Path, Mapping[str, Any]]) -> list[Pretrained]:
-    """The pretraining runs that are points: on fractions, and on the whole of what those are fractions of."""
-    runs = {path: record for path, record in records.items() if record.get("kind") == "pretrain"}
-    fractions = _fractions(records)
-    several = len({said["of"] for said in fractions}) > 1
-    has_hours: dict[tuple[Any, ...], list[float]] = {}
-    for said in fractions:
-        has_hours.setdefault(_choice(said), []).append(said["has_hours"])
-    wholes: dict[str, dict[str, float]] = {}  # content of a whole data set -> series of its fractions -> its hours
-    for said in fractions:
-        wholes.setdefault(said["of_content_sha256"], {})[_series(said, several)] = said["of_hours"]
-    found = []
-    for path, record in runs.items():
-        said = record.get("fraction") or {}
-        whole = wholes.get(said["of_content_sha256"] if said.get("share") == 1 else str(record.get("content_sha256")))
-        if whole:
-            series, share, hours = tuple(whole), 1.0, max(whole.values())
-        elif said:
-            series, share, hours = (_series(said, several),), said["share"], fmean(has_hours[_choice(said)])
-        else:
-            continue
-        found.append(Pretrained(path.name, str(record["signature"]), series, share, hours, _seed(path)))
+def find_fractions(records: Records) -> pd.DataFrame:
+    """What pretraining runs on fractions say of them, by run folder, with the series and the mean hours of the repeats."""
+    said = {run: record["fraction"] for run, record in records.items()
+            if record.get("kind") == "pretrain" and record.get("fraction")}
+    found = pd.DataFrame(list(said.values()), list(said), FRACTION)
+    several = found["of"].nunique() > 1
+    found["series"] = found["of"] + " " + found["subset"] if several else found["subset"]
+    found["mean_hours"] = found.groupby(REPEATS, dropna=False)["has_hours"].transform(fmean)
     return found
 
 
-def few_shot(run: Path, record: Mapping[str, Any]) -> FewShot:
-    """A few-shot run and what it has found."""
+def find_pretrained(records: Records, fractions: pd.DataFrame) -> pd.DataFrame:
+    """The pretraining runs that are points: on fractions, and on the whole of what those are fractions of.
+
+    Returns:
+        Columns: name of the run, signature that few-shot runs know it by, the list of its series (several for the whole),
+        fraction (NaN where it was chosen by hours), hours, seed.
+    """
+    found = []
+    for run, record in records.items():
+        if record.get("kind") != "pretrain":
+            continue
+        said = record.get("fraction") or {}
+        content = said["of_content_sha256"] if said.get("share") == 1 else str(record.get("content_sha256"))
+        parts = fractions[fractions["of_content_sha256"] == content]
+        if len(parts):
+            amounts = list(parts["series"].unique()), 1.0, parts["of_hours"].max()
+        elif said:
+            amounts = [fractions["series"][run]], said["share"], fractions["mean_hours"][run]
+        else:
+            continue
+        found.append((run.name, str(record["signature"]), *amounts, _seed(run)))
+    return pd.DataFrame(found, columns=["run", "signature", "series", "fraction", "hours", "seed"])
+
+
+def few_shot(run: Path, cell: Mapping[str, Any], pretrained: pd.DataFrame) -> tuple[str | float | None, ...]:
+    """Name of a few-shot run, the pretraining run that it starts from, task, top-1, top-5, and why there is no result."""
+    start = run.name, _source(cell, pretrained), _task(cell)
     try:
         result = read_json(run / "result.json")
     except ValueError:
-        return FewShot(run.name, record["cell"], (None, None), "its result.json is damaged")
+        return *start, None, None, "its result.json is damaged"
     if result is None:
-        why = "it failed" if (run / "failure.json").exists() else "it has no result yet"
-        return FewShot(run.name, record["cell"], (None, None), why)
+        return *start, None, None, "it failed" if (run / "failure.json").exists() else "it has no result yet"
     top1, top5 = (_pct(result.get(name)) for name in ("top1_pct", "top5_pct"))
-    why = "" if top1 is not None else "its accuracy is no number from 0 to 100"
-    return FewShot(run.name, record["cell"], (top1, top5), why)
+    return *start, top1, top5, "" if top1 is not None else "its accuracy is no number from 0 to 100"
 
 
-def _rows(pretrained: Sequence[Pretrained], by_run: Mapping[str, Sequence[FewShot]], axis: Axis,
-          ) -> tuple[list[Result], list[str]]:
-    """One result per pretraining run and task, without a value where there is none, and what runs lack."""
-    rows: dict[tuple[str, str, float, int], Result] = {}
-    lost = [f"{each.name}: {each.why}" for few in by_run.values() for each in few if each.why]
-    tasks = {task: None for few in by_run.values() for task in (each.task for each in few)}
-    for run in pretrained:
-        amount = run.hours if axis == "hours" else run.share
-        if amount is None:
-            lost.append(f"{run.name}: its fraction was chosen by hours and has no share (--axis hours)")
-            continue
-        for series in run.series:
-            for task in tasks:
-                pct = _mean([each.pct for each in by_run.get(run.name, ()) if each.task == task])
-                row = Result(series, task, amount, run.seed, pct, run.name)
-                if row.key in rows:
-                    raise ValueError(f"{run.name} and {rows[row.key].run} are both {axis} {amount:g}, seed {run.seed} of "
-                                     f"{series}; a repeat counts once: keep the runs of one study in a folder of its own "
-                                     "(--runs)")
-                rows[row.key] = row
-    return sorted(rows.values(), key=lambda row: row.key), lost
+def join(pretrained: pd.DataFrame, few: pd.DataFrame, axis: Axis) -> Iterator[Result]:
+    """One result per pretraining run, series and task, by amount; without a value where there is none.
+
+    Raises:
+        ValueError: Two runs are the same repeat.
+    """
+    pct = few.astype({"top1": float, "top5": float}).groupby(["run", "task"])[["top1", "top5"]].agg(_mean)
+    key = ["series", "task", axis, "seed"]
+    rows = pretrained.dropna(subset=axis).explode("series").merge(pd.DataFrame({"task": few["task"].unique()}), how="cross")
+    for _, second in rows[rows.duplicated(key)].iterrows():
+        first = rows[(rows[key] == second[key]).all(axis="columns")].iloc[0]
+        raise ValueError(f"{second['run']} and {first['run']} are both {axis} {second[axis]:g}, seed {second['seed']} of "
+                         f"{second['series']}; a repeat counts once: keep the runs of one study in a folder of its own "
+                         "(--runs)")
+    rows = rows.merge(pct, how="left", on=["run", "task"]).sort_values(key)
+    return map(Result._make, rows[[*key, "top1", "top5", "run"]].itertuples(index=False, name=None))
 
 
-def _mean(values: Iterable[Pct]) -> Pct:
-    columns = [[value for value in column if value is not None] for column in zip(*values, strict=True)] or [[], []]
-    top1, top5 = (sum(column) / len(column) if column else None for column in columns)
-    return top1, top5
+def _mean(column: pd.Series) -> float:
+    """Mean of the values that there are, added one by one; pandas corrects for rounding, and differs in the last digit."""
+    there = column.dropna().tolist()
+    return sum(there) / len(there) if there else math.nan
 
 
-def _source(each: FewShot, pretrained: Sequence[Pretrained]) -> Pretrained | None:
-    """The pretraining run that a few-shot run starts from: by signature, else by its name if that is one run's."""
-    content, name = str(each.cell.get("checkpoint_content") or ""), str(each.cell.get("checkpoint"))
+def _task(cell: Mapping[str, Any]) -> str:
+    """Data, shots, and whatever is not as usual."""
+    shots = f"{cell['shots']}shot" if cell["shots"] else "all"
+    method = [] if cell["method"] == "finetune" else [str(cell["method"])]
+    return " ".join([f"{cell['data']}-{shots}", *method, *(f"{key}={value}" for key, value in sorted(
+        (cell.get("overrides") or {}).items()) if key not in WITHOUT_EFFECT)])
+
+
+def _source(cell: Mapping[str, Any], pretrained: pd.DataFrame) -> str:
+    """The pretraining run a few-shot run starts from: by signature, else by its name if that is one run's, else empty."""
+    content, name = str(cell.get("checkpoint_content") or ""), str(cell.get("checkpoint"))
     if content.startswith("run:"):
-        return next((run for run in pretrained if run.signature == content.removeprefix("run:")), None)
-    named = [run for run in pretrained if name in (run.name, run.name.rpartition("-")[0])]
-    return named[0] if len(named) == 1 else None
-
-
-def _fractions(records: Mapping[Path, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [record["fraction"] for record in records.values() if record.get("kind") == "pretrain" and record.get("fraction")]
-
-
-def _data_sets(records: Mapping[Path, Mapping[str, Any]]) -> dict[str, str]:
-    """The data set of each series; empty where all are of one."""
-    fractions = _fractions(records)
-    several = len({said["of"] for said in fractions}) > 1
-    return {_series(said, several): said["of"] for said in fractions} if several else {}
-
-
-def _choice(said: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What the repeats of a fraction have in common."""
-    return tuple(said[key] for key in ("of_content_sha256", "subset", "share", "hours"))
-
-
-def _series(said: Mapping[str, Any], several: bool) -> str:
-    return f"{said['of']} {said['subset']}" if several else str(said["subset"])
+        named = list(pretrained["run"][pretrained["signature"] == content.removeprefix("run:")])[:1]
+    else:
+        named = [run for run in pretrained["run"] if name in (run, run.rpartition("-")[0])]
+    return named[0] if len(named) == 1 else ""
 
 
 def _seed(run: Path) -> int:

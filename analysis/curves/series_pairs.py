@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
-from analysis.curves.fits import LEVEL
-from analysis.curves.series import METRICS, Result, Results
-from analysis.tables.sheets import Sheet
+from analysis.curves.series import Results
+from analysis.tables.sheet import Sheet
 from analysis.tables.stats import mean_interval
 
 NEAR = {"fraction": 1e-6, "hours": 0.02}  # amounts that count as equal; a minute in an hour is 1.7 %
@@ -21,30 +21,22 @@ NOTE = ("Points of accuracy; interval of the mean by Student's t over pairs. It 
 
 @dataclass(frozen=True)
 class Paired:
-    """The differences of two series in one task and metric.
-
-    Attributes:
-        task: Of the results.
-        metric: Place in METRICS.
-        amounts, seeds, differences: Of each pair, the first's amount; first less second, in points of accuracy.
-        unpaired: Runs of either series without a partner.
-    """
+    """The differences of two series in one task and metric."""
 
     task: str
-    metric: int
-    amounts: Sequence[float]
-    seeds: Sequence[int]
-    differences: Sequence[float]
-    unpaired: int
+    metric: str
+    amounts: Sequence[float]  # of each pair, the first's
+    differences: Sequence[float]  # of each pair, first less second, in points of accuracy
+    unpaired: int  # runs of either series without a partner
 
     @property
     def mean(self) -> float:
         """Mean difference."""
         return float(np.mean(self.differences))
 
-    def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
+    def interval(self) -> tuple[float, float] | None:
         """Interval of the mean by Student's t over pairs; None for a single pair, of which none can be claimed."""
-        return mean_interval(self.differences, level)
+        return mean_interval(self.differences)
 
 
 def compare(results: Results, first: str, second: str) -> list[Paired]:
@@ -65,8 +57,37 @@ def compare(results: Results, first: str, second: str) -> list[Paired]:
     if results.axis == "fraction" and results.data.get(first) != results.data.get(second):
         raise ValueError(f"{first!r} and {second!r} are of two data sets, of which the same share is not the same amount; "
                          "they are compared at equal hours (--axis hours)")
-    return [paired for task in results.tasks(first) for metric in range(len(METRICS))
-            if (paired := _pair(results, (first, second), task, metric)).differences]
+    there = results.points.dropna(subset="pct")
+    if results.axis == "fraction" and {first, second} <= SUBSETS:
+        there = there[there["amount"] != 1]
+    runs = [set(there["run"][there["series"] == name]) - {""} for name in (first, second)]
+    there = there[~there["run"].isin(runs[0] & runs[1])]  # the whole, in both series
+    one, other = (there[there["series"] == name] for name in (first, second))
+    found = []
+    for (task, metric), mine in one.groupby(["task", "metric"], sort=False):
+        theirs = other[(other["task"] == task) & (other["metric"] == metric)]
+        pairs = _nearest(mine, theirs, NEAR[results.axis])
+        if len(pairs):
+            found.append(Paired(task, metric, pairs["amount"].tolist(), (pairs["pct"] - pairs["pct_other"]).tolist(),
+                                len(mine) + len(theirs) - 2 * len(pairs)))
+    return found
+
+
+def _nearest(one: pd.DataFrame, other: pd.DataFrame, near: float) -> pd.DataFrame:
+    """Pairs of one seed whose amounts differ by no more than `near`, the closest first to be taken; by amount and seed.
+
+    By hand is that a run is in one pair only: merge_asof gives a run to all that are near it.
+    """
+    close = one.reset_index().merge(other.reset_index(), on="seed", suffixes=("", "_other"))
+    amounts = close[["amount", "amount_other"]]
+    ratio = (amounts.max(axis="columns") / amounts.min(axis="columns")).sort_values(kind="stable")
+    kept: list[int] = []
+    taken: set[int] = set()  # rows of the frame of points
+    for place, pair in close.loc[ratio.index[ratio <= 1 + near], ["index", "index_other"]].iterrows():
+        if taken.isdisjoint(pair):
+            taken.update(pair)
+            kept.append(place)
+    return close.loc[kept].sort_values(["amount", "seed"])
 
 
 def series_of(results: Results, name: str) -> str:
@@ -83,47 +104,20 @@ def series_of(results: Results, name: str) -> str:
     return mine[0]
 
 
-def _pair(results: Results, names: tuple[str, str], task: str, metric: int) -> Paired:
-    both = [[row for row in results.of(name, task) if row.pct[metric] is not None and not _is_whole(row, results, names)]
-            for name in names]
-    shared = {row.run for row in both[0] if row.run} & {row.run for row in both[1]}  # the whole, in both series
-    one, other = ([row for row in rows if row.run not in shared] for rows in both)
-    pairs = _nearest(one, other, NEAR[results.axis])
-    return Paired(task, metric, [a.amount for a, _ in pairs], [a.seed for a, _ in pairs],
-                  [(a.pct[metric] or 0.0) - (b.pct[metric] or 0.0) for a, b in pairs],
-                  len(one) + len(other) - 2 * len(pairs))
-
-
-def _nearest(one: Sequence[Result], other: Sequence[Result], near: float) -> list[tuple[Result, Result]]:
-    """Pairs of one seed whose amounts differ by no more than `near`, the closest first to be taken; by amount and seed."""
-    close = sorted((max(a.amount, b.amount) / min(a.amount, b.amount), i, j) for i, a in enumerate(one)
-                   for j, b in enumerate(other) if a.seed == b.seed)
-    partner: dict[int, int] = {}
-    for ratio, i, j in close:
-        if ratio <= 1 + near and i not in partner and j not in partner.values():
-            partner[i] = j
-    return sorted(((one[i], other[j]) for i, j in partner.items()), key=lambda pair: (pair[0].amount, pair[0].seed))
-
-
-def _is_whole(row: Result, results: Results, names: tuple[str, str]) -> bool:
-    return results.axis == "fraction" and row.amount == 1 and set(names) <= SUBSETS
-
-
 def paired_sheet(results: Results, compared: Mapping[tuple[str, str], Sequence[Paired]]) -> Sheet:
     """The table of all comparisons, by the names of the two series."""
-    records, rows = [], []
+    records, shown = [], []
     for (first, second), found in compared.items():
         for each in found:
-            between = each.interval()
-            low, high = between or (None, None)
-            amounts = ", ".join(f"{amount:.4g}" for amount in dict.fromkeys(each.amounts))
-            records.append({"first": first, "second": second, "task": each.task, "metric": METRICS[each.metric],
-                            "paired_by": results.axis, "amounts": amounts, "pairs": len(each.differences),
-                            "difference": each.mean, "low": low, "high": high, "unpaired": each.unpaired})
-            said = f"[{between[0]:+.2f}, {between[1]:+.2f}]" if between else "no interval on one pair"
-            rows.append([f"{first} less {second}", each.task, METRICS[each.metric], amounts, str(len(each.differences)),
-                         f"{each.mean:+.2f}", said, str(each.unpaired)])
+            low, high = each.interval() or (None, None)
+            amounts, pairs = ", ".join(f"{amount:.4g}" for amount in dict.fromkeys(each.amounts)), len(each.differences)
+            records.append({"first": first, "second": second, "task": each.task, "metric": each.metric,
+                            "paired_by": results.axis, "amounts": amounts, "pairs": pairs, "difference": each.mean,
+                            "low": low, "high": high, "unpaired": each.unpaired})
+            shown.append({"series": f"{first} less {second}", "task": each.task, "metric": each.metric,
+                          results.axis: amounts, "pairs": str(pairs), "difference": f"{each.mean:+.2f}",
+                          "[95 %]": "no interval on one pair" if low is None else f"[{low:+.2f}, {high:+.2f}]",
+                          "unpaired": str(each.unpaired)})
     by = f"hours (within {100 * NEAR['hours']:g} %)" if results.axis == "hours" else results.axis
-    return Sheet("scaling-compare", f"Differences, paired by {by} and seed",
-                 ("series", "task", "metric", results.axis, "pairs", "difference", "[95 %]", "unpaired"), 4, rows, records,
+    return Sheet("scaling-compare", f"Differences, paired by {by} and seed", pd.DataFrame(shown), 4, pd.DataFrame(records),
                  [NOTE, f"Source: {results.source}."])

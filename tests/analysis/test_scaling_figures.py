@@ -19,7 +19,8 @@ from scipy import stats
 from analysis import scaling
 from analysis.curves.figures import draw, file_name
 from analysis.curves.fitted_curves import study_all, warnings
-from analysis.curves.series import Result, Results, published_results, read_results
+from analysis.curves.results_csv import read_results
+from analysis.curves.series import Result, Results, published_results, tidy
 from analysis.curves.series_pairs import compare
 
 SHARES = (0.001, 0.01, 0.1, 1.0)
@@ -137,11 +138,11 @@ def test_repeats_show_what_seeds_change_and_aicc_becomes_a_number(capsys, tmp_pa
 
 def test_repeats_that_agree_on_a_bend_do_not_make_the_line_certain() -> None:
     bend = {0.001: 2.0, 0.01: -2.0, 0.1: -2.0, 1.0: 2.0}
-    rows = [Result("", "k", share, seed, (20 + 4 * math.log10(share) + bend[share] + 0.1 * seed, None)) for share in SHARES for seed in range(3)]
-    (found,), _ = study_all(Results("fraction", rows, "x"))
+    rows = [Result("", "k", share, seed, 20 + 4 * math.log10(share) + bend[share] + 0.1 * seed, None) for share in SHARES for seed in range(3)]
+    (found,), _ = study_all(Results("fraction", tidy(rows), "x"))
     assert found.bent and len(found.banded.points.x) == 4 and "repeats make its intervals too narrow" in warnings([found], 1.0)[-1]
-    straight = [Result("", "k", row.amount, row.seed, (20 + 4 * math.log10(row.amount) + (row.seed - 1), None)) for row in rows]
-    (found,), _ = study_all(Results("fraction", straight, "x"))
+    straight = [Result("", "k", row.amount, row.seed, 20 + 4 * math.log10(row.amount) + (row.seed - 1), None) for row in rows]
+    (found,), _ = study_all(Results("fraction", tidy(straight), "x"))
     assert not found.bent and len(found.banded.points.x) == 12
 
 
@@ -175,19 +176,19 @@ def test_contiguous_against_random_is_paired(capsys, tmp_path) -> None:
 
 
 def test_series_at_equal_hours_and_a_single_pair() -> None:
-    rows = [Result(name, "k", hours, 0, (10.0 + hours / 10 + (name == "say"), None)) for name in ("s", "say") for hours in (1.0, 10.0, 100.0)]
-    three, = compare(Results("hours", rows, "x"), "say", "s")
+    rows = [Result(name, "k", hours, 0, 10.0 + hours / 10 + (name == "say"), None) for name in ("s", "say") for hours in (1.0, 10.0, 100.0)]
+    three, = compare(Results("hours", tidy(rows), "x"), "say", "s")
     assert three.amounts == [1.0, 10.0, 100.0] and three.differences == pytest.approx([1, 1, 1])
-    one, = compare(Results("hours", rows[:4], "x"), "say", "s")
+    one, = compare(Results("hours", tidy(rows[:4]), "x"), "say", "s")
     assert one.interval() is None and one.mean == pytest.approx(1)
     for names, message in ((("s", "s"), "twice"), (("s", "a"), "'say'")):
         with pytest.raises(ValueError, match=message):
-            compare(Results("hours", rows, "x"), *names)
+            compare(Results("hours", tidy(rows), "x"), *names)
 
 
 def test_hours_count_from_the_most_there_are() -> None:
-    rows = [Result("", "k", hours, 0, (5 * math.log10(hours) + shift, None)) for hours, shift in ((1, 1), (10, 1.1), (50, 0.9), (200, 1))]
-    results = Results("hours", rows, "x")
+    rows = [Result("", "k", hours, 0, 5 * math.log10(hours) + shift, None) for hours, shift in ((1, 1), (10, 1.1), (50, 0.9), (200, 1))]
+    results = Results("hours", tidy(rows), "x")
     (found,), failed = study_all(results)
     assert not failed and results.whole == 200 and not warnings([found], results.whole)
     assert found.line.gain(math.log10(200), math.log10(20_000))[0] == pytest.approx(2 * found.line.value("slope"))
@@ -199,7 +200,7 @@ def test_figures_are_pictures_and_the_same_again(capsys, tmp_path) -> None:
     assert code == 0
     (tmp_path / "b").mkdir()
     studies, _ = study_all(results := read_results(path))
-    draw([study for study in studies if study.task == "ssv2-10shot"], results, tmp_path / "b", published_results().rows)
+    draw([study for study in studies if study.task == "ssv2-10shot"], results, tmp_path / "b", published_results().points)
     names = [Path(line).name for line in out.splitlines() if not line.endswith((".csv", ".md", ".tex"))]
     assert names == ["scaling-ssv2-10shot.png", "scaling-ssv2-10shot.svg", "scaling-ours--1-.png", "scaling-ours--1-.svg"]
     for name in names[:2]:
@@ -253,5 +254,5 @@ def test_no_file_and_no_such_series(tmp_path, capsys) -> None:
 
 def test_optional_columns_may_be_left_out(tmp_path) -> None:
     results = read_results(write(tmp_path / "r.csv", made(), "seed,task,top1_pct,fraction"))
-    assert results.series() == [""] and results.rows[0].pct[1] is None and len(study_all(results)[0]) == 2
-    assert {row.amount for row in published_results().rows} == set(SHARES)
+    assert results.series() == [""] and results.points["pct"].isna().tolist()[4] and results.points["metric"][4] == "top-5" and len(study_all(results)[0]) == 2
+    assert set(published_results().points["amount"]) == set(SHARES)

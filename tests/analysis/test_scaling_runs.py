@@ -13,7 +13,7 @@ import pytest
 
 from analysis import scaling
 from analysis.curves.scaling_runs import read_runs
-from analysis.curves.series import missing
+from analysis.curves.series import Results, missing
 from analysis.curves.series_pairs import compare
 
 SHARES = (0.001, 0.01, 0.1)
@@ -45,6 +45,10 @@ def few(runs: Path, name: str, content: str, top1: float | None, *, shots: int =
     return folder
 
 
+def top1(results: Results) -> list[Any]:
+    return list(results.points[results.points["metric"] == "top-1"].itertuples())
+
+
 def study(runs: Path) -> dict[tuple[str, float, int], float]:
     """Two subsets, two repeats, two few-shot seeds each, and the whole, which both share; the expected means."""
     truth = {}
@@ -69,8 +73,8 @@ def test_points_are_means_over_few_shot_seeds_and_the_whole_is_in_every_series(t
     truth = study(tmp_path)
     results = read_runs(tmp_path)
     assert (results.axis, results.whole, results.lost, results.series()) == ("fraction", 1.0, [], ["contiguous", "random"])
-    assert {(row.series, row.amount, row.seed): row.pct[0] for row in results.rows} == pytest.approx(truth)
-    assert {row.task for row in results.rows} == {"ssv2-10shot"}
+    assert {(row.series, row.amount, row.seed): row.pct for row in top1(results)} == pytest.approx(truth)
+    assert set(results.points["task"]) == {"ssv2-10shot"}
 
 
 def test_the_command_reads_runs_and_says_what_is_missing(tmp_path, capsys) -> None:
@@ -109,14 +113,14 @@ def test_methods_shots_and_overrides_are_tasks_of_their_own(tmp_path) -> None:
     few(tmp_path, "a", content, 2.0, shots=0)
     few(tmp_path, "a", content, 3.0, method="knn")
     few(tmp_path, "b", content, 4.0, overrides={"train.layer_decay": "0.9", "keep_weights": "true"})  # the weights change nothing
-    assert {row.task: row.pct[0] for row in read_runs(tmp_path).rows} == {
+    assert {row.task: row.pct for row in top1(read_runs(tmp_path))} == {
         "ssv2-10shot": 1.0, "ssv2-all": 2.0, "ssv2-10shot knn": 3.0, "ssv2-10shot train.layer_decay=0.9": 4.0}
 
 
 def test_checkpoints_are_known_by_name_too(tmp_path) -> None:
     pretrain(tmp_path, "s-tenth-0123abcd", fraction(0.1))
     few(tmp_path, "s-tenth", "", 5.0)
-    assert [row.pct[0] for row in read_runs(tmp_path).rows] == [5.0]
+    assert [row.pct for row in top1(read_runs(tmp_path))] == [5.0]
 
 
 def test_children_at_equal_hours(tmp_path) -> None:
@@ -128,7 +132,7 @@ def test_children_at_equal_hours(tmp_path) -> None:
     assert results.axis == "hours" and results.series() == ["s contiguous", "say contiguous"]
     found, _ = compare(results, "say contiguous", "s contiguous")
     assert found.amounts == [1.0, 10.0] and found.differences == pytest.approx([1.0, 1.0])
-    assert read_runs(tmp_path, "fraction").rows == []
+    assert read_runs(tmp_path, "fraction").points.empty
 
 
 def two_sets(runs: Path, share: float | None = None) -> None:
