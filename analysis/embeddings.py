@@ -29,7 +29,7 @@ from rich.text import Text
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.neighbours.nearest import AT, Precision, precisions, silhouette
+from analysis.neighbours.nearest import AT, precisions, silhouette
 from analysis.neighbours.neighbour_table import neighbour_table, read_thumbnails
 from analysis.page.html import to_html
 from analysis.results.table_flags import Parser, tables_folder
@@ -113,10 +113,12 @@ def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) ->
         at = {precision.at: precision._asdict() for precision in precisions(features, content, label)}
         rows += [{"feature": name, "score": f"precision at {k}", "clips": len(label), **at.get(k, {})} for k in AT]
     records = pd.DataFrame(rows, columns=["feature", "score", *SCORES, "clips"])
-    shown = records.assign(**records[SCORES].map("{:.3f}".format, na_action="ignore"), clips=records["clips"].map("{:,}".format))
-    classes, left_out = len(np.unique(label)), [f"{(~has).sum():,} clips without a label are left out"] if not has.all() else []
+    numbers = records[SCORES].astype(object).map("{:.3f}".format, na_action="ignore").fillna(MISSING)
+    shown = records.assign(**numbers, clips=records["clips"].map("{:,}".format))
+    left_out = [f"{(~has).sum():,} clips without a label are left out"] if not has.all() else []
+    classes = len(np.unique(label))
     return Sheet("embedding-scores", f"{record['data']}, {classes} classes, weights {record['weights_content']}",
-                 shown.fillna(MISSING), 2, records.assign(classes=classes), [*NOTES, *left_out])
+                 shown, 2, records.assign(classes=classes), [*NOTES, *left_out])
 
 
 def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> list[Path]:

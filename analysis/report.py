@@ -25,8 +25,8 @@ from pathlib import Path
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.page import account, by_class, chapters, findings, offspring
-from analysis.page.dossier import FEWSHOT, PRETRAIN, Dossier, read_dossier
+from analysis.page import cells, chapters, findings
+from analysis.page.dossier import FEWSHOT, PRETRAIN, Dossier
 from analysis.page.html import Page, Section, to_html
 from analysis.page.wording import moment
 from analysis.results.table_flags import Parser, add_runs_dir
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         named = [each for folder in args.folders for each in results_in(folder)]
-        run = read_dossier(RunFolder(find_run(args.run, args.runs_dir)))
+        run = Dossier(RunFolder(find_run(args.run, args.runs_dir)))
         page = make_page(run, named, frames=args.frames)
         out = args.out or run.run.path / "report.html"
         make_private_folder(out.absolute().parent)
@@ -106,8 +106,9 @@ def results_in(folder: Path) -> list[Path]:
 
 def make_page(run: Dossier, named: list[Path], *, frames: bool) -> Page:
     """Put the page together; `named` are folders of results that lie elsewhere."""
-    sections = [chapters.how_it_stands(run), chapters.what_it_is(run), chapters.curves(run), account.seconds(run),
-                account.left_out(run), *(by_class.section_of(run.run) if run.kind == FEWSHOT else [offspring.section_of(run)])]
+    sections = [chapters.how_it_stands(run), chapters.what_it_is(run), chapters.curves(run), chapters.seconds(run),
+                chapters.left_out(run)]
+    sections += cells.accuracy_by_class(run.run) if run.kind == FEWSHOT else [cells.few_shot_results(run)]
     pictures, words = findings.pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
     if pictures or words:
         sections.append(Section("Reconstruction", words, pictures=pictures))

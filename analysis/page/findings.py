@@ -46,9 +46,9 @@ def folders_of_results(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 def summaries(folder: Path) -> list[Path]:
     """The tables of a folder that have no row per clip: those that are known first, the others by name."""
-    known = list(CAPTIONS)
-    found = [path for path in folder.glob("*.csv") if path.name not in PER_CLIP and not path.name.startswith((".", "videos"))]
-    return sorted(found, key=lambda path: (known.index(path.name) if path.name in known else len(known), path.name))
+    known, found = list(CAPTIONS), [path for path in folder.glob("[!.]*.csv") if not path.name.startswith("videos")]
+    return sorted((path for path in found if path.name not in PER_CLIP),
+                  key=lambda path: (known.index(path.name) if path.name in known else len(known), path.name))
 
 
 def section_of(folder: Path, *, frames: bool) -> Section:
@@ -101,4 +101,4 @@ def read_table(path: Path) -> Table:
     numeric = [len(shown) > 0 and shown[name].str.fullmatch(r"--|[-+\d.,e]+").all() for name in shown]
     caption = CAPTIONS.get(path.name, discreet(path.stem).replace("_", " ").capitalize())
     caption += f" (the first {MOST_ROWS} rows)" if len(found) > MOST_ROWS else ""
-    return Table(caption, shown, [*numeric, True].index(True), folded=len(found) > MOST_OPEN)
+    return Table(caption, shown, [*numeric, True].index(True) if numeric else None, folded=len(found) > MOST_OPEN)
