@@ -83,17 +83,21 @@ def run(args: argparse.Namespace) -> int:
     found, record = read_embeddings(args.folder)
     names = {int(index): name for index, name in record["classes"].items()}
     make_private_folder(args.out)
-    files, records = write_neighbours(found, names, record["data"], args), pd.DataFrame()
+    texts, sheets = neighbour_texts(found, names, record["data"], args), list[Sheet]()
     if labelled := bool((found.label != NO_LABEL).any()):
-        sheet = scores_sheet(found, record, args.seed)
-        records = sheet.records.astype(object).where(sheet.records.notna(), None)
-        files += write_texts({f"{sheet.name}.csv": to_csv(sheet)}, args.out)
-        show([sheet])
-        files += [] if args.no_pictures else draw_pictures(found, names, record["data"], args)
-    else:
+        sheets = [scores_sheet(found, record, args.seed)]
+    texts |= {f"{sheet.name}.csv": to_csv(sheet) for sheet in sheets}
+    for name, text in texts.items():
+        write_atomic(args.out / name, text.encode())
+    show(sheets)
+    files = [args.out / name for name in texts]
+    if not labelled:
         note(UNLABELLED)
+    elif not args.no_pictures:
+        files += draw_pictures(found, names, record["data"], args)
+    scores = [row for sheet in sheets for row in sheet.records.replace({np.nan: None}).to_dict("records")]
     shown = list(map(str, files))
-    print(json.dumps({"files": shown, "scores": records.to_dict("records")}) if args.json else "\n".join(shown))
+    print(json.dumps({"files": shown, "scores": scores}) if args.json else "\n".join(shown))
     return 0 if labelled else 3
 
 
@@ -139,7 +143,7 @@ def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: 
         getattr(found, name)[shown], label, names, f"{data}, {name} features", args.out / f"embedding-{name}", args.seed)]
 
 
-def write_neighbours(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> list[Path]:
+def neighbour_texts(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> dict[str, str]:
     """neighbours.csv, and neighbours.html where frames may be shown."""
     queries = np.unique(np.linspace(0, len(found) - 1, min(args.queries, len(found))).round().astype(np.int64))
     clips = neighbour_table(found, names, queries)
@@ -148,14 +152,7 @@ def write_neighbours(found: Embeddings, names: Mapping[int, str], data: str, arg
     if args.frames:
         pictures = read_thumbnails(args.frames, clips["neighbour"])
         texts["neighbours.html"] = to_html("neighbours.html", title=f"Nearest clips, {data}", clips=clips, pictures=pictures)
-    return write_texts(texts, args.out)
-
-
-def write_texts(texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write files by name; their paths."""
-    for name, text in texts.items():
-        write_atomic(folder / name, text.encode())
-    return [folder / name for name in texts]
+    return texts
 
 
 if __name__ == "__main__":
