@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -139,12 +139,11 @@ def find_manifest(given: str, out: Path) -> Path:
 
 def show(record: dict[str, Any], console: Console) -> None:
     """The ratio of every map, and which clips do not count."""
-    table = Table(title=f"attention on moving pixels by their area, {record['clips']} clips of {record['clip_s']:.2f} s")
-    table.add_column("map")
-    for name in ("ratio [95 %]", "mean map of other recordings", "difference [95 %]"):
-        table.add_column(name, justify="right")
+    columns = {"ratio": "ratio [95 %]", "others_ratio": "mean map of other recordings", "difference": "difference [95 %]"}
+    title = f"attention on moving pixels by their area, {record['clips']} clips of {record['clip_s']:.2f} s"
+    table = Table("map", *(Column(name, justify="right") for name in columns.values()), title=title)
     for row in record["maps"]:
-        table.add_row(row["map"], _number(row, "ratio"), _number(row, "others_ratio"), _number(row, "difference"))
+        table.add_row(row["map"], *(_number(row, key) for key in columns))
     console.print(table)
     notes = {f"clips do not count in the means: less than {record['min_area_share']:.0%} of their area moves":
              record["still_clips"],

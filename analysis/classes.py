@@ -24,13 +24,14 @@ from rich.text import Text
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.page.by_class import by_class
+from analysis.page.cells import by_class
 from analysis.results.table_flags import Parser, tables_folder
 from analysis.tables.sheet import MISSING, WIDEST, Sheet, to_console, write
 from vidmae.runs.accuracy import confusion
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder
 
+SAME = ("content", "classes", "label")  # what cells have in common whose accuracies can be averaged
 SHOWN = {"class": "class", "taken_for": "most often taken for", "clips": "clips", "top1_pct": "top-1", "top5_pct": "top-5",
          "taken_for_pct": "taken for it"}
 
@@ -45,8 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         found = [Predictions.read(RunFolder(run).predictions) for run in args.runs]
         for run, other in zip(args.runs, found, strict=True):
-            if not all(np.array_equal(getattr(found[0], name), getattr(other, name)) for name in ("content", "classes", "label")):
-                raise ValueError(f"{run} was tested on other clips or classes than {args.runs[0]}; give cells of one data set")
+            if not all(np.array_equal(getattr(found[0], name), getattr(other, name)) for name in SAME):
+                raise ValueError(f"{run} was tested on other clips or classes than {args.runs[0]}; give cells of one data "
+                                 "set")
         sheet, names = sheet_of(found), found[0].classes
         matrix = pd.DataFrame(sum(map(confusion, found)), index=names, columns=names)
         files = write([sheet], args.out, {"confusion.csv": matrix.to_csv(index_label="true class", lineterminator="\n")})
@@ -63,9 +65,10 @@ def sheet_of(found: Sequence[Predictions]) -> Sheet:
     """One row per class that has clips, the hardest first."""
     table = by_class(found).sort_values(["top1_pct", "top5_pct", "class"]).drop(columns="taken")
     records = table.assign(**table.select_dtypes("float").map(round, ndigits=3))
-    shown = records[[*SHOWN]].rename(columns=SHOWN).map(
-        lambda value: f"{value:.1f}" if isinstance(value, float) else str(value), na_action="ignore").fillna(MISSING)
-    return Sheet("classes", "Accuracy by class", shown, 2, records, [f"In %, mean over {len(found)} cells; clips of one cell."])
+    shown = records[[*SHOWN]].astype(object).fillna(MISSING).rename(columns=SHOWN)
+    shown = shown.map(lambda value: f"{value:.1f}" if isinstance(value, float) else str(value))
+    footer = [f"In %, mean over {len(found)} cells; clips of one cell."]
+    return Sheet("classes", "Accuracy by class", shown, 2, records, footer)
 
 
 if __name__ == "__main__":

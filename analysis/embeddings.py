@@ -29,7 +29,7 @@ from rich.text import Text
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.neighbours.nearest import AT, Precision, precisions, silhouette
+from analysis.neighbours.nearest import AT, precisions, silhouette
 from analysis.neighbours.neighbour_table import neighbour_table, read_thumbnails
 from analysis.page.html import to_html
 from analysis.results.table_flags import Parser, tables_folder
@@ -83,17 +83,21 @@ def run(args: argparse.Namespace) -> int:
     found, record = read_embeddings(args.folder)
     names = {int(index): name for index, name in record["classes"].items()}
     make_private_folder(args.out)
-    files, records = write_neighbours(found, names, record["data"], args), pd.DataFrame()
+    texts, sheets = neighbour_texts(found, names, record["data"], args), list[Sheet]()
     if labelled := bool((found.label != NO_LABEL).any()):
-        sheet = scores_sheet(found, record, args.seed)
-        records = sheet.records.astype(object).where(sheet.records.notna(), None)
-        files += write_texts({f"{sheet.name}.csv": to_csv(sheet)}, args.out)
-        show([sheet])
-        files += [] if args.no_pictures else draw_pictures(found, names, record["data"], args)
-    else:
+        sheets = [scores_sheet(found, record, args.seed)]
+    texts |= {f"{sheet.name}.csv": to_csv(sheet) for sheet in sheets}
+    for name, text in texts.items():
+        write_atomic(args.out / name, text.encode())
+    show(sheets)
+    files = [args.out / name for name in texts]
+    if not labelled:
         note(UNLABELLED)
+    elif not args.no_pictures:
+        files += draw_pictures(found, names, record["data"], args)
+    scores = [row for sheet in sheets for row in sheet.records.replace({np.nan: None}).to_dict("records")]
     shown = list(map(str, files))
-    print(json.dumps({"files": shown, "scores": records.to_dict("records")}) if args.json else "\n".join(shown))
+    print(json.dumps({"files": shown, "scores": scores}) if args.json else "\n".join(shown))
     return 0 if labelled else 3
 
 
@@ -113,10 +117,12 @@ def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) ->
         at = {precision.at: precision._asdict() for precision in precisions(features, content, label)}
         rows += [{"feature": name, "score": f"precision at {k}", "clips": len(label), **at.get(k, {})} for k in AT]
     records = pd.DataFrame(rows, columns=["feature", "score", *SCORES, "clips"])
-    shown = records.assign(**records[SCORES].map("{:.3f}".format, na_action="ignore"), clips=records["clips"].map("{:,}".format))
-    classes, left_out = len(np.unique(label)), [f"{(~has).sum():,} clips without a label are left out"] if not has.all() else []
+    numbers = records[SCORES].astype(object).map("{:.3f}".format, na_action="ignore").fillna(MISSING)
+    shown = records.assign(**numbers, clips=records["clips"].map("{:,}".format))
+    left_out = [f"{(~has).sum():,} clips without a label are left out"] if not has.all() else []
+    classes = len(np.unique(label))
     return Sheet("embedding-scores", f"{record['data']}, {classes} classes, weights {record['weights_content']}",
-                 shown.fillna(MISSING), 2, records.assign(classes=classes), [*NOTES, *left_out])
+                 shown, 2, records.assign(classes=classes), [*NOTES, *left_out])
 
 
 def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> list[Path]:
@@ -137,7 +143,7 @@ def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: 
         getattr(found, name)[shown], label, names, f"{data}, {name} features", args.out / f"embedding-{name}", args.seed)]
 
 
-def write_neighbours(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> list[Path]:
+def neighbour_texts(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> dict[str, str]:
     """neighbours.csv, and neighbours.html where frames may be shown."""
     queries = np.unique(np.linspace(0, len(found) - 1, min(args.queries, len(found))).round().astype(np.int64))
     clips = neighbour_table(found, names, queries)
@@ -146,14 +152,7 @@ def write_neighbours(found: Embeddings, names: Mapping[int, str], data: str, arg
     if args.frames:
         pictures = read_thumbnails(args.frames, clips["neighbour"])
         texts["neighbours.html"] = to_html("neighbours.html", title=f"Nearest clips, {data}", clips=clips, pictures=pictures)
-    return write_texts(texts, args.out)
-
-
-def write_texts(texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write files by name; their paths."""
-    for name, text in texts.items():
-        write_atomic(folder / name, text.encode())
-    return [folder / name for name in texts]
+    return texts
 
 
 if __name__ == "__main__":

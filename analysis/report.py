@@ -25,9 +25,11 @@ from pathlib import Path
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.page import account, by_class, chapters, findings, offspring
-from analysis.page.dossier import FEWSHOT, PRETRAIN, Dossier, read_dossier
-from analysis.page.html import Page, Section, to_html
+from analysis.page.cells import accuracy_by_class, few_shot_results
+from analysis.page.chapters import curves, how_it_stands, key_figures, left_out, seconds, what_it_is
+from analysis.page.dossier import FEWSHOT, PRETRAIN, Dossier
+from analysis.page.findings import folders_of_results, pictures_of, results_section
+from analysis.page.html import Section, to_html
 from analysis.page.wording import moment
 from analysis.results.table_flags import Parser, add_runs_dir
 from vidmae.runs.record import RunFolder, make_private_folder, runs_that_fit, write_atomic
@@ -58,17 +60,19 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         named = [each for folder in args.folders for each in results_in(folder)]
-        run = read_dossier(RunFolder(find_run(args.run, args.runs_dir)))
-        page = make_page(run, named, frames=args.frames)
+        run = Dossier(RunFolder(find_run(args.run, args.runs_dir)))
+        sections = make_sections(run, named, frames=args.frames)
+        html = to_html("report.html", run=run, kind=KINDS.get(run.kind, "Run of unknown kind"), sections=sections,
+                       figures=key_figures(run), made=f"Made {moment(time.time())} from the records in the run folder")
         out = args.out or run.run.path / "report.html"
         make_private_folder(out.absolute().parent)
-        write_atomic(out, to_html("report.html", page=page).encode())
+        write_atomic(out, html.encode())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for line in page.warnings:
+    for line in run.damaged:
         print(f"note: {line}", file=sys.stderr)
-    titles = [section.title for section in page.sections]
+    titles = [section.title for section in sections]
     print(json.dumps({"file": str(out), "run": run.name, "state": run.state, "sections": titles}) if args.json else out)
     return 0
 
@@ -98,28 +102,26 @@ def results_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"--with {folder}: no such folder")
-    results = list(findings.folders_of_results(folder))
+    results = list(folders_of_results(folder))
     if not results:
         raise ValueError(f"--with {folder}: there are no results in it (tables as .csv, or a result.json)")
     return results
 
 
-def make_page(run: Dossier, named: list[Path], *, frames: bool) -> Page:
-    """Put the page together; `named` are folders of results that lie elsewhere."""
-    sections = [chapters.how_it_stands(run), chapters.what_it_is(run), chapters.curves(run), account.seconds(run),
-                account.left_out(run), *(by_class.section_of(run.run) if run.kind == FEWSHOT else [offspring.section_of(run)])]
-    pictures, words = findings.pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
+def make_sections(run: Dossier, named: list[Path], *, frames: bool) -> list[Section]:
+    """The sections of the page; `named` are folders of results that lie elsewhere."""
+    sections = [how_it_stands(run), what_it_is(run), curves(run), seconds(run), left_out(run)]
+    sections += accuracy_by_class(run.run) if run.kind == FEWSHOT else [few_shot_results(run)]
+    pictures, words = pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
     if pictures or words:
         sections.append(Section("Reconstruction", words, pictures=pictures))
     inside, titles = run.run.path / RESULTS, list[str]()
-    for folder in [*(findings.folders_of_results(inside) if inside.is_dir() else ()), *named]:
-        section = findings.section_of(folder, frames=frames)
+    for folder in [*(folders_of_results(inside) if inside.is_dir() else ()), *named]:
+        section = results_section(folder, frames=frames)
         titles.append(section.title)
         again = titles.count(section.title)  # a title that comes again gets a number
         sections.append(replace(section, title=f"{section.title} {again}") if again > 1 else section)
-    made = f"Made {moment(time.time())} from the records in the run folder"
-    return Page(run.name, KINDS.get(run.kind, "Run of unknown kind"), run.state, chapters.key_figures(run), sections, made,
-                run.damaged)
+    return sections
 
 
 if __name__ == "__main__":

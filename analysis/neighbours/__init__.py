@@ -1,4 +1,4 @@
-"""Features of clips: nearest neighbours, and pictures of them.
+"""Features of clips: nearest neighbours, how well classes lie together, and pictures of both.
 
 May import vidmae and curves.
 """

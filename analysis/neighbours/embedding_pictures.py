@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.curves.figures import SETTINGS, figure_bytes
 from analysis.neighbours.nearest import unit_length
 from vidmae.runs.record import write_atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "^", "s")
+STYLES = [(colour, marker) for marker in ("o", "^", "s") for colour in COLOURS]
 MOST_CLASSES = 20
 FEWEST_CLIPS = 5  # below, neither picture says anything
 WIDTH = 50  # t-SNE starts from so many principal components, as its authors do
@@ -26,11 +27,8 @@ LONGEST_NAME = 40
 
 
 def project(features: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two flat views of the features, brought to length 1 before.
+    """Two flat views of features [N, D], N at least FEWEST_CLIPS, that are brought to length 1 before.
 
-    Args:
-        features: Floating [N, D], N at least FEWEST_CLIPS.
-        seed: Of both.
     Returns:
         PCA [N, 2], its two shares of variance [2], t-SNE [N, 2].
     """
@@ -47,23 +45,15 @@ def project(features: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray
 
 def coloured(label: np.ndarray) -> list[int]:
     """The classes that get a colour: the largest ones, in the order of their numbers."""
-    classes, counts = np.unique(label[label >= 0], return_counts=True)
-    return sorted(classes[np.argsort(-counts, kind="stable")[:MOST_CLASSES]].tolist())
+    clips = pd.Series(label[label >= 0]).groupby(label[label >= 0]).size()
+    return sorted(clips.nlargest(MOST_CLASSES).index.tolist())
 
 
 def draw(features: np.ndarray, label: np.ndarray, names: Mapping[int, str], title: str, stem: Path, seed: int = 0,
          ) -> list[Path]:
-    """Draw both views side by side, as PNG and as SVG.
+    """Draw both views of features [N, D] side by side, as STEM.png and STEM.svg, in a folder that exists; the files.
 
-    Args:
-        features: Floating [N, D].
-        label: int [N], -1 where a clip has none.
-        names: Of the classes.
-        title: Above both.
-        stem: Of the files; the folder exists.
-        seed: Of the projections.
-    Returns:
-        The files.
+    `label` has class numbers, int [N], -1 where a clip has none; `names` are those of the classes.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -77,10 +67,9 @@ def draw(features: np.ndarray, label: np.ndarray, names: Mapping[int, str], titl
         for panel, points, name in ((left, pca, "PCA"), (right, tsne, "t-SNE")):
             _scatter(panel, points, label, names)
             panel.set_title(name, loc="left")
-            panel.set_xticks([])
-            panel.set_yticks([])
-        left.set_xlabel(f"component 1, {100 * shares[0]:.0f} % of the variance")
-        left.set_ylabel(f"component 2, {100 * shares[1]:.0f} %")
+            panel.set(xticks=[], yticks=[])
+        left.set(xlabel=f"component 1, {100 * shares[0]:.0f} % of the variance",
+                 ylabel=f"component 2, {100 * shares[1]:.0f} %")
         figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", markerscale=1.5)
         figure.suptitle(title)
         data = {"png": figure_bytes(figure, "png", {"Software": None})}
@@ -98,8 +87,7 @@ def _scatter(panel: Any, points: np.ndarray, label: np.ndarray, names: Mapping[i
         others = len(np.unique(label[rest & (label >= 0)]))
         words = [f"{others} other classes"] * bool(others) + ["no label"] * bool((label < 0).any())
         panel.scatter(*points[rest].T, s=size / 2, c="0.75", marker=".", linewidths=0, label=", ".join(words))
-    for place, number in enumerate(classes):
-        mine = label == number
+    for number, (colour, marker) in zip(classes, STYLES, strict=False):
         name = names.get(number, str(number))
-        panel.scatter(*points[mine].T, s=size, c=COLOURS[place % len(COLOURS)], marker=MARKERS[place // len(COLOURS)],
-                      alpha=0.8, linewidths=0, label=name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME - 1]}…")
+        panel.scatter(*points[label == number].T, s=size, c=colour, marker=marker, alpha=0.8, linewidths=0,
+                      label=name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME - 1]}…")

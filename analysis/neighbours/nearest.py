@@ -30,11 +30,11 @@ class Precision(NamedTuple):
 
 def nearest(features: np.ndarray, content: np.ndarray, count: int, queries: np.ndarray | None = None,
             ) -> tuple[np.ndarray, np.ndarray]:
-    """The clips that are most alike by cosine, without the clip itself and copies of it.
+    """The clips that are most alike by cosine, without the clip itself and copies of it: clips of equal content.
 
     Args:
         features: Floating [N, D].
-        content: uint64 [N]; clips of equal content are copies.
+        content: uint64 [N].
         count: K, at most.
         queries: Rows to look for, int64 [Q]; None takes all.
     Returns:
@@ -79,10 +79,8 @@ def precisions(features: np.ndarray, content: np.ndarray, label: np.ndarray, at:
 def silhouette(features: np.ndarray, label: np.ndarray, seed: int = 0) -> tuple[float, int] | None:
     """Mean silhouette by cosine distance: 1 classes lie apart, 0 they overlap, below 0 clips lie with another class.
 
-    Args:
-        features: Floating [N, D].
-        label: int [N], every clip's class.
-        seed: Of the draw, where there are more than 10,000 clips.
+    Of features [N, D] and every clip's class, int [N]; of more than 10,000 clips so many are drawn at random.
+
     Returns:
         The score, and of how many clips; None where not two classes are there, or none with two clips.
     """

@@ -1,4 +1,4 @@
-"""A run as one HTML page that works offline.
+"""Results as HTML pages that work offline: a run, and clips beside those most alike.
 
 May import vidmae and results.
 """

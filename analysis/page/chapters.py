@@ -1,4 +1,4 @@
-"""The sections of a run's page on the run itself: how it stands, what it is, its curves."""
+"""The sections of a run's page on the run itself: how it stands, what it is, its curves, what it cost, what it left out."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.page.charts import chart
+from analysis.page.charts import bar, chart
 from analysis.page.dossier import CURVES, FEWSHOT, Dossier, data_of
 from analysis.page.html import Section, Table
 from analysis.page.wording import discreet, duration, moment, number
-from vidmae.runs.attempts import totals
+from vidmae.runs.attempts import PARTS, totals
 
 TITLES = {"loss": "Loss", "lr": "Learning rate", "clips_per_s": "Clips per second",
           "data_wait": "Share of a step spent waiting for clips"}
@@ -26,7 +26,8 @@ NUMBERS = {"steps": "Steps", "epochs": "Epochs", "train_clips": "Clips to learn 
            "last_loss": "Last loss", "selected_step": "Tested step", "world_size": "Ranks", "zero_stage": "ZeRO stage"}
 TIMES = {"train_s": "Training, h:mm:ss", "eval_s": "Test, h:mm:ss"}
 LOOKS = ["step", "epoch", "on", "top1_pct", "top5_pct", "loss"]
-MOST_OPEN = 20
+MOST_OPEN = 20  # longer tables are folded
+MOST_WINDOWS = 50
 
 
 def what_it_is(run: Dossier) -> Section:
@@ -72,9 +73,9 @@ def code_facts(run: Dossier) -> list[tuple[str, str]]:
         return [("Code", "not known: there is no run.json")]
     dirty: dict[object, str] = {
         True: "with changes that are not committed (code/ in the run folder has them)", False: "clean"}
+    commit, state = str(run.record.get("commit") or "not known")[:12], dirty.get(run.record.get("dirty"), "not known")
     created = str(run.record.get("created") or "not known").replace("T", " ").replace("+00:00", " UTC")
-    return [("Commit", f"{str(run.record.get('commit') or 'not known')[:12]}, {dirty.get(run.record.get('dirty'), 'not known')}"),
-            ("Signature", run.signature or "not known"), ("Created", created),
+    return [("Commit", f"{commit}, {state}"), ("Signature", run.signature or "not known"), ("Created", created),
             ("Submissions", number(len(run.record.get("submissions") or ())))]
 
 
@@ -97,7 +98,7 @@ def how_it_stands(run: Dossier) -> Section:
     facts += [(label, duration(result[name])) for name, label in TIMES.items() if name in result]
     facts += [("Finished", moment(result["finished"]))] if "finished" in result else []
     tables = [Table("Numbers of the result", pd.DataFrame(facts))] if facts else []
-    looks = pd.DataFrame([[number(look.get(name)) for name in LOOKS] for look in run.evaluations], columns=LOOKS)
+    looks = pd.DataFrame([[number(look.get(name)) for name in LOOKS] for look in run.looks], columns=LOOKS)
     if len(looks):
         tables.append(Table("Looks at the model between two steps", looks, 1, folded=len(looks) > MOST_OPEN))
     return Section("State and result", words, tables=tables)
@@ -120,6 +121,51 @@ def curves(run: Dossier) -> Section:
     without = run.state == "done" and run.result.get("steps") is None
     return Section("Training", [
         f"There are no curves: {'this method has no steps' if without else 'no step is recorded'}."])
+
+
+def seconds(run: Dossier) -> Section:
+    """Where the seconds of all attempts went, and every start of the job."""
+    title = "Where the seconds went"
+    if not run.attempts:
+        return Section(title, ["There is no account of attempts (attempts.json)."])
+    spent, ranks = totals(run.attempts), run.result.get("world_size") or (run.record.get("plan") or {}).get("world_size")
+    parts = pd.Series({part.removesuffix("_s"): spent[part] for part in PARTS})
+    whole = float(parts.sum())
+    good = "not known before the first step" if spent["goodput"] is None else f"{100 * spent['goodput']:.1f} %"
+    words = [f"Goodput, the share of the seconds that went into steps done for the first time: {good}."]
+    if ranks:
+        words.append(f"GPU-hours (rank-hours where there are no GPUs): {number(whole * ranks / 3600)}.")
+    share = (100 * parts / whole).map("{:.1f}".format) if whole else "--"
+    cells = pd.DataFrame({"part": parts.index, "h:mm:ss": parts.map(duration), "share, %": share})
+    cells.loc["between"] = ["in the queue between attempts", duration(spent["between_s"]), "--"]
+    return Section(title, words, bar=bar(f"Shares of {duration(whole)}", parts), tables=[
+        Table("All attempts", cells, 1), Table("Attempts", attempts(run), 4, folded=len(run.attempts) > MOST_OPEN)])
+
+
+def attempts(run: Dossier) -> pd.DataFrame:
+    """Every start of the job."""
+    return pd.DataFrame([{
+        "attempt": str(place), "job": discreet(a.job_id), "started": moment(a.started),
+        "ended": run.ended(a) or "running, failed or killed", "h:mm:ss": duration(a.updated - a.started),
+        "steps before": f"{a.first_step:,}", "steps after": f"{a.last_step:,}", "repeated": f"{a.repeated_steps:,}",
+        "slowest save, s": f"{a.slowest_save_s:.1f}"} for place, a in enumerate(run.attempts, 1)])
+
+
+def left_out(run: Dossier) -> Section:
+    """Videos that could not be read, and global batches that were left out."""
+    videos = pd.DataFrame([(video.row, discreet(video.reason), video.clips) for _, video in run.replaced],
+                          columns=["row", "reason", "clips"])
+    windows = pd.DataFrame([(number(window.get("window")), discreet(window.get("why")), moment(window.get("time")))
+                            for window in run.left_out], columns=["window", "why", "when"])
+    words = [f"Videos that could not be read and were replaced: {videos['row'].nunique()}.",
+             f"Global batches left out after NaN or infinity: {windows['window'].nunique()}."]
+    why = videos.groupby("reason", as_index=False).agg(videos=("row", "nunique"), clips=("clips", "sum"))
+    why = why.sort_values(["clips", "reason"], ascending=[False, True])
+    why = why.assign(**why[["videos", "clips"]].map("{:,}".format))
+    tables = [Table("Why videos were replaced", why, 1)] if len(why) else []
+    if len(windows):
+        tables.append(Table("Global batches that were left out", windows[:MOST_WINDOWS], 3))
+    return Section("Data left out", words, tables=tables)
 
 
 def key_figures(run: Dossier) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -57,8 +57,8 @@ def thin(step: np.ndarray, value: np.ndarray, spans: int = SPANS) -> Curve:
     points = pd.DataFrame({"step": step, "value": value}, dtype=float)[np.isfinite(value)]
     starts = np.linspace(0, len(points), spans, endpoint=False).astype(int)
     grouped = points.groupby(starts.searchsorted(np.arange(len(points)), "right"))
-    return Curve(*grouped.agg(**{"step": ("step", "last"), "mean": ("value", "mean"), "low": ("value", "min"),
-                                 "high": ("value", "max")}).to_numpy().T)
+    spanned = grouped.agg(step=("step", "last"), mean=("value", "mean"), low=("value", "min"), high=("value", "max"))
+    return Curve(*spanned.to_numpy().T)
 
 
 def chart(title: str, step: np.ndarray, value: np.ndarray) -> Chart | None:
@@ -81,8 +81,8 @@ def bar(said: str, parts: pd.Series) -> Bar | None:
     if parts.sum() <= 0:
         return None
     share_pct = 100 * parts / parts.sum()
-    left = share_pct.cumsum().shift(fill_value=0.0)
-    return Bar(said, list(zip(parts.index, left.round(3), share_pct.round(3), share_pct.map("{:.1f} %".format), strict=True)))
+    left, texts = share_pct.cumsum().shift(fill_value=0.0), share_pct.map("{:.1f} %".format)
+    return Bar(said, list(zip(parts.index, left.round(3), share_pct.round(3), texts, strict=True)))
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
@@ -96,7 +96,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
     return [float(f"{number * size:.10g}") for number in range(first, last + 1)]
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Callable[..., np.ndarray]:
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[Any], Any]:
     return lambda values: start + (values - low) / (high - low) * (end - start)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ import pandas as pd
 import yaml
 
 from vidmae.runs.attempts import Attempt, read_attempts
-from vidmae.runs.quarantine import Substitution, read_quarantine
+from vidmae.runs.quarantine import read_quarantine
 from vidmae.runs.record import CANCELLED, RunFolder, read_json
 
 CURVES = ("loss", "lr", "clips_per_s", "data_wait")
@@ -28,37 +27,36 @@ Record = Mapping[str, Any]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class Dossier:
-    """The records of a run; empty where there are none."""
+    """The records of a run, read once; empty where there are none.
 
-    run: RunFolder
-    record: Record  # run.json
-    result: Record
-    failure: Record
-    heartbeat: Record
-    config: Record  # settings, `train.precision` -> value
-    attempts: list[Attempt]  # every start of the job, oldest first
-    curves: pd.DataFrame  # COLUMNS of metrics.jsonl; NaN where a step has no value
-    evaluations: list[Record]  # looks at a model between two steps
-    replaced: list[Substitution]  # videos that could not be read
-    left_out: list[Record]  # global batches left out after NaN or infinity
-    damaged: list[str]  # what cannot be read, and why
+    Raises:
+        ValueError: The folder is not that of a run.
+    """
 
-    @property
-    def name(self) -> str:
-        """Of the folder."""
-        return self.run.path.name
+    def __init__(self, run: RunFolder) -> None:
+        if not any(path.is_file() for path in (run.record, run.config, run.result)):
+            raise ValueError(f"{run.path} is no run folder: it has neither run.json nor config.yaml")
+        self.run, self.name = run, run.path.name
+        self.damaged = list[str]()  # what cannot be read, and why
+        self.record, self.result = (self._read(path, read_json) or {} for path in (run.record, run.result))
+        self.kind = str(self.record.get("kind") or self.result.get("kind") or "")  # empty where nothing says it
+        self.signature = str(self.record.get("signature") or "")  # of the experiment
+        curves = self._read(run.metrics, read_curves)
+        self.curves = pd.DataFrame(columns=COLUMNS, dtype=float) if curves is None else curves  # see `read_curves`
+        self.failure, self.heartbeat = (self._read(path, read_json) or {} for path in (run.failure, run.heartbeat))
+        self.config: Record = self._read(run.config, read_config) or {}  # `train.precision` -> value
+        self.attempts = self._read(run.attempts, lambda _: read_attempts(run)) or []  # every start of the job, oldest first
+        self.looks = self._read(run.evaluations, read_lines) or []  # at the model between two steps
+        self.replaced = self._read(run.quarantine, lambda _: read_quarantine(run)) or []  # videos, with their steps
+        self.left_out = self._read(run.nonfinite, read_lines) or []  # global batches, after NaN or infinity
 
-    @property
-    def kind(self) -> str:
-        """pretrain, fewshot, or empty where nothing says it."""
-        return str(self.record.get("kind") or self.result.get("kind") or "")
-
-    @property
-    def signature(self) -> str:
-        """Of the experiment; empty where run.json does not say it."""
-        return str(self.record.get("signature") or "")
+    def _read(self, path: Path, read: Callable[[Path], T | None]) -> T | None:
+        try:
+            return read(path)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+            self.damaged.append(f"{path.name} cannot be read ({type(error).__name__})")
+            return None
 
     @property
     def state(self) -> str:
@@ -75,42 +73,14 @@ class Dossier:
         return "cancelled" if by_hand else attempt.ended
 
 
-def read_dossier(run: RunFolder) -> Dossier:
-    """Read all records of a run.
-
-    Raises:
-        ValueError: The folder is not that of a run.
-    """
-    if not any(path.is_file() for path in (run.record, run.config, run.result)):
-        raise ValueError(f"{run.path} is no run folder: it has neither run.json nor config.yaml")
-    damaged: list[str] = []
-
-    def attempt(path: Path, read: Callable[[Path], T], otherwise: T) -> T:
-        try:
-            return read(path)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-            damaged.append(f"{path.name} cannot be read ({type(error).__name__})")
-            return otherwise
-
-    record, result = (attempt(path, read_json, None) or {} for path in (run.record, run.result))
-    curves = attempt(run.metrics, read_curves, pd.DataFrame(columns=COLUMNS, dtype=float))
-    failure, heartbeat = (attempt(path, read_json, None) or {} for path in (run.failure, run.heartbeat))
-    return Dossier(
-        run, record, result, failure, heartbeat, attempt(run.config, read_config, {}),
-        attempt(run.attempts, lambda _: read_attempts(run), []), curves,
-        attempt(run.evaluations, lambda path: list(read_lines(path)), []),
-        attempt(run.quarantine, lambda _: [video for _, video in read_quarantine(run)], []),
-        attempt(run.nonfinite, lambda path: list(read_lines(path)), []), damaged)
-
-
 def read_curves(path: Path) -> pd.DataFrame:
-    """Steps and curves of metrics.jsonl, line by line: 300,000 of them are 100 MB of text."""
-    found = (line.get(name) for line in read_lines(path) for name in COLUMNS)
+    """COLUMNS of metrics.jsonl, NaN where a step has no value; line by line, since 300,000 of them are 100 MB of text."""
+    found = (line.get(name) for line in lines_of(path) for name in COLUMNS)
     values = np.fromiter((value if isinstance(value, int | float) else np.nan for value in found), float)
     return pd.DataFrame(values.reshape(-1, len(COLUMNS)), columns=COLUMNS)
 
 
-def read_lines(path: Path) -> Iterator[Record]:
+def lines_of(path: Path) -> Iterator[Record]:
     """JSON objects, one a line; none where there is no file, and none after a line that was cut off."""
     if not path.exists():
         return
@@ -124,13 +94,18 @@ def read_lines(path: Path) -> Iterator[Record]:
                 yield record
 
 
+def read_lines(path: Path) -> list[Record]:
+    """See `lines_of`."""
+    return list(lines_of(path))
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Settings under dotted names."""
     return flat(yaml.load(path.read_bytes(), Loader=_Loader)) if path.exists() else {}
 
 
 def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Settings of settings under dotted names; lists stay whole. pandas.json_normalize would make None and integers floats."""
+    """Settings of settings under dotted names; lists stay whole."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}

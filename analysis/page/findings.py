@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.page.html import Picture, Section, Table
+from analysis.page.html import Section, Table
 from analysis.page.wording import discreet, number
 from vidmae.runs.record import read_json
 
@@ -46,12 +46,12 @@ def folders_of_results(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 def summaries(folder: Path) -> list[Path]:
     """The tables of a folder that have no row per clip: those that are known first, the others by name."""
-    known = list(CAPTIONS)
-    found = [path for path in folder.glob("*.csv") if path.name not in PER_CLIP and not path.name.startswith((".", "videos"))]
-    return sorted(found, key=lambda path: (known.index(path.name) if path.name in known else len(known), path.name))
+    known, found = list(CAPTIONS), [path for path in folder.glob("[!.]*.csv") if not path.name.startswith("videos")]
+    return sorted((path for path in found if path.name not in PER_CLIP),
+                  key=lambda path: (known.index(path.name) if path.name in known else len(known), path.name))
 
 
-def section_of(folder: Path, *, frames: bool) -> Section:
+def results_section(folder: Path, *, frames: bool) -> Section:
     """A folder's tables, and its pictures where footage may be shown."""
     words: list[str] = []
     try:
@@ -71,18 +71,16 @@ def section_of(folder: Path, *, frames: bool) -> Section:
             words.append(f"One table cannot be read ({type(error).__name__}).")
     footage = [path for path in (*folder.glob("*.png"), *folder.glob("pictures/*.png")) if path not in plots]
     pictures, said = pictures_of(footage, ": ".join(filter(None, (title, SHOWS.get(kind)))), frames=frames)
-    drawn = [Picture(f"{title}: clips by class, plot {number} of {len(plots)}", path.read_bytes())
-             for number, path in enumerate(plots, 1)]
+    drawn = [(f"{title}: clips by class, plot {number} of {len(plots)}", path) for number, path in enumerate(plots, 1)]
     return Section(title, [*words, *said], tables=tables, pictures=[*drawn, *pictures])
 
 
-def pictures_of(paths: Sequence[Path], what: str, *, frames: bool) -> tuple[list[Picture], list[str]]:
+def pictures_of(paths: Sequence[Path], what: str, *, frames: bool) -> tuple[list[tuple[str, Path]], list[str]]:
     """Pictures for the page, and a sentence about those that are not on it. Alternative texts have no file names."""
     paths = sorted(paths, key=lambda path: ("scene-" in path.name, path.name))  # real clips come first
     if paths and not frames:
         return [], [f"Pictures that are left out, since they may show private footage: {len(paths)} (--frames shows them)."]
-    shown = [Picture(f"{what}, picture {number} of {len(paths)}", path.read_bytes())
-             for number, path in enumerate(paths[:MOST_PICTURES], 1)]
+    shown = [(f"{what}, picture {number} of {len(paths)}", path) for number, path in enumerate(paths[:MOST_PICTURES], 1)]
     return shown, [f"Of {len(paths)} pictures, {MOST_PICTURES} are shown."] if len(paths) > MOST_PICTURES else []
 
 
@@ -101,4 +99,4 @@ def read_table(path: Path) -> Table:
     numeric = [len(shown) > 0 and shown[name].str.fullmatch(r"--|[-+\d.,e]+").all() for name in shown]
     caption = CAPTIONS.get(path.name, discreet(path.stem).replace("_", " ").capitalize())
     caption += f" (the first {MOST_ROWS} rows)" if len(found) > MOST_ROWS else ""
-    return Table(caption, shown, [*numeric, True].index(True), folded=len(found) > MOST_OPEN)
+    return Table(caption, shown, [*numeric, True].index(True) if numeric else None, folded=len(found) > MOST_OPEN)

@@ -28,19 +28,6 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A PNG inside the page; `alt` says what it shows, for who cannot see it."""
-
-    alt: str
-    png: bytes
-
-    @property
-    def uri(self) -> str:
-        """The picture as an address that holds it."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
-
-
-@dataclass(frozen=True)
 class Section:
     """A part of the page; what it has comes in this order."""
 
@@ -49,20 +36,7 @@ class Section:
     bar: Bar | None = None
     charts: Sequence[Chart] = ()
     tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
-
-
-@dataclass(frozen=True)
-class Page:
-    """The whole page."""
-
-    title: str
-    kind: str  # what the page is about, in two words
-    state: str  # of the run
-    figures: Sequence[tuple[str, str]]  # name and value of the few numbers that matter most
-    sections: Sequence[Section]
-    made: str  # when, and of what
-    warnings: Sequence[str] = ()  # what the reader has to know first
+    pictures: Sequence[tuple[str, Path]] = ()  # what it shows, for who cannot see it, and the PNG
 
 
 def to_html(template: str, **values: object) -> str:
@@ -71,4 +45,5 @@ def to_html(template: str, **values: object) -> str:
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
+    environment.filters["base64"] = lambda path: base64.b64encode(path.read_bytes()).decode()
     return environment.get_template(template).render(values)

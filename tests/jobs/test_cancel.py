@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.page.dossier import read_dossier
+from analysis.page.dossier import Dossier
 from jobs import cancel
 from jobs.place.snapshot import CodeState, take_snapshot
 from jobs.standing import arrays
@@ -69,7 +69,7 @@ def test_a_cancelled_run_loses_no_step_and_is_no_preempted_one(folder: Path) -> 
         assert steps == list(range(1, steps[-1] + 1)) and (run.checkpoints / f"step_{steps[-1]:08d}/COMPLETE").exists()
         attempts = read_attempts(run)
         assert [a.repeated_steps for a in attempts] == [0] * attempt and attempts[-1].first_step == reached
-        assert (state_of(run).state, state_of(run).active) == ("CANCELLED", False) and read_dossier(run).state == "cancelled"
+        assert (state_of(run).state, state_of(run).active) == ("CANCELLED", False) and Dossier(run).state == "cancelled"
         assert process_birth(int(state.job_id)) is None
         if attempt == 1:
             assert cli("pretrain.py", *command, cwd=folder).returncode == 2

@@ -110,4 +110,5 @@ def _hashes(column: Any) -> np.ndarray:
 def _codes(column: Any, known: dict[bytes, int]) -> np.ndarray:
     different = column.dictionary_encode()
     places = [known.setdefault(text, len(known)) for text in different.dictionary.to_pylist()]
-    return np.array(places, dtype=np.int64)[different.indices.to_numpy()]
+    codes: np.ndarray = np.array(places, dtype=np.int64)[different.indices.to_numpy()]
+    return codes

@@ -1,10 +1,12 @@
-"""The few-shot cells that started from a run, each beside the cell that learned the same from scratch."""
+"""Few-shot cells on a page: those that started from a run, beside those from scratch; a cell's accuracy class by class."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.page.dossier import Dossier
@@ -12,13 +14,17 @@ from analysis.page.html import Section, Table
 from analysis.page.wording import discreet
 from analysis.results.cell_record import Cell, Result
 from analysis.results.scan import RUN, KnownRecords, scan
+from vidmae.runs.accuracy import confusion, per_class_pct
+from vidmae.runs.predictions import Predictions
+from vidmae.runs.record import RunFolder
 
 SCRATCH = "scratch"
 MOST_ROWS = 500
+MOST_OPEN = 30  # of a table of classes; a longer one is folded
 TASK = ["data", "shots", "method", "seed", "overrides", "select", "views"]  # cells that differ in none learned the same
 
 
-def section_of(run: Dossier) -> Section:
+def few_shot_results(run: Dossier) -> Section:
     """A table of the cells in the folder where the run lies."""
     cells, title = cells_beside(run.run.path), "Few-shot results"
     scratch = cells[cells["checkpoint"] == SCRATCH].drop_duplicates(TASK, keep="last")
@@ -37,7 +43,7 @@ def section_of(run: Dossier) -> Section:
 
 
 def cells_beside(run: Path) -> pd.DataFrame:
-    """Every few-shot cell in the folder of a run: what `Cell` and `Result` say, and its status; by data, method, shots, seed."""
+    """Every few-shot cell in the folder of a run: what `Cell` and `Result` say of it, and its status."""
     folders = [path for path in run.absolute().parent.iterdir() if path != run and (path / RUN).is_file()]
     found = [{**vars(each.cell), **(vars(each.result) if each.result else {}), "status": each.status}
              for each in scan(folders, KnownRecords(None)) if each.cell]
@@ -55,4 +61,37 @@ def texts_of(cells: pd.DataFrame) -> pd.DataFrame:
         "method": cells["method"], "seed": cells["seed"], "settings": settings, "selection": cells["select"],
         "views": cells["views"], "top-1, %": pct["top1_pct"],
         "95 % interval": ends.where(cells["status"] == "found", cells["status"]), "top-5, %": pct["top5_pct"],
-        "scratch, %": pct["top1_pct_scratch"]}).fillna("--")
+        "scratch, %": pct["top1_pct_scratch"]}).astype(object).fillna("--")
+
+
+def by_class(found: Sequence[Predictions]) -> pd.DataFrame:
+    """A row for each class that has clips, the hardest first; accuracies are means over cells that saw the same clips.
+
+    Returns:
+        Columns class, clips (of one cell), top1_pct, top5_pct, taken_for (the other class that is said most often, missing
+        where there is none), taken_for_pct, taken (clips of all cells).
+    """
+    names, matrix = found[0].classes, np.sum([confusion(predictions) for predictions in found], axis=0)
+    wrong = matrix - np.diag(np.diag(matrix))
+    taken, clips = wrong.max(axis=1), matrix.sum(axis=1)
+    top1_pct, top5_pct = (np.mean([per_class_pct(predictions, k) for predictions in found], axis=0) for k in (1, 5))
+    table = pd.DataFrame({"class": names, "clips": clips // len(found), "top1_pct": top1_pct, "top5_pct": top5_pct,
+                          "taken_for": names[wrong.argmax(axis=1)], "taken_for_pct": 100 * taken / clips.clip(1)})
+    table.loc[taken == 0, ["taken_for", "taken_for_pct"]] = None
+    return table.assign(taken=taken)[clips > 0].sort_values(["top1_pct", "top5_pct"], kind="stable")
+
+
+def accuracy_by_class(run: RunFolder) -> list[Section]:
+    """A table of the classes of the validation clips; nothing where there are no predictions."""
+    title = "Accuracy by class"
+    try:
+        table = by_class([Predictions.read(run.predictions)])
+    except FileNotFoundError:
+        return []
+    except (ValueError, OSError) as error:
+        return [Section(title, [f"predictions.npz cannot be read ({type(error).__name__})."])]
+    cells = pd.DataFrame({
+        "class": table["class"], "mostly mistaken for": table["taken_for"].astype(object).fillna("--"),
+        "mistaken, clips": table["taken"].astype(str), "clips": table["clips"].map("{:,}".format),
+        "top-1, %": table["top1_pct"].map("{:.1f}".format), "top-5, %": table["top5_pct"].map("{:.1f}".format)})
+    return [Section(title, tables=[Table("Classes, the hardest first", cells, 2, folded=len(cells) > MOST_OPEN)])]
