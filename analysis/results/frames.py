@@ -79,7 +79,8 @@ def tidy(runs: pd.DataFrame | None, logs: pd.DataFrame | None, versions: Sequenc
 def records_of(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
     """Rows as dictionaries for JSON: None where nothing is said."""
     chosen = frame.reindex(columns=columns).astype(object)
-    return chosen.where(chosen.notna(), None).to_dict("records")
+    records: list[dict[str, Any]] = chosen.where(chosen.notna(), None).to_dict("records")
+    return records
 
 
 def _run_record(run: Run) -> dict[str, Any]:
