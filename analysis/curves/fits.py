@@ -73,7 +73,7 @@ class Fit:
     """A curve through points.
 
     Intervals are by hand, since no library has one for a parameter that stopped at a limit: for a power law with its ceiling
-    at 100 %, half of the interval at x100 is 7.0 points here, 28 by curve_fit, 2,072 by lmfit and 6.1 with its ceiling fixed,
+    at 100 %, half of the interval at x100 is 7.0 points here, 28 by curve_fit, 2,072 by lmfit and 6.1 with a fixed ceiling,
     which leaves one degree of freedom more. The same lines serve the line. OLS of statsmodels has the line's intervals to 14
     digits, not the last two of the CSV, and its import of 1.7 s takes longer than all fits of the published results.
     """
