@@ -117,7 +117,7 @@ def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) ->
         at = {precision.at: precision._asdict() for precision in precisions(features, content, label)}
         rows += [{"feature": name, "score": f"precision at {k}", "clips": len(label), **at.get(k, {})} for k in AT]
     records = pd.DataFrame(rows, columns=["feature", "score", *SCORES, "clips"])
-    numbers = records[SCORES].astype(object).map("{:.3f}".format, na_action="ignore").fillna(MISSING)
+    numbers = records[SCORES].map("{:.3f}".format, na_action="ignore").astype(object).fillna(MISSING)
     shown = records.assign(**numbers, clips=records["clips"].map("{:,}".format))
     left_out = [f"{(~has).sum():,} clips without a label are left out"] if not has.all() else []
     classes = len(np.unique(label))

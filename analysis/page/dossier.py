@@ -47,9 +47,9 @@ class Dossier:
         self.failure, self.heartbeat = (self._read(path, read_json) or {} for path in (run.failure, run.heartbeat))
         self.config: Record = self._read(run.config, read_config) or {}  # `train.precision` -> value
         self.attempts = self._read(run.attempts, lambda _: read_attempts(run)) or []  # every start of the job, oldest first
-        self.looks = self._read(run.evaluations, read_lines) or []  # at the model between two steps
+        self.looks = self._read(run.evaluations, lambda path: list(read_lines(path))) or []  # at the model between two steps
         self.replaced = self._read(run.quarantine, lambda _: read_quarantine(run)) or []  # videos, with their steps
-        self.left_out = self._read(run.nonfinite, read_lines) or []  # global batches, after NaN or infinity
+        self.left_out = self._read(run.nonfinite, lambda path: list(read_lines(path))) or []  # batches after NaN or infinity
 
     def _read(self, path: Path, read: Callable[[Path], T | None]) -> T | None:
         try:
@@ -75,12 +75,12 @@ class Dossier:
 
 def read_curves(path: Path) -> pd.DataFrame:
     """COLUMNS of metrics.jsonl, NaN where a step has no value; line by line, since 300,000 of them are 100 MB of text."""
-    found = (line.get(name) for line in lines_of(path) for name in COLUMNS)
+    found = (line.get(name) for line in read_lines(path) for name in COLUMNS)
     values = np.fromiter((value if isinstance(value, int | float) else np.nan for value in found), float)
     return pd.DataFrame(values.reshape(-1, len(COLUMNS)), columns=COLUMNS)
 
 
-def lines_of(path: Path) -> Iterator[Record]:
+def read_lines(path: Path) -> Iterator[Record]:
     """JSON objects, one a line; none where there is no file, and none after a line that was cut off."""
     if not path.exists():
         return
@@ -92,11 +92,6 @@ def lines_of(path: Path) -> Iterator[Record]:
                 return
             if isinstance(record, dict):
                 yield record
-
-
-def read_lines(path: Path) -> list[Record]:
-    """See `lines_of`."""
-    return list(lines_of(path))
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -88,15 +88,17 @@ def read_table(path: Path) -> Table:
     """The first rows of a table of results, without columns that may name files."""
     differences, known = path.name == "differences.csv", path.name in CAPTIONS
     try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding_errors="replace",
-                            nrows=None if differences else MOST_ROWS + 1)
+        found = pd.read_csv(
+            path, dtype=str, keep_default_na=False, index_col=False, encoding_errors="replace",
+            nrows=None if differences else MOST_ROWS + 1,
+            usecols=lambda name: known or name.lower().partition(".")[0] not in PRIVATE_COLUMNS)  # the second path is path.1
     except pd.errors.EmptyDataError:
         found = pd.DataFrame()
     if differences:
         found = found[found["motion"] == "all"]
-    shown = found[[name for name in found if known or name.lower() not in PRIVATE_COLUMNS]][:MOST_ROWS]
-    shown = shown.map(lambda text: number(text) if text else "--").rename(columns=lambda name: name.replace("_", " "))
+    shown = found[:MOST_ROWS].map(lambda text: number(text) if text else "--")
     numeric = [len(shown) > 0 and shown[name].str.fullmatch(r"--|[-+\d.,e]+").all() for name in shown]
+    shown = shown.rename(columns=lambda name: "" if name.startswith("Unnamed: ") else name.replace("_", " "))
     caption = CAPTIONS.get(path.name, discreet(path.stem).replace("_", " ").capitalize())
     caption += f" (the first {MOST_ROWS} rows)" if len(found) > MOST_ROWS else ""
     return Table(caption, shown, [*numeric, True].index(True) if numeric else None, folded=len(found) > MOST_OPEN)
