@@ -27,7 +27,7 @@ def make_clone(path: Path) -> Path:
         shutil.copytree(ROOT / wing, path / wing, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "requirements.txt", "Makefile"):
         shutil.copyfile(ROOT / name, path / name)
-    (path / "tests").mkdir()
+    (path / "tests/setup").mkdir(parents=True)
     shutil.copyfile(ROOT / "tests/setup/check_venv.py", path / "tests/setup/check_venv.py")
     shutil.copyfile(ROOT / "tests/requirements.txt", path / "tests/requirements.txt")
     (path / "vidmae/train/pretrain.py").write_text(f"CLONE = {path.name!r}\n{STAND_IN}")
