@@ -9,6 +9,9 @@ A shard is named by the hash of its bytes and appears whole. So shards of severa
 damaged is found when it is first used and its clips are missing again, and an interrupted extraction goes on where it was.
 Features come back as float32; those of tokens are memory-mapped, so that more of them than memory can be trained on.
 
+joblib's Memory (installed with scikit-learn) keeps the result of a whole call under a hash of its arguments: cells that
+share some clips would extract them again, and two jobs at once would extract the same.
+
 Letters: N clips, D width, T H W token grid.
 """
 

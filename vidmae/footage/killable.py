@@ -2,6 +2,10 @@
 
 A video decoder can hang in native code while it holds the interpreter lock (dmlc/decord#220, #269, #363): no thread, signal
 handler or timeout inside the process gets a turn then. Only the end of the process bounds it.
+
+pebble's ProcessPool bounds and replaces such workers, too. This stays by hand: a call costs 0.28 ms here and 0.77 ms there,
+with three threads in the caller; a worker that hangs outlives there a caller that is killed with SIGKILL, here it ends; once
+in 13 tries the crash of one item was counted there for the item before it; and nothing there bounds the growth of memory.
 """
 
 from __future__ import annotations

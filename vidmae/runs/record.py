@@ -10,6 +10,12 @@
       checkpoints/step_00012000/{..., COMPLETE}          lock.json       the job that writes here now
       weights.safetensors                                result.json     exists <=> the run is done
       report.html      a page about it, on demand        analysis/       what was found out about the model later
+
+Lock and atomic writes stay by hand, 128 lines. filelock 4.3: SoftFileLock waits for ever for a dead holder on another node;
+SoftFileLease takes over only after it has watched for the whole lease (10.0 s for one of 10 s; here 1 s for a holder that
+was silent for 10 minutes), beats from a thread even where the training hangs, and does not know a requeued job from another
+one (here 1 s). portalocker takes flock, which says nothing of the holder and which Lustre has only where it is mounted with
+it. atomicwrites always flushes the disk: 6.4 ms a file; here 6.7 ms flushed, 0.2 ms where that is not asked for.
 """
 
 from __future__ import annotations

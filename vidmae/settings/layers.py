@@ -5,6 +5,11 @@ Layers are merged in this order, later ones win, and every leaf remembers where 
     default  <  recipe  <  cluster profile  <  --set a.b=value  <  named flag
 
 An unknown key is an error that names the file, the line and the nearest valid keys.
+
+The conversion stays by hand: with cattrs it takes 90 lines for 79, because every error text needs its own hook, and of two
+errors in a section it names that of the field, not that of the file, which comes first. It imports in 33 ms and converts a
+recipe in 0.07 ms for 0.15 ms here. msgspec (14 ms) takes unknown keys silently, and the 1e-4 that YAML reads as text only
+together with 1 for true. pydantic costs 121 ms at import and OmegaConf 82 ms, of the 1.5 s that a launcher may take.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -181,7 +187,7 @@ def _construct(cls: type[T], tree: Any, prefix: str, origins: Mapping[str, str])
     where = origins.get(prefix.rstrip("."), "")
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{where}: {prefix.rstrip('.') or 'the file'} must hold `key: value` lines, not {tree!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     kwargs = {}
     for key, value in tree.items():
@@ -196,6 +202,12 @@ def _construct(cls: type[T], tree: Any, prefix: str, origins: Mapping[str, str])
         raise ConfigError(f"{error}{_blame(str(error), origins)}") from error
     except ValueError as error:
         raise ConfigError(f"{where + ': ' if where else ''}{prefix.rstrip('.')}: {error}") from error
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """Annotations as types; to find them anew for every file takes two thirds of the time of `build`."""
+    return typing.get_type_hints(cls)
 
 
 def _blame(message: str, origins: Mapping[str, str]) -> str:
