@@ -44,6 +44,7 @@ from analysis.tables.sheet import csv_text, show, write
 
 RUNS = Path("runs")
 TIDY = "tidy"
+MOST_ROWS = 200  # of a table on the console; its files have all
 CACHE = ".known-results.json"  # in the folder of the tables
 
 
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     counts = count(collected)
-    show(tables)
+    show(tables, MOST_ROWS)
     for line in report(collected, counts):
         print(line, file=sys.stderr)
     if args.json:

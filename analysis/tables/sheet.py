@@ -24,7 +24,6 @@ from vidmae.runs.record import make_private_folder, write_atomic
 
 MISSING = "--"
 WIDEST = 10_000  # characters of a line on the console: never cut, a terminal that is too narrow wraps it
-MOST_ROWS = 200  # of a table on the console; its files have all
 MOST_NAMES = 5  # in a sentence
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
           **{character: f"\\{character}" for character in "&%$#_{}"}}
@@ -127,13 +126,13 @@ def write(sheets: Sequence[Sheet], folder: Path, more: Mapping[str, str] | None 
     return [folder / name for name in texts]
 
 
-def show(sheets: Sequence[Sheet]) -> None:
-    """The tables on standard error."""
+def show(sheets: Sequence[Sheet], most_rows: int | None = None) -> None:
+    """The tables on standard error, of each `most_rows` rows."""
     console = Console(stderr=True, highlight=False, width=WIDEST)
     for sheet in sheets:
-        more = len(sheet.shown) - MOST_ROWS
+        more = len(sheet.shown) - (most_rows or len(sheet.shown))
         cut = [Text(f"and {more} more rows in the files")] if more > 0 else []
-        console.print(Text(sheet.title, "bold"), to_console(sheet, MOST_ROWS), *cut, *map(Text, sheet.footer), sep="\n")
+        console.print(Text(sheet.title, "bold"), to_console(sheet, most_rows), *cut, *map(Text, sheet.footer), sep="\n")
 
 
 def some(names: Sequence[str]) -> str:
