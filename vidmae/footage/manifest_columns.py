@@ -1,7 +1,7 @@
-"""The rows of a manifest column by column, for the processes of a job. The only import of pyarrow.
+"""The rows of a manifest column by column. The only import of pyarrow.
 
 Measured on a million rows (163 MB), seconds of CPU and growth of the process while it reads: csv.reader with a loop over the
-rows, which launchers still use, 5.2 s and 373 MiB (122 MiB where it does not hold the file); pandas 3.1 in blocks 3.1 s and
+rows, which `read_rows` still is, 5.2 s and 373 MiB (122 MiB where it does not hold the file); pandas 3.1 in blocks 3.1 s and
 210 MiB; pyarrow in blocks 1.4 s and 213 MiB, of which 85 MiB are pyarrow itself. Polars refuses names that are not UTF-8.
 """
 

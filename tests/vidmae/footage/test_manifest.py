@@ -19,6 +19,7 @@ from vidmae.footage import manifest as m
 from vidmae.footage.killable import map_killable
 from vidmae.footage.manifest import Check, Manifest, ManifestError, Row, Source, find_sources, read_summary
 from vidmae.footage.manifest_build import build
+from vidmae.footage.manifest_columns import BLOCK_BYTES
 
 ODD_NAMES = ["a b.mp4", "[brackets] (and) more.mp4", "comma, and blank.mp4", 'quote"s.mp4', "Ärger – 子供.mp4", "it's.mp4"]
 
@@ -254,6 +255,21 @@ def test_rows_live_in_arrays_and_many_of_them_are_read_rightly(tmp_path):
         assert manifest.path(i) == rows[i].path
         assert manifest.frames[i] == i + 1 and manifest.class_index[i] == i % 700
         assert manifest.fps[i] == 30000 / 1001  # to the last bit
+
+
+def test_columns_are_what_the_rows_say_whatever_a_text_holds(tmp_path):
+    """More than one block, and texts that a csv reader could take for something else."""
+    odd = ["a, b", 'quo"te', '"', "tab\t", " lead", "NA", "nan", "null", "", "007", "true", "ü子", os.fsdecode(b"\xff\xe9")]
+    out = written(tmp_path, [row(f"{odd[i % 13]}{i}.mp4" if i % 13 != 8 else f"/{i}", odd[i % 11] if i % 3 else odd[12], frames=2**40 + i,
+                                 content=f"{i * 2**50:016x}") for i in range(8_000)])
+    manifest, (_, rows) = Manifest.read(out), m.read_rows(out)
+    found = [m.parse_row(dict(zip(m.COLUMNS, values, strict=True))) for values in rows]
+    assert len(out.read_bytes()) > 2 * BLOCK_BYTES and [manifest.path(i) for i in range(8_000)] == [r.path for r in found]
+    assert manifest.frames.tolist() == [r.frames for r in found] and manifest.seconds.tolist() == [r.seconds for r in found]
+    assert [int(c) for c in manifest.content] == [int(r.content, 16) for r in found]
+    rank = {label: i for i, label in enumerate(sorted({r.label for r in found} - {""}))}
+    assert manifest.class_index.tolist() == [rank.get(r.label, -1) for r in found]
+    assert {manifest.decoder(i) for i in range(8_000)} == {"decord"}
 
 
 def test_contents_are_numbers_and_some_rows_are_a_manifest(tmp_path):
