@@ -19,6 +19,9 @@ from vidmae.runs.attempts import Attempt, read_attempts
 from vidmae.runs.quarantine import read_quarantine
 from vidmae.runs.record import CANCELLED, RunFolder, read_json
 
+# texts are Python's own: pandas 3 would store them with pyarrow, which refuses names of files that are not UTF-8
+pd.set_option("mode.string_storage", "python")
+
 CURVES = ("loss", "lr", "clips_per_s", "data_wait")
 COLUMNS = ["step", *CURVES]
 PRETRAIN, FEWSHOT = "pretrain", "fewshot"

@@ -22,6 +22,9 @@ from rich.text import Text
 
 from vidmae.runs.record import make_private_folder, write_atomic
 
+# texts are Python's own: pandas 3 would store them with pyarrow, which refuses names of files that are not UTF-8
+pd.set_option("mode.string_storage", "python")
+
 MISSING = "--"
 WIDEST = 10_000  # characters of a line on the console: never cut, a terminal that is too narrow wraps it
 MOST_NAMES = 5  # in a sentence

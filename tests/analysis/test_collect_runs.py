@@ -7,6 +7,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -465,3 +467,13 @@ def test_the_shipped_classes_are_classes_of_something_something() -> None:
     subset = read_subset(Path("ssv2_developmental"))
     assert set(subset.classes) < set(known) and 40 <= len(subset.classes) <= 70 and "our own choice" in subset.why
     assert f"{len(subset.classes)} classes" in subset.why and all(len(reason) > 10 for reason in subset.classes.values())
+
+
+def test_a_folder_whose_name_is_not_utf_8(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = os.fsdecode(b"runs\xff\xfe")
+    write_run(make_cell("m"), 10.0, 30.0, runs=folder)
+    failed = write_run(make_cell("m", seed=1), runs=folder)
+    (failed / "result.json").write_text("{")
+    done = subprocess.run([sys.executable, str(ROOT / "analysis/collect.py"), folder], capture_output=True)
+    assert done.returncode == 3 and b"failed: runs\\udcff\\udcfe" in done.stderr.replace(b"runs\xff\xfe", b"runs\\udcff\\udcfe"), done.stderr
+    assert r"runs\udcff\udcfe/m-ssv2" in Path("tables/results.csv").read_text()
