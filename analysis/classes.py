@@ -18,15 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.text import Text
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis.page.cells import by_class
 from analysis.results.table_flags import Parser, tables_folder
-from analysis.tables.sheet import MISSING, WIDEST, Sheet, to_console, write
+from analysis.tables.sheet import MISSING, Sheet, show, write
 from vidmae.runs.accuracy import confusion
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder
@@ -36,13 +34,18 @@ SHOWN = {"class": "class", "taken_for": "most often taken for", "clips": "clips"
          "taken_for_pct": "taken for it"}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a cell")
     parser.add_argument("--out", type=tables_folder, default=Path("tables/classes"), metavar="FOLDER",
                         help="where the tables go (default: %(default)s)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
     try:
         found = [Predictions.read(RunFolder(run).predictions) for run in args.runs]
         for run, other in zip(args.runs, found, strict=True):
@@ -55,8 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    console = Console(stderr=True, highlight=False, width=WIDEST)
-    console.print(Text(sheet.title, "bold"), to_console(sheet), *map(Text, sheet.footer), sep="\n")
+    show([sheet])
     print("\n".join(map(str, files)))
     return 0
 

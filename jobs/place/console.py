@@ -39,6 +39,7 @@ WINGS = {
 }
 OTHER_NAMES = {"analysis/scaling.py": "scaling-figures"}
 """Commands that are not called as their script, since another wing has the name."""
+LONGEST = 90  # characters of a summary
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -49,9 +50,11 @@ def commands(root: Path = ROOT) -> dict[str, Path]:
 
 
 def summary(script: Path) -> str:
-    """The first line of a script's docstring; where the sentence goes on in the next line, what comes before its colon."""
+    """The first sentence of a script's docstring; where it is long or goes on in the next line, the part before its colon."""
     line = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-    return line if line.endswith((".", "?")) else line.partition(":")[0] + "."
+    sentence = line.partition(". ")[0].rstrip(".")
+    short = len(sentence) <= LONGEST and line.endswith((".", "?"))
+    return (sentence if short else sentence.partition(":")[0]).rstrip(".?") + "."
 
 
 def overview() -> str:
