@@ -67,10 +67,10 @@ def sheet_of(found: Sequence[Predictions]) -> Sheet:
     """One row per class that has clips, the hardest first."""
     table = by_class(found).sort_values(["top1_pct", "top5_pct", "class"]).drop(columns="taken")
     records = table.assign(**table.select_dtypes("float").map(round, ndigits=3))
-    shown = records[[*SHOWN]].astype(object).fillna(MISSING).rename(columns=SHOWN)
-    shown = shown.map(lambda value: f"{value:.1f}" if isinstance(value, float) else str(value))
+    shown = records[[*SHOWN]].rename(columns=SHOWN)
+    texts = shown.map(lambda value: f"{value:.1f}" if isinstance(value, float) else str(value)).where(shown.notna(), MISSING)
     footer = [f"In %, mean over {len(found)} cells; clips of one cell."]
-    return Sheet("classes", "Accuracy by class", shown, 2, records, footer)
+    return Sheet("classes", "Accuracy by class", texts, 2, records, footer)
 
 
 if __name__ == "__main__":

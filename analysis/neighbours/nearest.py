@@ -56,8 +56,7 @@ def nearest(features: np.ndarray, content: np.ndarray, count: int, queries: np.n
 def unit_length(features: np.ndarray) -> np.ndarray:
     """Rows of length 1, float32; zeros stay."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    scaled: np.ndarray = features / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return scaled.astype(np.float32)
+    return np.asarray(features / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
 def precisions(features: np.ndarray, content: np.ndarray, label: np.ndarray, at: Sequence[int] = AT) -> list[Precision]:

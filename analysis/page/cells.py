@@ -56,12 +56,13 @@ def texts_of(cells: pd.DataFrame) -> pd.DataFrame:
     pct = cells[["top1_pct", "top5_pct", "top1_pct_scratch"]].map("{:.2f}".format, na_action="ignore")
     ends = cells["top1_ci_pct"].map(lambda ends: f"{ends[0]:.2f} to {ends[1]:.2f}", na_action="ignore")
     settings = cells["overrides"].map(lambda pairs: discreet(", ".join(f"{key}={value}" for key, value in pairs)) or "--")
-    return pd.DataFrame({
+    shown = pd.DataFrame({
         "data": cells["data"].map(discreet), "shots": cells["shots"].map(lambda shots: str(shots or "all")),
         "method": cells["method"], "seed": cells["seed"], "settings": settings, "selection": cells["select"],
         "views": cells["views"], "top-1, %": pct["top1_pct"],
         "95 % interval": ends.where(cells["status"] == "found", cells["status"]), "top-5, %": pct["top5_pct"],
-        "scratch, %": pct["top1_pct_scratch"]}).astype(object).fillna("--")
+        "scratch, %": pct["top1_pct_scratch"]})
+    return shown.astype(object).where(shown.notna(), "--")
 
 
 def by_class(found: Sequence[Predictions]) -> pd.DataFrame:
