@@ -24,7 +24,9 @@ import argparse
 import ast
 import os
 import runpy
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,7 +41,6 @@ WINGS = {
 }
 OTHER_NAMES = {"analysis/scaling.py": "scaling-figures"}
 """Commands that are not called as their script, since another wing has the name."""
-LONGEST = 90  # characters of a summary
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -50,21 +51,21 @@ def commands(root: Path = ROOT) -> dict[str, Path]:
 
 
 def summary(script: Path) -> str:
-    """The first sentence of a script's docstring; where it is long or goes on in the next line, the part before its colon."""
+    """The first line of a script's docstring; where the sentence goes on in the next line, what comes before its colon."""
     line = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-    sentence = line.partition(". ")[0].rstrip(".")
-    short = len(sentence) <= LONGEST and line.endswith((".", "?"))
-    return (sentence if short else sentence.partition(":")[0]).rstrip(".?") + "."
+    return line if line.endswith((".", "?")) else line.partition(":")[0] + "."
 
 
 def overview() -> str:
-    """What `vidmae` alone shows."""
+    """What `vidmae` alone shows; as wide as the terminal."""
     known = commands()
     width = max(map(len, known))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     lines = ["usage: vidmae COMMAND ...", "       vidmae COMMAND --help", "       vidmae --version"]
     for wing, what in WINGS.items():
         lines += ["", f"{wing}: {what}"]
-        lines += [f"  {name:<{width}}  {summary(path)}" for name, path in known.items() if path.parent.name == wing]
+        lines += [textwrap.fill(f"  {name:<{width}}  {summary(path)}", columns, subsequent_indent=" " * (width + 4))
+                  for name, path in known.items() if path.parent.name == wing]
     return "\n".join([*lines, "", f"completion in the shell: vidmae completion {'|'.join(SHELLS)}"])
 
 
