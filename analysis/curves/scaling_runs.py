@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from analysis.curves.series import Axis, Result, Results, tidy
-from analysis.results.cell_record import WITHOUT_EFFECT
+from vidmae.runs.cell_record import WITHOUT_EFFECT
 from vidmae.runs.record import read_json
 
 CELL = {"checkpoint", "data", "shots", "method"}

@@ -12,9 +12,9 @@ import pandas as pd
 from analysis.page.dossier import Dossier
 from analysis.page.html import Section, Table
 from analysis.page.wording import discreet
-from analysis.results.cell_record import Cell, Result
 from analysis.results.scan import RUN, KnownRecords, scan
 from vidmae.runs.accuracy import confusion, per_class_pct
+from vidmae.runs.cell_record import Cell, Result
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder
 

@@ -26,10 +26,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.results.cell_record import Cell
 from analysis.results.mae_st_logs import LogResult, Task
 from analysis.results.published import Version
 from analysis.results.scan import Run
+from vidmae.runs.cell_record import Cell
 
 METRICS = ("top1", "top5")
 RUN_COLUMNS = ("run", "status", "row", "checkpoint", "checkpoint_content", "task", "shots", "seed", "method", "overrides",

@@ -17,7 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from analysis.results.cell_record import Cell, OtherKindError, Result, ResultError, parse_object, read_announced, read_result
+from vidmae.runs.cell_record import Cell, OtherKindError, Result, ResultError, parse_object, read_announced, read_result
 from vidmae.runs.record import make_private_folder, write_atomic
 
 RUN, RESULT, FAILURE, CONFIG = "run.json", "result.json", "failure.json", "config.yaml"

@@ -18,12 +18,12 @@ import pytest
 from scipy import stats as scipy_stats
 
 from analysis import collect
-from analysis.results.cell_record import ResultError, read_result
 from analysis.results.published import read_published, versions_of_checkpoint
 from analysis.results.scan import KnownRecords, scan
 from analysis.results.subset import read_subset
 from analysis.tables.stats import over_seeds
 from tests.support.launching import ROOT
+from vidmae.runs.cell_record import ResultError, read_result
 from vidmae.runs.cell_result import Learned, write_cell_result
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import RunFolder
