@@ -29,7 +29,7 @@ test: $(VENV)/.ready
 	bash tests/slurm/install.sh
 	bash tests/setup/install_browser.sh
 	bash tests/setup/install_ffmpeg.sh
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=25
 
 check: lint
 	$(BIN)/python -m pytest --quick -n $(JOBS) --dist loadfile --no-loadscope-reorder

@@ -74,9 +74,11 @@ SHORT = Size(
     legs=(Leg("first"), Leg("killed-2-workers", workers=2, kills=(1, 0))))
 
 
-def prepare(out: Path, size: Size) -> None:
-    """Render and list the clips, as the demo does."""
+def prepare(out: Path, size: Size, *, cell: bool) -> None:
+    """List the clips, and for the cell render and list the labelled ones, as the demo does."""
     call(out, "jobs/prepare.py", "manifest", str(clips_folder()), "--name", "demo")
+    if not cell:
+        return
     for folder in call(out, "jobs/example/demo_clips.py", "--out", "clips", "--clips", str(size.clips)).splitlines():
         call(out, "jobs/prepare.py", "manifest", folder, "--labels", "folders", "--name", Path(folder).name)
 
@@ -112,7 +114,7 @@ def the_run(leg: Path, pattern: str) -> RunFolder:
 
 def check(out: Path, size: Size, seed: int, *, cell: bool) -> list[tuple[str, Comparison]]:
     """Run all legs, `cell` with the cell; what each pair of run folders came to."""
-    prepare(out, size)
+    prepare(out, size, cell=cell)
     first: dict[str, RunFolder] = {}
     found = []
     for leg in size.legs:

@@ -45,6 +45,7 @@ def check(*flags: str, cwd: Path, append: tuple[str, str] | None = None) -> subp
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "VIDMAE_"))}
     if append:
         (cwd / "appended.py").write_text(append[1])
+        assert (ROOT / "vidmae" / append[0]).is_file()
         (cwd / "profile.yaml").write_text(f"setup:\n  - cat '{cwd}/appended.py' >> vidmae/{append[0]}\n")
         env["VIDMAE_PROFILE"] = str(cwd / "profile.yaml")
     return subprocess.run([sys.executable, "-m", "tests.same.run", "--short", *flags], cwd=ROOT, env=env, text=True,
@@ -60,14 +61,14 @@ def test_a_run_that_was_killed_and_has_other_workers_is_the_same(tmp_path):
 
 
 def test_a_decoder_that_spoils_a_frame_at_random_is_red(tmp_path):
-    done = check("--no-cell", cwd=tmp_path, append=("decode.py", SPOIL))
+    done = check("--no-cell", cwd=tmp_path, append=("footage/open_video.py", SPOIL))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "metrics.jsonl: 0.loss" in done.stdout and "weights.safetensors: other bytes" in done.stdout
     assert "code/" not in done.stdout
 
 
 def test_a_random_order_in_the_header_of_weights_is_red(tmp_path):
-    done = check("--no-cell", cwd=tmp_path, append=("weights.py", UNSORTED))
+    done = check("--no-cell", cwd=tmp_path, append=("model/weights.py", UNSORTED))
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.splitlines()[3:] == ["pretraining, killed-2-workers: weights.safetensors: other bytes"]
 

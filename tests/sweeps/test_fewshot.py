@@ -235,7 +235,7 @@ def test_a_thousand_cells_are_a_handful_of_calls_and_seconds(folder: Path) -> No
         job = jobs[run.path]
         assert job.endswith(f"_{task}") and (run.submit / job).resolve() == (array / "submit" / job).resolve()
         assert (array / f"submit/{job}/{job}_submitted.pkl").read_bytes().count(str(run.path).encode()) == 1
-        assert (run.code / "vidmae/runs/record.py").is_file() and (array / "code/sweeps/grid.py").is_file()
+        assert (run.code / "vidmae/runs/record.py").is_file() and (array / "code/sweeps/grid/grid.py").is_file()
 
 
 def test_arrays_ask_for_one_gpu_and_probes_wait_for_the_first_of_them(folder: Path) -> None:
