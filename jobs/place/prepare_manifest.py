@@ -1,0 +1,124 @@
+"""`python jobs/prepare.py manifest`: the checked list of the videos of a data set (vidmae/footage/manifest_build.py)."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+
+from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Summary, other_files, unreadable_path
+from vidmae.footage.manifest_build import build
+from vidmae.footage.open_video import DECODERS, candidates
+from vidmae.footage.verify import CLIP_S
+from vidmae.labels.sources import count_note, find_labelled
+from vidmae.ranks.local_program import progress
+
+HELP = """Make a manifest: the checked list of the videos of a data set.
+
+    python jobs/prepare.py manifest /data/headcam/S --name s
+    python jobs/prepare.py manifest train.csv --root /data/ssv2 --name ssv2 --workers 16
+    python jobs/prepare.py manifest clips/ --name quick --no-verify
+    python jobs/prepare.py manifest /data/k700/val --labels folders --name kinetics-val
+    python jobs/prepare.py manifest something-something-v2-train.json --root /data/ssv2 --name ssv2
+
+SOURCE is a folder (.mp4 .mkv .webm .avi .mov at any depth), a list of `path, label` or `path label` lines, a label file of
+Something-Something-V2 (.json), or a video. Every file is decoded, and each gets the decoder that reads it rightly; what no
+decoder reads rightly is listed in NAME.unreadable.csv with the reason. A second call looks at new and changed files only,
+and goes on where a call was stopped.
+"""
+
+
+def add_options(p: argparse.ArgumentParser) -> None:
+    """The flags of the verb."""
+    what = p.add_argument_group("what")
+    what.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="folder, list, label file or video")
+    what.add_argument("--root", type=Path, help="what relative paths of a list are relative to, and where the videos of a "
+                                                "label file lie (default: its folder)")
+    what.add_argument("--labels", choices=("folders",), help="SOURCE/CLASS/VIDEO: the folders' names are the classes")
+    what.add_argument("--decoder", choices=(AUTO, *DECODERS), default=AUTO,
+                      help="auto: each file gets the first of these that reads it rightly; another lists what it reads "
+                           "wrongly as unreadable (default: %(default)s)")
+    what.add_argument("--no-verify", action="store_true", help="read one frame of each file instead of all")
+    control = p.add_argument_group("run control")
+    control.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
+    control.add_argument("--time-limit-s", type=float, default=600.0,
+                         help="seconds for one file and decoder before it is killed (default: %(default)g)")
+    out = p.add_argument_group("output")
+    out.add_argument("--name", help="name of the data set (default: the source's name)")
+    out.add_argument("--out", type=Path, help="the csv to write (default: manifests/NAME.csv)")
+    out.add_argument("--show-names", action="store_true", help="show the names of unreadable files; they may be private")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build one manifest and say what came of it."""
+    if args.workers < 1 or args.time_limit_s <= 0:
+        raise ManifestError(f"--workers {args.workers} must be 1 or more, --time-limit-s {args.time_limit_s:g} more than 0")
+    name = args.name or args.sources[0].resolve().stem
+    path = (args.out or Path("manifests") / f"{name}.csv").absolute()
+    if path.suffix != ".csv":
+        raise ManifestError(f"--out {path} must end in .csv")
+    by_folder = args.labels == "folders"
+    sources = [found for source in args.sources for found in find_labelled(source, args.root, label_folders=by_folder)]
+    console = Console(stderr=True)
+    per_class = sorted(Counter(source.label for source in sources if source.label).values())
+    if per_class:
+        console.print(f"labels: {len(per_class)} classes of {per_class[0]} to {per_class[-1]} videos", highlight=False)
+    if skipped := other_files(args.sources):
+        console.print(f"{sum(skipped.values())} files of other kinds are not looked at: "
+                      + ", ".join(f"{count} {kind or 'without an ending'}" for kind, count in skipped.most_common(5)),
+                      style="yellow", highlight=False)
+    how = "one frame of each of" if args.no_verify else "checking"
+    console.print(f"{how} {len(sources)} files with {' or '.join(candidates(args.decoder))} in {args.workers} processes",
+                  highlight=False)
+    try:
+        with progress(console, "files") as tell:
+            summary, reused = build(sources, path, Check(args.decoder, not args.no_verify), workers=args.workers,
+                                    time_limit_s=args.time_limit_s, progress=tell)
+    except KeyboardInterrupt:
+        console.print("\nstopped; what was checked so far is kept: the same command goes on", highlight=False)
+        return 130
+    _say_totals(console, path, summary, reused)
+    if summary.unreadable:
+        _say_unreadable(console, path, args.show_names)
+        if args.decoder != AUTO:
+            console.print("  --decoder auto may read more of them", highlight=False)
+    if note := count_note(path.stem, summary):
+        console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
+    following = f"sweeps/fewshot.py --data {path} --shots 10" if summary.classes else f"jobs/pretrain.py --data {path}"
+    console.print(f"manifest: {path}\nnext: python {following} --dry-run", highlight=False, soft_wrap=True)
+    print(path)
+    return 0 if summary.videos else 3
+
+
+def _say_totals(console: Console, path: Path, summary: Summary, reused: int) -> None:
+    """What there is, and what of it a user may not expect."""
+    console.print(f"{summary.videos} videos, {summary.hours:.2f} h, {summary.bytes / 2**30:.2f} GiB"
+                  + (f", {summary.classes} classes" if summary.classes else "")
+                  + (f" ({reused} unchanged since the last call)" if reused else ""), highlight=False)
+    console.print("read by " + ", ".join(f"{name}: {count}" for name, count in summary.decoders.items()), highlight=False)
+    if not summary.videos:
+        return
+    videos = Manifest.read(path)
+    short = int((videos.seconds < CLIP_S).sum())
+    if copies := len(videos) - len(set(videos.content.tolist())):
+        console.print(f"note: {copies} videos are copies of others in the list, by content", style="yellow", highlight=False)
+    if short:
+        console.print(f"note: {short} videos are shorter than the paper's clips of {CLIP_S:.2f} s: a clip of them repeats "
+                      "the last frame", style="yellow", highlight=False, soft_wrap=True)
+
+
+def _say_unreadable(console: Console, path: Path, show_names: bool) -> None:
+    with unreadable_path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as f:
+        rows = list(csv.DictReader(f))
+    console.print(f"{len(rows)} files left out, listed in {unreadable_path(path)}:", style="yellow", highlight=False,
+                  soft_wrap=True)
+    lines = [f"{row['path']}: {row['reason']}" for row in rows] if show_names else [
+        f"{count} x {reason}" for reason, count in Counter(row["reason"] for row in rows).most_common()]
+    for text in lines[:20]:
+        console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
+    if len(lines) > 20:
+        console.print(f"  and {len(lines) - 20} more")
