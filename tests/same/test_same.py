@@ -67,6 +67,7 @@ def test_a_decoder_that_spoils_a_frame_at_random_is_red(tmp_path):
     assert "code/" not in done.stdout
 
 
+@pytest.mark.slow  # test_equal_bytes.py holds the order, too
 def test_a_random_order_in_the_header_of_weights_is_red(tmp_path):
     done = check("--no-cell", cwd=tmp_path, append=("model/weights.py", UNSORTED))
     assert done.returncode == 1, done.stdout + done.stderr

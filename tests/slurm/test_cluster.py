@@ -92,6 +92,7 @@ def test_two_ranks_on_two_nodes_meet_over_gloo(cluster: slurm.Cluster, tmp_path:
     assert sorted(done.stdout.splitlines()) == ["cn3 3", "cn4 3"]
 
 
+@pytest.mark.slow
 def test_killed_node_is_lost_with_its_job_and_comes_back(cluster: slurm.Cluster, tmp_path: Path) -> None:
     script = f"setsid sleep 611 & echo $! > {tmp_path}/pid; sleep 612"  # one child leaves the job's session
     job = cluster.run("sbatch", "--parsable", "--no-requeue", "-w", "cn4", "-o", "/dev/null", "--wrap", script)

@@ -33,7 +33,7 @@ def test_estimates_assume_what_takes_more_memory():
     assert assumed("fp16", on_cpu=False) == "fp16"
 
 
-@pytest.mark.parametrize(("rates", "expected"), [(SLOW_16_BITS, "fp32"), (FAST_16_BITS, "bf16")])
+@pytest.mark.parametrize(("rates", "expected"), [(SLOW_16_BITS, "fp32"), pytest.param(FAST_16_BITS, "bf16", marks=pytest.mark.slow)])
 def test_the_faster_one_is_taken_said_and_recorded(manifest, tmp_path, rates, expected):
     run, asked = (make_run(tmp_path / name, manifest, f"train.precision={value}") for name, value in (
         ("auto", "auto"), ("asked", expected)))

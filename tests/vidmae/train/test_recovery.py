@@ -50,7 +50,7 @@ def interrupt(run, act, *, at_step, world_size=2):
     return finish(ranks)
 
 
-@pytest.mark.parametrize(("stage", "name"), [(1, "USR2"), (2, "TERM")])
+@pytest.mark.parametrize(("stage", "name"), [pytest.param(1, "USR2", marks=pytest.mark.slow), (2, "TERM")])
 def test_a_signal_to_one_rank_saves_on_all_and_nothing_is_lost(whole, manifest, tmp_path, stage, name):
     run = make_run(tmp_path / "run", manifest, f"train.zero_stage={stage}", "data.workers=1", *LONG)
     codes, said = interrupt(run, lambda ranks: ranks[1].send_signal(getattr(signal, f"SIG{name}")), at_step=3)
@@ -66,7 +66,7 @@ def test_a_signal_to_one_rank_saves_on_all_and_nothing_is_lost(whole, manifest, 
     assert second.repeated_s == 0 and second.ended == "done"
 
 
-@pytest.mark.parametrize(("stage", "rank"), [(3, 0)])
+@pytest.mark.parametrize(("stage", "rank"), [(2, 0), pytest.param(3, 0, marks=pytest.mark.slow)])
 def test_kill_9_costs_the_steps_since_the_checkpoint_and_nothing_else(whole, manifest, tmp_path, stage, rank):
     run = make_run(tmp_path / "run", manifest, f"train.zero_stage={stage}", *LONG)
     began = time.monotonic()
