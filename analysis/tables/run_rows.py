@@ -136,7 +136,9 @@ def _row_names(identity: pd.Series, called: pd.Series, settings: pd.DataFrame) -
     content = identity.map(_short).where(identity.isin(alike), "")
     shown = settings.loc[:, settings.nunique() > 1]
     words = pd.concat([identity.map(called), content, shown], axis=1)
-    return words.agg(lambda line: " ".join(filter(None, line)), axis=1)
+    names: pd.Series = words.agg(lambda line: " ".join(filter(None, line)), axis=1)
+    again = names.groupby(names, sort=False).cumcount()  # rows are told apart by their names alone
+    return names.where(again == 0, names + " (" + (again + 1).astype(str) + ")")
 
 
 def _shortest(names: pd.Series) -> str:

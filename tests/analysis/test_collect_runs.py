@@ -477,3 +477,12 @@ def test_a_folder_whose_name_is_not_utf_8(capsys: pytest.CaptureFixture[str]) ->
     done = subprocess.run([sys.executable, str(ROOT / "analysis/collect.py"), folder], capture_output=True)
     assert done.returncode == 3 and b"failed: runs\\udcff\\udcfe" in done.stderr.replace(b"runs\xff\xfe", b"runs\\udcff\\udcfe"), done.stderr
     assert r"runs\udcff\udcfe/m-ssv2" in Path("tables/results.csv").read_text()
+
+
+def test_rows_that_would_be_called_alike_stay_two(capsys: pytest.CaptureFixture[str]) -> None:
+    for number, top1 in ((1, 10.0), (2, 20.0)):
+        write_run(make_cell("m") | {"checkpoint_content": f"aaaaaaaa{number:08d}"}, top1, 30.0, sign=f"{number:08d}")
+    code, _, err = run(capsys)
+    assert code == 0 and "found 2, expected 2, missing 0, failed 0, damaged 0, skipped 0, superseded 0" in err
+    rows = {model: row["ssv2-10shot top1_pct"] for (model, source), row in rows_of("tables/fewshot.csv").items() if source == "runs"}
+    assert rows == {"m aaaaaaaa": "10.000", "m aaaaaaaa (2)": "20.000"}
