@@ -8,7 +8,8 @@
 Reads every few-shot run below the folders, runs/ where none is named: mean over seeds with a 95 % confidence interval, and
 how many. Settings that differ among the runs join the name of the row, so that unlike numbers never meet in a cell. --logs
 adds the logs of mae_st, JSON lines in files named {model}_{task}_log.txt, in any folders below. Few-shot tasks, whole data
-sets and ImageNet have a table each, written as CSV, Markdown and LaTeX; results.csv and logs.csv list what they are made of.
+sets and ImageNet have a table each, written as CSV, Markdown and LaTeX; results.csv and logs.csv list what they are made of,
+tidy.csv has a row per result and metric for work elsewhere.
 Every run that was announced is expected, and every row in every column of its table. A second call reads only what is new.
 Standard output is the paths of the files that were written; standard error has the tables, and what is missing or failed.
 
@@ -103,9 +104,10 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    counts = count(collected)
+    absent = missing(collected.cells)
+    counts = count(collected, absent)
     show(tables, MOST_ROWS)
-    for line in report(collected, counts):
+    for line in report(collected, counts, absent):
         print(line, file=sys.stderr)
     if args.json:
         lists = {name: records_of(frame, list(frame)) for name, frame in listed.items() if not name.startswith(TIDY)}
@@ -170,8 +172,8 @@ def beside(runs: pd.DataFrame | None, subset: Subset | None, versions: list[Vers
                  f", {subset.name} classes of {subset.data}")
 
 
-def count(collected: Collected) -> dict[str, int]:
-    """How many results there are and should be; a damaged log counts as found, too."""
+def count(collected: Collected, absent: pd.DataFrame) -> dict[str, int]:
+    """How many results there are and should be, with what is `missing`; a damaged log counts as found, too."""
     counts: Counter[str] = Counter()
     if collected.runs is not None:
         counts.update(collected.runs["status"])
@@ -181,17 +183,17 @@ def count(collected: Collected) -> dict[str, int]:
         counts.update(collected.logs.left_out["status"])
         counts["found"] += (collected.logs.logs["status"] == "damaged").sum()
         nameless = (collected.logs.left_out["status"] == "failed").sum()
-    counts["missing"] += len(missing(collected.cells))
+    counts["missing"] += len(absent)
     counts["expected"] = counts["found"] + counts["missing"] + counts["failed"] - nameless
     return {name: int(counts[name])
             for name in ("found", "expected", "missing", "failed", "damaged", "skipped", "superseded")}
 
 
-def report(collected: Collected, counts: dict[str, int]) -> list[str]:
+def report(collected: Collected, counts: dict[str, int], absent: pd.DataFrame) -> list[str]:
     """What was found and what was not, for people."""
-    absent = missing(collected.cells).groupby("row", sort=False)["task"].agg(", ".join)
+    tasks_of = absent.groupby("row", sort=False)["task"].agg(", ".join)
     return [", ".join(f"{name} {number}" for name, number in counts.items()),
-            *(f"missing: {row}: {tasks}" for row, tasks in absent.items()),
+            *(f"missing: {row}: {tasks}" for row, tasks in tasks_of.items()),
             *(run_rows.report(collected.runs) if collected.runs is not None else ()),
             *(log_rows.report(collected.logs) if collected.logs else ())]
 

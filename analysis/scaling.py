@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     from analysis.curves.scaling_runs import read_runs
     from analysis.curves.scaling_study import analyse, remarks
     from analysis.curves.series import published_results
+    from analysis.results.frames import records_of
     from analysis.tables.sheet import show, write
 
     try:
@@ -76,9 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     for line in (*(f"missing: {line}" for line in lost), *(f"note: {line}" for line in remarks(studies, results))):
         print(line, file=sys.stderr)
     fits = sheets[0].records
-    print(json.dumps({"files": list(map(str, files)), "missing": lost,
-                      "fits": fits.astype(object).where(fits.notna(), None).to_dict("records")}) if args.json else
-          "\n".join(map(str, files)))
+    print(json.dumps({"files": list(map(str, files)), "missing": lost, "fits": records_of(fits, list(fits))}) if args.json
+          else "\n".join(map(str, files)))
     return 3 if lost else 0
 
 

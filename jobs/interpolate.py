@@ -32,10 +32,10 @@ from rich.console import Console
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.example.interpolate_show import show
 from jobs.place.catalogue import environment_catalogue, find_data
 from jobs.place.launch_flags import Parser, add_runs_dir
 from jobs.place.speak import answer
+from jobs.standing.interpolate_show import show
 from jobs.standing.runs import find_model, find_run, find_weights
 from jobs.submit import sharding
 from jobs.submit.shards_here import Work

@@ -1,4 +1,4 @@
-"""What `make demo` and `make look` need beside jobs/demo.py, and the tables of an interpolation.
+"""What `make demo` and `make look` need beside jobs/demo.py.
 
 May import jobs, vidmae and place.
 """

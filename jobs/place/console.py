@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import vidmae
+from jobs.place.snapshot import ROOT
 from vidmae.settings.layers import nearest
 
-ROOT = Path(__file__).resolve().parents[2]
 WINGS = {
     "jobs": "start work on a cluster or on this machine, and look after it",
     "sweeps": "many runs as Slurm arrays",

@@ -21,12 +21,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs.place.console import commands
+from jobs.prepare import VERBS
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_manifest, write_program
 
-COMMANDS = tuple(sorted(str(path.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for path in (ROOT / wing).glob("*.py")
-                        if 'if __name__ == "__main__"' in path.read_text()))
-VERBS = ("manifest", "check", "shots", "fraction")
 ALONE = ("--gpus-per-node", "0", "--cpus-per-task", "1", "--dry-run")
 ON_SLURM = ("--cluster", "slurm", "--nodes", "8", "--partition", "gpu", "--gpus-per-node", "8", "--cpus-per-task", "8", "--time",
             "1-0", "--mem", "400G", "--dry-run")
@@ -34,7 +33,7 @@ ON_SLURM = ("--cluster", "slurm", "--nodes", "8", "--partition", "gpu", "--gpus-
 
 def calls() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Name of a file -> the words of a command."""
-    for command in COMMANDS:
+    for command in (str(script.relative_to(ROOT)) for script in commands().values()):
         yield f"help {command.replace('/', ' ')}", (command, "--help")
     for verb in VERBS:
         yield f"help prepare {verb}", ("jobs/prepare.py", verb, "--help")
