@@ -28,6 +28,7 @@ from analysis.tables.sheet import MISSING, Sheet, show, write
 from vidmae.runs.accuracy import confusion
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder
+from vidmae.settings.command_line import text_of
 
 SAME = ("content", "classes", "label")  # what cells have in common whose accuracies can be averaged
 SHOWN = {"class": "class", "taken_for": "most often taken for", "clips": "clips", "top1_pct": "top-1", "top5_pct": "top-5",
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
+        if lacking := [run for run in args.runs if not RunFolder(run).predictions.is_file()]:
+            raise ValueError(f"{lacking[0]} has no predictions.npz: it is not the folder of a cell that is done")
         found = [Predictions.read(RunFolder(run).predictions) for run in args.runs]
         for run, other in zip(args.runs, found, strict=True):
             if not all(np.array_equal(getattr(found[0], name), getattr(other, name)) for name in SAME):
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         matrix = pd.DataFrame(sum(map(confusion, found)), index=names, columns=names)
         files = write([sheet], args.out, {"confusion.csv": matrix.to_csv(index_label="true class", lineterminator="\n")})
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text_of(error)}", file=sys.stderr)
         return 2
     show([sheet])
     print("\n".join(map(str, files)))

@@ -42,6 +42,7 @@ from analysis.tables import log_rows, run_rows
 from analysis.tables.log_rows import Gathered
 from analysis.tables.result_table import Shown, make_tables, missing
 from analysis.tables.sheet import csv_text, show, write
+from vidmae.settings.command_line import text_of
 
 RUNS = Path("runs")
 TIDY = "tidy"
@@ -102,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
             listed = listings(collected)
             files = write(tables, args.out, {f"{name}.csv": csv_text(frame) for name, frame in listed.items()})
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text_of(error)}", file=sys.stderr)
         return 2
     absent = missing(collected.cells)
     counts = count(collected, absent)

@@ -36,6 +36,7 @@ from analysis.results.table_flags import Parser, tables_folder
 from analysis.tables.sheet import MISSING, Sheet, csv_text, show, to_csv
 from vidmae.insight.embedding_files import FEATURES, NO_LABEL, Embeddings, read_embeddings
 from vidmae.runs.record import make_private_folder, write_atomic
+from vidmae.settings.command_line import text_of
 
 WIDEST = 200  # characters of a note in a line
 SCORES = ["value", "chance", "ceiling"]
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(args)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text_of(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command does it anew", file=sys.stderr)

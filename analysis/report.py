@@ -33,6 +33,7 @@ from analysis.page.html import Section, to_html
 from analysis.page.wording import moment
 from analysis.results.table_flags import Parser, add_runs_dir
 from vidmae.runs.record import RunFolder, make_private_folder, runs_that_fit, write_atomic
+from vidmae.settings.command_line import text_of
 
 KINDS = {PRETRAIN: "Pretraining run", FEWSHOT: "Few-shot cell"}
 RESULTS = "analysis"  # folder of results inside a run folder
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         make_private_folder(out.absolute().parent)
         write_atomic(out, html.encode())
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text_of(error)}", file=sys.stderr)
         return 2
     for line in run.damaged:
         print(f"note: {line}", file=sys.stderr)

@@ -26,6 +26,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis.results.table_flags import Parser, tables_folder
+from vidmae.settings.command_line import text_of
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
             files += draw(studies, results, args.out, published_results().points)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {text_of(error)}", file=sys.stderr)
         return 2
     show([sheet for sheet in sheets if sheet.name != "scaling-left-out"])  # which is long
     for line in (*(f"missing: {line}" for line in lost), *(f"note: {line}" for line in remarks(studies, results))):

@@ -100,8 +100,10 @@ def missing(run: RunFolder, job_id: str, log: Path) -> str:
 
 def follow(run: RunFolder, log: Path) -> None:
     """Print the log and what is added to it, until the job has ended."""
-    tail = Tail(log)
-    for _ in watch(run, state_of(run)):
+    tail, state = Tail(log), state_of(run)
+    if state.active and not log.exists():
+        print(f"job {state.job_id} is {state.state} {state.where}; waiting for its log", file=sys.stderr, flush=True)
+    for _ in watch(run, state):
         for line in tail.lines():
             print(line, flush=True)
     for line in tail.lines() + tail.rest():

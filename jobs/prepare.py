@@ -21,6 +21,7 @@ from vidmae.footage.history import FractionError
 from vidmae.footage.manifest import ManifestError
 from vidmae.footage.recordings import RecordingsError
 from vidmae.labels.shots import ShotsError
+from vidmae.settings.command_line import text_of
 from vidmae.settings.layers import ConfigError
 
 VERBS = {
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: cannot write {error.filename}: {error.strerror} (change --out)", file=sys.stderr)
+        print(f"error: cannot write {text_of(error)} (change --out)", file=sys.stderr)
         return 2
 
 

@@ -33,7 +33,7 @@ from jobs.standing.follow import outcome, wait_for
 from jobs.standing.runs import log_path
 from jobs.submit import launch
 from jobs.submit.derived_table import show, table
-from jobs.submit.submission import make_request, submit_once
+from jobs.submit.submission import make_request, standing, submit_once
 from vidmae.settings.layers import flatten
 
 DEFAULT_RECIPE = "pretrain_s_vith14"
@@ -79,6 +79,8 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     if args.print_config:
         print(config_text(experiment), end="")
         return 0
+    if experiment.run.result.exists() and not args.dry_run:
+        return submit(experiment, args, argv)  # which says that it is done
     for line in experiment.said:
         say(f"  {line}")
     found = problems(experiment)
@@ -100,7 +102,7 @@ def dry_run(e: Experiment, place: Place) -> int:
     print(script, end="" if script.endswith("\n") else "\n")
     if place.cluster == "slurm" and not place.unasked:
         say(f"start: {slurm.test_start(script)}")
-    say("dry run: nothing was written or submitted")
+    say(f"dry run: nothing was written or submitted{standing(e.run)}")
     return 0
 
 

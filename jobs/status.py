@@ -11,7 +11,7 @@ heartbeat.json; else UNKNOWN. ENDED means that the job is over and nobody knows 
 share of all attempts' seconds that went into steps done for the first time and not into starting, waiting for clips, saving
 or repeating; --json has the parts.
 
-Exit codes: 0 ok, 2 no such run.
+Exit codes: 0 ok, 2 no such run or folder.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from typing import Any
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.place.launch_flags import RUN_HELP, Parser, add_runs_dir
+from jobs.place.launch_flags import RUN_HELP, RUNS, Parser, add_runs_dir
 from jobs.scheduler.slurm import STATES
 from jobs.standing.runs import State, all_runs, format_seconds, progress, states, why
 from jobs.standing.shard_runs import find_runs
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.record import read_json
+from vidmae.settings.layers import ConfigError
 
 HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "LOSS", "ETA", "GOOD", "NODELIST(REASON)")
 SHORT = {"SUBMITTING": "SB", "NEW": "NEW", "ENDED": "END", "UNKNOWN": "?"}
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
+        if args.runs_dir != RUNS and not args.runs_dir.is_dir():
+            raise ConfigError(f"--runs-dir {args.runs_dir} is not a folder")
         chosen = [run for given in args.runs for run in find_runs(given, args.runs_dir)]
         runs = chosen if args.runs else all_runs(args.runs_dir.absolute())
         found, problems = states(runs)

@@ -107,8 +107,11 @@ def _by_name(name: str, known: Catalogue) -> DataSource:
         return DataSource(name, _manifest(made, name), f"{MANIFESTS}/{name}.csv")
     there = f"the catalogue ({', '.join(known.sources)}) has: {', '.join(sorted(known.entries)) or 'nothing'}" \
         if known.sources else "no catalogue is set (cluster profile `data:`, VIDMAE_DATA or --data)"
+    manifests = sorted(path.stem for path in MANIFESTS.glob("*.csv") if path.with_suffix(".json").exists())
+    names = sorted({*known.entries, *manifests})
     raise ConfigError(
-        f"data set {name!r} is not known{nearest(name, sorted(known.entries))}; {there}. To add it, make its manifest "
+        f"data set {name!r} is not known{nearest(name, names)}; {MANIFESTS}/ has: {', '.join(manifests) or 'nothing'}; "
+        f"{there}. To add it, make its manifest "
         f"once: {_command('FOLDER', name)} (writes {MANIFESTS}/{name}.csv, which is found by itself), or write the "
         f"line `{name}: /path/to/manifest.csv` into the catalogue")
 

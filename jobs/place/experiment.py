@@ -22,8 +22,9 @@ from vidmae.footage.manifest import ManifestError, Summary, decoder_problem, rea
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import RunFolder, signature
-from vidmae.settings.config import PretrainConfig, find_recipe
-from vidmae.settings.layers import ConfigError, Layer, build, parse_set, read_yaml, to_dict
+from vidmae.settings.config import PretrainConfig
+from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
+from vidmae.settings.recipe import read_recipe
 
 KIND = "pretrain"
 NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -139,8 +140,7 @@ def resolve(args: argparse.Namespace, place: Place) -> Experiment:
 
 def config_layers(args: argparse.Namespace, site: Site) -> list[Layer]:
     """Recipe, cluster profile and --set, the weakest first."""
-    recipe = find_recipe(args.recipe)
-    return [read_yaml(recipe, f"recipe {recipe.name}"), *site.config, *parse_set(args.set)]
+    return [read_recipe(args.recipe, PretrainConfig), *site.config, *parse_set(args.set)]
 
 
 def read_data(given: str | None, config: PretrainConfig, site: Site) -> tuple[DataSource, Summary]:

@@ -88,10 +88,16 @@ def run(args: argparse.Namespace) -> int:
             console.print("  --decoder auto may read more of them", highlight=False)
     if note := count_note(path.stem, summary):
         console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
-    following = f"sweeps/fewshot.py --data {path} --shots 10" if summary.classes else f"jobs/pretrain.py --data {path}"
-    console.print(f"manifest: {path}\nnext: python {following} --dry-run", highlight=False, soft_wrap=True)
+    console.print(f"manifest: {path}\nnext: python {_following(path, summary)} --dry-run", highlight=False, soft_wrap=True)
     print(path)
     return 0 if summary.videos else 3
+
+
+def _following(path: Path, summary: Summary) -> str:
+    """The command that takes a manifest: a sweep takes NAME, and finds NAME-val beside it."""
+    if not summary.classes:
+        return f"jobs/pretrain.py --data {path}"
+    return f"sweeps/fewshot.py --data {path.with_stem(path.stem.removesuffix('-val'))} --shots 10"
 
 
 def _say_totals(console: Console, path: Path, summary: Summary, reused: int) -> None:

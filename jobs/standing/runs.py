@@ -27,6 +27,7 @@ from vidmae.settings.layers import ConfigError, nearest
 EXIT_RECORD = "exit.json"  # of a local job and of a shard: submit/<jobid>/exit.json
 SUBMITTED = "submitted.json"  # of the shards of an output: OUT/submitted.json
 FRESH_S = 600.0  # a heartbeat younger than this is a sign of life
+NOT_STARTED = ("NEW", "SUBMITTING", "REFUSED")  # states of a run that no job has worked at
 INTERRUPTED = (130, -2)
 SHOWN = 10  # of many runs in a message
 LOCAL_STATES = {0: "COMPLETED", EXIT_PREEMPTED: "PREEMPTED", 124: "TIMEOUT"}
@@ -40,8 +41,8 @@ class State:
         run: Its folder.
         job_id: Newest job, or empty.
         cluster: slurm or local, or empty.
-        state: Slurm's word (RUNNING, COMPLETED ...), SUBMITTING, NEW (never submitted), ENDED (over, nobody knows how)
-            or UNKNOWN.
+        state: Slurm's word (RUNNING, COMPLETED ...), SUBMITTING, NEW (never submitted), REFUSED (by sbatch), ENDED (over,
+            nobody knows how) or UNKNOWN.
         active: True while the job waits or runs; None where nobody can tell.
         elapsed: Time it has run, in Slurm's form.
         nodes: How many nodes.
@@ -203,6 +204,8 @@ def _state(run: RunFolder, submission: Mapping[str, Any], jobs: Mapping[str, slu
         found = _local_state(run, submission, job_id)
     elif not submission:
         found = State(run, "", "", "NEW", False, source="run.json")
+    elif submission.get("state") == "refused":
+        found = State(run, "", cluster, "REFUSED", False, source="run.json")
     elif not job_id:
         found = State(run, "", cluster, "SUBMITTING", False, source="run.json")
     else:
@@ -258,8 +261,13 @@ def _by_records(run: RunFolder, job_id: str, cluster: str, *, gone: bool) -> Sta
 
 def why(state: State) -> str:
     """Why a run is not done, in one line."""
-    parts = [f"job {state.job_id} is {state.state} ({state.source})"] if state.job_id else [state.state]
+    parts = [f"job {state.job_id} is {state.state} ({state.source})"] if state.job_id else [state.state, _refusal(state.run)]
     return "; ".join(filter(None, [*parts, failure_of(state.run, state.job_id)]))
+
+
+def _refusal(run: RunFolder) -> str:
+    """What sbatch said to the newest submission, where it refused it."""
+    return str((submissions(run) or [{}])[-1].get("problem", ""))
 
 
 @singledispatch

@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import logging
 import os
 import shlex
 import signal
@@ -135,6 +136,7 @@ def run_rank(program: str, run_path: str) -> None:
     preempt.listen()  # in place of submitit's handlers: those save on rank 0 alone and requeue under the others
     env = submitit.JobEnvironment()
     os.environ.update(rank_variables(env))
+    logging.getLogger("submitit").setLevel(logging.WARNING)  # it calls every end of a job a completion, cancelled ones, too
     if os.environ["RANK"] == "0":
         release_lock_of_dead_job(RunFolder(Path(run_path)))
     if code := importlib.import_module(program).main(run_path):

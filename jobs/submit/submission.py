@@ -22,7 +22,7 @@ from jobs.place.experiment import KIND, Experiment
 from jobs.place.snapshot import code_state, take_snapshot
 from jobs.scheduler import slurm
 from jobs.standing.locks import live_holder
-from jobs.standing.runs import process_birth, state_of, submissions, why
+from jobs.standing.runs import NOT_STARTED, process_birth, state_of, states, submissions, why
 from jobs.submit import launch
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.layers import ConfigError, to_yaml
@@ -71,6 +71,18 @@ def submit_once(e: Experiment, *, retry: bool, command: list[str]) -> Outcome:
         return Outcome("submitted", _submit(e, command))
 
 
+def standing(run: RunFolder) -> str:
+    """What a call without --dry-run would meet in a run folder that is not new; nothing for a new one."""
+    if not run.record.exists():
+        return ""
+    state = states([run])[0][0]
+    if state.state == "COMPLETED":
+        return "; this run is done, and nothing would be submitted"
+    if state.active:
+        return f"; job {state.job_id} of this run is {state.state}, and the command would attach to it"
+    return "" if state.state in NOT_STARTED else f"; this run was started before: {why(state)}; --retry would continue it"
+
+
 def _active_job(run: RunFolder, *, retry: bool) -> str | None:
     """Id of the run's active job, or None where a new one may be submitted."""
     adopt(run)
@@ -81,7 +93,7 @@ def _active_job(run: RunFolder, *, retry: bool) -> str | None:
         state = state_of(run)
     if state.active:
         return state.job_id
-    if state.state not in ("NEW", "SUBMITTING") and not retry:
+    if state.state not in NOT_STARTED and not retry:
         raise ConfigError(f"{run.path.name} was started before and is not done: {why(state)}; log {state.log}; continue it "
                           "from its newest checkpoint with --retry")
     return None
@@ -111,20 +123,21 @@ def _submit(e: Experiment, command: list[str]) -> str:
     write_atomic(run.config, to_yaml(e.config).encode())
     take_snapshot(run, code)
     make_private_folder(run.submit)
-    record = {**_identity(e, command), **code.record(), "submissions": submissions(run)}
+    before = [s for s in submissions(run) if s.get("state") != "refused"]
+    record = {**_identity(e, command), **code.record(), "submissions": before}
     entry: dict[str, Any] = {
         "state": "submitting", "job_id": None, "cluster": cluster, "job_name": request.job_name, "command": command,
         **code.record(), **e.resources.record, "host": socket.gethostname(), "submitted_at": _now(),
         "submitted_at_s": time.time(),
     }
-    record["submissions"].append(entry)
+    before.append(entry)
     write_json(run.record, record)
     try:
         entry["job_id"] = launch.submit(request, cluster)
     except slurm.SlurmAwayError:
         raise  # there may be a job: the note stays, and the next launcher looks for it
-    except slurm.SlurmError:
-        record["submissions"].pop()
+    except slurm.SlurmError as error:
+        entry |= {"state": "refused", "problem": str(error)}
         write_json(run.record, record)
         raise
     entry["state"] = "submitted"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.scheduler import slurm
-from jobs.standing.runs import State, states, submissions, why
+from jobs.standing.runs import NOT_STARTED, State, states, submissions, why
 from sweeps.grid.grid import Cell
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import RunFolder, read_json, write_json
@@ -79,7 +79,7 @@ def find_folders(cells: Sequence[Cell], runs_dir: Path) -> list[RunFolder]:
 
 def kind_of(state: State | None) -> str:
     """The kind of a standing; see `Standing`."""
-    if state is None or state.state in ("NEW", "SUBMITTING"):
+    if state is None or state.state in NOT_STARTED:
         return "new"
     if state.active is None:
         return "unknown"

@@ -13,7 +13,7 @@ from typing import Any
 from jobs.place.snapshot import code_state, take_snapshot
 from jobs.scheduler import slurm
 from jobs.standing.arrays import ARRAYS, make_array
-from jobs.standing.runs import State, state_of, submissions
+from jobs.standing.runs import NOT_STARTED, State, state_of, submissions
 from jobs.submit.launch import EXIT_CODE
 from jobs.submit.submission import adopt
 from sweeps.run.array_submission import Sweep, submit_last
@@ -41,7 +41,7 @@ def needed(job: RunFolder, *, fresh: bool, retry: bool) -> tuple[bool, State | N
         return True, None
     adopt(job)
     state = state_of(job)
-    if fresh or state.state in ("NEW", "SUBMITTING"):
+    if fresh or state.state in NOT_STARTED:
         return True, state
     return retry and not state.active and not has_run(state), state
 

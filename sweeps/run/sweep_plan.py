@@ -18,8 +18,9 @@ from sweeps.grid.labelled import find_sets, find_subsets
 from sweeps.grid.states import Standing, chosen, look
 from sweeps.run.array_submission import NO_LIMIT, Say, Sweep
 from sweeps.run.show import ENDED, Unit
-from vidmae.settings.config import find_recipe
-from vidmae.settings.layers import ConfigError, read_yaml
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import ConfigError
+from vidmae.settings.recipe import read_recipe
 
 FEATURES = "features"  # beside the runs
 
@@ -78,9 +79,8 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         say(f"--select {args.select} is for finetuning; {', '.join(PROBES)} are tested at their end")
     if args.views and set(args.method) & set(PROBES) and args.views != "center":
         say(f"--views {args.views} is for finetuning; {', '.join(PROBES)} look at the centre view")
-    recipe = find_recipe(args.recipe)
     settings = Settings(
-        layers=(read_yaml(recipe, f"recipe {recipe.name}"), *site.config), overrides=tuple(args.set),
+        layers=(read_recipe(args.recipe, FinetuneConfig), *site.config), overrides=tuple(args.set),
         variants=parse_vary(args.vary), methods=args.method, select=args.select, views=args.views,
         features=str(runs_dir / FEATURES))
     inits = find_inits(args.checkpoints, args.after, runs_dir) if inits is None else inits

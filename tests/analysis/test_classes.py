@@ -53,3 +53,4 @@ def test_cells_of_other_clips_do_not_mix(cells, tmp_path, capsys):
     assert classes.main([*map(str, cells), "--out", str(tmp_path / "no")]) == 2
     assert "tested on other clips" in capsys.readouterr().err and not (tmp_path / "no").exists()
     assert classes.main([str(tmp_path / "nowhere")]) == 2
+    assert "nowhere has no predictions.npz: it is not the folder of a cell" in capsys.readouterr().err

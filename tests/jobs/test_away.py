@@ -84,13 +84,22 @@ def test_an_sbatch_that_hangs_is_called_once_and_its_job_found(folder: Path, cap
 
 @pytest.mark.parametrize(("words", "notes"), [
     ("Batch job submission failed: Socket timed out on send/recv operation", [("submitting", None)]),  # it may be queued
-    ("Batch job submission failed: Invalid account or account/partition combination specified", []),
+    ("Batch job submission failed: Invalid account or account/partition combination specified", [("refused", None)]),
 ])
 def test_a_submission_that_may_have_been_taken_is_kept_in_mind(folder: Path, capsys: pytest.CaptureFixture[str], words: str,
                                                                notes: list[tuple[str, str | None]]) -> None:
     slurm_does(folder, "sbatch", f"echo 'sbatch: error: {words}' >&2; exit 1")
     assert pretrain.main(ARGS) == 4
     assert words in capsys.readouterr().err and submitted(folder) == notes and calls(folder, "sbatch") == 1
+
+
+def test_a_refused_submission_says_so_and_leaves_the_run_free(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slurm_does(folder, "sbatch", "echo 'sbatch: error: Invalid account' >&2; exit 1")
+    assert pretrain.main(ARGS) == 4 and status.main(["demo"]) == 0
+    out, err = capsys.readouterr()
+    assert "REFUSED" in out and "REFUSED; " in err and "Invalid account" in err.splitlines()[-1]
+    slurm_does(folder, "sbatch", "echo Submitted batch job 79")
+    assert pretrain.main(ARGS) == 0 and submitted(folder) == [("submitted", "79")]
 
 
 @pytest.mark.parametrize("text", [AWAY, NEVER])
@@ -158,3 +167,11 @@ def test_a_log_is_followed_through_an_absence(folder: Path, active: RunFolder, c
     assert logs.main(["a-1", "-f"]) == 0
     out, err = capsys.readouterr()
     assert out == "step 1\n" and "still watching, for 59" in err and calls(folder, "squeue") == 5
+
+
+def test_a_log_that_is_not_there_yet_is_waited_for_aloud(folder: Path, active: RunFolder,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    waiting, ended = "echo '7|PENDING|0:00|2|a-1|(Priority)|x'", "echo '7|CANCELLED|0:00|2|a-1||x'"
+    slurm_does(folder, "squeue", f"case $(wc -l < {folder}/squeue.calls) in 1) {waiting};; *) {ended};; esac")
+    assert logs.main(["a-1", "-f"]) == 0
+    assert "job 7 is PENDING (Priority); waiting for its log" in capsys.readouterr().err and not active.submit.exists()

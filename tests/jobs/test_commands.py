@@ -90,6 +90,8 @@ def test_a_dry_run_prints_a_script_and_writes_nothing(folder: Path) -> None:
     (["--recipe", "dmeo"], "no recipe 'dmeo', did you mean demo?"),
     (["--set", "train.globl_batch=3"], "did you mean train.global_batch"),
     (["--set", "train.global_batch=250", "--tasks-per-node", "8"], "do not divide train.global_batch 250; nearest batches: 248, 256"),
+    (["--data", "dem"], "'dem' is not known, did you mean demo?; manifests/ has: demo"),
+    (["--recipe", "finetune_demo"], "is for another command: python sweeps/fewshot.py --recipe finetune_demo"),
     (["--data", "s"], "python jobs/prepare.py manifest FOLDER --name s"),
     (["--set", "train.init=gone.pth"], "gone.pth, allowed: a weights file that exists"),
     (["--set", "model.name=mae_vit_mega_patch14"], "unknown model 'mae_vit_mega_patch14'"),
@@ -152,7 +154,9 @@ def test_a_run_from_submission_to_done(folder: Path) -> None:
     assert (json.loads((run.path / f"seen.{said['job_id']}.0.json").read_text()))["SITE_NOTE"] == 'it\'s "quoted" $HOME'
 
     again = launch(folder, "ok")
-    assert (again.returncode, again.stdout) == (0, "") and f"done before: {run.result}" in again.stderr
+    assert (again.returncode, again.stdout) == (0, "")
+    assert again.stderr.splitlines()[1:] == [f"done before: {run.result}"], "the plan of a run that is done helps nobody"
+    assert "this run is done, and nothing would be submitted" in launch(folder, "ok", "--dry-run").stderr
     shown = cli("status.py", cwd=folder).stdout.splitlines()
     assert shown[0].split() == ["JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "LOSS", "ETA", "GOOD",
                                 "NODELIST(REASON)"]
@@ -166,6 +170,7 @@ def test_a_failed_run_wants_retry_and_says_why(folder: Path) -> None:
     assert failed.stdout.strip().isdigit()
     refused = launch(folder, "ok")
     assert refused.returncode == 2 and "is FAILED" in refused.stderr and "--retry" in refused.stderr
+    assert "--retry would continue it" in launch(folder, "ok", "--dry-run").stderr
     assert cli("status.py", cwd=folder).stdout.splitlines()[1].split()[2] == "F"
     write_json(the_run(folder).lock, {"job_id": failed.stdout.strip(), "host": socket.gethostname(), "pid": 2**22, "time": 1.0})
     retried = launch(folder, "ok", "--retry", "--wait")
@@ -264,6 +269,7 @@ def test_the_first_that_knows_says_the_state(folder: Path, monkeypatch: pytest.M
 def test_status_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert status.main([]) == 0
     assert "no runs in runs; start one" in capsys.readouterr().err
+    assert status.main(["--runs-dir", "nope"]) == 2 and "--runs-dir nope is not a folder" in capsys.readouterr().err
     assert status.main(["x"]) == 2 and cancel.main(["x"]) == 2 and logs.main(["x"]) == 2
 
 

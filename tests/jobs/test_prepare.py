@@ -49,13 +49,14 @@ def test_stdout_is_the_path_alone_and_people_read_stderr(footage, tmp_path):
 
 def test_lists_roots_and_options(footage, tmp_path):
     (tmp_path / "train.csv").write_text("secret child.webm, 1\nb [1], c.mp4, 0\n")
-    done = prepare("manifest", tmp_path / "train.csv", "--root", footage, "--out", tmp_path / "o" / "ssv2.csv",
+    done = prepare("manifest", tmp_path / "train.csv", "--root", footage, "--out", tmp_path / "o" / "ssv2-val.csv",
                    "--decoder", "pyav", "--no-verify", "--workers", "1")
     assert done.returncode == 0, done.stderr
-    manifest = Manifest.read(tmp_path / "o" / "ssv2.csv")
+    manifest = Manifest.read(tmp_path / "o" / "ssv2-val.csv")
     assert manifest.class_index.tolist() == [0, 1]
-    summary = read_summary(tmp_path / "o" / "ssv2.csv")
+    summary = read_summary(tmp_path / "o" / "ssv2-val.csv")
     assert (summary.decoder, summary.verified, summary.classes) == ("pyav", False, 2)
+    assert f"next: python sweeps/fewshot.py --data {tmp_path}/o/ssv2.csv --shots 10" in done.stderr  # finds ssv2-val by itself
 
 
 def test_no_readable_video_is_exit_3(tmp_path):

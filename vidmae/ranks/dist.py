@@ -125,9 +125,10 @@ def choose_device(wanted: str, env: Mapping[str, str], local_rank: int) -> torch
     if wanted == "cpu" or (wanted == "auto" and not visible and not granted):
         return torch.device("cpu")
     if not visible:
-        why = f"Slurm granted GPUs ({granted})" if granted else "train.device is cuda"
+        why = f"Slurm granted GPUs ({granted})" if granted else "the device is cuda"
         raise RankError(f"{why} but torch {torch.__version__} sees none: a CPU build of torch, or a driver that "
-                        "does not fit (nvidia-smi); --set train.device=cpu trains on the CPU all the same")
+                        "does not fit (nvidia-smi); the CPU computes where it is asked for: --device cpu, or "
+                        "--set train.device=cpu where a run is trained")
     if visible == 1:  # Slurm bound one GPU to each task, whose index is 0 for all of them
         return torch.device("cuda", 0)
     if local_rank >= visible:

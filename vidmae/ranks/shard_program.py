@@ -57,7 +57,7 @@ def answer(work: Callable[[], int]) -> int:
     """The work's own exit code, or that of its error, which is said: 2 what a user did, 1 anything else."""
     try:
         return work()
-    except ValueError as error:
+    except (ValueError, dist.RankError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
     except Exception:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of writing that name no file, or one that was only read."""
+
+def text_of(error: Exception) -> str:
+    """An error in one line; of the system's errors the file and what is wrong with it, without a number."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = "the output, or the folder for temporary files" if error.errno in FULL else error.filename
+    return f"{where}: {error.strerror}" if where else str(error.strerror or error)
 
 
 def answer(work: Callable[[], int], *, interrupted: str) -> int:
@@ -17,11 +28,8 @@ def answer(work: Callable[[], int], *, interrupted: str) -> int:
     """
     try:
         return work()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+    except (ValueError, OSError) as error:
+        print(f"error: {text_of(error)}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         print(f"\ninterrupted; {interrupted}", file=sys.stderr, flush=True)

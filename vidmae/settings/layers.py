@@ -193,8 +193,9 @@ def _construct(cls: type[T], tree: Any, prefix: str, origins: Mapping[str, str])
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
         if key not in names:
-            raise ConfigError(f"{_origin_of(dotted, origins)}: unknown key {dotted!r}{nearest(key, names, prefix)}; "
-                              f"valid here: {', '.join(names)}")
+            meant = nearest(key, names, prefix) or _deeper(str(key), cls, prefix)
+            raise ConfigError(f"{_origin_of(dotted, origins)}: unknown key {dotted!r}{meant}; valid here: "
+                              f"{', '.join(names)}")
         kwargs[key] = _convert(value, hints[key], dotted, origins)
     try:
         return cls(**kwargs)
@@ -208,6 +209,28 @@ def _construct(cls: type[T], tree: Any, prefix: str, origins: Mapping[str, str])
 def _hints(cls: Any) -> dict[str, Any]:
     """Annotations as types; to find them anew for every file takes two thirds of the time of `build`."""
     return typing.get_type_hints(cls)
+
+
+def _deeper(key: str, cls: Any, prefix: str) -> str:
+    """`, did you mean ...?` for a key that stands in a section further down: `lr` is train.phases.0.lr."""
+    leaves = [name for name in _leaves(cls) if "." in name]
+    last = {name.rpartition(".")[2] for name in leaves}
+    close = [key] if key in last else difflib.get_close_matches(key, last, n=1, cutoff=0.8)
+    fit = [prefix + name for name in leaves if close and name.rpartition(".")[2] == close[0]]
+    return f", did you mean {' or '.join(fit)}?" if fit else ""
+
+
+def _leaves(cls: Any) -> list[str]:
+    """Dotted names of all settings of a schema; of a list of sections those of its first entry."""
+    names = []
+    for name, hint in _hints(cls).items():
+        entry = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+        section, dotted = (entry, f"{name}.0") if dataclasses.is_dataclass(entry) else (hint, name)
+        if dataclasses.is_dataclass(section) and section is not Duration:
+            names += [f"{dotted}.{inner}" for inner in _leaves(section)]
+        else:
+            names.append(name)
+    return names
 
 
 def _blame(message: str, origins: Mapping[str, str]) -> str:

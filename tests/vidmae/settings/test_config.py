@@ -9,6 +9,7 @@ import pytest
 from vidmae.settings.config import RECIPES, PretrainConfig, find_recipe
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import ConfigError, Layer, build, flatten, load, parse_set, read_yaml, to_dict, to_yaml
+from vidmae.settings.recipe import read_recipe
 from vidmae.settings.schedule import Duration, Phase
 
 RECIPE_NAMES = sorted(p.stem for p in RECIPES.glob("*.yaml"))
@@ -104,7 +105,10 @@ def test_bad_recipes_are_refused_with_place_and_range(tmp_path, text, expected):
 
 @pytest.mark.parametrize(("item", "expected"), [
     ("seed", "is not of the form"), ("=3", "is not of the form"), ("train.phases.5.lr=1", "'5' is no index of a list"),
-    ("nme=3", "did you mean name"), ("seed=[", "not valid YAML")])
+    ("nme=3", "did you mean name"), ("lr=1", r"did you mean train\.phases\.0\.lr\?"), ("train.lr=1", r"did you mean train\.phases\.0\.lr\?"),
+    ("flip_prob=0", r"did you mean data\.flip_prob\?"), ("data.flip_probb=0", r"did you mean data\.flip_prob\?"),
+    ("train.phases.0.lrr=1", r"did you mean train\.phases\.0\.lr"), ("quark=1", r"'quark'; valid here"),
+    ("seed=[", "not valid YAML")])
 def test_bad_set_flags_are_refused(item, expected):
     base = Layer("recipe", {"train": {"phases": [{"lr": 1e-4}]}})
     with pytest.raises(ConfigError, match=expected):
@@ -114,6 +118,20 @@ def test_bad_set_flags_are_refused(item, expected):
 def test_unknown_recipe_lists_those_there_are():
     with pytest.raises(ConfigError, match=r"did you mean pretrain_s_vith14.*demo"):
         find_recipe("pretrain_s_vit14")
+
+
+@pytest.mark.parametrize(("name", "schema", "command"), [
+    ("finetune_demo", PretrainConfig, "python sweeps/fewshot.py --recipe finetune_demo"),
+    ("demo", FinetuneConfig, "python jobs/pretrain.py --recipe demo")])
+def test_a_recipe_of_the_other_kind_names_the_command_that_takes_it(name, schema, command):
+    with pytest.raises(ConfigError, match=command):
+        read_recipe(name, schema)
+
+
+def test_a_recipe_that_fits_no_schema_is_not_said_to_be_of_the_other_kind(tmp_path):
+    path = recipe(tmp_path, "train: {glbal_batch: 3}\n")
+    with pytest.raises(ConfigError, match="did you mean train"):
+        build(PretrainConfig, [read_recipe(str(path), PretrainConfig)])
 
 
 def test_only_what_changes_the_experiment_is_signed():
