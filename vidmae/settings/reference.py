@@ -1,0 +1,99 @@
+"""Every setting of a recipe with its default and its meaning, as a page made from the schema.
+
+    python -m vidmae.settings.reference > vidmae/settings/README.md     a test compares the page with this
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from vidmae.settings.config import PretrainConfig
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.schedule import Duration
+
+HEAD = """# Settings of a recipe
+
+Made from the schema by `python -m vidmae.settings.reference`; a change belongs into the docstrings of `config.py`,
+`finetune_config.py` and `schedule.py`.
+
+Each setting can stand in a recipe (YAML), or on the command line: `--set train.global_batch=128`. The learning rate is
+`train.phases.0.lr`. A setting marked * does not make another experiment: a run keeps its id when it changes.
+`--print-config` shows all values of a run, and where each comes from.
+"""
+TITLES = {PretrainConfig: "Pretraining: `jobs/pretrain.py`", FinetuneConfig: "Cells of a sweep: `sweeps/fewshot.py`"}
+
+
+def page() -> str:
+    """The page, as Markdown."""
+    common = [row for row in _rows(FinetuneConfig) if row in set(_rows(PretrainConfig))]
+    parts = [HEAD, *_table("Both", common)]
+    for schema, title in TITLES.items():
+        parts += _table(title, [row for row in _rows(schema) if row not in common])
+    return "\n".join(parts)
+
+
+def _table(title: str, rows: list[str]) -> list[str]:
+    return [f"## {title}\n", "| setting | default | meaning |\n|---|---|---|", *rows, ""]
+
+
+def _rows(schema: Any, prefix: str = "", signed: bool = True) -> Iterator[str]:
+    """A line for each leaf of a schema; of a list of sections those of its first entry."""
+    meanings = _meanings(schema)
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        hint, name = hints[field.name], prefix + field.name
+        entry = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+        counts = signed and field.metadata.get("signature", True)
+        if dataclasses.is_dataclass(entry):
+            yield from _rows(entry, f"{name}.0.", counts)
+        elif dataclasses.is_dataclass(hint) and hint is not Duration:
+            yield from _rows(hint, f"{name}.", counts)
+        else:
+            meaning = f"{meanings[field.name]}{_choices(hint)}".replace("|", "\\|")
+            yield f"| `{name}`{'' if counts else ' *'} | {_shown(field)} | {meaning} |"
+
+
+def _meanings(schema: Any) -> dict[str, str]:
+    """What stands under each field, or under its name in Attributes; those of a base class count where there is none."""
+    found: dict[str, str] = {}
+    for each in reversed(inspect.getmro(schema)):
+        if dataclasses.is_dataclass(each):
+            found |= _of_attributes(inspect.getdoc(each) or "") | _under_fields(each)
+    return found
+
+
+def _under_fields(schema: Any) -> dict[str, str]:
+    (node,) = ast.parse(inspect.cleandoc(inspect.getsource(schema))).body
+    assert isinstance(node, ast.ClassDef)
+    pairs = zip(node.body, node.body[1:], strict=False)
+    return {str(one.target.id): " ".join(str(two.value.value).split()) for one, two in pairs
+            if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
+            and isinstance(two, ast.Expr) and isinstance(two.value, ast.Constant)}
+
+
+def _of_attributes(doc: str) -> dict[str, str]:
+    text = doc.partition("Attributes:\n")[2]
+    return {name: " ".join(meaning.split()) for name, meaning in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", text, re.M)}
+
+
+def _choices(hint: Any) -> str:
+    values = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+    return f" One of: {', '.join(map(str, values))}." if values else ""
+
+
+def _shown(field: dataclasses.Field[Any]) -> str:
+    value: Any = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore
+    if value in ("", None):
+        return "-"
+    text = str(list(value) if isinstance(value, tuple) else value)
+    return f"`{text.lower() if isinstance(value, bool) else text}`"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
