@@ -3,7 +3,7 @@
 Of an array, by its id, or by the folder OUT of jobs/embed.py or interpolate.py, it is the first task, or --job 81233_4.
 
     python jobs/logs.py demo                    the whole log of rank 0
-    python jobs/logs.py s-vith14 -f             and what is added, until the job ends
+    python jobs/logs.py s-vith14 -f --tail 20   its last 20 lines and what is added, until the job ends
     python jobs/logs.py s-vith14 --rank 5 --job 81233
 
 Exit codes: 0 ok, 2 no such run, job or rank, 4 Slurm unreachable (-f), 130 Ctrl-C (the job goes on).
@@ -35,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("run", metavar="RUN", help=RUN_HELP)
     what.add_argument("--rank", type=int, default=0, help="rank whose log is shown (default: %(default)s)")
     what.add_argument("--job", metavar="ID", help="job of the run, or task of the array (default: the newest, the first)")
+    what.add_argument("-n", "--tail", type=int, metavar="N", help="only the last N lines (default: all)")
     control = parser.add_argument_group("run control")
     control.add_argument("-f", "--follow", action="store_true", help="go on with what is added, until the job ends")
     add_runs_dir(parser.add_argument_group("output"))
@@ -45,14 +46,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
+        if args.tail is not None and args.tail < 0:
+            raise ConfigError(f"--tail {args.tail} must be 0 or more lines")
         run, job_id = choose_job(find_runs(args.run, args.runs_dir), args.job)
         log = log_path(run, job_id, args.rank)
         if args.follow and job_id == job_ids(run)[-1]:
-            follow(run, log)
+            follow(run, log, args.tail)
             return 0
         if not log.exists():
             raise ConfigError(missing(run, job_id, log))
-        sys.stdout.write(log.read_text(errors="replace"))
+        lines = log.read_text(errors="replace").splitlines(keepends=True)
+        sys.stdout.write("".join(lines if args.tail is None else lines[max(0, len(lines) - args.tail):]))
         return 0
     except SlurmError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -98,9 +102,9 @@ def missing(run: RunFolder, job_id: str, log: Path) -> str:
     return f"there is no log{' yet' if waits else ''}: job {job_id} is {state.state}{waits} ({log})"
 
 
-def follow(run: RunFolder, log: Path) -> None:
+def follow(run: RunFolder, log: Path, last_lines: int | None) -> None:
     """Print the log and what is added to it, until the job has ended."""
-    tail, state = Tail(log), state_of(run)
+    tail, state = Tail(log, last_lines=last_lines), state_of(run)
     if state.active and not log.exists():
         print(f"job {state.job_id} is {state.state} {state.where}; waiting for its log", file=sys.stderr, flush=True)
     for _ in watch(run, state):

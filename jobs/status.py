@@ -1,6 +1,8 @@
 """Show where runs stand: queued, running, done or failed, and how far training is.
 
     python jobs/status.py                       all runs in runs/
+    python jobs/status.py --failed              those that are over without a result; --active: those that wait or run
+    python jobs/status.py 's-vith14-*' --watch  the runs of a pattern, again and again until all are over
     python jobs/status.py s-vith14 --json       one run, by its id, the start of it, its path or its Slurm job id; the id
                                                 of an array stands for all of its cells
     python jobs/status.py results/s-ssv2        the folder OUT of jobs/embed.py or interpolate.py: its shards on Slurm,
@@ -9,15 +11,17 @@
 The state is the first of: result.json, squeue, sacct, the process (local jobs), exit.json (local jobs, shards),
 heartbeat.json; else UNKNOWN. ENDED means that the job is over and nobody knows how (no accounting). GOOD is goodput: the
 share of all attempts' seconds that went into steps done for the first time and not into starting, waiting for clips, saving
-or repeating; --json has the parts.
+or repeating; --json has the parts. RESULT is the last loss; of a cell that is done it is its top-1 accuracy. A terminal that
+is too narrow for all columns gets those that fit.
 
-Exit codes: 0 ok, 2 no such run or folder.
+Exit codes: 0 ok, 2 no such run or folder, 130 Ctrl-C (--watch).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -34,8 +38,10 @@ from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.record import read_json
 from vidmae.settings.layers import ConfigError
 
-HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "LOSS", "ETA", "GOOD", "NODELIST(REASON)")
-SHORT = {"SUBMITTING": "SB", "NEW": "NEW", "ENDED": "END", "UNKNOWN": "?"}
+HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "RESULT", "ETA", "GOOD", "NODELIST(REASON)")
+LESS = ("GOOD", "NODES", "JOBID", "NODELIST(REASON)", "ETA", "TIME")  # columns that a narrow terminal lacks, the first first
+WATCH_S = 5.0
+SHORT = {"SUBMITTING": "SB", "NEW": "NEW", "ENDED": "END", "UNKNOWN": "?", "REFUSED": "REF"}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,8 +49,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
     what.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN_HELP} (default: all runs)")
+    which = what.add_mutually_exclusive_group()
+    which.add_argument("--active", action="store_true", help="only runs that wait or run")
+    which.add_argument("--failed", action="store_true", help="only runs that are over without a result")
     out = parser.add_argument_group("output")
     add_runs_dir(out)
+    out.add_argument("--watch", action="store_true", help=f"show the table every {WATCH_S:g} s until no run is active")
     out.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
     return parser
 
@@ -53,28 +63,62 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
-        if args.runs_dir != RUNS and not args.runs_dir.is_dir():
-            raise ConfigError(f"--runs-dir {args.runs_dir} is not a folder")
-        chosen = [run for given in args.runs for run in find_runs(given, args.runs_dir)]
-        runs = chosen if args.runs else all_runs(args.runs_dir.absolute())
-        found, problems = states(runs)
-        records = [record_of(state) for state in found]
+        return watch(args) if args.watch else show(*look(args), args)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def look(args: argparse.Namespace) -> tuple[list[State], list[str]]:
+    """The states that are asked for, and what could not be asked.
+
+    Raises:
+        ConfigError: There is no such run or folder.
+    """
+    if args.runs_dir != RUNS and not args.runs_dir.is_dir():
+        raise ConfigError(f"--runs-dir {args.runs_dir} is not a folder")
+    chosen = [run for given in args.runs for run in find_runs(given, args.runs_dir)]
+    found, problems = states(chosen if args.runs else all_runs(args.runs_dir.absolute()))
+    if not found:
+        problems.append(f"no runs in {args.runs_dir}; start one: python jobs/pretrain.py")
+    if args.active or args.failed:
+        found = [state for state in found if (is_over(state) if args.failed else state.active)]
+    return found, problems
+
+
+def is_over(state: State) -> bool:
+    """Whether a run has ended, or never began, without a result."""
+    return state.active is False and state.state not in ("COMPLETED", "NEW")
+
+
+def show(found: list[State], problems: list[str], args: argparse.Namespace) -> int:
+    """Print the table, or a line of JSON for each run; the exit code."""
+    records = [record_of(state) for state in found]
     if args.json:
         for record in records:
             print(json.dumps(record))
     else:
-        print_table([HEADER, *(row_of(state, record) for state, record in zip(found, records, strict=True))])
-        for state in found:
-            if state.state not in ("COMPLETED", "NEW") and state.active is False:
-                print(f"{state.run_id}: {why(state)}", file=sys.stderr)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+        print("\n".join(table([HEADER, *map(row_of, found, records)], width)), flush=True)
+        for state in filter(is_over, found):
+            print(f"{state.run_id}: {why(state)}", file=sys.stderr)
     for problem in problems:
         print(f"note: {problem}", file=sys.stderr)
-    if not runs:
-        print(f"no runs in {args.runs_dir}; start one: python jobs/pretrain.py", file=sys.stderr)
     return 0
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Print the table again and again, on a terminal in its place, until no run is active; the exit code."""
+    while True:
+        found, problems = look(args)
+        if sys.stdout.isatty():
+            print("\x1b[H\x1b[2J", end="")
+        show(found, problems, args)
+        if not any(state.active for state in found):
+            return 0
+        time.sleep(WATCH_S)
 
 
 def record_of(state: State) -> dict[str, Any]:
@@ -85,12 +129,14 @@ def record_of(state: State) -> dict[str, Any]:
         "state": state.state, "source": state.source, "active": state.active, "elapsed": state.elapsed or None,
         "nodes": state.nodes or None, "where": state.where or None, "exit_code": state.exit_code,
         "step": beat.get("step"), "total_steps": beat.get("total_steps"), "loss": beat.get("loss"), "eta_s": None,
+        "top1_pct": None,
         "heartbeat_age_s": round(time.time() - beat["time"], 1) if "time" in beat else None, "spent": spent,
     }
     if state.active and beat.get("eta_s") is not None:
         record["eta_s"] = max(0.0, float(beat["eta_s"]) - (time.time() - float(beat["time"])))
     if result and "steps" in result:
-        record |= {"step": result.get("steps"), "total_steps": result.get("steps"), "loss": result.get("last_loss")}
+        record |= {"step": result["steps"], "total_steps": result["steps"], "loss": result.get("last_loss"),
+                   "top1_pct": result.get("top1_pct")}
     return record
 
 
@@ -98,17 +144,22 @@ def row_of(state: State, record: dict[str, Any]) -> tuple[str, ...]:
     """A line of the table."""
     code = SHORT.get(state.state) or STATES.get(state.state, (state.state, True))[0]
     steps = f"{record['step']}/{record['total_steps']}" if record["step"] is not None else "-"
-    loss = f"{record['loss']:.4f}" if record["loss"] is not None else "-"
+    accuracy = f"{record['top1_pct']:.1f} %" if record["top1_pct"] is not None else "-"
+    loss = f"{record['loss']:.4f}" if record["loss"] is not None else accuracy
     good = record["spent"]["goodput"]
     return (state.job_id or "-", state.run_id, code, state.elapsed or "-", state.nodes or "-", steps, loss,
             format_seconds(record["eta_s"]), "-" if good is None else f"{good:.0%}", state.where or "-")
 
 
-def print_table(rows: list[tuple[str, ...]]) -> None:
-    """Columns as wide as their widest cell."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    for row in rows:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+def table(rows: list[tuple[str, ...]], width: int) -> list[str]:
+    """Lines of the table: columns as wide as their widest cell, and those of LESS left out until it fits the width."""
+    columns = list(range(len(HEADER)))
+    widths = [max(len(row[i]) for row in rows) for i in columns]
+    for name in LESS:
+        if sum(widths[i] + 2 for i in columns) - 2 <= width:
+            break
+        columns.remove(HEADER.index(name))
+    return ["  ".join(f"{row[i]:<{widths[i]}}" for i in columns).rstrip() for row in rows]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from jobs.place.profiles import parse_mem
 from vidmae.settings.layers import nearest
 
 RUNS = Path("runs")
-RUN_HELP = "run id, start of one, path or Slurm job id; or the folder OUT of an array over shards"
+RUN_HELP = "run id, start of one, pattern ('s-*'), path or Slurm job id; or the folder OUT of an array over shards"
 
 
 class Parser(argparse.ArgumentParser):

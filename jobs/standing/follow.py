@@ -27,7 +27,7 @@ class Tail:
         if last_lines is not None and path.exists():
             data = path.read_bytes()
             lines = data.splitlines(keepends=True)
-            self._place = len(data) - sum(map(len, lines[-last_lines:]))
+            self._place = len(data) - sum(map(len, lines[max(0, len(lines) - last_lines):]))
 
     def lines(self) -> list[str]:
         """What was added since the last call."""

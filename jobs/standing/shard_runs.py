@@ -6,6 +6,7 @@ that of shard i. How far a shard is and why it failed stands in its log alone.
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 from jobs.scheduler import slurm
 from jobs.standing.runs import SUBMITTED, all_runs, failure_of, find_run, progress, submissions
 from vidmae.runs.record import RunFolder, read_json
+from vidmae.settings.layers import ConfigError
 
+PATTERN = re.compile(r"[*?\[]")
 CLIPS = re.compile(r"^(\d+)/(\d+) clips$", re.MULTILINE)
 ERROR = re.compile(r"^(?:error: |[\w.]+Error: ).*", re.MULTILINE)
 
@@ -35,14 +38,19 @@ def find_runs(given: str, runs_dir: Path) -> list[RunFolder]:
     """What a user means: one run, see `find_run`; or several.
 
     Args:
-        given: A run; an array's job id, for all cells that were last submitted in it; or an output, for the shards of its
-            newest array.
+        given: A run; a pattern of run ids with *, ? or [ ]; an array's job id, for all cells that were last submitted in
+            it; or an output, for the shards of its newest array.
         runs_dir: Folder of the runs.
     Raises:
         ConfigError: Nothing fits, or several runs do.
     """
     if shards := shards_of(Path(given).absolute()):
         return list(shards)
+    if PATTERN.search(given) and not Path(given).exists():
+        every = all_runs(runs_dir.absolute())
+        if not (fit := [run for run in every if fnmatch.fnmatchcase(run.path.name, given)]):
+            raise ConfigError(f"none of {len(every)} runs in {runs_dir} fits {given!r} (--runs-dir names another folder)")
+        return list(fit)
     if given.isdecimal():
         jobs = [(run, str((submissions(run) or [{}])[-1].get("job_id"))) for run in all_runs(runs_dir.absolute())]
         cells = [run for run, job_id in jobs if job_id != given and slurm.base_id(job_id) == given]

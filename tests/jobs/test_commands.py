@@ -53,8 +53,8 @@ FLAGS = {
                    "--time --gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x "
                    "--exclude -w --nodelist -d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --dry-run --wait --follow "
                    "--retry --runs-dir --json --print-config",
-    "status.py": "-h --help --runs-dir --json",
-    "logs.py": "-h --help --rank --job -f --follow --runs-dir",
+    "status.py": "-h --help --active --failed --runs-dir --watch --json",
+    "logs.py": "-h --help --rank --job -n --tail -f --follow --runs-dir",
     "cancel.py": "-h --help --runs-dir",
 }
 
@@ -68,7 +68,7 @@ def test_the_flags_are_frozen(script: str) -> None:
 def test_the_commands_in_the_help_are_parsed() -> None:
     for module in (pretrain, status, logs, cancel):
         commands = [line.split("  ")[0] for line in re.findall(r"^    python jobs/\w+\.py(.*)$", module.__doc__ or "", re.M)]
-        assert 2 <= len(commands) <= 3
+        assert 2 <= len(commands) <= 5
         for command in commands:
             module.make_parser().parse_args(shlex.split(command.split(">")[0]))
 
@@ -158,7 +158,7 @@ def test_a_run_from_submission_to_done(folder: Path) -> None:
     assert again.stderr.splitlines()[1:] == [f"done before: {run.result}"], "the plan of a run that is done helps nobody"
     assert "this run is done, and nothing would be submitted" in launch(folder, "ok", "--dry-run").stderr
     shown = cli("status.py", cwd=folder).stdout.splitlines()
-    assert shown[0].split() == ["JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "LOSS", "ETA", "GOOD",
+    assert shown[0].split() == ["JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "RESULT", "ETA", "GOOD",
                                 "NODELIST(REASON)"]
     assert shown[1].split()[:3] == [said["job_id"], run.path.name, "CD"] and "10/10" in shown[1] and "0.2500" in shown[1]
     assert "stand-in rank 0: ok" in cli("logs.py", "demo", cwd=folder).stdout
@@ -271,6 +271,67 @@ def test_status_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no runs in runs; start one" in capsys.readouterr().err
     assert status.main(["--runs-dir", "nope"]) == 2 and "--runs-dir nope is not a folder" in capsys.readouterr().err
     assert status.main(["x"]) == 2 and cancel.main(["x"]) == 2 and logs.main(["x"]) == 2
+
+
+@pytest.fixture
+def three(folder: Path) -> list[RunFolder]:
+    """A cell that is done, a run that failed, and one that was never submitted."""
+    done, failed, new = (make_run(folder, name, **job) for name, job in (
+        ("s-ssv2-11111111", {"job_id": "501", "cluster": "slurm"}), ("s-kin-22222222", {"job_id": "502", "cluster": "slurm"}),
+        ("say-33333333", {})))
+    write_json(done.result, {"steps": 24, "top1_pct": 54.16})
+    write_json(failed.failure, {"job_id": "502", "rank": 1, "error": "ValueError", "message": "asked to"})
+    return [done, failed, new]
+
+
+@pytest.mark.parametrize(("argv", "shown"), [
+    ([], [0, 1, 2]), (["--failed"], [1]), (["--active"], []), (["s-*"], [0, 1]), (["s-*", "--failed"], [1]), (["s-k?n-*"], [1])])
+def test_which_runs_are_shown(three: list[RunFolder], argv: list[str], shown: list[int], capsys: pytest.CaptureFixture[str],
+                              ) -> None:
+    assert status.main(argv) == 0
+    out, err = capsys.readouterr()
+    assert {line.split()[1] for line in out.splitlines()[1:]} == {three[i].path.name for i in shown}
+    assert ("ValueError: asked to" in err) == (1 in shown)
+    if 0 in shown:
+        assert "54.2 %" in out
+
+
+def test_patterns_and_filters_that_fit_nothing(three: list[RunFolder], capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(three) == 3 and status.main(["x*"]) == 2
+    assert "none of 3 runs in runs fits 'x*'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        status.main(["--active", "--failed"])
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 400])
+def test_a_table_for_every_width(width: int) -> None:
+    row = ("81234_17", "s-vith14-ssv2-10shot-seed0-finetune-1a2b3c4d", "R", "1-02:03:04", "8", "120000/339000", "0.1234",
+           "2-00:00:00", "97%", "cn[001-008]")
+    lines = status.table([status.HEADER, row], width)
+    assert row[1] in lines[1] and row[5] in lines[1] and (width < 80 or max(map(len, lines)) <= width)
+    assert (lines[1].split() == list(row)) == (width == 400)
+
+
+def test_watching_ends_when_nothing_is_active(three: list[RunFolder], monkeypatch: pytest.MonkeyPatch,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(three[2].record, {"submissions": [{"job_id": "503", "cluster": "slurm", "job_name": "x"}]})
+    write_json(three[2].heartbeat, {"job_id": "503", "time": time.time(), "step": 1, "total_steps": 9})
+    monkeypatch.setattr(status, "WATCH_S", 0.0)
+    looks = iter([None, None, lambda: write_json(three[2].result, {"steps": 9, "last_loss": 0.5})])
+    monkeypatch.setattr(status.time, "sleep", lambda _: (next(looks, None) or (lambda: None))())
+    assert status.main(["say*", "--watch"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("JOBID") == 4 and "1/9" in out and out.splitlines()[-1].split()[2] == "CD"
+
+
+def test_the_end_of_a_log(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(folder, "a-1", job_id="7", cluster="slurm")
+    log = run.submit / "7/7_0_log.out"
+    log.parent.mkdir(parents=True)
+    log.write_text("one\ntwo\nthree\n")
+    for number, expected in ((0, ""), (1, "three\n"), (2, "two\nthree\n"), (9, "one\ntwo\nthree\n")):
+        assert logs.main(["a-1", "--tail", str(number)]) == 0 and capsys.readouterr().out == expected
+    assert logs.main(["a-1", "--tail", "-1"]) == 2 and "--tail -1 must be 0 or more" in capsys.readouterr().err
 
 
 def test_a_log_is_read_line_by_line_as_it_grows(folder: Path) -> None:
