@@ -141,7 +141,8 @@ def next_commands(e: Experiment, args: argparse.Namespace) -> str:
     """What to type next."""
     where = "" if args.runs_dir == RUNS else f" --runs-dir {shlex.quote(str(args.runs_dir))}"
     name = shlex.quote(e.run.path.name) + where
-    return (f"next:\n  python jobs/status.py {name}\n  python jobs/logs.py {name} -f\n  python jobs/cancel.py {name}")
+    curves = f"\n  tensorboard --logdir {shlex.quote(str(e.run.path / 'tensorboard'))}" if e.config.log.tensorboard else ""
+    return f"next:\n  python jobs/status.py {name}\n  python jobs/logs.py {name} -f\n  python jobs/cancel.py {name}{curves}"
 
 
 def config_text(e: Experiment) -> str:

@@ -18,7 +18,7 @@ from jobs.place.launch_flags import resource_flags
 from jobs.place.profiles import ClusterProfile, Site, environment_layer, find_site, flag_layers
 from jobs.place.resources import SAVE_MARGIN_S, Resources, choose_partition, complete, local_resources
 from jobs.scheduler import slurm
-from vidmae.footage.manifest import ManifestError, Summary, decoder_problem, read_summary
+from vidmae.footage.manifest import HOW_TO_MAKE, ManifestError, Summary, decoder_problem, first_paths, read_summary
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import RunFolder, signature
@@ -29,6 +29,8 @@ from vidmae.settings.recipe import read_recipe
 KIND = "pretrain"
 NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 Setting = tuple[Site, ClusterProfile, dict[str, str], slurm.Partition | None]  # what `read_profile` finds
+FEW_STEPS = 100  # fewer than this teach no model anything: the recipe is one for more videos
+LOOKED_AT = 100  # videos whose files are looked for
 SLURM_ONLY = ("partition", "account", "qos", "constraint", "exclude", "nodelist", "dependency")
 
 
@@ -272,6 +274,14 @@ def data_warnings(e: Experiment) -> list[str]:
     if share := e.summary.share_shorter(clip_s):
         found.append(f"about {share:.0%} of the videos are shorter than a clip of {clip_s:.2f} s: their last frame is "
                      "repeated until the clip is full (data.sampling_rate, model.num_frames)")
+    first = first_paths(e.data.manifest, LOOKED_AT)
+    if gone := sum(not Path(path).exists() for path in first):
+        found.append(f"{gone} of the first {len(first)} videos of {e.data.manifest} are not there, seen from this machine; "
+                     f"make the manifest again where they moved: {HOW_TO_MAKE}")
+    if e.plan and e.plan.schedule.total_steps < FEW_STEPS:
+        found.append(f"the run has {e.plan.schedule.total_steps} steps in all: {e.summary.videos} videos x "
+                     f"{data.repeat_aug} clips in batches of {e.config.train.global_batch} make "
+                     f"{e.plan.steps_per_epoch:g} steps an epoch (train.phases, train.global_batch)")
     return found
 
 

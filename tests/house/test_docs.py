@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import vidmae
 from tests.support.launching import ROOT
 from tests.support.pages import PAGES, Command, anchors, commands, links, name_of, parts, rows, spans
 from tests.support.site import make_site
@@ -206,3 +208,8 @@ def test_the_examples_of_the_library_fit_it() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_lines_are_not_long(page: Path) -> None:
     assert [line for line in page.read_text().splitlines() if len(line) > 125] == []
+
+
+def test_the_citation_is_of_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == vidmae.__version__ and len(cited["preferred-citation"]["authors"]) == 5

@@ -126,6 +126,18 @@ def test_a_manifest_of_no_videos(folder: Path, capsys: pytest.CaptureFixture[str
     assert "manifest has 0 videos; make one with: python jobs/prepare.py" in capsys.readouterr().err
 
 
+def test_what_may_be_a_mistake_is_said_before_submitting(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = folder / "manifests/demo.csv"
+    (folder / "here.mp4").touch()
+    manifest.write_text(f"path,label\n{folder}/here.mp4,\n{folder}/gone.mp4,\n")
+    summary = json.loads(manifest.with_suffix(".json").read_text()) | {"csv_bytes": manifest.stat().st_size}
+    manifest.with_suffix(".json").write_text(json.dumps(summary))
+    assert pretrain.main([*LOCAL, "--dry-run", "--set", "train.phases.0.duration=3 steps"]) == 0
+    said = capsys.readouterr().err
+    assert "1 of the first 2 videos of" in said and "gone.mp4" not in said
+    assert "the run has 3 steps in all: 64 videos x 4 clips in batches of 16 make" in said
+
+
 def test_every_value_and_its_origin(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "site.yaml").write_text("nodes: 1\nenv: {SECRET: hush}\nconfig:\n  train:\n    micro_batch: 2\n    zero_stage: 1\n")
     assert pretrain.main([*LOCAL, "--profile", "site.yaml", "--set", "train.zero_stage=3", "--name", "mine", "--print-config"]) == 0

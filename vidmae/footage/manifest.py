@@ -17,6 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -173,6 +174,12 @@ def read_rows(path: Path) -> tuple[Summary, Iterator[list[str]]]:
     """
     summary, file = open_rows(path)
     return summary, csv.reader(io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline=""))
+
+
+def first_paths(path: Path, most: int) -> list[str]:
+    """Paths of the first videos of a manifest, for a quick look; nothing is checked."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return [row["path"] for row in islice(csv.DictReader(file), most)]
 
 
 def read_all(path: Path) -> tuple[Summary, list[Row]]:
