@@ -274,7 +274,7 @@ def data_warnings(e: Experiment) -> list[str]:
     if share := e.summary.share_shorter(clip_s):
         found.append(f"about {share:.0%} of the videos are shorter than a clip of {clip_s:.2f} s: their last frame is "
                      "repeated until the clip is full (data.sampling_rate, model.num_frames)")
-    first = first_paths(e.data.manifest, LOOKED_AT)
+    first = first_paths(e.data.manifest, LOOKED_AT) if e.data.manifest.exists() else []  # a fraction is listed later
     if gone := sum(not Path(path).exists() for path in first):
         found.append(f"{gone} of the first {len(first)} videos of {e.data.manifest} are not there, seen from this machine; "
                      f"make the manifest again where they moved: {HOW_TO_MAKE}")
