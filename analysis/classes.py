@@ -1,6 +1,6 @@
 """Accuracy of every class, and what it is taken for: from the stored predictions of one cell, or of several seeds of it.
 
-    python analysis/classes.py runs/s-vith14-ssv2-10shot-seed0-finetune-1a2b3c4d
+    python analysis/classes.py s-vith14-ssv2-10shot-seed0-finetune
     python analysis/classes.py runs/s-vith14-ssv2-10shot-seed*-finetune-* --out tables/classes
 
 Writes classes.{csv,md,tex} and confusion.csv, the clips by true class (rows) and by the class that was said (columns).
@@ -23,7 +23,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis.page.cells import by_class
-from analysis.results.table_flags import Parser, tables_folder
+from analysis.results.table_flags import Parser, add_runs_dir, tables_folder
+from analysis.results.which_run import find_run
 from analysis.tables.sheet import MISSING, Sheet, show, write
 from vidmae.runs.accuracy import confusion
 from vidmae.runs.predictions import Predictions
@@ -38,7 +39,8 @@ SHOWN = {"class": "class", "taken_for": "most often taken for", "clips": "clips"
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a cell")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a cell: its id, the start of it, its folder")
+    add_runs_dir(parser)
     parser.add_argument("--out", type=tables_folder, default=Path("tables/classes"), metavar="FOLDER",
                         help="where the tables go (default: %(default)s)")
     return parser
@@ -48,12 +50,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
-        if lacking := [run for run in args.runs if not RunFolder(run).predictions.is_file()]:
+        runs = [find_run(given, args.runs_dir) for given in args.runs]
+        if lacking := [run for run in runs if not RunFolder(run).predictions.is_file()]:
             raise ValueError(f"{lacking[0]} has no predictions.npz: it is not the folder of a cell that is done")
-        found = [Predictions.read(RunFolder(run).predictions) for run in args.runs]
-        for run, other in zip(args.runs, found, strict=True):
+        found = [Predictions.read(RunFolder(run).predictions) for run in runs]
+        for run, other in zip(runs, found, strict=True):
             if not all(np.array_equal(getattr(found[0], name), getattr(other, name)) for name in SAME):
-                raise ValueError(f"{run} was tested on other clips or classes than {args.runs[0]}; give cells of one data "
+                raise ValueError(f"{run} was tested on other clips or classes than {runs[0]}; give cells of one data "
                                  "set")
         sheet, names = sheet_of(found), found[0].classes
         matrix = pd.DataFrame(sum(map(confusion, found)), index=names, columns=names)

@@ -32,12 +32,12 @@ from analysis.page.findings import folders_of_results, pictures_of, results_sect
 from analysis.page.html import Section, to_html
 from analysis.page.wording import moment
 from analysis.results.table_flags import Parser, add_runs_dir
-from vidmae.runs.record import RunFolder, make_private_folder, runs_that_fit, write_atomic
+from analysis.results.which_run import find_run
+from vidmae.runs.record import RunFolder, make_private_folder, write_atomic
 from vidmae.settings.command_line import text_of
 
 KINDS = {PRETRAIN: "Pretraining run", FEWSHOT: "Few-shot cell"}
 RESULTS = "analysis"  # folder of results inside a run folder
-SHOWN = 10  # of many runs in a message
 PICTURE = "Masked input, reconstruction and original of a few clips"
 
 
@@ -76,23 +76,6 @@ def main(argv: list[str] | None = None) -> int:
     titles = [section.title for section in sections]
     print(json.dumps({"file": str(out), "run": run.name, "state": run.state, "sections": titles}) if args.json else out)
     return 0
-
-
-def find_run(given: str, runs_dir: Path) -> Path:
-    """The folder of the run that a user means.
-
-    Raises:
-        ValueError: None or several fit; the message names them.
-    """
-    if Path(given).is_dir():
-        return Path(given).absolute()
-    names = sorted(path.parent.name for path in runs_dir.glob("*/run.json"))
-    fit = runs_that_fit(given, names)
-    if len(fit) != 1:
-        shown = ", ".join(fit[:SHOWN]) + (" ..." if len(fit) > SHOWN else "")
-        raise ValueError(f"{given!r} fits {len(fit)} runs: {shown}; give more of the name" if fit else
-                         f"no run {given!r} in {runs_dir}, which has {len(names)} (--runs-dir names another folder)")
-    return (runs_dir / fit[0]).absolute()
 
 
 def results_in(folder: Path) -> list[Path]:

@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
     source = what.add_mutually_exclusive_group()
-    source.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER",
+    source.add_argument("--runs-dir", "--runs", type=Path, default=Path("runs"), metavar="FOLDER",
                         help="fit the results of the runs in this folder (default: %(default)s)")
     source.add_argument("--results", type=Path, metavar="FILE.csv", help="fit these results")
     source.add_argument("--published", action="store_true", help="fit the published results, v1 and v3")
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         results = published_results() if args.published else \
-            read_results(args.results) if args.results else read_runs(args.runs, args.axis)
+            read_results(args.results) if args.results else read_runs(args.runs_dir, args.axis)
         studies, sheets, lost = analyse(results, args.compare)
         files = write(sheets, args.out)
         if not args.no_figures:

@@ -5,6 +5,8 @@ validation, `shots` draws k clips of every class, `fraction` takes a part of a r
     python jobs/prepare.py check ssv2 ssv2-val
     python jobs/prepare.py shots ssv2 --shots 2,10,50
     python jobs/prepare.py fraction s --fractions 0.001,0.01,0.1
+
+Exit codes: 0 ok, 2 the source cannot be used, or usage, 3 not one readable video, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place import prepare_check, prepare_fraction, prepare_manifest, prepare_shots
+from jobs.place.launch_flags import Parser
 from vidmae.footage.history import FractionError
 from vidmae.footage.manifest import ManifestError
 from vidmae.footage.recordings import RecordingsError
@@ -34,10 +37,10 @@ VERBS = {
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (verb, summary) in VERBS.items():
-        p = verbs.add_parser(name, help=summary, description=verb.HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+        p = verbs.add_parser(name, help=summary, description=verb.HELP)
         verb.add_options(p)
         p.set_defaults(run=verb.run)
     return parser

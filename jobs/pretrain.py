@@ -20,14 +20,12 @@ import shlex
 import sys
 from pathlib import Path
 
-import yaml
-
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.experiment import Experiment, Place, choose_place, problems, resolve, warnings
 from jobs.place.launch_flags import RUNS, Parser, add_resources, add_runs_dir, masked_argv
-from jobs.place.speak import answer, fail, say
+from jobs.place.speak import answer, fail, say, with_origins
 from jobs.scheduler import slurm
 from jobs.standing.follow import outcome, wait_for
 from jobs.standing.runs import log_path
@@ -147,22 +145,15 @@ def next_commands(e: Experiment, args: argparse.Namespace) -> str:
 
 def config_text(e: Experiment) -> str:
     """Every value with its origin; YAML, with the origins as comments."""
-    lines = ["# the experiment: vidmae/settings/config.py explains every key"]
-    lines += _with_origins(flatten(e.config), e.origins)
+    lines = ["# the experiment: vidmae/settings/README.md explains every key"]
+    lines += with_origins(flatten(e.config), e.origins)
     lines.append("# what is asked of Slurm: jobs/place/profiles.py explains every key")
     r = e.resources
     values = {**flatten(e.profile), "partition": r.partition, "gpus_per_node": r.gpus_per_node, "mem_gib": r.mem_mib / 1024,
               "tasks_per_node": r.tasks_per_node, "cpus_per_task": r.cpus_per_task,
               "signal_delay_s": r.signal_delay_s, "time": slurm.format_time(r.time_min) if r.time_min else ""}
     shown = {k: "(not shown)" if k.startswith("env.") else v for k, v in values.items()}
-    return "\n".join(lines + _with_origins(shown, e.profile_origins)) + "\n"
-
-
-def _with_origins(values: dict[str, object], origins: dict[str, str]) -> list[str]:
-    texts = {key: yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
-             for key, value in values.items()}
-    width = min(60, max(len(f"{key}: {text}") for key, text in texts.items()))
-    return [f"{f'{key}: {text}':<{width}}  # {origins.get(key, 'default')}" for key, text in texts.items()]
+    return "\n".join(lines + with_origins(shown, e.profile_origins)) + "\n"
 
 
 if __name__ == "__main__":

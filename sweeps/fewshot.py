@@ -28,7 +28,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.place.experiment import choose_place, folder_problems
 from jobs.place.launch_flags import RUNS, masked_argv
-from jobs.place.speak import answer, say
+from jobs.place.speak import answer, say, with_origins
 from jobs.scheduler import slurm
 from jobs.standing.arrays import ARRAYS
 from jobs.submit.submission import one_launcher
@@ -39,7 +39,7 @@ from sweeps.run.show import records, rows, show
 from sweeps.run.sweep_plan import Plan, resolve
 from sweeps.run.watch import wait_for
 from vidmae.runs.record import make_private_folder
-from vidmae.settings.layers import ConfigError
+from vidmae.settings.layers import ConfigError, flatten
 
 SHOWN = 20  # cells that are named one by one
 
@@ -64,6 +64,9 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     command = ["python", "sweeps/fewshot.py", *masked_argv(argv)]
     if args.then_collect and place.cluster != "slurm":
         raise ConfigError("--then-collect needs Slurm; on this machine: --wait, then python analysis/collect.py")
+    if args.print_config:
+        print(config_text(resolve(args, command, place, say)), end="")
+        return 0
     if args.dry_run:
         return dry_run(resolve(args, command, place, say), args)
     runs_dir = args.runs_dir.expanduser().absolute()
@@ -78,6 +81,13 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     if args.wait:
         return wait(plan, args)
     return 1 if plan.ended else 0
+
+
+def config_text(plan: Plan) -> str:
+    """Every setting of the first cell and its origin."""
+    cell = plan.standings[0].cell
+    return "\n".join([f"# cell 1 of {len(plan.standings)}: {cell.run_id}; vidmae/settings/README.md explains every key",
+                      *with_origins(flatten(cell.config), cell.origins)]) + "\n"
 
 
 def present(plan: Plan) -> None:
@@ -165,7 +175,7 @@ def _without_retry(command: Sequence[str]) -> list[str]:
     dropped = ("--wait", "--watch", "--then-collect")
     words = [word for word in command if word not in dropped and not word.startswith("--retry=")]
     place = words.index("--retry") if "--retry" in words else len(words)
-    return words[:place] + words[place + 2:]
+    return words[:place] + words[place + (2 if words[place + 1:place + 2] and words[place + 1] in RETRY else 1):]
 
 
 def wait(plan: Plan, args: argparse.Namespace) -> int:

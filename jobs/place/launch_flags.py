@@ -22,14 +22,16 @@ RUN_HELP = "run id, start of one, pattern ('s-*'), path or Slurm job id; or the 
 class Parser(argparse.ArgumentParser):
     """No abbreviations, and the nearest flags for one that is misspelt."""
 
-    def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    def __init__(self, description: str | None = None, **more: Any) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+                         **more)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, or leave with exit code 2 and a message that names the nearest flags."""
         known, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            verbs = [verb for each in self._actions if isinstance(each.choices, dict) for verb in each.choices.values()]
+            flags = sorted({flag for each in (self, *verbs) for flag in each._option_string_actions if flag[:2] == "--"})
             self.error(f"unknown argument {unknown[0]!r}{nearest(unknown[0].partition('=')[0], flags)}")
         return known
 

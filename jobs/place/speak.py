@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from jobs.scheduler.commands import SlurmError
 from vidmae.settings import command_line
@@ -26,3 +26,13 @@ def answer(work: Callable[[], int], *, interrupted: str) -> int:
         return command_line.answer(work, interrupted=interrupted)
     except SlurmError as error:
         return fail(str(error), 4)
+
+
+def with_origins(values: Mapping[str, object], origins: Mapping[str, str]) -> list[str]:
+    """Values as lines of YAML, each with where it comes from as a comment."""
+    import yaml
+
+    texts = {key: yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
+             for key, value in values.items()}
+    width = min(60, max(len(f"{key}: {text}") for key, text in texts.items()))
+    return [f"{f'{key}: {text}':<{width}}  # {origins.get(key, 'default')}" for key, text in texts.items()]

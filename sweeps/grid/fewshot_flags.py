@@ -45,7 +45,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     control.add_argument("--dry-run", action="store_true", help="show the grid, its cost and the scripts; write nothing")
     control.add_argument("--max-parallel", type=positive, metavar="N",
                          help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
-    control.add_argument("--retry", choices=RETRY, help="submit again the cells that ended so; they continue")
+    control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
+                         help="submit again the cells that ended so, with no word all that ended; they continue")
     control.add_argument("--after", type=_words, default=[], metavar="RUN,RUN,...",
                          help="pretraining runs that are queued or running: their cells start once they are done")
     control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
@@ -56,6 +57,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     out.add_argument("--out", type=Path, default=Path("tables"), metavar="FOLDER",
                      help="where the tables of --then-collect go (default: %(default)s)")
     out.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the array ids")
+    out.add_argument("--print-config", action="store_true",
+                     help="print every setting of the first cell and where it comes from; run nothing")
     return parser
 
 

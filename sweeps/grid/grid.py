@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -106,6 +106,7 @@ class Cell:
         config: All settings.
         overrides: The settings that were given for the sweep, `key=value` each.
         signature: Eight hex digits; see the module.
+        origins: Where each setting comes from.
     """
 
     init: Init
@@ -113,6 +114,7 @@ class Cell:
     config: FinetuneConfig
     overrides: tuple[str, ...]
     signature: str
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def method(self) -> str:
@@ -183,14 +185,15 @@ def make_grid(inits: Sequence[Init], subsets: Sequence[Subset], settings: Settin
 def _product(inits: Sequence[Init], subsets: Sequence[Subset], settings: Settings) -> Iterator[Cell]:
     sets = list(dict.fromkeys(subset.data for subset in subsets))
     for init, data, method, variant in itertools.product(inits, sets, settings.methods, settings.variants):
-        base = _config(init, data, method, variant, settings)
+        base, origins = _config(init, data, method, variant, settings)
         for subset in subsets:
             if subset.data == data:
-                yield _cell(init, subset, base, (*settings.overrides, *variant))
+                yield replace(_cell(init, subset, base, (*settings.overrides, *variant)), origins=origins)
 
 
-def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], settings: Settings) -> FinetuneConfig:
-    """The settings that the cells of all subsets share; later layers win."""
+def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], settings: Settings,
+            ) -> tuple[FinetuneConfig, dict[str, str]]:
+    """The settings that the cells of all subsets share, and where each comes from; later layers win."""
     flags: dict[str, Any] = {"method": method}
     if settings.select and method not in PROBES:
         flags["select"] = {"rule": settings.select}
@@ -203,7 +206,7 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     }
     layers = [*settings.layers, Layer(f"checkpoint {init.name}", init.settings or {}), *parse_set(settings.overrides),
               *parse_set(variant, "--vary"), Layer("the sweep's flags", flags), Layer("the sweep", filled)]
-    config, _ = build(FinetuneConfig, layers)
+    config, origins = build(FinetuneConfig, layers)
     for manifest in (data.manifest, data.val_manifest) if config.data.decoder != AUTO else ():
         if problem := decoder_problem(manifest, read_summary(manifest), config.data.decoder):
             raise ConfigError(problem)
@@ -213,7 +216,7 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
             feature_spec(config)
     except ValueError as error:
         raise ConfigError(f"{init.name}: {error}") from error
-    return config
+    return config, origins
 
 
 def _cell(init: Init, subset: Subset, base: FinetuneConfig, overrides: tuple[str, ...]) -> Cell:

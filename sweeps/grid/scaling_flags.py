@@ -52,7 +52,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     control.add_argument("--dry-run", action="store_true", help="show the runs, their cost and the scripts; write nothing")
     control.add_argument("--max-parallel", type=fewshot_flags.positive, metavar="N",
                          help="pretraining jobs that run at a time (default: no limit; on this machine 1)")
-    control.add_argument("--retry", choices=RETRY, help="submit again the runs and cells that ended so; they continue")
+    control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
+                         help="submit again the runs and cells that ended so, with no word all that ended; they continue")
     control.add_argument("--wait", action="store_true", help="wait for the last job (on this machine always)")
     out = parser.add_argument_group("output")
     add_runs_dir(out)

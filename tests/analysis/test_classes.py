@@ -52,5 +52,7 @@ def test_cells_of_other_clips_do_not_mix(cells, tmp_path, capsys):
     from_probabilities(np.eye(3), np.arange(3), np.arange(3, dtype=np.uint64), NAMES).write(cells[1] / "predictions.npz")
     assert classes.main([*map(str, cells), "--out", str(tmp_path / "no")]) == 2
     assert "tested on other clips" in capsys.readouterr().err and not (tmp_path / "no").exists()
-    assert classes.main([str(tmp_path / "nowhere")]) == 2
-    assert "nowhere has no predictions.npz: it is not the folder of a cell" in capsys.readouterr().err
+    assert classes.main([str(tmp_path)]) == 2
+    assert f"{tmp_path} has no predictions.npz: it is not the folder of a cell" in capsys.readouterr().err
+    assert classes.main(["nowhere", "--runs-dir", str(tmp_path)]) == 2
+    assert f"no run 'nowhere' in {tmp_path}" in capsys.readouterr().err

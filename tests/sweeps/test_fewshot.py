@@ -33,7 +33,7 @@ FLAGS = ("-h --help --shots --checkpoints --data --seeds --method --select --vie
          "--cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time --gpus-per-node --tasks-per-node "
          "--ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist -d --dependency -J --job-name "
          "--signal-delay-s --max-requeues --sbatch --dry-run --max-parallel --retry --after --wait --watch --then-collect "
-         "--runs-dir --out --json")
+         "--runs-dir --out --json --print-config")
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +102,23 @@ def test_one_class_is_refused_before_anything_is_submitted(folder: Path, capsys:
     assert "2 classes or more" in told.err and told.out == "" and not all_runs(folder / "runs")
 
 
+def test_every_setting_of_a_cell_and_its_origin(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fewshot.main([*LOCAL, "--shots", "2,10", "--set", "train.layer_decay=0.5", "--print-config"]) == 0
+    text = capsys.readouterr().out
+    origins = dict(re.findall(r"^([\w.]+): .*?  # (.*)$", text, re.M))
+    assert text.startswith("# cell 1 of 6: scratch-toys-2shot-seed0-finetune-")
+    assert origins["train.layer_decay"] == "--set" and origins["data.manifest"] == "the sweep"
+    assert origins["model.img_size"].startswith("recipe finetune_demo.yaml:") and origins["select.rule"] == "default"
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(("typed", "kept"), [
+    ("x --retry failed --shots 2", "x --shots 2"), ("x --retry --shots 2", "x --shots 2"), ("x --retry", "x"),
+    ("x --retry=oom --wait", "x")])
+def test_what_to_type_next_submits_nothing_again(typed: str, kept: str) -> None:
+    assert fewshot._without_retry(typed.split()) == kept.split()
+
+
 def test_from_submission_over_a_failure_to_done(folder: Path) -> None:
     profile = str(write_cell_profile(folder, FAILS="-2shot-seed1-", PAUSE_S="0.3"))
     grid = [*LOCAL, "--profile", profile, "--shots", "2,10", "--seeds", "0,1", "--max-parallel", "2"]
@@ -119,7 +136,7 @@ def test_from_submission_over_a_failure_to_done(folder: Path) -> None:
     assert "rank 0: ValueError: asked to" in again.stderr and "--retry failed" in again.stderr
     assert sweep(folder, *grid, "--retry", "timeout").stdout == "", "it failed, and did not run out of time"
     write_cell_profile(folder)
-    retried = sweep(folder, *grid, "--retry", "failed", "--watch", "--json")
+    retried = sweep(folder, *grid, "--watch", "--json", "--retry")
     assert retried.returncode == 0 and "4 of 4 cells are done" in retried.stderr, retried.stderr
     told = json.loads(retried.stdout)
     assert [cell["submit"] for cell in told["cells"]].count(True) == 1 and len(told["arrays"]) == 1
