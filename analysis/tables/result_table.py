@@ -1,7 +1,9 @@
 """Result tables: rows are models, columns tasks, each with top-1 and top-5 accuracy in %.
 
-A cell is a number, or `mean ± half (n)` over n seeds: half of the 95 % confidence interval. A cell without a value is `--`.
-The best value of each column is bold among the rows that were selected alike; published numbers and chance do not compete.
+A cell is a number, or `mean ± half (n)` over n seeds: half of the 95 % confidence interval; of two seeds, whose interval is
+13 times as wide as their distance, it is `mean [lowest, highest] (2)`. A cell without a value is `--`. The best value of a
+column is bold among the rows that were selected alike, unless its interval holds the second best; published numbers and
+chance do not compete.
 How the numbers were selected stands under every table; in the CSV, where there is no such place, in a column of its own.
 
 Cells are a frame with a row per row of the table, task and metric, in the order of the rows:
@@ -30,8 +32,10 @@ TITLES = {"fewshot": "Few-shot action recognition", "full": "Action recognition 
           "imagenet": "Object recognition"}
 HEADINGS = {"top1": "top-1", "top5": "top-5"}
 UNIT = "Accuracy in %."
-INTERVAL = ("Mean ± half of the 95 % confidence interval over seeds (Student t); in brackets the number of seeds. Of one "
-            "seed no interval is claimed.")
+INTERVAL = ("Mean ± half of the 95 % confidence interval over seeds (Student t); in brackets the number of seeds. Of two "
+            "seeds the lowest and the highest. Of one seed no interval is claimed.")
+NOISE = "Where the interval of the best holds the second best, nothing is bold."
+TWO_SEEDS = 12.706204736174694  # Student's t for 95 % and one degree of freedom: half of the interval over half of the range
 CSV_PARTS = ("pct", "lower_pct", "upper_pct", "n")
 CELL = ("task", "data", "which", "shots")
 LINE = ("source", "row", "model", "selection")
@@ -119,7 +123,7 @@ def result_sheet(name: str, title: str, tasks: Sequence[str], numbers: pd.DataFr
     texts = pd.DataFrame(printed, heads.index, columns)
     selection = heads["selection"].fillna("")
     leading = texts.map(lambda text: np.nan if text == MISSING else float(text.split()[0])).where(selection != "", axis=0)
-    bold = leading.eq(leading.groupby(selection).transform("max"))
+    bold = _clearly_best(leading, wide["lower_pct"].astype(float), selection)
     words = {("", "model"): heads["row"], ("", "source"): heads["source"]}
     shown = pd.concat([pd.DataFrame(words), texts.rename(columns=HEADINGS, level=1)], axis=1)
     marks = pd.concat([pd.DataFrame(False, heads.index, pd.MultiIndex.from_tuples(words)), bold], axis=1)
@@ -128,8 +132,16 @@ def result_sheet(name: str, title: str, tasks: Sequence[str], numbers: pd.DataFr
         for task in tasks for metric in METRICS for part in CSV_PARTS}
     records = pd.DataFrame({"model": heads["row"], "source": heads["source"], **parts,
                             "selection": selection.replace("", None)})
-    said = [*_said_of_selection(heads["row"], selection), *([INTERVAL] if numbers["n"].notna().any() else []), *footer]
+    of_seeds = [INTERVAL, NOISE] if numbers["n"].notna().any() else []
+    said = [*_said_of_selection(heads["row"], selection), *of_seeds, *footer]
     return Sheet(name, title, shown, 2, records, said, marks, (selection == "").tolist())
+
+
+def _clearly_best(values: pd.DataFrame, lower: pd.DataFrame, selection: pd.Series) -> pd.DataFrame:
+    """Which values are the best of their column and selection, and have no interval that holds the second best."""
+    best = values.eq(values.groupby(selection).transform("max"))
+    second = values.groupby(selection).transform(lambda column: column.nlargest(2).min() if column.count() > 1 else np.nan)
+    return best & ~(lower <= second)
 
 
 def _printed(pct: float, lower: float, upper: float, n: float) -> str:
@@ -137,7 +149,11 @@ def _printed(pct: float, lower: float, upper: float, n: float) -> str:
         return MISSING
     if np.isnan(n):
         return f"{pct:.3f}"
-    return f"{pct:.2f}{'' if np.isnan(lower) else f' ± {(upper - lower) / 2:.2f}'} ({n:.0f})"
+    half = (upper - lower) / 2
+    if n == 2:
+        half /= TWO_SEEDS
+        return f"{pct:.2f} [{pct - half:.2f}, {pct + half:.2f}] (2)"
+    return f"{pct:.2f}{'' if np.isnan(half) else f' ± {half:.2f}'} ({n:.0f})"
 
 
 def _said_of_selection(rows: pd.Series, selection: pd.Series) -> list[str]:
