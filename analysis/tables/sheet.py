@@ -8,6 +8,8 @@ makes neither the rules under two-line headings nor the sentences below, and tak
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,7 +28,8 @@ from vidmae.runs.record import make_private_folder, write_atomic
 pd.set_option("mode.string_storage", "python")
 
 MISSING = "--"
-WIDEST = 10_000  # characters of a line on the console: never cut, a terminal that is too narrow wraps it
+WIDEST = 10_000  # characters of a line where no terminal reads it
+PADDING = 3  # characters between columns, and of both margins
 MOST_NAMES = 5  # in a sentence
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
           **{character: f"\\{character}" for character in "&%$#_{}"}}
@@ -100,16 +103,40 @@ def to_latex(sheet: Sheet) -> str:
     return "\n".join([*body, r"\bottomrule", r"\end{tabular}", *below, r"\end{table}", ""])
 
 
-def to_console(sheet: Sheet, most_rows: int | None = None) -> Table:
-    """Rows and columns for rich, without title and footer, and only so many rows."""
-    shown = Table(box=SIMPLE)
-    for place, name in enumerate(sheet.shown.columns):
-        heading = "\n".join(name) if isinstance(name, tuple) and name[0] else sheet.headings[place]
-        shown.add_column(Text(heading), justify="left" if place < sheet.texts else "right", no_wrap=True)
-    for number, line in enumerate(islice(sheet.cells(), most_rows)):
-        shown.add_row(*(Text(text, "bold" if marked else "") for text, marked in line),
-                      style="dim" if sheet.dim is not None and sheet.dim[number] else "")
-    return shown
+def to_console(sheet: Sheet, most_rows: int | None = None, width: int = WIDEST) -> list[Table]:
+    """Rows and columns for rich, without title and footer, and only so many rows.
+
+    A table that is too wide becomes several, one below the other: each has the words on the left, and those of the numbers
+    that fit. Where the words alone are too wide, the first column is folded.
+    """
+    lines = list(islice(sheet.cells(), most_rows))
+    names = ["\n".join(name) if isinstance(name, tuple) and name[0] else heading
+             for name, heading in zip(sheet.shown.columns, sheet.headings, strict=True)]
+    widths = [max(len(text) for text in (*name.split("\n"), *(line[place][0] for line in lines))) + PADDING
+              for place, name in enumerate(names)]
+    tables = []
+    for columns in _blocks(widths, sheet.texts, width - PADDING):
+        shown = Table(box=SIMPLE)
+        for place in columns:
+            folds = place == 0 and sum(widths[i] for i in columns) > width - PADDING
+            shown.add_column(Text(names[place]), justify="left" if place < sheet.texts else "right", no_wrap=not folds,
+                             overflow="fold")
+        for number, line in enumerate(lines):
+            shown.add_row(*(Text(text, "bold" if marked else "") for text, marked in (line[place] for place in columns)),
+                          style="dim" if sheet.dim is not None and sheet.dim[number] else "")
+        tables.append(shown)
+    return tables
+
+
+def _blocks(widths: Sequence[int], texts: int, width: int) -> list[list[int]]:
+    """Columns that stand beside each other: the words each time, and numbers until the width is full, one at least."""
+    words = list(range(texts))
+    blocks = [list(words)]
+    for place in range(texts, len(widths)):
+        if len(blocks[-1]) > texts and sum(widths[i] for i in blocks[-1]) + widths[place] > width:
+            blocks.append(list(words))
+        blocks[-1].append(place)
+    return blocks
 
 
 FORMATS: Mapping[str, Callable[[Sheet], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
@@ -131,11 +158,12 @@ def write(sheets: Sequence[Sheet], folder: Path, more: Mapping[str, str] | None 
 
 def show(sheets: Sequence[Sheet], most_rows: int | None = None) -> None:
     """The tables on standard error, of each `most_rows` rows."""
-    console = Console(stderr=True, highlight=False, width=WIDEST)
+    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else WIDEST
+    console = Console(stderr=True, highlight=False, width=width)
     for sheet in sheets:
         more = len(sheet.shown) - (most_rows or len(sheet.shown))
-        cut = [Text(f"and {more} more rows in the files")] if more > 0 else []
-        console.print(Text(sheet.title, "bold"), to_console(sheet, most_rows), *cut, *map(Text, sheet.footer), sep="\n")
+        below = [*([f"and {more} more rows in the files"] if more > 0 else []), *sheet.footer]
+        console.print(Text(sheet.title, "bold"), *to_console(sheet, most_rows, width), *map(Text, below), sep="\n")
 
 
 def some(names: Sequence[str]) -> str:
