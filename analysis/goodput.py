@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ import numpy as np
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.results.table_flags import Parser
+from analysis.results.table_flags import Parser, number
 
 NODES = tuple(2**i for i in range(11))
 MOST_ATTEMPTS = 100.0  # a segment that fails this often on average is not simulated: it would take for ever
@@ -130,23 +129,6 @@ def judge(nodes: int, args: argparse.Namespace) -> Row:
         generator = np.random.default_rng([args.seed, nodes])  # a line does not depend on the others
         simulated = simulate(*setting, segments=segments, runs=args.runs, generator=generator)
     return Row(nodes, mtbf_s, young(mtbf_s, args.save_s), best_s, interval_s, steps, goodput(*setting), *simulated)
-
-
-def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
-    """An argparse type: a number in a range, whole where the range is."""
-    kind = type(least)
-    allowed = f"{'a whole' if kind is int else 'a'} number, {least:,.10g} to {most:,.10g} {unit}".rstrip()
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not allowed: {allowed}")
-        return value
-
-    return parse
 
 
 def make_parser() -> argparse.ArgumentParser:

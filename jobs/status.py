@@ -11,7 +11,7 @@
 The state is the first of: result.json, squeue, sacct, the process (local jobs), exit.json (local jobs, shards),
 heartbeat.json; else UNKNOWN. ENDED means that the job is over and nobody knows how (no accounting). GOOD is goodput: the
 share of all attempts' seconds that went into steps done for the first time and not into starting, waiting for clips, saving
-or repeating; --json has the parts. RESULT is the last loss; of a cell that is done it is its top-1 accuracy. A terminal that
+or repeating; WAIT is the share of those steps' seconds in which training waited for clips; --json has the parts. RESULT is the last loss; of a cell that is done it is its top-1 accuracy. A terminal that
 is too narrow for all columns gets those that fit.
 
 Exit codes: 0 ok, 2 no such run or folder, 130 Ctrl-C (--watch).
@@ -38,8 +38,8 @@ from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.record import read_json
 from vidmae.settings.layers import ConfigError
 
-HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "RESULT", "ETA", "GOOD", "NODELIST(REASON)")
-LESS = ("GOOD", "NODES", "JOBID", "NODELIST(REASON)", "ETA", "TIME")  # columns that a narrow terminal lacks, the first first
+HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "RESULT", "ETA", "GOOD", "WAIT", "NODELIST(REASON)")
+LESS = ("GOOD", "WAIT", "NODES", "JOBID", "NODELIST(REASON)", "ETA", "TIME")  # columns that a narrow terminal lacks, the first first
 WATCH_S = 5.0
 SHORT = {"SUBMITTING": "SB", "NEW": "NEW", "ENDED": "END", "UNKNOWN": "?", "REFUSED": "REF"}
 
@@ -146,9 +146,9 @@ def row_of(state: State, record: dict[str, Any]) -> tuple[str, ...]:
     steps = f"{record['step']}/{record['total_steps']}" if record["step"] is not None else "-"
     accuracy = f"{record['top1_pct']:.1f} %" if record["top1_pct"] is not None else "-"
     loss = f"{record['loss']:.4f}" if record["loss"] is not None else accuracy
-    good = record["spent"]["goodput"]
+    good, wait = ("-" if (share := record["spent"][part]) is None else f"{share:.0%}" for part in ("goodput", "data_wait"))
     return (state.job_id or "-", state.run_id, code, state.elapsed or "-", state.nodes or "-", steps, loss,
-            format_seconds(record["eta_s"]), "-" if good is None else f"{good:.0%}", state.where or "-")
+            format_seconds(record["eta_s"]), good, wait, state.where or "-")
 
 
 def table(rows: list[tuple[str, ...]], width: int) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +21,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2."""
         self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+
+def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
+    """An argparse type: a number in a range, whole where the range is."""
+    kind = type(least)
+    allowed = f"{'a whole' if kind is int else 'a'} number, {least:,.10g} to {most:,.10g} {unit}".rstrip()
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not allowed: {allowed}")
+        return value
+
+    return parse
 
 
 def tables_folder(text: str) -> Path:

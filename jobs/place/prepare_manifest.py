@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vidmae.clips.clip_cost import known_summary, record_clip_cost
 from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Summary, other_files, unreadable_path
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import DECODERS, candidates
@@ -47,6 +48,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     control.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
     control.add_argument("--time-limit-s", type=float, default=600.0,
                          help="seconds for one file and decoder before it is killed (default: %(default)g)")
+    control.add_argument("--no-clip-cost", action="store_true",
+                         help="do not measure the CPU time of a clip (up to 8 videos, about 20 s), which plans show")
     out = p.add_argument_group("output")
     out.add_argument("--name", help="name of the data set (default: the source's name)")
     out.add_argument("--out", type=Path, help="the csv to write (default: manifests/NAME.csv)")
@@ -74,10 +77,13 @@ def run(args: argparse.Namespace) -> int:
     how = "one frame of each of" if args.no_verify else "checking"
     console.print(f"{how} {len(sources)} files with {' or '.join(candidates(args.decoder))} in {args.workers} processes",
                   highlight=False)
+    known = known_summary(path)
     try:
         with progress(console, "files") as tell:
             summary, reused = build(sources, path, Check(args.decoder, not args.no_verify), workers=args.workers,
                                     time_limit_s=args.time_limit_s, progress=tell)
+        if not args.no_clip_cost:
+            summary = record_clip_cost(path, summary, known)
     except KeyboardInterrupt:
         console.print("\nstopped; what was checked so far is kept: the same command goes on", highlight=False)
         return 130
@@ -106,6 +112,10 @@ def _say_totals(console: Console, path: Path, summary: Summary, reused: int) -> 
                   + (f", {summary.classes} classes" if summary.classes else "")
                   + (f" ({reused} unchanged since the last call)" if reused else ""), highlight=False)
     console.print("read by " + ", ".join(f"{name}: {count}" for name, count in summary.decoders.items()), highlight=False)
+    if summary.clip_cost:
+        once, often = summary.clip_cost["ms_per_clip"].values()
+        console.print(f"CPU time of a clip: {once:.3g} ms, with 16 clips of each opened video {often:.3g} ms",
+                      highlight=False)
     if not summary.videos:
         return
     videos = Manifest.read(path)

@@ -9,13 +9,10 @@ from pathlib import Path
 from jobs.place.experiment import Experiment
 from jobs.scheduler import slurm
 from jobs.submit.launch import MALLOC
+from jobs.submit.step_rows import gpu_of, step_of, step_rows
 from vidmae.ranks.precision import AUTO, assumed
 from vidmae.runs import cost
 from vidmae.settings.schedule import Schedule
-
-MFU = 0.4
-ASSUMED_GPU = "H100"
-
 
 Row = tuple[str, str]
 
@@ -77,13 +74,16 @@ def _cost_rows(e: Experiment) -> list[Row]:
     flops = e.plan.total_clips * cost.train_flops_per_clip(shape)
     if e.on_cpu:
         return [("cost", f"{flops / 1e15:,.3g} PFLOP on CPUs; the log shows the time left once it runs")]
-    name = r.gpu_type if cost.gpu_peak_tflops(r.gpu_type) else ASSUMED_GPU
-    peak = cost.gpu_peak_tflops(name) or 0.0
-    hours = cost.gpu_hours(shape, clips=e.plan.total_clips, peak_tflops=peak, mfu=MFU)
+    gpu, guess = gpu_of(e)
+    time = step_of(e)
+    hours = time.gpu_hours(e.plan.total_clips)
+    arithmetic = cost.gpu_hours(shape, clips=e.plan.total_clips, peak_tflops=gpu.peak_tflops, mfu=time.mfu.share)
     wall_min = max(1, round(hours / r.world_size * 60))
-    guess = "" if name == r.gpu_type else f" (the kind of GPU is not known, {name} is assumed)"
-    rows = [("cost", f"about {hours:,.1f} GPU-hours, {slurm.format_time(wall_min)} of wall time, loading and saving aside"),
-            ("", f"assuming {MFU:.0%} MFU of {peak:g} TFLOP/s, {name}{guess}")]
+    fed = "" if time.data_s is not None else ", if the GPUs never wait for clips"
+    basis = f"{100 * time.mfu.share:.3g} % MFU of {gpu.peak_tflops:g} TFLOP/s, {gpu.name}{guess}"
+    rows = [*step_rows(e),
+            ("cost", f"about {hours:,.1f} GPU-hours, {slurm.format_time(wall_min)} of wall time, saving aside{fed}"),
+            ("", f"of it arithmetic {arithmetic:,.1f} GPU-hours at {basis}")]
     if r.time_min and wall_min > r.time_min:
         stops = math.ceil(wall_min / r.time_min) - 1
         limit = slurm.format_time(r.time_min)

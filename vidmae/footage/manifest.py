@@ -84,6 +84,7 @@ class Summary:
         csv_sha256: Hash of the csv.
         content_sha256: Hash of contents, decoders and labels in row order, the same wherever the files lie.
         fraction: What it is a fraction of, and how that was chosen (vidmae/footage/history.py); None for a whole data set.
+        clip_cost: CPU time of a clip, sampled when it was made (vidmae/clips/clip_cost.py); None where it was not measured.
     """
 
     schema: int
@@ -100,6 +101,7 @@ class Summary:
     csv_sha256: str
     content_sha256: str
     fraction: dict[str, Any] | None = None
+    clip_cost: dict[str, Any] | None = None
 
     @property
     def hours(self) -> float:
@@ -203,12 +205,12 @@ def write_part(out: Path, rows: Iterable[Row], whole: Summary, fraction: dict[st
     Returns:
         The totals.
     """
-    return write_manifest(out, _in_order(rows), [], Check(whole.decoder, whole.verified), fraction)
+    return write_manifest(out, _in_order(rows), [], Check(whole.decoder, whole.verified), fraction, whole.clip_cost)
 
 
 def sum_part(rows: Iterable[Row], whole: Summary, fraction: dict[str, Any]) -> Summary:
     """The totals that `write_part` would write, without writing."""
-    return _sum(_in_order(rows), [], Check(whole.decoder, whole.verified), fraction)[0]
+    return _sum(_in_order(rows), [], Check(whole.decoder, whole.verified), fraction, whole.clip_cost)[0]
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:
@@ -416,7 +418,7 @@ def parse_row(record: dict[str, Any]) -> Row:
 
 
 def write_manifest(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check,
-                   fraction: dict[str, Any] | None = None) -> Summary:
+                   fraction: dict[str, Any] | None = None, clip_cost: dict[str, Any] | None = None) -> Summary:
     """Write a manifest, its summary and the list of what was left out.
 
     Args:
@@ -425,17 +427,23 @@ def write_manifest(out: Path, rows: list[Row], bad: list[tuple[str, str]], check
         bad: Path and reason of each file that was left out.
         check: How they were judged.
         fraction: What it is a fraction of.
+        clip_cost: CPU time of a clip, where it is known.
     """
-    summary, data = _sum(rows, bad, check, fraction)
+    summary, data = _sum(rows, bad, check, fraction, clip_cost)
     make_private_folder(out.parent)
     write_atomic(unreadable_path(out), _csv_bytes(("path", "reason"), bad))
     write_atomic(out, data)
-    write_json(summary_path(out), {key: value for key, value in asdict(summary).items() if value is not None})
+    write_summary(out, summary)
     return summary
 
 
+def write_summary(manifest: Path, summary: Summary) -> None:
+    """Write the totals beside a manifest."""
+    write_json(summary_path(manifest), {key: value for key, value in asdict(summary).items() if value is not None})
+
+
 def _sum(rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: dict[str, Any] | None,
-         ) -> tuple[Summary, bytes]:
+         clip_cost: dict[str, Any] | None) -> tuple[Summary, bytes]:
     """The totals and the csv."""
     data = _csv_bytes(COLUMNS, (tuple(asdict(row).values()) for row in rows))
     contents = "".join(f"{row.content} {row.decoder} {row.label}\n" for row in rows)
@@ -446,7 +454,8 @@ def _sum(rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: di
         decoders=dict(sorted(Counter(row.decoder for row in rows).items())), verified=check.verify,
         percentiles_s=np.percentile(lengths_s, range(101)).round(3).tolist(), csv_bytes=len(data),
         csv_sha256=hashlib.sha256(data).hexdigest(),
-        content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest(), fraction=fraction)
+        content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest(), fraction=fraction,
+        clip_cost=clip_cost)
     return summary, data
 
 

@@ -61,13 +61,17 @@ def read_attempts(run: RunFolder) -> list[Attempt]:
 
 
 def totals(attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """Seconds over all attempts, goodput (0 to 1, None before the first step) and seconds in the queue between them."""
+    """Seconds over all attempts, goodput (0 to 1, None before the first step) and seconds in the queue between them.
+
+    `data_wait` is the share of first steps' seconds that went into waiting for clips, 0 to 1; None before the first.
+    """
     sums = {part: sum(getattr(a, part) for a in attempts) for part in PARTS}
-    spent = sum(sums.values())
+    spent, steps_s = sum(sums.values()), sums["useful_s"] + sums["waiting_s"]
     gaps = (later.started - earlier.updated for earlier, later in pairwise(attempts))
     return {"attempts": len(attempts), **sums, "between_s": sum(max(0.0, gap) for gap in gaps),
             "repeated_steps": sum(a.repeated_steps for a in attempts),
             "goodput": sums["useful_s"] / spent if sums["useful_s"] else None,
+            "data_wait": sums["waiting_s"] / steps_s if steps_s else None,
             "slowest_save_s": max((a.slowest_save_s for a in attempts), default=0.0)}
 
 

@@ -6,37 +6,10 @@ Letters: L tokens, K kept, D encoder width, d decoder width, N tokens of a seque
 
 from __future__ import annotations
 
-import re
-
+from vidmae.runs.gpus import gpu_peak_tflops as gpu_peak_tflops  # one of the things that a cost is made of
 from vidmae.settings.sizes import MLP_RATIO, EncoderShape, ModelShape
 
 GIB = 2**30
-
-# Dense 16-bit matrix TFLOP/s with float32 accumulation, from the vendors' data sheets: half of a figure that is given
-# "with sparsity"; of one die where torch sees a card as two devices (MI250). The longest name that fits counts.
-GPU_PEAK_TFLOPS = {
-    "GB200": 2500.0, "B200": 2250.0, "GH200": 989.4, "H200 NVL": 835.5, "H200": 989.4,
-    "H100 PCIe": 756.5, "H100 NVL": 835.5, "H100": 989.4, "H800": 989.4, "H20": 148.0,
-    "A100": 312.0, "A800": 312.0, "A40": 149.7, "A30": 165.0, "A10": 125.0,
-    "L40S": 362.05, "L40": 181.05, "L4": 121.0,
-    "V100S": 130.0, "V100 PCIe": 112.0, "V100": 125.0, "T4": 65.0,
-    "RTX 6000 Ada": 364.2, "RTX A6000": 154.8, "A6000": 154.8, "RTX A5000": 111.1, "A5000": 111.1,
-    "RTX 5090": 209.5, "RTX 4090": 165.2, "RTX 3090": 71.0, "RTX 2080 Ti": 53.8, "RTX 8000": 130.5,
-    "MI300X": 1307.4, "MI250X": 191.5, "MI250": 181.0, "MI210": 181.0,
-}
-
-
-def gpu_peak_tflops(name: str) -> float | None:
-    """Dense 16-bit matrix peak of a GPU.
-
-    Args:
-        name: As torch or Slurm's GRES give it, such as `NVIDIA H100 80GB HBM3`, `a100` or `rtx_4090`.
-    Returns:
-        TFLOP/s, or None where the table does not have it.
-    """
-    words = set(re.split(r"[^a-z0-9]+|(?<=rtx)(?=\d)", name.lower()))
-    known = [key for key in GPU_PEAK_TFLOPS if words.issuperset(key.lower().split())]
-    return GPU_PEAK_TFLOPS[max(known, key=len)] if known else None
 
 
 def parameters(shape: ModelShape) -> int:
