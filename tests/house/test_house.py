@@ -82,15 +82,16 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 }
 STDLIB_ONLY = {
     "jobs.standing.arrays", "jobs.scheduler.commands", "jobs.scheduler.slurm", "vidmae.footage.video_list",
-    "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.nonfinite",
+    "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nonfinite",
     "vidmae.runs.plan", "vidmae.runs.quarantine", "vidmae.runs.record", "vidmae.settings.command_line",
     "vidmae.settings.schedule", "vidmae.settings.sizes"}
 PURE_OF_TORCH = {
-    "vidmae.clips.clips_flags", "vidmae.clips.views", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes",
+    "vidmae.clips.clip_cost", "vidmae.clips.clips_flags", "vidmae.clips.views", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes",
     "vidmae.footage.history", "vidmae.footage.manifest", "vidmae.footage.manifest_columns", "vidmae.footage.recordings",
     "vidmae.insight.embedding_files",
     "vidmae.labels.shot_list", "vidmae.labels.shots", "vidmae.labels.sources", "vidmae.labels.splits",
-    "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.settings.attention_config",
+    "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.runs.step_time",
+    "vidmae.settings.attention_config",
     "vidmae.settings.clips_config", "vidmae.settings.config", "vidmae.settings.embed_config",
     "vidmae.settings.evaluation_config", "vidmae.settings.finetune_config", "vidmae.settings.interpolate_config",
     "vidmae.settings.layers"}

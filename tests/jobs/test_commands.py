@@ -170,7 +170,7 @@ def test_a_run_from_submission_to_done(folder: Path) -> None:
     assert again.stderr.splitlines()[1:] == [f"done before: {run.result}"], "the plan of a run that is done helps nobody"
     assert "this run is done, and nothing would be submitted" in launch(folder, "ok", "--dry-run").stderr
     shown = cli("status.py", cwd=folder).stdout.splitlines()
-    assert shown[0].split() == ["JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "RESULT", "ETA", "GOOD",
+    assert shown[0].split() == ["JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "RESULT", "ETA", "GOOD", "WAIT",
                                 "NODELIST(REASON)"]
     assert shown[1].split()[:3] == [said["job_id"], run.path.name, "CD"] and "10/10" in shown[1] and "0.2500" in shown[1]
     assert "stand-in rank 0: ok" in cli("logs.py", "demo", cwd=folder).stdout

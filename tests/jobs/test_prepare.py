@@ -17,8 +17,10 @@ from vidmae.footage.manifest import Manifest, read_summary
 SCRIPT = Path(__file__).parents[2] / "jobs" / "prepare.py"
 
 
-def prepare(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, words)], cwd=cwd, capture_output=True, text=True,
+def prepare(*words: str | Path, cwd: Path | None = None, timed: bool = False) -> subprocess.CompletedProcess[str]:
+    """`timed` measures the CPU time of a clip, too, which takes seconds."""
+    more = ["--no-clip-cost"] if words[:1] == ("manifest",) and len(words) > 1 and not timed else []
+    return subprocess.run([sys.executable, str(SCRIPT), *map(str, words), *more], cwd=cwd, capture_output=True, text=True,
                           timeout=120)
 
 
@@ -45,6 +47,19 @@ def test_stdout_is_the_path_alone_and_people_read_stderr(footage, tmp_path):
     assert len(Manifest.read(out)) == 2
     again = prepare("manifest", footage, "--show-names", cwd=tmp_path)
     assert "2 unchanged" in again.stderr and "secret empty.mp4" in again.stderr
+
+
+def test_the_cpu_time_of_a_clip_is_measured_once(footage, tmp_path):
+    plain = prepare("manifest", footage, cwd=tmp_path)
+    out = tmp_path / "manifests" / "headcam.csv"
+    assert plain.returncode == 0 and read_summary(out).clip_cost is None
+    timed = prepare("manifest", footage, cwd=tmp_path, timed=True)
+    cost = read_summary(out).clip_cost
+    assert timed.returncode == 0 and "CPU time of a clip: " in timed.stderr
+    assert cost["videos"] == 2 and 0 < cost["ms_per_clip"]["16"] < cost["ms_per_clip"]["1"]
+    again = prepare("manifest", footage, cwd=tmp_path, timed=True)
+    assert read_summary(out).clip_cost == cost, "the same files are not measured again"
+    assert "CPU time of a clip: " in again.stderr
 
 
 def test_lists_roots_and_options(footage, tmp_path):

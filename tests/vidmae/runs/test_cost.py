@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vidmae.model.classifier import build_classifier
 from vidmae.model.mae import build_mae
 from vidmae.model.masking import random_mask
 from vidmae.runs import cost
@@ -55,6 +58,44 @@ def test_flops_are_what_torch_counts():
         loss.backward()
     assert forward == cost.forward_flops_per_clip(model.shape)
     assert counter.get_total_flops() == cost.train_flops_per_clip(model.shape)
+
+
+def counted(run):
+    from torch.utils.flop_counter import FlopCounterMode
+    with FlopCounterMode(display=False) as counter:
+        loss = run().float().mean()
+        forward = counter.get_total_flops()
+        loss.backward()
+    return forward, counter.get_total_flops()
+
+
+@pytest.fixture
+def unreal(monkeypatch):
+    """CPU tensors without numbers, so that models of real size take no time: nothing may look at numbers or addresses."""
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor)
+    monkeypatch.setattr("vidmae.model.blocks.recomputed", lambda *_: nullcontext(), raising=False)
+    with FakeTensorMode():
+        yield
+
+
+@pytest.mark.parametrize("name", ["mae_vit_base_patch16", "mae_vit_tiny_patch16", "mae_vit_huge_patch14"])
+def test_flops_of_a_pretraining_step_of_real_size(name, unreal):
+    """The naive kernel: of the fused one torch counts what its backward pass computes a second time, too."""
+    model = build_mae(name, attention="naive")
+    clips = torch.empty(1, 16, 224, 224, 3, dtype=torch.uint8)
+    mask = random_mask(model.shape.num_tokens, 0.9, 1, generator=torch.Generator().manual_seed(0))
+    forward, whole = counted(lambda: model(clips, mask))
+    assert cost.forward_flops_per_clip(model.shape) == pytest.approx(forward, rel=0.01)
+    assert cost.train_flops_per_clip(model.shape) == pytest.approx(whole, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16", "vit_tiny_patch16"])
+def test_flops_of_a_finetuning_step_of_real_size(name, unreal):
+    model = build_classifier(name, num_classes=174, attention="naive")
+    clips = torch.empty(1, 16, 224, 224, 3, dtype=torch.uint8)
+    forward, whole = counted(lambda: model(clips))
+    assert cost.encoder_flops_per_clip(model.shape) == pytest.approx(forward, rel=0.01)
+    assert cost.finetune_flops_per_clip(model.shape) == pytest.approx(whole, rel=0.01)
 
 
 def test_activation_estimate_is_near_the_saved_tensors():

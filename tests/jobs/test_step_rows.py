@@ -1,0 +1,72 @@
+"""What a launcher says before it submits to GPUs: where the time of a step will go, and what the run costs then."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from jobs import pretrain
+from tests.support.launching import write_manifest, write_program
+from tests.support.site import SLURM
+from vidmae.footage.manifest import summary_path
+
+COST = {"ms_per_clip": {"1": 355.0, "16": 147.0}, "videos": 8, "num_frames": 16, "img_size": 224, "sampling_rate": 8,
+        "target_fps": 30.0, "cpu": "one"}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set of child S's size, and a Slurm with nodes of 8 A100 and 64 cores."""
+    for name, text in SLURM.items():
+        write_program(tmp_path / "bin", name, text.replace("SUBMITTED", str(tmp_path / "submitted")))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    for name in ("VIDMAE_PROFILE", "VIDMAE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    return write_manifest(tmp_path / "manifests/s.csv", videos=10_496)
+
+
+def dry_run(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert pretrain.main(["--dry-run", *args]) == 0
+    return capsys.readouterr().err
+
+
+def store(manifest: Path, cost: dict) -> None:
+    record = json.loads(summary_path(manifest).read_text())
+    summary_path(manifest).write_text(json.dumps({**record, "clip_cost": cost}))
+
+
+def test_starved_by_data(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store(manifest, COST)
+    said = dry_run(capsys, "--nodes", "1")
+    assert re.search(r"data: 147 ms per clip, 8 cores per GPU feed 54 clips/s, the GPU wants 11\d: it would wait 5\d %; "
+                     r"python jobs/prepare.py footage s\n", said)
+    assert re.search(r"step +arithmetic 272 ms at 40 % MFU \(assumed", said) and re.search(r"slowest +data: python jobs/prepare", said)
+    hours = float(re.search(r"cost +about ([\d,.]+) GPU-hours", said)[1].replace(",", ""))
+    assert hours == pytest.approx(59.45e6 * 0.147 / 8 / 3600, rel=0.01)  # clips, and cores that feed a GPU
+    arithmetic = float(re.search(r"of it arithmetic ([\d,.]+) GPU-hours", said)[1].replace(",", ""))
+    assert arithmetic == pytest.approx(59.45e6 * 1.061e12 / (0.4 * 312e12) / 3600, rel=0.01)
+
+
+def test_repeats_that_a_micro_batch_has_no_room_for(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """64 GPUs share 256 clips: 4 of a video's 16 repeats meet in one micro-batch, so videos are opened more often."""
+    store(manifest, COST)
+    said = dry_run(capsys, "--nodes", "8")
+    assert "data: 189 ms per clip" in said and "200 Gbit/s between nodes assumed" in said
+    assert re.search(r"slowest +links: fewer nodes", said)
+
+
+def test_a_manifest_without_it(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = dry_run(capsys, "--nodes", "1")
+    assert "data: the CPU time of a clip was not measured; python jobs/prepare.py manifest FOLDER --name s measures it" in said
+    assert "if the GPUs never wait for clips" in said
+
+
+def test_another_clip_than_the_measured_one(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store(manifest, COST)
+    said = dry_run(capsys, "--recipe", "pretrain_s_vith14_448")
+    assert "CPU times were measured for clips of 16 frames of 224 px" in said
