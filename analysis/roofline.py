@@ -33,7 +33,7 @@ from analysis.tables.sheet import MISSING, Sheet, show, write
 from vidmae.footage.manifest import HOW_TO_MAKE, Summary, read_summary
 from vidmae.runs import step_time
 from vidmae.runs.gpus import GPUS, Gpu, find_gpu
-from vidmae.runs.plan import make_plan, split_batch
+from vidmae.runs.plan import make_plan
 from vidmae.runs.step_time import Machine, Mfu, StepTime
 from vidmae.settings.command_line import answer
 from vidmae.settings.config import PretrainConfig, find_recipe
@@ -41,6 +41,7 @@ from vidmae.settings.layers import ConfigError, build, nearest, parse_set, read_
 
 DEFAULT_RECIPE = "pretrain_s_vith14"
 MANIFESTS = Path("manifests")
+ANY_VIDEOS = 10**6  # where no manifest says how many: a step does not depend on it
 MILLION = 1e6
 
 
@@ -133,9 +134,10 @@ def time_of(config: PretrainConfig, args: argparse.Namespace, summary: Summary |
         ValueError: The global batch does not divide by the GPUs.
     """
     machine = Machine(args.gpu, nodes, args.gpus, args.cores, args.link_gbit)
-    micro_batch, grad_accum = split_batch(config.train.global_batch, machine.world_size, config.train.micro_batch)
-    measured = step_time.clip_cpu_ms(summary.clip_cost if summary else None, min(config.data.repeat_aug, micro_batch))
-    work = step_time.work_of(config, micro_batch=micro_batch, grad_accum=grad_accum, clip_ms=args.clip_cpu_ms or measured)
+    plan = make_plan(config, videos=summary.videos if summary else ANY_VIDEOS, world_size=machine.world_size)
+    measured = step_time.clip_cpu_ms(summary.clip_cost if summary else None, min(config.data.repeat_aug, plan.micro_batch))
+    work = step_time.work_of(config, micro_batch=plan.micro_batch, grad_accum=plan.grad_accum,
+                             clip_ms=args.clip_cpu_ms or measured)
     given = Mfu(args.mfu_pct / 100, "--mfu-pct") if args.mfu_pct else None
     return step_time.step_time(work, machine, mfu=given)
 

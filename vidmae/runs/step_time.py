@@ -27,7 +27,7 @@ ASSUMED_MFU = 0.4
 ASSUMED_LINK_GBIT = 200.0
 REACHED = 0.8  # assumed share of a data sheet's bandwidth that a long transfer reaches, of memory and links alike
 MEASURED_MFU = Path(__file__).with_name("measured_mfu.yaml")
-BUCKET_NUMBERS = 500_000_000  # deepspeed 0.19.8's reduce_bucket_size: so many gradients are sent at a time
+BUCKET_NUMBERS = 500_000_000  # reduce_bucket_size of ranks/engine.py, which is deepspeed's: gradients sent at a time
 ADAM_BYTES = 28  # per parameter and update: reads gradient, weight and both averages, writes the last three, in float32
 ACCESSES = 5  # of a number that is kept for the backward pass: written and read, read again, its gradient written and read
 
@@ -66,7 +66,7 @@ class Work:
         grad_accum: Forward passes per step.
         precision: fp32, bf16 or fp16.
         zero_stage: DeepSpeed ZeRO.
-        checkpointing: Blocks are computed again in the backward pass.
+        checkpointing: Blocks are computed again in the backward pass: 0 none, 1 all, N every N-th.
         workers: Loader processes per rank.
         clip_cpu_ms: CPU time of one clip, from file to frames, milliseconds; None where it is not known.
     """
@@ -76,7 +76,7 @@ class Work:
     grad_accum: int
     precision: str
     zero_stage: int
-    checkpointing: bool
+    checkpointing: int
     workers: int
     clip_cpu_ms: float | None
 
@@ -98,7 +98,7 @@ def work_of(config: PretrainConfig, *, micro_batch: int, grad_accum: int, clip_m
     train = config.train
     precision = "bf16" if train.precision == "auto" else train.precision
     return Work(config.model.shape(), micro_batch, grad_accum, precision, train.zero_stage,
-                config.model.activation_checkpointing, config.data.workers, clip_ms)
+                int(config.model.activation_checkpointing), config.data.workers, clip_ms)
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def step_time(work: Work, machine: Machine, *, mfu: Mfu | None = None, bucket_nu
     """
     mfu = mfu or find_mfu(machine.gpu, work.shape.name, work.micro_batch)
     flops = work.clips * cost.train_flops_per_clip(work.shape)
-    again = work.clips * cost.forward_flops_per_clip(work.shape) if work.checkpointing else 0.0
+    again = work.clips * cost.forward_flops_per_clip(work.shape) / work.checkpointing if work.checkpointing else 0.0
     peak = machine.gpu.peak_tflops * 1e12 * (0.5 if work.precision == "fp32" else 1.0)
     arithmetic_s = (flops + again) / (peak * mfu.share)
     memory_s = memory_bytes(work, machine.world_size) / (machine.gpu.memory_gb_s * 1e9 * REACHED)
@@ -225,7 +225,7 @@ def memory_bytes(work: Work, world_size: int) -> float:
     """
     weight = _number_bytes(work)
     activations = cost.activation_gib(work.shape, micro_batch=work.micro_batch, precision=work.precision,
-                                      checkpointing=work.checkpointing) * cost.GIB
+                                      checkpointing=bool(work.checkpointing)) * cost.GIB
     parameters = cost.parameters(work.shape)
     update = ADAM_BYTES * parameters / (world_size if work.zero_stage else 1)
     return work.grad_accum * (4 * weight * parameters + ACCESSES * activations) + update

@@ -6,18 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from vidmae.ranks.engine import engine_config
 from vidmae.runs import cost, step_time
 from vidmae.runs.gpus import GPUS, find_gpu
 from vidmae.runs.step_time import Machine, Mfu, Work
-from vidmae.settings.config import PretrainConfig
+from vidmae.settings.config import PretrainConfig, TrainConfig
 from vidmae.settings.layers import build
 from vidmae.settings.sizes import model_shape
 
 HUGE, PARAMETERS = model_shape("mae_vit_huge_patch14"), 645_534_104
 H100 = GPUS["H100"]
 ONE, EIGHT = Machine(H100, 1, 8, 16), Machine(H100, 8, 8, 16, link_gbit=200)
-WORK = Work(HUGE, micro_batch=64, grad_accum=1, precision="bf16", zero_stage=2, checkpointing=False, workers=16, clip_cpu_ms=None)
+WORK = Work(HUGE, micro_batch=64, grad_accum=1, precision="bf16", zero_stage=2, checkpointing=0, workers=16, clip_cpu_ms=None)
 RECORD = {"ms_per_clip": {"1": 355.0, "16": 147.0}, "videos": 8, "num_frames": 16, "img_size": 224, "sampling_rate": 8,
           "target_fps": 30.0, "cpu": "one"}
 
@@ -27,8 +29,10 @@ def test_arithmetic_by_hand() -> None:
     assert time.mfu.share == 0.4 and "assumed" in time.mfu.source and "H100" in time.mfu.source
     assert time.arithmetic_s == pytest.approx(64 * 1.0612e12 / (989.4e12 * 0.4), rel=1e-3)
     assert step_time.step_time(WORK, ONE, mfu=Mfu(0.5, "x")).arithmetic_s == pytest.approx(0.8 * time.arithmetic_s)
-    again = step_time.step_time(replace(WORK, checkpointing=True), ONE).arithmetic_s / time.arithmetic_s
+    again = step_time.step_time(replace(WORK, checkpointing=1), ONE).arithmetic_s / time.arithmetic_s
     assert again == pytest.approx(4 / 3, rel=0.01)  # the forward pass twice
+    half = step_time.step_time(replace(WORK, checkpointing=2), ONE).arithmetic_s / time.arithmetic_s
+    assert half == pytest.approx(7 / 6, rel=0.01)
 
 
 def test_memory_by_hand() -> None:
@@ -80,6 +84,11 @@ def test_what_the_backward_pass_hides() -> None:
     whole = step_time.link_traffic(replace(WORK, zero_stage=0), EIGHT, 1.0)
     assert whole.exposed_s == whole.reduce_s and whole.gather_s == 0
     assert step_time.link_traffic(replace(WORK, zero_stage=3), EIGHT, 1.0).exposed_s == 0
+
+
+def test_the_buckets_are_those_of_the_engine() -> None:
+    config = engine_config(TrainConfig(), micro_batch=1, grad_accum=1, device=torch.device("cuda"))["zero_optimization"]
+    assert step_time.BUCKET_NUMBERS == config.get("reduce_bucket_size", 500_000_000) and config["overlap_comm"]
 
 
 def test_the_sentence_on_clips() -> None:
