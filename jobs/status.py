@@ -11,8 +11,9 @@
 The state is the first of: result.json, squeue, sacct, the process (local jobs), exit.json (local jobs, shards),
 heartbeat.json; else UNKNOWN. ENDED means that the job is over and nobody knows how (no accounting). GOOD is goodput: the
 share of all attempts' seconds that went into steps done for the first time and not into starting, waiting for clips, saving
-or repeating; WAIT is the share of those steps' seconds in which training waited for clips; --json has the parts. RESULT is the last loss; of a cell that is done it is its top-1 accuracy. A terminal that
-is too narrow for all columns gets those that fit.
+or repeating. WAIT is the share of those steps' seconds in which training waited for clips. --json has the parts. RESULT is
+the last loss; of a cell that is done it is its top-1 accuracy. A terminal that is too narrow for all columns gets those that
+fit.
 
 Exit codes: 0 ok, 2 no such run or folder, 130 Ctrl-C (--watch).
 """
@@ -39,7 +40,7 @@ from vidmae.runs.record import read_json
 from vidmae.settings.layers import ConfigError
 
 HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "RESULT", "ETA", "GOOD", "WAIT", "NODELIST(REASON)")
-LESS = ("GOOD", "WAIT", "NODES", "JOBID", "NODELIST(REASON)", "ETA", "TIME")  # columns that a narrow terminal lacks, the first first
+LESS = ("GOOD", "WAIT", "NODES", "JOBID", "NODELIST(REASON)", "ETA", "TIME")  # what a narrow terminal lacks, the first first
 WATCH_S = 5.0
 SHORT = {"SUBMITTING": "SB", "NEW": "NEW", "ENDED": "END", "UNKNOWN": "?", "REFUSED": "REF"}
 

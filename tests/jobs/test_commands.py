@@ -318,7 +318,7 @@ def test_patterns_and_filters_that_fit_nothing(three: list[RunFolder], capsys: p
 @pytest.mark.parametrize("width", [60, 80, 120, 400])
 def test_a_table_for_every_width(width: int) -> None:
     row = ("81234_17", "s-vith14-ssv2-10shot-seed0-finetune-1a2b3c4d", "R", "1-02:03:04", "8", "120000/339000", "0.1234",
-           "2-00:00:00", "97%", "cn[001-008]")
+           "2-00:00:00", "97%", "1%", "cn[001-008]")
     lines = status.table([status.HEADER, row], width)
     assert row[1] in lines[1] and row[5] in lines[1] and (width < 80 or max(map(len, lines)) <= width)
     assert (lines[1].split() == list(row)) == (width == 400)

@@ -88,7 +88,7 @@ def test_what_the_backward_pass_hides() -> None:
 
 def test_the_buckets_are_those_of_the_engine() -> None:
     config = engine_config(TrainConfig(), micro_batch=1, grad_accum=1, device=torch.device("cuda"))["zero_optimization"]
-    assert step_time.BUCKET_NUMBERS == config.get("reduce_bucket_size", 500_000_000) and config["overlap_comm"]
+    assert config.get("reduce_bucket_size", 500_000_000) == step_time.BUCKET_NUMBERS and config["overlap_comm"]
 
 
 def test_the_sentence_on_clips() -> None:
