@@ -23,12 +23,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 from tests.slurm import cluster as slurm
 from tests.slurm.cluster import Cluster
 from tests.support.interruptions import differences, wait_for_step
 from tests.support.runs import TINY, make_manifest
+from vidmae.clips.clip_cost import cpu_name
+from vidmae.footage.manifest import read_summary
 from vidmae.runs.attempts import read_attempts
 from vidmae.runs.record import RunFolder, read_json
 
@@ -357,6 +360,12 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def where(manifest: Path) -> str:
+    """What the table belongs to."""
+    decoders = ", ".join(read_summary(manifest).decoders)
+    return f"{date.today()}, {os.cpu_count()} cores of {cpu_name() or 'an unknown processor'}, clips read by {decoders}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", default=",".join(FAULTS), help="default: %(default)s")
@@ -371,6 +380,7 @@ def main() -> int:
         os.environ.update(cluster.env)
         try:
             manifest = make_manifest(Path(folder))
+            place = where(manifest)
             for stage in stages:
                 whole = uninterrupted(cluster, manifest, Path(folder), stage)
                 for name in names:
@@ -381,7 +391,7 @@ def main() -> int:
                           file=sys.stderr, flush=True)
         finally:
             slurm.stop(cluster.folder)
-    print(table(rows))
+    print(f"{place}\n\n{table(rows)}")
     return 0 if all(row.ok for row in rows) else 1
 
 
