@@ -12,13 +12,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.place.catalogue import DataSource, environment_catalogue, find_data
+from jobs.place.found_data import FoundData, data_problems, find_sources_of, stock_or_problem, turns_of
 from jobs.place.launch_flags import resource_flags
 from jobs.place.profiles import ClusterProfile, Site, environment_layer, find_site, flag_layers
 from jobs.place.resources import SAVE_MARGIN_S, Resources, choose_partition, complete, local_resources
 from jobs.scheduler import slurm
-from vidmae.footage.manifest import HOW_TO_MAKE, ManifestError, Summary, decoder_problem, first_paths, read_summary
+from vidmae.footage.manifest import HOW_TO_MAKE, ManifestError, Summary, first_paths, read_summary
+from vidmae.footage.mixture import Stock
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import RunFolder, signature
@@ -57,10 +60,12 @@ class Experiment:
         partition: What Slurm says of it; None on this machine.
         resources: What the job gets.
         said: A line for each number that nobody gave.
-        data: The manifest.
-        summary: Its totals.
+        data: The manifest; of a mixture what all of it is called, without a manifest.
+        summary: Its totals; of a mixture those of all its manifests.
         run: The run folder (which may not exist).
         plan: Derived numbers; None where the configuration and the resources do not fit together.
+        found: The manifests with their totals; one, or those of the sources of a mixture.
+        stocks: What each of them has to show; empty where that cannot be known.
     """
 
     place: Place
@@ -76,6 +81,8 @@ class Experiment:
     summary: Summary
     run: RunFolder
     plan: Plan | None
+    found: Sequence[FoundData] = ()
+    stocks: Sequence[Stock] = ()
 
     @property
     def on_cpu(self) -> bool:
@@ -136,8 +143,12 @@ def resolve(args: argparse.Namespace, place: Place) -> Experiment:
     """
     setting = read_profile(args, place)
     layers = [*config_layers(args, setting[0]), *([Layer("--name", {"name": args.name})] if args.name is not None else [])]
-    data, summary = read_data(args.data, build(PretrainConfig, layers)[0], setting[0])
-    return assemble(place, setting, layers, data, summary, args.runs_dir.expanduser().absolute())
+    config, runs_dir = build(PretrainConfig, layers)[0], args.runs_dir.expanduser().absolute()
+    if not config.data.sources:
+        return assemble(place, setting, layers, *read_data(args.data, config, setting[0]), runs_dir)
+    found = find_sources_of(config, args.data, setting[0].catalogue)
+    whole = FoundData.joined(found)
+    return assemble(place, setting, layers, whole.source, whole.summary, runs_dir, found)
 
 
 def config_layers(args: argparse.Namespace, site: Site) -> list[Layer]:
@@ -161,8 +172,8 @@ def read_data(given: str | None, config: PretrainConfig, site: Site) -> tuple[Da
 
 
 def assemble(place: Place, setting: Setting, layers: Sequence[Layer], data: DataSource, summary: Summary, runs_dir: Path,
-             ) -> Experiment:
-    """An experiment from its parts; nothing is read but what the layers hold.
+             mixed: Sequence[FoundData] = ()) -> Experiment:
+    """An experiment from its parts; nothing is read but what the layers hold, and rows where a part of them is asked for.
 
     Args:
         place: Where it runs.
@@ -171,11 +182,14 @@ def assemble(place: Place, setting: Setting, layers: Sequence[Layer], data: Data
         data: What it is trained on.
         summary: Its totals.
         runs_dir: Folder of the runs.
+        mixed: The sources of a mixture, of which `data` and `summary` are all together.
     Raises:
         ConfigError: A setting cannot be used.
     """
     site, profile, profile_origins, partition = setting
-    config, origins = _with_paths(layers, data)
+    config, origins = _with_paths(layers, data, mixed)
+    found = list(mixed) or [FoundData(data, summary)]
+    stocks, _ = stock_or_problem(config, found)
     if place.cluster == "slurm":
         resources, said = complete(profile, profile_origins, partition)
     else:
@@ -183,21 +197,37 @@ def assemble(place: Place, setting: Setting, layers: Sequence[Layer], data: Data
     signed = to_dict(config, signed_only=True)
     name = f"{config.name}-{signature(KIND, signed, summary.content_sha256)}"
     try:
-        plan = make_plan(config, videos=summary.videos, world_size=resources.world_size)
+        plan = _plan(config, summary, stocks, resources)
     except ValueError:
         plan = None  # `problems` says why
     return Experiment(place, config, origins, profile, profile_origins, site, partition, resources, said, data, summary,
-                      RunFolder(runs_dir / name), plan)
+                      RunFolder(runs_dir / name), plan, found, stocks)
 
 
-def _with_paths(layers: Sequence[Layer], data: DataSource) -> tuple[PretrainConfig, dict[str, str]]:
-    """The configuration with its manifest and with absolute paths: the job runs in another folder."""
+def _plan(config: PretrainConfig, summary: Summary, stocks: Sequence[Stock], resources: Resources) -> Plan:
+    turns = turns_of(config, stocks)
+    return make_plan(config, videos=summary.videos, world_size=resources.world_size, visits=sum(turns) or None,
+                     once=config.data.order == "single-pass")
+
+
+def _with_paths(layers: Sequence[Layer], data: DataSource, mixed: Sequence[FoundData],
+                ) -> tuple[PretrainConfig, dict[str, str]]:
+    """The configuration with its manifests, with absolute paths, since the job runs in another folder, and with a name that
+    says where order, ages or clips are not as usual: tables and plots call a run by its name."""
     config, origins = build(PretrainConfig, layers)
-    found = {"manifest": str(data.manifest), **({"name": data.name} if data.name != config.data.name else {})}
+    found: dict[str, Any] = {"manifest": "" if mixed else str(data.manifest),
+                             **({"name": data.name} if data.name != config.data.name else {})}
+    if mixed:
+        found["sources"] = [{**to_dict(source), "manifest": str(one.source.manifest)}
+                            for source, one in zip(config.data.sources, mixed, strict=True)]
+    tags = [tag for tag in (config.data.tag,) if tag and f"-{tag}-" not in f"-{config.name}-"]
     extra = [Layer(data.origin, {"data": found})]
     if config.train.init:
         path = str(Path(config.train.init).expanduser().absolute())
         extra.append(Layer(origins["train.init"], {"train": {"init": path}}))
+    if tags:
+        said = f"data.order, data.age_months and data.clip, over {origins.get('name', 'default')}"
+        extra.append(Layer(said, {"name": "-".join([config.name, *tags])}))
     return build(PretrainConfig, [*layers, *extra])
 
 
@@ -209,12 +239,12 @@ def problems(e: Experiment) -> list[str]:
         e.config.model.shape()
     except ValueError as error:
         found.append(str(error))
+    unready = data_problems(e.config, e.origins, e.found, e.stocks)
     try:
-        make_plan(e.config, videos=e.summary.videos, world_size=e.resources.world_size)
+        _ = unready or _plan(e.config, e.summary, e.stocks, e.resources)
     except ValueError as error:
         found.append(f"{e.data.manifest}: {error}" if e.summary.videos < 1 else str(error))
-    if problem := decoder_problem(e.data.manifest, e.summary, e.config.data.decoder):
-        found.append(f"{problem} [data.decoder from {e.origins['data.decoder']}]")
+    found += unready
     train = e.config.train
     if train.init and not os.access(train.init, os.R_OK):
         found.append(f"train.init is {train.init}, allowed: a weights file that exists and is readable "
@@ -267,8 +297,8 @@ def folder_problems(path: Path) -> list[str]:
 def data_warnings(e: Experiment) -> list[str]:
     """What may be wrong with the videos, from their totals."""
     found, data = [], e.config.data
-    if not e.summary.verified:
-        found.append(f"{e.data.manifest} was made with --no-verify: one frame of each file was read; what cannot be read, "
+    for manifest in (one.source.manifest for one in e.found if not one.summary.verified):
+        found.append(f"{manifest} was made with --no-verify: one frame of each file was read; what cannot be read, "
                      "or is read wrongly, is found in training or not at all")
     clip_s = e.config.model.num_frames * data.sampling_rate / data.target_fps
     if share := e.summary.share_shorter(clip_s):

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 from jobs.place.experiment import Experiment
+from jobs.place.found_data import turns_of
 from jobs.scheduler import slurm
 from jobs.submit.launch import MALLOC
 from jobs.submit.step_rows import gpu_of, step_of, step_rows
 from vidmae.ranks.precision import AUTO, assumed
 from vidmae.runs import cost
+from vidmae.settings.config import FootageConfig
 from vidmae.settings.schedule import Schedule
 
 Row = tuple[str, str]
@@ -26,17 +28,37 @@ def _work_rows(e: Experiment) -> list[Row]:
     assert e.plan is not None
     r, plan, schedule = e.resources, e.plan, e.plan.schedule
     unit = "GPUs" if r.gpus_per_node else "tasks"
-    data = f"{e.data.name}: {e.summary.videos:,} videos, {e.summary.seconds / 3600:,.1f} h ({_short(e.data.manifest)})"
     batch = f"{r.world_size} ranks x {plan.micro_batch} (micro_batch) x {plan.grad_accum} (grad_accum)"
     seen = f"{plan.total_clips / plan.clips_per_epoch:,.1f} epochs, {plan.total_clips:,} clips"
     return [
         ("run", _short(e.run.path)),
-        ("data", data),
+        *_data_rows(e),
         ("ranks", f"{r.nodes} nodes x {r.tasks_per_node} {unit} = {r.world_size}"),
         ("batch", f"{e.config.train.global_batch} clips = {batch}"),
         *((f"phase {i}", _phase(schedule, i)) for i in range(len(schedule.phases))),
         ("steps", f"{schedule.total_steps:,} in all, {plan.steps_per_epoch:,.2f} per epoch: {seen}"),
     ]
+
+
+def _data_rows(e: Experiment) -> list[Row]:
+    """A line for each data set; of a mixture with its share of the clips, and how they are ordered where not as usual."""
+    assert e.plan is not None
+    data, lines = e.config.data, []
+    turns = turns_of(e.config, e.stocks)
+    for i, one in enumerate(e.found):
+        line = f"{one.source.name}: {one.summary.videos:,} videos, {one.summary.seconds / 3600:,.1f} h"
+        if (taken := e.stocks[i]).videos < one.summary.videos:
+            line += f", of which {taken.videos:,} videos, {taken.seconds / 3600:,.1f} h"
+        if data.sources:
+            line += f", weight {taken.weight:g}, {turns[i] / sum(turns):.1%} of the clips"
+        lines.append(f"{line} ({_short(one.source.manifest)})")
+    shown = [(name, getattr(data, name)) for name in ("weight", "order", "age_months", "clip")]
+    usual = FootageConfig()
+    unusual = [f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in shown
+               if value != getattr(usual, name)]
+    if unusual:
+        lines.append(f"{', '.join(unusual)}: an epoch is {e.plan.clips_per_epoch:,} clips")
+    return [("" if i else "data", line) for i, line in enumerate(lines)]
 
 
 def _phase(schedule: Schedule, i: int) -> str:

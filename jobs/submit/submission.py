@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.place.experiment import KIND, Experiment
+from jobs.place.found_data import turns_of
 from jobs.place.snapshot import code_state, take_snapshot
 from jobs.scheduler import slurm
 from jobs.standing.locks import live_holder
@@ -154,7 +155,7 @@ def _identity(e: Experiment, command: list[str]) -> dict[str, Any]:
     return {
         "schema": SCHEMA, "kind": KIND, "name": e.config.name, "signature": e.signature,
         "created": before.get("created", _now()), "command": before.get("command", command),
-        "data": e.data.name, "manifest": str(e.data.manifest), "manifest_sha256": e.summary.csv_sha256,
+        "data": e.data.name, "manifest": e.config.data.manifest, **_sources(e), "manifest_sha256": e.summary.csv_sha256,
         "content_sha256": e.summary.content_sha256, "videos": e.summary.videos, "fraction": e.summary.fraction,
         "plan": {
             "world_size": plan.world_size, "micro_batch": plan.micro_batch, "grad_accum": plan.grad_accum,
@@ -163,6 +164,17 @@ def _identity(e: Experiment, command: list[str]) -> dict[str, Any]:
             "phase_ends": list(plan.schedule.ends), "peak_lrs": list(plan.schedule.peaks),
         },
     }
+
+
+def _sources(e: Experiment) -> dict[str, Any]:
+    """What run.json says of the sources of a mixture."""
+    if not e.config.data.sources:
+        return {}
+    turns = turns_of(e.config, e.stocks)
+    return {"sources": [
+        {"name": one.source.name, "manifest": str(one.source.manifest), "content_sha256": one.summary.content_sha256,
+         "videos": stock.videos, "hours": stock.seconds / 3600, "share": turn / sum(turns)}
+        for one, stock, turn in zip(e.found, e.stocks, turns, strict=True)]}
 
 
 def _now() -> str:

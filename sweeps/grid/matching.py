@@ -38,8 +38,8 @@ def match_phases(phases: Sequence[Phase], match: Match, amount: Amount, *, whole
         match: What is equal; see the module.
         amount: The fraction, or the hours.
         whole: The recipe's phases on the whole, in steps.
-        videos: Of the fraction.
-        of_videos: Of the whole.
+        videos: Of the fraction; where an epoch is counted in seconds, its visits of a video in an epoch.
+        of_videos: The same of the whole.
     Raises:
         ConfigError: There is no released run on so much, or the recipe has not two phases.
     """

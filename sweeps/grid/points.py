@@ -14,11 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.place.catalogue import DataSource
 from jobs.place.experiment import KIND, Experiment, Place, Setting, assemble, config_layers, read_data, read_profile
+from jobs.place.found_data import FoundData, stock_or_problem, turns_of
 from jobs.standing.runs import State, all_runs, states
 from sweeps.grid.matching import match_phases
 from sweeps.grid.portions import DataSet, Portion, portions
 from sweeps.grid.states import kind_of
+from vidmae.footage.manifest import Summary
 from vidmae.runs.cost import train_flops_per_clip
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
@@ -108,12 +111,30 @@ def read_frame(args: argparse.Namespace, place: Place) -> Frame:
     if args.name is not None:
         layers.append(Layer("--name", {"name": args.name}))
     base = build(PretrainConfig, layers)[0]
+    _refuse_parts(base)
     sets = [DataSet(*read_data(given, base, setting[0])) for given in _words(args.data)]
     _refuse_twins(sets)
     runs_dir = args.runs_dir.expanduser().absolute()
     records = {run.path: read_json(run.record) or {} for run in all_runs(runs_dir)}
     return Frame(place, setting, layers, base, sets, runs_dir,
                  {path: record for path, record in records.items() if record.get("kind") == KIND})
+
+
+def _refuse_parts(base: PretrainConfig) -> None:
+    """Refuse settings that take a part of a data set themselves, or more than one; a sweep takes the parts."""
+    names = [source.name for source in base.data.sources]
+    for key, value, usual in (("sources", names, "[]"), ("age_months", base.data.age_months, "null")):
+        if value:
+            raise ConfigError(f"data.{key} is {value!r}, allowed in a sweep over amounts of data: {usual} "
+                              f"(--set data.{key}={usual}; jobs/pretrain.py trains one such run)")
+    if base.data.order == "single-pass":
+        raise ConfigError("data.order is 'single-pass', which is as long as its footage, allowed in a sweep over amounts of "
+                          "data: shuffled, age, age-reversed, windows (--set data.order=...)")
+
+
+def _visits(base: PretrainConfig, source: DataSource, summary: Summary) -> int:
+    """Openings of a video in an epoch of a data set."""
+    return sum(turns_of(base, stock_or_problem(base, [FoundData(source, summary)])[0])) or summary.videos
 
 
 def _words(data: str | None) -> list[str | None]:
@@ -139,13 +160,13 @@ def make_points(args: argparse.Namespace, frame: Frame) -> list[Point]:
     """
     if args.repeats < 1:
         raise ConfigError(f"--repeats {args.repeats} is not allowed: 1 or more")
-    first = frame.sets[0].summary.videos
+    first = _visits(frame.base, frame.sets[0].source, frame.sets[0].summary)
     whole = Schedule.plan(frame.base.train.phases, clips_per_epoch=first * frame.base.data.repeat_aug,
                           global_batch=frame.base.train.global_batch)
     points = []
     for portion, repeat in portions(args, frame.sets):
         phases = match_phases(frame.base.train.phases, args.match, portion.amount, whole=whole,
-                              videos=portion.summary.videos, of_videos=first)
+                              videos=_visits(frame.base, portion.source, portion.summary), of_videos=first)
         points.append(Point(portion, repeat, _experiment(frame, portion, repeat, phases)))
     _refuse_others(points, frame)
     return points

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vidmae.clips.order import CLIP, WINDOW, Place, rng
+from vidmae.clips.order import CLIP, FRAMES, WINDOW, Place, rng
 from vidmae.clips.transforms import crop_resize, sample_crop
 from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
 from vidmae.footage.manifest import Manifest
@@ -21,7 +22,10 @@ Output = tuple[tuple[int, ...], type[np.generic]]
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """What a clip is and how it is cut; the meaning of each value stands in config.DataConfig and ModelConfig."""
+    """What a clip is and how it is cut; the meaning of each value stands in config.FootageConfig and ModelConfig.
+
+    `sampling` has the sources of a mixture, each with its first row, its sampling_rate and its target_fps.
+    """
 
     num_frames: int
     sampling_rate: int
@@ -33,6 +37,15 @@ class ClipSpec:
     repeat_aug: int
     repeat_window: str
     num_tokens: int
+    clip: str = "normal"
+    sampling: tuple[tuple[int, int, float], ...] = ()
+
+    def span(self, row: int, fps: float) -> float:
+        """Frames that a clip of a row covers in a file of so many frames a second."""
+        rate, target_fps = self.sampling_rate, self.target_fps
+        if self.sampling:
+            _, rate, target_fps = self.sampling[bisect_right(self.sampling, row, key=lambda source: source[0]) - 1]
+        return span_frames(num_frames=self.num_frames, sampling_rate=rate, target_fps=target_fps, fps=fps)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -70,16 +83,23 @@ class Cutter:
             DecodeError: The video cannot be read.
         """
         spec = self.spec
-        span = span_frames(num_frames=spec.num_frames, sampling_rate=spec.sampling_rate, target_fps=spec.target_fps,
-                           fps=float(self.manifest.fps[row]))
+        span = spec.span(row, float(self.manifest.fps[row]))
         rngs = [rng(CLIP, self.seed, p.epoch, p.slot, p.repeat) for p in places]
         with open_video(self.manifest.path(row), self.manifest.decoder(row)) as video:
-            starts = [random_start(self._window_rng(place, own), span, video.num_frames)
-                      for place, own in zip(places, rngs, strict=True)]
-            indices = np.stack([clip_indices(start, span, spec.num_frames, video.num_frames) for start in starts])
+            starts = [self._start(place, own, span, video.num_frames) for place, own in zip(places, rngs, strict=True)]
+            indices = np.stack([self._arranged(clip_indices(start, span, spec.num_frames, video.num_frames), place)
+                                for start, place in zip(starts, places, strict=True)])
             for i, frames, which in read_clips(video, indices, frame_bytes=self.manifest.frame_bytes(row)):
                 self._cut_one(frames, which, rngs[i], clips[i])
                 noise[i] = rngs[i].random(spec.num_tokens, dtype=np.float32)
+
+    def _start(self, place: Place, own: np.random.Generator, span: float, total_frames: int) -> float:
+        if place.stretch is None:
+            return random_start(self._window_rng(place, own), span, total_frames)
+        return min(place.stretch * span, max(total_frames - span, 0.0))  # a substitute may be shorter
+
+    def _arranged(self, indices: np.ndarray, place: Place) -> np.ndarray:
+        return arranged(indices, self.spec.clip, rng(FRAMES, self.seed, place.epoch, place.slot, place.repeat))
 
     def _window_rng(self, place: Place, own: np.random.Generator) -> np.random.Generator:
         if self.spec.repeat_window == "shared":
@@ -91,6 +111,32 @@ class Cutter:
         box = sample_crop(own, frames.shape[1], frames.shape[2], spec.crop_area, spec.crop_aspect)
         flip = bool(own.random() < spec.flip_prob)
         clip[:] = crop_resize(frames, which, box, spec.img_size, flip=flip).numpy()
+
+
+def arranged(indices: np.ndarray, clip: str, own: np.random.Generator) -> np.ndarray:
+    """The frame numbers of a clip in the order in which the clip shows them: data.clip.
+
+    Window, crop, flip and mask of a clip are the same whatever this says, so conditions can be compared clip by clip.
+
+    Args:
+        indices: int64 [T], ascending.
+        clip: normal: as they are. reversed: the last first. shuffled-frames: in a drawn order. frozen: T times the one at
+            T // 2. static-pair: T // 2 times the first, then the last.
+        own: Draws the order of shuffled-frames, and nothing else.
+    Returns:
+        int64 [T].
+    """
+    half = len(indices) // 2
+    if clip == "reversed":
+        return indices[::-1]
+    if clip == "shuffled-frames":
+        return own.permutation(indices)
+    if clip == "frozen":
+        return np.repeat(indices[half], len(indices))
+    if clip == "static-pair":
+        return np.repeat(indices[[0, -1]], [half, len(indices) - half])
+    assert clip == "normal"
+    return indices
 
 
 def read_clips(video: VideoReader, indices: np.ndarray, *, frame_bytes: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -1,9 +1,10 @@
 """Micro-batches for every rank, read ahead by worker processes.
 
-Which clips come when stands in `order.py`, how they are cut in `cutting.py`, how a broken video is kept from doing harm in
-`reading.py`. A video that cannot be read is replaced by others of the manifest: the first that can be read of a sequence
-that is drawn for its place in the data order. The clip's own draws (time window, crop, flip, mask noise) stay those of the
-place. So what a run sees depends on the seed and on which files cannot be read, and on nothing else.
+Which clips come when stands in `order.py` and `mixture_order.py`, how they are cut in `cutting.py`, how a broken video is
+kept from doing harm in `reading.py`. A video that cannot be read is replaced by others of the manifest: the first that can
+be read of a sequence that is drawn for its place in the data order. The clip's own draws (time window, crop, flip, mask
+noise) stay those of the place. So what a run sees depends on the seed and on which files cannot be read, and on nothing
+else.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vidmae.clips.cutting import ClipSpec, Cutter
-from vidmae.clips.order import Place, place_of, substitute_row
+from vidmae.clips.order import Order, Place, ShuffledVideos
 from vidmae.clips.reading import Reader
 from vidmae.clips.recheck import Recheck, Rechecker
 from vidmae.clips.workers import empty_batch, read_ahead
@@ -71,6 +72,7 @@ class _MicroBatches(Dataset[Batch]):
     start_step: int
     stop_step: int
     skipped: tuple[int, ...]
+    order: Order
     reader: Reader
     rechecker: Rechecker
 
@@ -81,13 +83,12 @@ class _MicroBatches(Dataset[Batch]):
         step, j = divmod(index, self.grad_accum)
         window = window_of(self.start_step + step, self.skipped)
         first = window * self.global_batch + (self.rank * self.grad_accum + j) * self.micro_batch
-        places = [place_of(first + i, videos=len(self.manifest), repeat_aug=self.spec.repeat_aug, seed=self.seed)
-                  for i in range(self.micro_batch)]
+        places = [self.order.place(first + i) for i in range(self.micro_batch)]
         clips = empty_batch((self.micro_batch, *self.spec.shape), torch.uint8)
         noise = empty_batch((self.micro_batch, self.spec.num_tokens), torch.float32)
         rows: list[int] = []
         substituted, rechecked = [], []
-        for _, group in groupby(places, key=lambda p: (p.epoch, p.slot)):
+        for _, group in groupby(places, key=lambda p: (p.epoch, p.slot, p.row)):
             repeats = list(group)
             part = slice(len(rows), len(rows) + len(repeats))
             row, reason = self._read(repeats, clips[part].numpy(), noise[part].numpy())
@@ -106,7 +107,7 @@ class _MicroBatches(Dataset[Batch]):
         if why is None:
             return asked, None
         for number in range(SUBSTITUTES):
-            row = substitute_row(places[0], number, videos=len(self.manifest), seed=self.seed)
+            row = self.order.substitute(places[0], number)
             reason = self.reader.read(row, places, clips, noise)
             if reason is None:
                 return row, why
@@ -118,7 +119,8 @@ class _MicroBatches(Dataset[Batch]):
 def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: int, micro_batch: int, grad_accum: int,
                 rank: int, world_size: int, start_step: int, stop_step: int, workers: int, read_limit_s: float,
                 read_retries: int, unreadable: Mapping[int, str] = MappingProxyType({}), pin_memory: bool = False,
-                prefetch: int = 2, recheck_pct: float = 0.0, skipped: tuple[int, ...] = ()) -> DataLoader[Any]:
+                prefetch: int = 2, recheck_pct: float = 0.0, skipped: tuple[int, ...] = (),
+                order: Order | None = None) -> DataLoader[Any]:
     """One rank's micro-batches of the steps `start_step` to `stop_step` (excluded), grad_accum of them a step.
 
     Args:
@@ -140,6 +142,7 @@ def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: 
         prefetch: Items that each worker reads ahead.
         recheck_pct: Share of the clips that are read a second time, percent.
         skipped: Windows of data that are left out (nonfinite.py), ascending.
+        order: Which clip comes when; None takes each video of the manifest once in an epoch, shuffled.
     Returns:
         An iterable of Batch, in order. The processes behind it end with the thread that iterates over it.
     Raises:
@@ -150,5 +153,6 @@ def make_loader(manifest: Manifest, spec: ClipSpec, *, seed: int, global_batch: 
     reader = Reader(Cutter(manifest, spec, seed), limit_s=read_limit_s, retries=read_retries, unreadable=unreadable,
                     most_clips=min(micro_batch, spec.repeat_aug))
     items = _MicroBatches(manifest, spec, seed, global_batch, micro_batch, grad_accum, rank, start_step, stop_step, skipped,
-                          reader, Rechecker(manifest, spec, seed, recheck_pct, read_limit_s))
+                          order or ShuffledVideos(len(manifest), spec.repeat_aug, seed), reader,
+                          Rechecker(manifest, spec, seed, recheck_pct, read_limit_s))
     return read_ahead(items, workers=workers, prefetch=prefetch, pin_memory=pin_memory)

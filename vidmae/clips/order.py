@@ -10,16 +10,18 @@ contiguous part of them, micro-batch by micro-batch, so repeats of one video mee
 
 Time window, crop, flip and mask noise of a clip are drawn from a generator that is seeded by (seed, epoch, place in the
 epoch, repeat), and so are the videos that stand in for one that cannot be read: no worker, rank or restart changes them.
+This is the order of one manifest, each video once in an epoch; the others are in `mixture_order.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
-PERMUTATION, WINDOW, CLIP, SUBSTITUTE, VIEW, RECHECK = range(6)
+PERMUTATION, WINDOW, CLIP, SUBSTITUTE, VIEW, RECHECK, SHUFFLE, OFFSET, FRAMES = range(9)
 """First word of a seed: streams of different purpose never meet."""
 
 
@@ -32,12 +34,41 @@ class Place:
         slot: Place of the video in the epoch.
         row: The video's row in the manifest.
         repeat: Which of the video's repeat_aug clips.
+        stretch: The clip's time window, counted in clips from the start of the video; None where it is drawn.
     """
 
     epoch: int
     slot: int
     row: int
     repeat: int
+    stretch: int | None = None
+
+
+class Order(Protocol):
+    """Which clip comes when: both functions depend on their arguments and on nothing that happened before."""
+
+    def place(self, position: int) -> Place:
+        """The clip at a position of the row of all clips."""
+
+    def substitute(self, place: Place, number: int) -> int:
+        """The row that is read where that of `place`, and the `number` substitutes before this one, cannot be."""
+
+
+@dataclass(frozen=True)
+class ShuffledVideos:
+    """Each video of a manifest once in an epoch, in an order that is drawn for the epoch."""
+
+    videos: int
+    repeat_aug: int
+    seed: int
+
+    def place(self, position: int) -> Place:
+        """See `place_of`."""
+        return place_of(position, videos=self.videos, repeat_aug=self.repeat_aug, seed=self.seed)
+
+    def substitute(self, place: Place, number: int) -> int:
+        """See `substitute_row`."""
+        return substitute_row(place, number, videos=self.videos, seed=self.seed)
 
 
 def place_of(position: int, *, videos: int, repeat_aug: int, seed: int) -> Place:

@@ -12,6 +12,7 @@ metrics.jsonl holds one JSON object per optimizer step:
     substituted   clips of other videos, in place of videos that cannot be read (quarantine.csv lists them)
     rechecked     clips that a second decoder read again (data.recheck_pct)
     differing     of those the rows of the manifest, from 1, where the two decoders differ
+    seen          of a mixture (data.sources): clips of each source up to this step
 """
 
 from __future__ import annotations

@@ -49,9 +49,9 @@ class Plan:
         micro_batch: Clips per rank and forward pass.
         grad_accum: Forward passes per optimizer step.
         videos: Videos of the manifest.
-        clips_per_epoch: Videos times repeat_aug.
+        clips_per_epoch: Visits of an epoch times repeat_aug; a visit is one opening of a video.
         schedule: Phases in steps.
-        steps_per_epoch: Optimizer steps that show every video repeat_aug times; need not be whole.
+        steps_per_epoch: Optimizer steps of an epoch; need not be whole.
         total_clips: Clips seen by the whole run.
     """
 
@@ -65,17 +65,31 @@ class Plan:
     total_clips: int
 
 
-def make_plan(config: RunConfig, *, videos: int, world_size: int) -> Plan:
+def make_plan(config: RunConfig, *, videos: int, world_size: int, visits: int | None = None, once: bool = False) -> Plan:
     """Work out the derived numbers.
 
+    Args:
+        config: The settings.
+        videos: Of the manifest.
+        world_size: Ranks.
+        visits: Openings of a video in an epoch; None is one for each.
+        once: The run may show no more than one epoch, which is rounded down to whole steps (data.order single-pass).
     Raises:
-        ValueError: The batch does not divide by the ranks, or the manifest is empty.
+        ValueError: The batch does not divide by the ranks, the manifest is empty, or more than one epoch is asked for where
+            there is only one.
     """
     if videos < 1:
         raise ValueError("the manifest has 0 videos; make one with: python jobs/prepare.py manifest FOLDER")
     micro_batch, grad_accum = split_batch(config.train.global_batch, world_size, config.train.micro_batch)
-    global_batch, clips_per_epoch = config.train.global_batch, videos * config.data.repeat_aug
+    global_batch, clips_per_epoch = config.train.global_batch, (visits or videos) * config.data.repeat_aug
+    if once:
+        clips_per_epoch = clips_per_epoch // global_batch * global_batch
+        if not clips_per_epoch:
+            raise ValueError(f"data.order single-pass: the footage has fewer clips than train.global_batch {global_batch}")
     schedule = Schedule.plan(config.train.phases, clips_per_epoch=clips_per_epoch, global_batch=global_batch)
+    if once and schedule.total_steps * global_batch > clips_per_epoch:
+        raise ValueError("data.order single-pass shows each stretch of footage once: train.phases are "
+                         f"{schedule.total_steps} steps in all, allowed: up to {clips_per_epoch // global_batch} steps, 1 epoch")
     return Plan(
         world_size=world_size, micro_batch=micro_batch, grad_accum=grad_accum, videos=videos,
         clips_per_epoch=clips_per_epoch, schedule=schedule, steps_per_epoch=clips_per_epoch / global_batch,

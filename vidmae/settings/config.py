@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vidmae.settings.layers import ConfigError, nearest, unsigned
+from vidmae.settings.layers import ConfigError, nearest, signed_if_changed, unsigned
 from vidmae.settings.schedule import Phase
 from vidmae.settings.signals import DEFAULT_SIGNALS, number_of
 from vidmae.settings.sizes import ModelShape, model_shape
@@ -133,6 +133,87 @@ class DataConfig:
         check(self.read_retries >= 0, "data.read_retries", self.read_retries, "0 or more tries")
         check(0 <= self.recheck_pct <= 100, "data.recheck_pct", self.recheck_pct, "0 (off) to 100 percent")
         check(0 <= self.max_bad_pct <= 100, "data.max_bad_pct", self.max_bad_pct, "0 to 100 percent")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One data set of a mixture (data.sources)."""
+
+    name: str = ""
+    """Name of the data set in the catalogue."""
+    weight: float = 1.0
+    """How often its footage comes for each time that footage of weight 1 comes; 0.5 shows it once in two epochs."""
+    hours: float | None = None
+    """So many hours of it and no more: whole videos, drawn by the run's seed; null takes all."""
+    sampling_rate: int | None = None
+    """Frame stride of its clips at its target_fps; null takes data.sampling_rate."""
+    target_fps: float | None = None
+    """Frame rate that its sampling_rate is counted in; null takes data.target_fps."""
+    manifest: str = unsigned("")
+    """The manifest that the name stands for; filled in by the launcher. Its content, not its path, is signed."""
+
+    def __post_init__(self) -> None:
+        of = f"data.sources: {self.name or 'a source without a name'}:"
+        if not self.name:
+            raise ConfigError("data.sources: a source has no name; write for example [{name: s}, {name: a, weight: 0.5}]")
+        if not self.weight > 0:
+            raise ConfigError(f"{of} weight is {self.weight:g}, allowed: more than 0 (or leave the source out)")
+        if self.hours is not None and not self.hours > 0:
+            raise ConfigError(f"{of} hours is {self.hours:g}, allowed: more than 0")
+        if self.hours is not None and self.weight != 1:
+            raise ConfigError(f"{of} weight {self.weight:g} and hours {self.hours:g} are both set, allowed: one of them; "
+                              "hours takes a part of the source, and weight says how often it comes")
+        if self.sampling_rate is not None and self.sampling_rate < 1:
+            raise ConfigError(f"{of} sampling_rate is {self.sampling_rate}, allowed: 1 or more frames")
+        if self.target_fps is not None and not self.target_fps > 0:
+            raise ConfigError(f"{of} target_fps is {self.target_fps:g}, allowed: more than 0 fps")
+
+
+@dataclass(frozen=True)
+class FootageConfig(DataConfig):
+    """The recordings that a model is pretrained on: which, how often, and in which order."""
+
+    sources: tuple[SourceConfig, ...] = signed_if_changed(())
+    """A mixture of data sets in place of the one that data.name says (vidmae/clips/mixture_order.py)."""
+    weight: Literal["videos", "seconds"] = signed_if_changed("videos")
+    """What an epoch counts. videos: each video repeat_aug times. seconds: as many seconds as the footage has, of each video
+    in proportion to its length; so a recording of hours is one row, and clips come from all of it."""
+    order: Literal["shuffled", "age", "age-reversed", "single-pass", "windows"] = signed_if_changed("shuffled")
+    """shuffled: at random. age: in each epoch from the youngest to the oldest; age-reversed: the other way. single-pass:
+    each stretch of footage once, in order of age. windows: one age window after the other over the run, shuffled within."""
+    age_windows: int = signed_if_changed(4)
+    """Of data.order windows: how many, equal in footage and in length of training."""
+    age_months: tuple[float, float] | None = signed_if_changed(None)
+    """Take only recordings at these ages of the child, lowest and highest in months; null takes all."""
+    clip: Literal["normal", "shuffled-frames", "reversed", "frozen", "static-pair"] = signed_if_changed("normal")
+    """How the frames of a clip are put together. shuffled-frames: in a random order; reversed: backwards; frozen: the
+    middle frame all the time; static-pair: the first frame for one half of the clip, the last for the other."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = [source.name for source in self.sources]
+        check(len(set(names)) == len(names), "data.sources", names, "each name once")
+        check(self.age_windows >= 2, "data.age_windows", self.age_windows, "2 or more windows")
+        if self.age_months is not None:
+            low, high = self.age_months
+            check(0 <= low < high, "data.age_months", list(self.age_months), "0 <= lowest < highest")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each video of one manifest comes once in an epoch, in a random order."""
+        return (not self.sources and self.weight == "videos" and self.order == "shuffled" and self.age_months is None)
+
+    @property
+    def by_age(self) -> bool:
+        """Whether the order of the clips follows the ages of the recordings."""
+        return self.order != "shuffled"
+
+    @property
+    def tag(self) -> str:
+        """What a run's name must say of order, ages and clips, since tables call a run by its name; empty where as usual."""
+        order = {"shuffled": "", "windows": f"{self.age_windows}-windows"}.get(self.order, self.order)
+        ages = "" if self.age_months is None else "{:g}to{:g}months".format(*self.age_months)
+        return "-".join(filter(None, [order, ages, "" if self.clip == "normal" else self.clip]))
 
 
 @dataclass(frozen=True)
@@ -263,6 +344,7 @@ class PretrainConfig(RunConfig):
     name: str = "pretrain"
     """First part of the run folder's name."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    data: FootageConfig = field(default_factory=FootageConfig)
 
 
 def find_recipe(name: str) -> Path:

@@ -42,6 +42,12 @@ def unsigned(default: Any) -> Any:
     return field(default=default, metadata={"signature": False})
 
 
+def signed_if_changed(default: Any) -> Any:
+    """A field of a later version that makes another experiment: at its default it stays out of the run's signature, so
+    that runs of before keep theirs."""
+    return field(default=default, metadata={"signature": "if changed"})
+
+
 @dataclass(frozen=True)
 class Layer:
     """One source of values.
@@ -314,8 +320,9 @@ def to_dict(config: Any, *, signed_only: bool = False) -> dict[str, Any]:
     """
     out: dict[str, Any] = {}
     for f in dataclasses.fields(config):
-        if not signed_only or f.metadata.get("signature", True):
-            out[f.name] = _plain(getattr(config, f.name), signed_only)
+        value, signed = getattr(config, f.name), f.metadata.get("signature", True)
+        if not signed_only or (value != f.default if signed == "if changed" else signed):
+            out[f.name] = _plain(value, signed_only)
     return out
 
 

@@ -20,7 +20,8 @@ from typing import Literal
 class Duration:
     """A length of training: `1000 steps`, `339 epochs` or `2e6 clips`.
 
-    A step is one optimizer update. An epoch shows every video `repeat_aug` times.
+    A step is one optimizer update. An epoch shows every video `repeat_aug` times; with data.weight seconds it shows as many
+    seconds as the footage has.
     """
 
     amount: float
@@ -49,7 +50,7 @@ class Duration:
         """Whole optimizer steps that cover this length.
 
         Args:
-            clips_per_epoch: Videos times repeat_aug.
+            clips_per_epoch: See `runs.plan.Plan`.
             global_batch: Clips per step.
         """
         if self.unit == "steps":

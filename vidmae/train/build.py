@@ -10,15 +10,18 @@ import torch
 
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
+from vidmae.clips.mixture_order import MixtureOrder, turns_per_epoch
+from vidmae.clips.order import Order
 from vidmae.footage.manifest import Manifest, content_hash
+from vidmae.footage.mixture import Footage, sampling_of
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.weights import load_encoder
 from vidmae.ranks.dist import Ranks
 from vidmae.runs import cost
 from vidmae.runs.metrics import measure_gemm_flops
-from vidmae.runs.plan import Plan
-from vidmae.settings.config import PretrainConfig, RunConfig
+from vidmae.runs.plan import Plan, make_plan
+from vidmae.settings.config import FootageConfig, PretrainConfig, RunConfig
 from vidmae.settings.finetune_config import FinetuneConfig, FinetuneTrainConfig
 
 RUN = "run:"  # of a train.init_content that names a run by its signature
@@ -73,29 +76,53 @@ def check_init(train: FinetuneTrainConfig) -> None:
                          "the sweep again")
 
 
-def clip_spec(config: RunConfig, noise: int) -> ClipSpec:
+def footage_plan(config: PretrainConfig, footage: Footage, world_size: int) -> Plan:
+    """The derived numbers of a run on some footage.
+
+    Raises:
+        ValueError: See `make_plan`, and `turns_per_epoch`.
+    """
+    visits = sum(turns_per_epoch(part.stock, config.data) for part in footage.parts) or None
+    return make_plan(config, videos=len(footage.manifest), world_size=world_size, visits=visits,
+                     once=config.data.order == "single-pass")
+
+
+def footage_order(config: PretrainConfig, footage: Footage, plan: Plan) -> MixtureOrder | None:
+    """The order of the clips; None where each video comes once in an epoch, shuffled."""
+    if not footage.parts:
+        return None
+    return MixtureOrder.of(footage, config.data, seed=config.seed, run_clips=plan.total_clips)
+
+
+def clip_spec(config: RunConfig, noise: int, footage: Footage | None = None) -> ClipSpec:
     """What a clip of this configuration is; `noise` numbers are drawn with each, for its mask."""
     m, d = config.model, config.data
+    clip, sampling = "normal", tuple[tuple[int, int, float], ...]()
+    if isinstance(d, FootageConfig):
+        clip = d.clip
+        if d.sources and footage:
+            own = [sampling_of(source, d) for source in d.sources]
+            sampling = tuple((first, *one) for first, one in zip(footage.firsts, own, strict=True))
     return ClipSpec(
         num_frames=m.num_frames, sampling_rate=d.sampling_rate, target_fps=d.target_fps, img_size=m.img_size,
         crop_area=d.crop_area, crop_aspect=d.crop_aspect, flip_prob=d.flip_prob, repeat_aug=d.repeat_aug,
-        repeat_window=d.repeat_window, num_tokens=noise)
+        repeat_window=d.repeat_window, num_tokens=noise, clip=clip, sampling=sampling)
 
 
 def clip_loader(config: RunConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int, workers: int,
                 noise: int = 0, skipped: tuple[int, ...] = (), unreadable: Mapping[int, str] = MappingProxyType({}),
-                pin_memory: bool = False) -> Iterable[Batch]:
+                pin_memory: bool = False, footage: Footage | None = None, order: Order | None = None) -> Iterable[Batch]:
     """One rank's micro-batches of the steps `start` to `stop` (excluded).
 
     `noise` numbers come with each clip, for its mask; `skipped` windows of data are left out, `unreadable` rows are
-    replaced without a try.
+    replaced without a try. `order` is that of `footage`, from `footage_order`.
     """
     return make_loader(
-        manifest, clip_spec(config, noise), seed=config.seed, global_batch=config.train.global_batch,
+        manifest, clip_spec(config, noise, footage), seed=config.seed, global_batch=config.train.global_batch,
         micro_batch=plan.micro_batch, grad_accum=plan.grad_accum, rank=rank, world_size=plan.world_size,
         start_step=start, stop_step=stop, skipped=skipped, workers=workers, read_limit_s=config.data.read_limit_s,
         read_retries=config.data.read_retries,
-        recheck_pct=config.data.recheck_pct, unreadable=unreadable, pin_memory=pin_memory)
+        recheck_pct=config.data.recheck_pct, unreadable=unreadable, pin_memory=pin_memory, order=order)
 
 
 def peak_flops(config: RunConfig, ranks: Ranks) -> float | None:

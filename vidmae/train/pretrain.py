@@ -11,11 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from vidmae.clips.loader import Batch
-from vidmae.footage.manifest import Manifest
+from vidmae.footage.mixture import Footage, read_footage
 from vidmae.insight.pictures import reconstruction, save_png
 from vidmae.model.groups import param_groups
 from vidmae.model.masking import mask_from_noise
@@ -25,11 +26,12 @@ from vidmae.ranks.program import run_program
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.cost import train_flops_per_clip
 from vidmae.runs.metrics import read_metrics
+from vidmae.runs.nonfinite import window_of
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import to_dict
-from vidmae.train.build import build_model, clip_loader
+from vidmae.train.build import build_model, clip_loader, footage_order, footage_plan
 from vidmae.train.trainer import Trainer, train_to_end
 
 SAMPLING = ("sampling_rate", "target_fps", "decoder")  # of the data settings: what a user of the weights must know
@@ -42,19 +44,40 @@ def main(run_path: str) -> int:
 
 def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, started: float) -> bool:
     """Train to the last step and write result.json; False where a signal asked to stop and the state is saved."""
-    manifest = Manifest.read(Path(config.data.manifest), decoder=config.data.decoder)
+    footage = read_footage(config.data, num_frames=config.model.num_frames, seed=config.seed)
     trainer, reached, log = train_to_end(run, config, ranks, started,
-                                         lambda log: Pretrainer(run, config, ranks, manifest, log))
+                                         lambda log: Pretrainer(run, config, ranks, footage, log))
     if log is not None:
         log.write("done" if reached else "preempted")
         if reached:
-            finish(run, config, trainer.plan, manifest, log)
+            finish(run, config, trainer.plan, footage, log)
     ranks.barrier()
     return reached
 
 
 class Pretrainer(Trainer[PretrainConfig]):
-    """Trains a masked autoencoder."""
+    """Trains a masked autoencoder; see `Trainer`, to which the footage brings the manifest."""
+
+    def __init__(self, run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, footage: Footage,
+                 log: AttemptLog | None) -> None:
+        self.footage = footage
+        super().__init__(run, config, ranks, footage.manifest, log)
+
+    def make_plan(self) -> Plan:
+        """See `footage_plan`."""
+        return footage_plan(self.config, self.footage, self.ranks.world_size)
+
+    def more_metrics(self, step: int) -> dict[str, Any]:
+        """Clips of each source of a mixture; unreadable videos are replaced by others of their source."""
+        if not self.config.data.sources or self.order is None:
+            return {}
+        taken = window_of(step - 1, self.skipped) + 1
+
+        def seen(windows: int) -> np.ndarray:
+            return np.array(self.order.seen(windows * self.config.train.global_batch)) if self.order else np.zeros(0)
+
+        counts = seen(taken) - sum(seen(left_out + 1) - seen(left_out) for left_out in self.skipped if left_out < taken)
+        return {"seen": {source.name: int(count) for source, count in zip(self.config.data.sources, counts, strict=True)}}
 
     def build(self) -> tuple[nn.Module, list[dict[str, Any]]]:
         """The model with its weights, and who of them decays."""
@@ -65,9 +88,11 @@ class Pretrainer(Trainer[PretrainConfig]):
 
     def clips(self, *, start: int, unreadable: Mapping[int, str]) -> Iterable[Batch]:
         """Clips and mask noise."""
+        self.order = footage_order(self.config, self.footage, self.plan)
         return clip_loader(self.config, self.manifest, self.plan, rank=self.ranks.rank, start=start, stop=self.total_steps,
                            skipped=self.skipped, unreadable=unreadable, workers=self.config.data.workers,
-                           noise=self.config.model.shape().num_tokens, pin_memory=self.ranks.device.type == "cuda")
+                           noise=self.config.model.shape().num_tokens, pin_memory=self.ranks.device.type == "cuda",
+                           footage=self.footage, order=self.order)
 
     def inputs(self, batch: Batch, position: int) -> tuple[Any, ...]:  # noqa: ARG002
         """Clips and their masks."""
@@ -88,23 +113,23 @@ class Pretrainer(Trainer[PretrainConfig]):
                                                        "sampling": json.dumps({key: data[key] for key in SAMPLING})})
 
 
-def finish(run: RunFolder, config: PretrainConfig, plan: Plan, manifest: Manifest, log: AttemptLog) -> None:
+def finish(run: RunFolder, config: PretrainConfig, plan: Plan, footage: Footage, log: AttemptLog) -> None:
     """What rank 0 does once all steps are done; result.json comes last."""
     if config.log.picture:
-        draw(run, config, manifest)
+        draw(run, config, plan, footage)
     write_result(run, config, plan, log)
     steps = plan.schedule.total_steps
     touch_heartbeat(run, state="done", step=steps, total_steps=steps)
 
 
-def draw(run: RunFolder, config: PretrainConfig, manifest: Manifest, *, videos: int = 3) -> None:
+def draw(run: RunFolder, config: PretrainConfig, plan: Plan, footage: Footage, *, videos: int = 3) -> None:
     """Write the reconstruction picture: one clip of each of the first videos that the run would show next."""
     model = build_model(config).eval()
     load_weights(model, run.weights)
     alone = replace(config, train=replace(config.train, global_batch=config.data.repeat_aug, micro_batch=10**9))
-    plan = make_plan(alone, videos=len(manifest), world_size=1)
-    batches = islice(clip_loader(alone, manifest, plan, rank=0, start=0, stop=videos, workers=0,
-                                 noise=config.model.shape().num_tokens), videos)
+    one_rank = make_plan(alone, videos=len(footage.manifest), world_size=1)
+    batches = islice(clip_loader(alone, footage.manifest, one_rank, rank=0, start=0, stop=videos, workers=0, footage=footage,
+                                 order=footage_order(config, footage, plan), noise=config.model.shape().num_tokens), videos)
     first = [(b.clips[:1], b.noise[:1]) for b in batches]
     clips, noise = (torch.cat(parts) for parts in zip(*first, strict=True))
     save_png(reconstruction(model, clips, mask_from_noise(noise, config.model.mask_ratio)), run.picture)
@@ -121,6 +146,7 @@ def write_result(run: RunFolder, config: PretrainConfig, plan: Plan, log: Attemp
         "train_s": sum(m["step_s"] + m["save_s"] for m in metrics), "goodput": log.totals(),
         "clips_per_s": sorted(m["clips_per_s"] for m in metrics)[len(metrics) // 2],
         "data_wait": sum(m["data_wait"] * m["step_s"] for m in metrics) / sum(m["step_s"] for m in metrics),
+        **({"seen": metrics[-1]["seen"]} if "seen" in metrics[-1] else {}),
         "world_size": plan.world_size, "zero_stage": config.train.zero_stage, "precision": config.train.precision,
         "weights": run.weights.name, "commit": identity.get("commit"), "dirty": identity.get("dirty"),
         "job_id": job_id(), "finished": time.time(),

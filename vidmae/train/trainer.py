@@ -26,7 +26,7 @@ from vidmae.ranks.program import say
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.metrics import MetricsWriter, peak_memory_gib, read_metrics
 from vidmae.runs.nonfinite import leave_out, skipped_windows, window_of
-from vidmae.runs.plan import make_plan
+from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.quarantine import Quarantine, Substitution
 from vidmae.runs.record import RunFolder, touch_heartbeat
 from vidmae.settings.config import RunConfig
@@ -95,7 +95,7 @@ class Trainer(ABC, Generic[C]):
     def __init__(self, run: RunFolder, config: C, ranks: Ranks, manifest: Manifest, log: AttemptLog | None) -> None:
         watchdog.expect_within(config.recovery.start_limit_s)
         self.run, self.config, self.ranks, self.manifest, self.log = run, config, ranks, manifest, log
-        self.plan = plan = make_plan(config, videos=len(manifest), world_size=ranks.world_size)
+        self.plan = plan = self.make_plan()
         self.total_steps = plan.schedule.total_steps
         self.skipped: tuple[int, ...] = ranks.from_main(skipped_windows(run))
         model, groups = self.build()
@@ -121,6 +121,14 @@ class Trainer(ABC, Generic[C]):
     @abstractmethod
     def build(self) -> tuple[nn.Module, list[dict[str, Any]]]:
         """The model, which returns a scalar loss, and its parameter groups."""
+
+    def make_plan(self) -> Plan:
+        """The derived numbers of the run."""
+        return make_plan(self.config, videos=len(self.manifest), world_size=self.ranks.world_size)
+
+    def more_metrics(self, step: int) -> dict[str, Any]:  # noqa: ARG002
+        """What the metrics say besides after `step` updates."""
+        return {}
 
     @abstractmethod
     def clips(self, *, start: int, unreadable: Mapping[int, str]) -> Iterable[Batch]:
@@ -235,7 +243,7 @@ class Trainer(ABC, Generic[C]):
             "clips_per_s": clips_per_s, "mfu": clips_per_s / self.peak_clips_per_s if self.peak_clips_per_s else None,
             "peak_gib": peak_memory_gib(device), "skipped": engine.skipped_steps,
             "substituted": round(substituted * self.ranks.world_size), "rechecked": len(found),
-            "differing": sorted(each.row + 1 for each in found if each.problem),
+            "differing": sorted(each.row + 1 for each in found if each.problem), **self.more_metrics(step + 1),
         }, stops > 0, busy
 
 
