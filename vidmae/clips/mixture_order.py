@@ -21,7 +21,6 @@ Nothing here has a state or a table that grows with the run: memory is the rows 
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -228,8 +227,3 @@ def _keys(seed: int, *words: int) -> tuple[int, ...]:
 @lru_cache(maxsize=64)
 def _offset(seed: int, *words: int) -> float:
     return float(rng(OFFSET, seed, *words).random())
-
-
-def source_of(footage: Footage, row: int) -> str:
-    """Name of the source of a row."""
-    return footage.parts[bisect_right(footage.firsts, row) - 1].stock.name
