@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jobs.place.catalogue import DataSource, environment_catalogue, find_data
 from jobs.place.found_data import FoundData, data_problems, find_sources_of, stock_or_problem, turns_of
@@ -215,13 +214,12 @@ def _with_paths(layers: Sequence[Layer], data: DataSource, mixed: Sequence[Found
     """The configuration with its manifests, with absolute paths, since the job runs in another folder, and with a name that
     says where order, ages or clips are not as usual: tables and plots call a run by its name."""
     config, origins = build(PretrainConfig, layers)
-    found: dict[str, Any] = {"manifest": "" if mixed else str(data.manifest),
-                             **({"name": data.name} if data.name != config.data.name else {})}
-    if mixed:
-        found["sources"] = [{**to_dict(source), "manifest": str(one.source.manifest)}
-                            for source, one in zip(config.data.sources, mixed, strict=True)]
+    found = {"manifest": "" if mixed else str(data.manifest),
+             **({"name": data.name} if data.name != config.data.name else {})}
     tags = [tag for tag in (config.data.tag,) if tag and f"-{tag}-" not in f"-{config.name}-"]
     extra = [Layer(data.origin, {"data": found})]
+    extra += [Layer(one.source.origin, {"data": {"sources": {str(i): {"manifest": str(one.source.manifest)}}}})
+              for i, one in enumerate(mixed)]
     if config.train.init:
         path = str(Path(config.train.init).expanduser().absolute())
         extra.append(Layer(origins["train.init"], {"train": {"init": path}}))
@@ -304,13 +302,14 @@ def data_warnings(e: Experiment) -> list[str]:
     if share := e.summary.share_shorter(clip_s):
         found.append(f"about {share:.0%} of the videos are shorter than a clip of {clip_s:.2f} s: their last frame is "
                      "repeated until the clip is full (data.sampling_rate, model.num_frames)")
-    first = first_paths(e.data.manifest, LOOKED_AT) if e.data.manifest.exists() else []  # a fraction is listed later
-    if gone := sum(not Path(path).exists() for path in first):
-        found.append(f"{gone} of the first {len(first)} videos of {e.data.manifest} are not there, seen from this machine; "
-                     f"make the manifest again where they moved: {HOW_TO_MAKE}")
+    for manifest in (one.source.manifest for one in e.found):
+        first = first_paths(manifest, LOOKED_AT) if manifest.exists() else []  # a fraction is listed later
+        if gone := sum(not Path(path).exists() for path in first):
+            found.append(f"{gone} of the first {len(first)} videos of {manifest} are not there, seen from this machine; "
+                         f"make the manifest again where they moved: {HOW_TO_MAKE}")
     if e.plan and e.plan.schedule.total_steps < FEW_STEPS:
-        found.append(f"the run has {e.plan.schedule.total_steps} steps in all: {e.summary.videos} videos x "
-                     f"{data.repeat_aug} clips in batches of {e.config.train.global_batch} make "
+        size = f"{e.summary.videos} videos x {data.repeat_aug}" if data.is_plain else f"{e.plan.clips_per_epoch:,}"
+        found.append(f"the run has {e.plan.schedule.total_steps} steps in all: {size} clips in batches of {e.config.train.global_batch} make "
                      f"{e.plan.steps_per_epoch:g} steps an epoch (train.phases, train.global_batch)")
     return found
 

@@ -89,7 +89,7 @@ def make_plan(config: RunConfig, *, videos: int, world_size: int, visits: int | 
     schedule = Schedule.plan(config.train.phases, clips_per_epoch=clips_per_epoch, global_batch=global_batch)
     if once and schedule.total_steps * global_batch > clips_per_epoch:
         raise ValueError("data.order single-pass shows each stretch of footage once: train.phases are "
-                         f"{schedule.total_steps} steps in all, allowed: up to {clips_per_epoch // global_batch} steps, 1 epoch")
+                         f"{schedule.total_steps} steps in all, allowed: up to {clips_per_epoch // global_batch}, 1 epoch")
     return Plan(
         world_size=world_size, micro_batch=micro_batch, grad_accum=grad_accum, videos=videos,
         clips_per_epoch=clips_per_epoch, schedule=schedule, steps_per_epoch=clips_per_epoch / global_batch,
