@@ -63,8 +63,9 @@ def data_facts(run: Dossier) -> list[tuple[str, str]]:
     if fraction:
         share = f"{100 * fraction['share']:.4g} % " if fraction.get("share") else ""
         facts.append(("Fraction", discreet(f"{share}of {fraction.get('of')}, {fraction.get('subset')}")))
-    facts += [(f"Source {discreet(source['name'])}", f"{number(source['videos'])} videos, {number(source['hours'])} h, "
-               f"{number(100 * source['share'])} % of the clips") for source in run.record.get("sources") or ()]
+    for source in run.record.get("sources") or ():
+        videos, hours, share_pct = map(number, (source["videos"], source["hours"], 100 * source["share"]))
+        facts.append((f"Source {discreet(source['name'])}", f"{videos} videos, {hours} h, {share_pct} % of the clips"))
     facts += [(key.capitalize(), number(cell[key])) for key in ("checkpoint", "shots") if key in cell]
     return facts + [(f"Override {key}", number(value)) for key, value in (cell.get("overrides") or {}).items()]
 

@@ -70,7 +70,7 @@ def test_weights_names_and_contents_are_signed(capsys: pytest.CaptureFixture[str
     mixtures = ["[{name: s}, {name: a}]", "[{name: s}, {name: a, weight: 0.5}]", "[{name: a}, {name: s}]", "[{name: s}, {name: a, hours: 3}]"]
     ids = [run_id(dry_run(capsys, f"data.sources={mixture}")[1]) for mixture in mixtures]
     assert len(set(ids)) == 4
-    os.rename(folder / "manifests", folder / "elsewhere")
+    (folder / "manifests").rename(folder / "elsewhere")
     (folder / "catalogue.yaml").write_text("s: elsewhere/s.csv\na: elsewhere/a.csv\n")
     os.environ["VIDMAE_DATA"] = str(folder / "catalogue.yaml")
     try:
