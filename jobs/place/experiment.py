@@ -310,7 +310,8 @@ def data_warnings(e: Experiment) -> list[str]:
     if e.plan and e.plan.schedule.total_steps < FEW_STEPS:
         size = f"{e.summary.videos} videos x {data.repeat_aug}" if data.is_plain else f"{e.plan.clips_per_epoch:,}"
         found.append(f"the run has {e.plan.schedule.total_steps} steps in all: {size} clips in batches of "
-                     f"{e.config.train.global_batch} make {e.plan.steps_per_epoch:g} steps an epoch (train.phases, train.global_batch)")
+                     f"{e.config.train.global_batch} make {e.plan.steps_per_epoch:g} steps an epoch (train.phases, "
+                     "train.global_batch)")
     return found
 
 
