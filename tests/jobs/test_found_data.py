@@ -10,6 +10,7 @@ import pytest
 
 from jobs import pretrain
 from sweeps import scaling
+from tests.support.labelled import write_labelled
 from tests.support.launching import write_manifest
 from vidmae.footage.manifest import Check, Row
 from vidmae.footage.manifest import write_manifest as write_rows
@@ -115,6 +116,17 @@ def test_the_same_videos_twice_are_refused(capsys: pytest.CaptureFixture[str], f
 def test_a_single_pass_of_one_epoch_is_whole_steps(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = dry_run(capsys, "data.name=s", "data.order=single-pass", "train.phases=[{duration: 1 epochs, lr: 1.0e-3}]")
     assert code == 0 and "87 in all, 87.00 per epoch: 1.0 epochs, 1,392 clips" in said  # 100 x 14 clips, 16 a step
+
+
+def test_a_sweep_counts_epochs_in_seconds_where_a_run_does(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    write_labelled(folder / "manifests")
+    manifest(folder, "t", [(f"T_20130101_09{i:02d}_01_segment01", 60.0 + i) for i in range(60)])
+    code = scaling.main(["--recipe", "demo", "--data", "t", "--fractions", "0.5,1", "--repeats", "1", "--match", "epochs", "--shots", "2",
+                         "--set", "data.weight=seconds", "--set", "train.phases=[{duration: 10 epochs, lr: 1.0e-3}]", "--cluster", "local",
+                         "--fewshot", "--recipe finetune_demo --cpus-per-task 1", "--dry-run"])
+    said = " ".join(capsys.readouterr().err.split())
+    # 2235 s and 5370 s are 131 and 315 visits of 4 clips of 4.27 s, 16 clips a step
+    assert code == 0 and "30 0.62 328 10.0" in said and "60 1.49 788 10.0" in said, said
 
 
 @pytest.mark.parametrize("setting, says", [
