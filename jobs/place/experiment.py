@@ -20,7 +20,7 @@ from jobs.place.profiles import ClusterProfile, Site, environment_layer, find_si
 from jobs.place.resources import SAVE_MARGIN_S, Resources, choose_partition, complete, local_resources
 from jobs.scheduler import slurm
 from vidmae.footage.manifest import HOW_TO_MAKE, ManifestError, Summary, first_paths, read_summary
-from vidmae.footage.mixture import Stock
+from vidmae.mixtures.mixture import Stock
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import RunFolder, signature

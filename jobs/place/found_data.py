@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from jobs.place.catalogue import Catalogue, DataSource, environment_catalogue, find_data
-from vidmae.clips.mixture_order import turns_per_epoch
 from vidmae.footage.manifest import Manifest, ManifestError, Summary, decoder_problem, read_summary
-from vidmae.footage.mixture import Stock, ages_for, sources_of, stocks
+from vidmae.mixtures.mixture import Stock, ages_for, sources_of, stocks
+from vidmae.mixtures.mixture_order import turns_per_epoch
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import ConfigError
 
@@ -26,13 +26,17 @@ class FoundData:
 
     @staticmethod
     def joined(found: Sequence[FoundData]) -> FoundData:
-        """All of a mixture: the names, the totals, and a content that says which manifests these are, and in which order."""
+        """All of a mixture: the names, the totals, and a content that says which manifests these are, and in which order.
+
+        The cost of a clip is that of the source whose clips cost most, where all were measured.
+        """
         summaries = [one.summary for one in found]
-        videos = sum(s.videos for s in summaries)
+        videos, costs = sum(s.videos for s in summaries), [s.clip_cost for s in summaries if s.clip_cost]
         lengths_s = np.concatenate([np.repeat(s.percentiles_s, 1 + 1000 * s.videos // max(1, videos)) for s in summaries])
         summary = replace(
             summaries[0], videos=videos, seconds=sum(s.seconds for s in summaries), bytes=sum(s.bytes for s in summaries),
             unreadable=sum(s.unreadable for s in summaries), verified=all(s.verified for s in summaries), fraction=None,
+            clip_cost=max(costs, key=lambda cost: max(cost["ms_per_clip"].values())) if len(costs) == len(found) else None,
             percentiles_s=np.percentile(lengths_s, range(101)).round(3).tolist(),
             csv_sha256=_sha256(s.csv_sha256 for s in summaries), content_sha256=_sha256(s.content_sha256 for s in summaries))
         return FoundData(DataSource("+".join(one.source.name for one in found), Path(), "data.sources"), summary)

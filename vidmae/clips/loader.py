@@ -1,6 +1,6 @@
 """Micro-batches for every rank, read ahead by worker processes.
 
-Which clips come when stands in `order.py` and `mixture_order.py`, how they are cut in `cutting.py`, how a broken video is
+Which clips come when stands in `order.py` and in mixtures/, how they are cut in `cutting.py`, how a broken video is
 kept from doing harm in `reading.py`. A video that cannot be read is replaced by others of the manifest: the first that can
 be read of a sequence that is drawn for its place in the data order. The clip's own draws (time window, crop, flip, mask
 noise) stay those of the place. So what a run sees depends on the seed and on which files cannot be read, and on nothing

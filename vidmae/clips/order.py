@@ -10,7 +10,7 @@ contiguous part of them, micro-batch by micro-batch, so repeats of one video mee
 
 Time window, crop, flip and mask noise of a clip are drawn from a generator that is seeded by (seed, epoch, place in the
 epoch, repeat), and so are the videos that stand in for one that cannot be read: no worker, rank or restart changes them.
-This is the order of one manifest, each video once in an epoch; the others are in `mixture_order.py`.
+This is the order of one manifest, each video once in an epoch; the others are in vidmae/mixtures/.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ class FootageConfig(DataConfig):
     """The recordings that a model is pretrained on: which, how often, and in which order."""
 
     sources: tuple[SourceConfig, ...] = signed_if_changed(())
-    """A mixture of data sets in place of the one that data.name says (vidmae/clips/mixture_order.py)."""
+    """A mixture of data sets in place of the one that data.name says (vidmae/mixtures/mixture_order.py)."""
     weight: Literal["videos", "seconds"] = signed_if_changed("videos")
     """What an epoch counts. videos: each video repeat_aug times. seconds: as many seconds as the footage has, of each video
     in proportion to its length; so a recording of hours is one row, and clips come from all of it."""

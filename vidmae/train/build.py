@@ -10,10 +10,10 @@ import torch
 
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
-from vidmae.clips.mixture_order import MixtureOrder, turns_per_epoch
 from vidmae.clips.order import Order
 from vidmae.footage.manifest import Manifest, content_hash
-from vidmae.footage.mixture import Footage, sampling_of
+from vidmae.mixtures.mixture import Footage, sampling_of
+from vidmae.mixtures.mixture_order import MixtureOrder, turns_per_epoch
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.weights import load_encoder

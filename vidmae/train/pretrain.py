@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from vidmae.clips.loader import Batch
-from vidmae.footage.mixture import Footage, read_footage
 from vidmae.insight.pictures import reconstruction, save_png
+from vidmae.mixtures.mixture import Footage, read_footage
 from vidmae.model.groups import param_groups
 from vidmae.model.masking import mask_from_noise
 from vidmae.model.weights import load_weights, save_safetensors

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vidmae.clips.mixture_order import MixtureOrder, permuted, turns_per_epoch, visits_per_pass
 from vidmae.clips.order import Place
-from vidmae.footage.mixture import Footage, Part, Stock, stretches
+from vidmae.mixtures.mixture import Footage, Part, Stock, stretches
+from vidmae.mixtures.mixture_order import MixtureOrder, permuted, turns_per_epoch, visits_per_pass
 from vidmae.settings.config import FootageConfig, SourceConfig
 
 CLIP_S = 4.0

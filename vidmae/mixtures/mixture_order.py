@@ -27,7 +27,7 @@ from functools import lru_cache
 import numpy as np
 
 from vidmae.clips.order import OFFSET, SHUFFLE, SUBSTITUTE, Place, rng
-from vidmae.footage.mixture import Footage, Part, Stock
+from vidmae.mixtures.mixture import Footage, Part, Stock
 from vidmae.settings.config import FootageConfig
 
 ROUNDS = 6  # of the Feistel network; four are enough for a pseudo-random permutation

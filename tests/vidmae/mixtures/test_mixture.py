@@ -13,10 +13,10 @@ import torch
 from tests.support.facilities import demo_clips, need
 from vidmae.clips.loader import Batch
 from vidmae.clips.transforms import crop_resize, sample_crop
-from vidmae.footage.ages import ages
 from vidmae.footage.manifest import Check, Manifest, ManifestError, Source, read_summary
 from vidmae.footage.manifest_build import build as build_manifest
-from vidmae.footage.mixture import joined, read_footage, stocks
+from vidmae.mixtures.ages import ages
+from vidmae.mixtures.mixture import joined, read_footage, stocks
 from vidmae.settings.config import DataConfig, FootageConfig, ModelConfig, Phase, PretrainConfig, SourceConfig, TrainConfig
 from vidmae.settings.layers import to_dict
 from vidmae.settings.schedule import Duration

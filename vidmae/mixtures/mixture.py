@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vidmae.footage.ages import Ages, ages
 from vidmae.footage.manifest import Manifest, ManifestError, Summary
+from vidmae.mixtures.ages import Ages, ages
 from vidmae.settings.config import FootageConfig, SourceConfig
 
 _NAMED = {"_decoder": "decoders", "child": "children"}  # arrays of places in a list of names
