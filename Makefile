@@ -5,13 +5,16 @@
 # make lint   ruff and mypy (lint-style and lint-types run one of the two)
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
 # make same   run the demo's pretraining and one cell four times, killed and with other workers, and compare every file, 15 to 25 minutes
+# make gpu    check and measure on one GPU, MINUTES=10 minutes; also on a machine that has torch alone and no network
 # make bench  measure speed and memory against their targets, about 17 minutes
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 JOBS ?= 2
+MINUTES ?= 10
+GPU_PYTHON = $(firstword $(wildcard $(BIN)/python) $(PYTHON))
 
-.PHONY: demo look test check lint lint-style lint-types same bench faults
+.PHONY: demo look test check lint lint-style lint-types same bench faults gpu
 
 $(VENV)/.ready: requirements.txt tests/requirements.txt pyproject.toml
 	@[ ! -x $(BIN)/python ] || $(BIN)/python tests/setup/check_venv.py
@@ -51,3 +54,7 @@ same: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m tests.bench.run
+
+gpu:
+	[ -f tests/gpu/bundle/bundle.json ] || $(GPU_PYTHON) tests/gpu/bundle.py
+	$(GPU_PYTHON) tests/gpu/run.py --minutes $(MINUTES) --out gpu-results

@@ -15,10 +15,11 @@ import vidmae  # noqa: F401  (sets vidmae/numerics.py before a test loads torch)
 SLURM = "tests/slurm"
 # those that take minutes begin first, so that no process is left alone with one of them at the end
 LONG = (SLURM, *(f"tests/vidmae/{room}/test_{name}.py" for room, name in (
-    ("train", "recovery"), ("train", "pretrain"), ("ranks", "checkpoint"), ("ranks", "engine"), ("clips", "reading"))))
+    ("train", "recovery"), ("train", "pretrain"), ("ranks", "checkpoint"), ("ranks", "engine"), ("clips", "reading"))),
+    "tests/gpu/test_kit.py")
 # What `--quick` leaves out, folders or files, none of them imported: what takes about 10 s of CPU time or more, or waits for
 # jobs. tests/house takes 20 s and stays. The rest took 180 s of CPU time in two processes on a busy machine
-SLOW = (SLURM, "tests/bench", "tests/same", "tests/vidmae/train", *LONG, *(f"tests/{room}/test_{name}.py" for room, names in {
+SLOW = (SLURM, "tests/bench", "tests/gpu", "tests/same", "tests/vidmae/train", *LONG, *(f"tests/{room}/test_{name}.py" for room, names in {
     "jobs": ("cancel", "commands", "demo_clips", "prepare"), "sweeps": ("fewshot", "scaling"),
     "analysis": ("report", "scaling_figures"),
     "vidmae/footage": ("manifest", "manifest_build", "open_video"),

@@ -1,4 +1,4 @@
-"""The rows of a manifest column by column. The only import of pyarrow.
+"""The rows of a manifest column by column. The only import of pyarrow; without it csv.reader reads them, with a warning.
 
 Measured on a million rows (163 MB), seconds of CPU and growth of the process while it reads: csv.reader with a loop over the
 rows, which `read_rows` still is, 5.2 s and 373 MiB (122 MiB where it does not hold the file); pandas 3.1 in blocks 3.1 s and
@@ -7,6 +7,9 @@ rows, which `read_rows` still is, 5.2 s and 373 MiB (122 MiB where it does not h
 
 from __future__ import annotations
 
+import csv
+import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -57,15 +60,20 @@ def read_columns(file: BinaryIO, columns: Sequence[str], kinds: Mapping[str, str
     Raises:
         ValueError: There are other rows or columns, or a value is of another kind.
     """
-    import pyarrow
-    from pyarrow import csv
+    try:
+        import pyarrow
+        from pyarrow import csv as arrow_csv
+    except ImportError:
+        warnings.warn("pyarrow is not installed: manifests are read with Python's csv, which takes more time and memory "
+                      "(pip install pyarrow)", stacklevel=2)
+        return _without_pyarrow(file, columns, kinds, rows)
 
     types = {"int": pyarrow.int64(), "float": pyarrow.float64()}
-    blocks = csv.open_csv(
+    blocks = arrow_csv.open_csv(
         file, memory_pool=pyarrow.system_memory_pool(),
-        read_options=csv.ReadOptions(column_names=list(columns), block_size=BLOCK_BYTES, use_threads=False),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
+        read_options=arrow_csv.ReadOptions(column_names=list(columns), block_size=BLOCK_BYTES, use_threads=False),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(
             column_types={name: types.get(kind, pyarrow.binary()) for name, kind in kinds.items()},
             include_columns=list(kinds), null_values=[], check_utf8=False))
     # filled block by block: blocks that wait to be joined would take 150 MB more
@@ -91,6 +99,34 @@ def read_columns(file: BinaryIO, columns: Sequence[str], kinds: Mapping[str, str
     codes = {name: Codes([text.decode("utf-8", "surrogateescape") for text in held], numbers[name])
              for name, held in known.items()}
     return {**numbers, **texts, **codes}
+
+
+def _without_pyarrow(file: BinaryIO, columns: Sequence[str], kinds: Mapping[str, str], rows: int) -> dict[str, Any]:
+    """The same by way of csv.reader."""
+    with_names = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+    records = list(csv.reader(with_names))
+    with_names.detach()  # the file is the caller's to close
+    if len(records) != rows:
+        raise ValueError(f"it has {len(records)} rows, not {rows}")
+    if any(len(record) != len(columns) for record in records):
+        raise ValueError(f"a row has other than {len(columns)} columns")
+    found: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        place = columns.index(name)
+        texts = [record[place] for record in records]
+        if kind == "text":
+            encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+            found[name] = Texts(np.frombuffer(b"".join(encoded), dtype=np.uint8), np.cumsum([len(text) for text in encoded]))
+        elif kind == "code":
+            known = {text: code for code, text in enumerate(dict.fromkeys(texts))}
+            found[name] = Codes(list(known), np.array([known[text] for text in texts], dtype=np.int64))
+        elif kind == "hash":
+            if any(len(text) != HASH_DIGITS for text in texts):
+                raise ValueError(f"a hash has other than {HASH_DIGITS} digits")
+            found[name] = np.array([int(text, 16) for text in texts], dtype=np.uint64)
+        else:
+            found[name] = np.array([(int if kind == "int" else float)(text) for text in texts], dtype=_DTYPES[kind])
+    return found
 
 
 def _letters(column: Any) -> tuple[np.ndarray, np.ndarray]:

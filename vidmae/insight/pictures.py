@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vidmae.insight.vision import heat
@@ -93,6 +92,8 @@ def attention_video(clip: np.ndarray, attention: np.ndarray) -> np.ndarray:
 
 def save_png(picture: np.ndarray, path: Path) -> None:
     """Write a picture atomically, readable by its owner alone."""
+    from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     write_atomic(path, buffer.getvalue())

@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import numpy as np
@@ -257,12 +258,16 @@ def test_rows_live_in_arrays_and_many_of_them_are_read_rightly(tmp_path):
         assert manifest.fps[i] == 30000 / 1001  # to the last bit
 
 
-def test_columns_are_what_the_rows_say_whatever_a_text_holds(tmp_path):
-    """More than one block, and texts that a csv reader could take for something else."""
+@pytest.mark.parametrize("pyarrow", [True, False])
+def test_columns_are_what_the_rows_say_whatever_a_text_holds(tmp_path, monkeypatch, pyarrow):
+    """More than one block, and texts that a csv reader could take for something else; with pyarrow, and where it is missing."""
     odd = ["a, b", 'quo"te', '"', "tab\t", " lead", "NA", "nan", "null", "", "007", "true", "ü子", os.fsdecode(b"\xff\xe9")]
     out = written(tmp_path, [row(f"{odd[i % 13]}{i}.mp4" if i % 13 != 8 else f"/{i}", odd[i % 11] if i % 3 else odd[12], frames=2**40 + i,
                                  content=f"{i * 2**50:016x}") for i in range(8_000)])
-    manifest, (_, rows) = Manifest.read(out), m.read_rows(out)
+    if not pyarrow:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)  # an ImportError for who imports it
+    with nullcontext() if pyarrow else pytest.warns(UserWarning, match="pip install pyarrow"):
+        manifest, (_, rows) = Manifest.read(out), m.read_rows(out)
     found = [m.parse_row(dict(zip(m.COLUMNS, values, strict=True))) for values in rows]
     assert len(out.read_bytes()) > 2 * BLOCK_BYTES and [manifest.path(i) for i in range(8_000)] == [r.path for r in found]
     assert manifest.frames.tolist() == [r.frames for r in found] and manifest.seconds.tolist() == [r.seconds for r in found]

@@ -1,0 +1,76 @@
+"""A real pretraining run from files, end to end: waiting for data, MFU with it, seconds lost per save.
+
+The program is the one that jobs start, in a run folder as the launcher makes it. After its time a signal asks it to save and
+leave. Steps before the fifth are left out: the queues are filled and kernels are chosen in them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.gpu import runs
+from tests.gpu.report import Report, earlier, seconds_left
+from tests.gpu.scales import Scale
+from vidmae.runs.attempts import read_attempts
+from vidmae.runs.metrics import read_metrics
+
+LEAVES_S = 30.0  # that the last save and the other model's start may take
+MODE = "bf16 weights, ZeRO 1"
+
+
+def run(device: torch.device, scale: Scale) -> dict[str, Any]:
+    report = Report()
+    clips = runs.manifest("training", "chunks", copies=scale.copies)
+    for (name, config), every in zip(scale.models().items(), scale.save_every, strict=True):
+        with report.part(name):
+            micro = _micro_batch(name, scale)
+            given = [f"train.global_batch={scale.global_batch}", f"train.micro_batch={micro}", "train.zero_stage=1",
+                     f"data.repeat_aug={16 if scale.name == 'full' else 2}", f"checkpoint.every_steps={every}",
+                     "checkpoint.keep_last=1", f"data.workers={os.cpu_count() if scale.name == 'full' else 1}",
+                     f"train.precision={'bf16' if device.type == 'cuda' else 'fp32'}",
+                     "train.phases=[{duration: 100000 steps, lr: 1.5e-4, warmup: 100 steps, schedule: cosine}]"]
+            run_folder = runs.make_run(f"training-{name}", clips, config, device.type, *given, compiled=True)
+            began = time.monotonic()
+            process = runs.start(run_folder, threads=1 if device.type == "cpu" else 0)
+            try:
+                runs.wait_for(run_folder, process, every + 1, timeout_s=max(20.0, seconds_left() - LEAVES_S)) \
+                    if scale.name == "smoke" else runs.wait_for(run_folder, process, 1, timeout_s=seconds_left())
+                started_s = time.monotonic() - began
+                time.sleep(max(0.0, min(scale.train_s, seconds_left() - LEAVES_S)))
+                process.send_signal(signal.SIGUSR2)
+                runs.finish(process, run_folder, code=75, timeout_s=seconds_left())
+            finally:
+                process.kill()
+                process.wait()
+            _tell(report, f"{name}, micro-batch {micro}", run_folder, started_s)
+    return report.record()
+
+
+def _micro_batch(name: str, scale: Scale) -> int:
+    """The fastest that fast_step found, as far as the global batch allows."""
+    found = [line for line in earlier("fast_step") if line["what"].startswith(f"{name}, {MODE}") and "clips_per_s" in line]
+    fastest = max(found, key=lambda line: float(line["clips_per_s"]))["batch"] if found else 64
+    return int(min(fastest, scale.global_batch // 2))
+
+
+def _tell(report: Report, what: str, run_folder: Any, started_s: float) -> None:
+    metrics = read_metrics(run_folder)
+    steady = metrics[5:] if len(metrics) > 8 else metrics[-1:]
+    seconds = sum(m["step_s"] + m["save_s"] for m in steady)
+    saves = [m["save_s"] for m in metrics if m["save_s"] > 0]
+    attempt = read_attempts(run_folder)[-1]
+    mfu = [m["mfu"] for m in steady if m["mfu"] is not None]
+    report.figure(what, steps=len(metrics), clips_per_s=len(steady) * metrics[0]["clips_per_s"] * metrics[0]["step_s"] / seconds,
+                  data_wait_pct=100 * sum(m["data_wait"] * m["step_s"] for m in steady) / sum(m["step_s"] for m in steady),
+                  mfu_pct=100 * sum(m * s["step_s"] for m, s in zip(mfu, steady, strict=False)) / seconds if mfu else None,
+                  peak_gib=metrics[-1]["peak_gib"], start_to_first_step_s=started_s, saves=len(saves),
+                  lost_per_save_s=float(np.mean(saves)) if saves else None, slowest_save_s=attempt.slowest_save_s,
+                  saved_at_the_end_s=attempt.saving_s - sum(saves))
+    report.check(f"{what}: the loss is finite and fell", metrics[-1]["loss"], metrics[0]["loss"],
+                 ok=len(metrics) < 20 or metrics[-1]["loss"] < metrics[0]["loss"])
