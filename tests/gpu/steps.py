@@ -147,6 +147,7 @@ def trainee(*args: Any, **kwargs: Any) -> Iterator[Trainee]:
             each.engine._engine.destroy()
             each.__dict__.clear()
         made.clear()
+        torch.compiler.reset()  # torch makes 8 forms of a function at most, and each model and micro-batch needs its own
         free()
 
 
