@@ -74,6 +74,7 @@ def run(args: argparse.Namespace, names: list[str], work: Path) -> int:
     env = {**os.environ, "PYTHONPATH": path, "VIDMAE_GPU_FOOTAGE": str(footage), "VIDMAE_GPU_WORK": str(work),
            "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"), "TRITON_CACHE_DIR": str(work / "triton"),
            "PYTHONFAULTHANDLER": "1", "VIDMAE_GPU_RESULTS": str((args.out / "results.json").resolve())}
+    (work / "inductor").mkdir(mode=0o700)  # a run refuses compiled code that others could write
     if args.smoke and args.device == "cpu":
         env["OMP_NUM_THREADS"] = "1"  # of models this small more threads make busy machines slower
     machine = _machine(env, args.device)

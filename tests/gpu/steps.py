@@ -128,7 +128,8 @@ class Trainee:
         return self.engine.update(extra=[])[0]
 
     def _clips(self, batch: int) -> Tensor:
-        clips = clips_of(self.shape, batch, self._ranks.device)
+        few = clips_of(self.shape, min(batch, 8), self._ranks.device)  # to draw a thousand takes longer than to time them
+        clips = few.repeat(-(-batch // len(few)), 1, 1, 1, 1)[:batch]
         return clips if self.who == "ours" else as_floats(clips, self._floats)
 
     def _mask(self, batch: int) -> Mask:
@@ -171,6 +172,12 @@ def any_attention() -> str:
     return "torch's choice"
 
 
+def is_full(error: RuntimeError) -> bool:
+    """Whether an error means that memory does not suffice: libraries say it in words of their own."""
+    words = ("out of memory", "ALLOC_FAILED", "as a full card would")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
 def free() -> None:
     """Give memory back that nobody holds."""
     gc.collect()
@@ -204,7 +211,7 @@ def step_figures(one: Trainee, batch: int, device: torch.device, scale: Scale, p
     """A step's clips per second, MFU and memory at a micro-batch, beside what cost.py estimates.
 
     Raises:
-        torch.OutOfMemoryError: It does not fit; the trainee is of no use any more.
+        RuntimeError: It does not fit (see `is_full`); the trainee is of no use any more.
     """
     if scale.name == "smoke" and batch > scale.most_batch:
         one.engine.module.decoder_norm.register_forward_pre_hook(_full_card)

@@ -58,8 +58,8 @@ def _kernels(report: Report, what: str, ranks: dist.Ranks, scale: Scale, compile
             for _ in range(STEPS):
                 one.step(batch)
             steps.synchronise(ranks.device)
-    events = list(seen.events() or [])
     kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
+    events = [e for e in seen.events() or [] if not _is_range(e)]
     spans = sorted((e.time_range.start, e.time_range.end) for e in events if e.device_type == kind)
     whole = max(e.time_range.end for e in events) - min(e.time_range.start for e in events)
     launches = sum("LaunchKernel" in e.name for e in events) if on_gpu else len(spans)
@@ -67,7 +67,7 @@ def _kernels(report: Report, what: str, ranks: dist.Ranks, scale: Scale, compile
                   idle_pct=100 * (1 - _covered(spans) / whole))
     spent: dict[str, list[float]] = {}
     for row in seen.key_averages():
-        if row.device_type == kind:
+        if row.device_type == kind and not _is_range(row):
             of = float(row.self_device_time_total if on_gpu else row.self_cpu_time_total)
             spent.setdefault(row.key, [0.0, 0.0])
             spent[row.key] = [spent[row.key][0] + of, spent[row.key][1] + row.count]
@@ -75,6 +75,11 @@ def _kernels(report: Report, what: str, ranks: dist.Ranks, scale: Scale, compile
     for place, (key, (of, count)) in enumerate(sorted(spent.items(), key=lambda item: -item[1][0])[:SHOWN], 1):
         report.figure(f"{what}, {place}. {key[:100]}", share_pct=100 * of / total, ms_per_step=of / STEPS / 1e3,
                       calls_per_step=count / STEPS)
+
+
+def _is_range(event: Any) -> bool:
+    """Whether it is no kernel but a range that somebody named, which covers idle time, too."""
+    return bool(getattr(event, "is_user_annotation", False)) or "#" in str(getattr(event, "name", "") or event.key)
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:

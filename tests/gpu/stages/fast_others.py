@@ -80,7 +80,9 @@ def _finetuning(report: Report, name: str, config: ModelConfig, ranks: dist.Rank
         rate = batch / found["seconds"]
         report.figure(f"{name}, finetuning step, bf16 weights, ZeRO 1", batch=batch, clips_per_s=rate, peak_gib=found["peak_gib"],
                       mfu_pct=100 * rate * flops / peak)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not steps.is_full(error):
+            raise
         report.figure(f"{name}, finetuning step, bf16 weights, ZeRO 1", batch=batch, fits=False)
     engine._engine.destroy()
     engine.__dict__.clear()

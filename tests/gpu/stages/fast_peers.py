@@ -59,7 +59,9 @@ def _measure(report: Report, what: str, who: str, config: ModelConfig, compiled:
         with steps.trainee(who, config, ranks, compiled=compiled, **steps.MODES[MODE]) as one:
             try:
                 found = steps.step_figures(one, batch, ranks.device, scale, peak)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not steps.is_full(error):
+                    raise
                 report.figure(f"{what}, micro-batch {batch}", fits=False)
                 continue
         report.figure(what, **found)

@@ -1,8 +1,8 @@
 """How fast is a pretraining step with its optimizer: micro-batches from 8 to the largest that fits, eager and compiled.
 
 The data are in the device's memory already. MFU counts the FLOPs of the model (vidmae/runs/cost.py) against the data sheet's
-dense bf16 peak; the peak of memory stands beside what cost.py estimates. First every micro-batch eagerly, then compiled the
-fastest one, its double, and the smaller ones as long as there is time: torch.compile takes long for each size.
+dense bf16 peak; the peak of memory stands beside what cost.py estimates. Eagerly every micro-batch; compiled the fastest one and
+its double, and the smaller ones at the end as long as there is time: torch.compile takes long for each size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.gpu.scales import Scale
 from vidmae.ranks import dist
 from vidmae.settings.config import ModelConfig
 
-START_S = 25.0  # that an engine and a compilation take at most, on a GPU
+START_S = 20.0  # that an engine and a compilation take at most, on a GPU
 
 
 def run(device: torch.device, scale: Scale) -> dict[str, Any]:
@@ -27,18 +27,21 @@ def run(device: torch.device, scale: Scale) -> dict[str, Any]:
     report.figure("peak of dense bf16 products", tflops=peak / 1e12)
     with report.part("products that reach the peak"):
         _products(report, device, scale, peak)
-    best: dict[tuple[str, str], int] = {}
     cases = [(name, config, mode) for name, config in scale.models().items() for mode in steps.MODES]
+    best: dict[tuple[str, str], int] = {}
     for name, config, mode in cases:
         with report.part(f"{name}, {mode}, eager"):
             best[name, mode] = _doubled(report, name, config, mode, ranks, scale, peak)
-    for name, config, mode in cases:
-        what = f"{name}, {mode}, compiled"
         if not steps.HAS_COMPILE:
-            report.skip(what, "there is no train.compile yet")
+            report.skip(f"{name}, {mode}, compiled", "there is no train.compile yet")
         elif (name, mode) in best:
-            with report.part(what):
-                _compiled(report, name, config, mode, best[name, mode], ranks, scale, peak)
+            for batch in (best[name, mode], 2 * best[name, mode]):
+                _compiled(report, name, config, mode, batch, ranks, scale, peak)
+    for name, config, mode in cases if steps.HAS_COMPILE else []:
+        batch = best.get((name, mode), 0) // 2
+        while batch >= scale.first_batch:
+            _compiled(report, name, config, mode, batch, ranks, scale, peak)
+            batch //= 2
     dist.close()
     return report.record()
 
@@ -63,7 +66,9 @@ def _doubled(report: Report, name: str, config: ModelConfig, mode: str, ranks: d
                 break
             try:
                 found = steps.step_figures(one, batch, ranks.device, scale, peak)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not steps.is_full(error):
+                    raise
                 report.figure(what, fits=False)
                 break
             report.figure(what, **found)
@@ -73,16 +78,16 @@ def _doubled(report: Report, name: str, config: ModelConfig, mode: str, ranks: d
     return best[1]
 
 
-def _compiled(report: Report, name: str, config: ModelConfig, mode: str, best: int, ranks: dist.Ranks, scale: Scale, peak: float,
+def _compiled(report: Report, name: str, config: ModelConfig, mode: str, batch: int, ranks: dist.Ranks, scale: Scale, peak: float,
               ) -> None:
-    smaller = [best // 2**i for i in range(1, 12) if best // 2**i >= scale.first_batch]
-    for batch in [best, 2 * best, *smaller]:
-        what = f"{name}, {mode}, compiled, micro-batch {batch}"
-        if not steps.in_time(START_S):
-            report.skip(what, "no time is left")
-            continue
-        with steps.trainee("ours", config, ranks, compiled=True, **steps.MODES[mode]) as one:
-            try:
-                report.figure(what, **steps.step_figures(one, batch, ranks.device, scale, peak))
-            except torch.OutOfMemoryError:
-                report.figure(what, fits=False)
+    what = f"{name}, {mode}, compiled, micro-batch {batch}"
+    if not steps.in_time(START_S):
+        report.skip(what, "no time is left")
+        return
+    with report.part(what), steps.trainee("ours", config, ranks, compiled=True, **steps.MODES[mode]) as one:
+        try:
+            report.figure(what, **steps.step_figures(one, batch, ranks.device, scale, peak))
+        except RuntimeError as error:
+            if not steps.is_full(error):
+                raise
+            report.figure(what, fits=False)

@@ -7,8 +7,10 @@ leave. Steps before the fifth are left out: the queues are filled and kernels ar
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,37 +21,45 @@ from tests.gpu.report import Report, earlier, seconds_left
 from tests.gpu.scales import Scale
 from vidmae.runs.attempts import read_attempts
 from vidmae.runs.metrics import read_metrics
+from vidmae.settings.config import ModelConfig
 
-LEAVES_S = 30.0  # that the last save and the other model's start may take
+LEAVES_S = 15.0  # that the last save may take
 MODE = "bf16 weights, ZeRO 1"
 
 
 def run(device: torch.device, scale: Scale) -> dict[str, Any]:
     report = Report()
     clips = runs.manifest("training", "chunks", copies=scale.copies)
-    for (name, config), every in zip(scale.models().items(), scale.save_every, strict=False):
+    models = list(zip(scale.models().items(), scale.save_every, strict=False))
+    for place, ((name, config), every) in enumerate(models):
         with report.part(name):
-            micro = _micro_batch(name, scale)
-            given = [f"train.global_batch={scale.global_batch}", f"train.micro_batch={micro}", "train.zero_stage=1",
-                     f"data.repeat_aug={16 if scale.name == 'full' else 2}", f"checkpoint.every_steps={every}",
-                     "checkpoint.keep_last=1", f"data.workers={os.cpu_count() if scale.name == 'full' else 1}",
-                     f"train.precision={'bf16' if device.type == 'cuda' else 'fp32'}",
-                     "train.phases=[{duration: 100000 steps, lr: 1.5e-4, warmup: 100 steps, schedule: cosine}]"]
-            run_folder = runs.make_run(f"training-{name}", clips, config, device.type, *given, compiled=True)
-            began = time.monotonic()
-            process = runs.start(run_folder, threads=1 if device.type == "cpu" else 0)
-            try:
-                runs.wait_for(run_folder, process, every + 1, timeout_s=max(20.0, seconds_left() - LEAVES_S)) \
-                    if scale.name == "smoke" else runs.wait_for(run_folder, process, 1, timeout_s=seconds_left())
-                started_s = time.monotonic() - began
-                time.sleep(max(0.0, min(scale.train_s, seconds_left() - LEAVES_S)))
-                process.send_signal(signal.SIGUSR2)
-                runs.finish(process, run_folder, code=75, timeout_s=seconds_left())
-            finally:
-                process.kill()
-                process.wait()
-            _tell(report, f"{name}, micro-batch {micro}", run_folder, started_s)
+            _train(report, name, config, every, clips, device, scale, seconds_left() / (len(models) - place))
     return report.record()
+
+
+def _train(report: Report, name: str, config: ModelConfig, every: int, clips: Path, device: torch.device, scale: Scale,
+           limit_s: float) -> None:
+    """One run of `limit_s` seconds at most, its start and its last save included."""
+    micro, whole, end = _micro_batch(name, scale), scale.name == "full", time.monotonic() + limit_s
+    given = [f"train.global_batch={scale.global_batch}", f"train.micro_batch={micro}", "train.zero_stage=1",
+             f"data.repeat_aug={16 if whole else 2}", f"data.workers={os.cpu_count() if whole else 1}",
+             f"checkpoint.every_steps={every}", "checkpoint.keep_last=1",
+             f"train.precision={'bf16' if device.type == 'cuda' else 'fp32'}",
+             "train.phases=[{duration: 100000 steps, lr: 1.5e-4, warmup: 100 steps, schedule: cosine}]"]
+    run_folder = runs.make_run(f"training-{name}", clips, config, device.type, *given, compiled=True)
+    began = time.monotonic()
+    process = runs.start(run_folder, threads=1 if device.type == "cpu" else 0)
+    try:
+        runs.wait_for(run_folder, process, 1 if whole else every + 1, timeout_s=limit_s)
+        started_s = time.monotonic() - began
+        time.sleep(max(0.0, min(scale.train_s, end - time.monotonic() - LEAVES_S)))
+        process.send_signal(signal.SIGUSR2)
+        runs.finish(process, run_folder, code=75, timeout_s=max(LEAVES_S, seconds_left()))
+    finally:
+        process.kill()
+        process.wait()
+    _tell(report, f"{name}, micro-batch {micro}", run_folder, started_s)
+    shutil.rmtree(run_folder.checkpoints)  # 10 GB for a ViT-H
 
 
 def _micro_batch(name: str, scale: Scale) -> int:
