@@ -27,7 +27,8 @@ def run(device: torch.device, scale: Scale) -> dict[str, Any]:
     common = ["train.global_batch=4", "train.micro_batch=4", "data.repeat_aug=2", "data.workers=1", "checkpoint.every_steps=2",
               "train.phases=[{duration: 6 steps, lr: 1.0e-3}]", f"train.precision={'bf16' if device.type == 'cuda' else 'fp32'}"]
     poisoned = runs.make_run("poisoned", clips, scale.small, device.type, *common)
-    hung = runs.make_run("hung", clips, scale.small, device.type, *common, f"recovery.step_limit_s={LIMIT_S}")
+    hung = runs.make_run("hung", clips, scale.small, device.type, *common, f"recovery.step_limit_s={LIMIT_S}",
+                         "checkpoint.background=false")  # else the save of step 2 may not be done when step 4 hangs
     threads = 1 if device.type == "cpu" else 0
     process = runs.start(poisoned, program="tests.support.programs.poison", args=("3",), threads=threads)
     ranks = steps.join(device)
