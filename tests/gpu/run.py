@@ -6,7 +6,7 @@
 
 Stages run one after the other in order of their value, each in a process of its own and with its own time limit. One that
 fails or is ended does not stop the others. After each stage OUT/results.json is written anew; what a stage prints goes to
-OUT/log.txt; OUT/table.md is the whole as one table. Exit code 1 where a check failed or a stage did not end by itself.
+OUT/stages.txt; OUT/table.md is the whole as one table. Exit code 1 where a check failed or a stage did not end by itself.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, names: list[str], work: Path) -> int:
     _write(args.out, results)
     share = args.minutes / (sum(LIMITS_S.values()) / 60)
     spare, end = 0.0, began + 60 * args.minutes
-    with (args.out / "log.txt").open("w") as log:
+    with (args.out / "stages.txt").open("w") as log:
         for name in names:
             limit = SMOKE_LIMIT_S if args.smoke else max(1.0, min(LIMITS_S[name] * share + spare, end - time.time()))
             result = _stage(name, args, limit, env, work, log)
@@ -110,7 +110,7 @@ def _stage(name: str, args: argparse.Namespace, limit_s: float, env: dict[str, s
     why = ""
     try:
         code = process.wait(timeout=limit_s)
-        why = f"exit code {code}, see log.txt" if code else ""
+        why = f"exit code {code}, see stages.txt" if code else ""
     except subprocess.TimeoutExpired:
         why = f"ended after {limit_s:.0f} s; what it had found by then is below"
     finally:

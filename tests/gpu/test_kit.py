@@ -71,7 +71,7 @@ def test_a_stage_that_fails_or_hangs_is_told_and_stops_no_other(footage: Path, t
     assert done.returncode == 1, done.stderr
     stages = json.loads((out / "results.json").read_text())["stages"]
     assert "ended after" in stages["right_zero"]["why"] and "exit code 1" in stages["no_such_stage"]["why"]
-    assert "No module named 'tests.gpu.stages.no_such_stage'" in (out / "log.txt").read_text()
+    assert "No module named 'tests.gpu.stages.no_such_stage'" in (out / "stages.txt").read_text()
     assert "**FAILED**" in (out / "table.md").read_text()
 
 

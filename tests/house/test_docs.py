@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ FOLDERS = {"analysis/scaling.py": "scaling", "manifest": "fresh"}
 STANDS_FOR = {"FILE.pth": "say.pth", "OUT": "results/s-ssv2", "RUN": "runs/s-vith14-ssv2-10shot-seed0-finetune-*", "FOLDER": "data/headcam",
               "mysite": "mysite.yaml"}
 NAMES_STAND_FOR = {"recipe": "demo"}  # --recipe NAME
+KIT = ("tests/gpu/run.py", "tests/gpu/bundle.py")
 FOREIGN = {"--kill-on-bad-exit", "--signal", "--nv"}  # flags of srun, scancel and apptainer
 DOCUMENTED = commands()
 
@@ -105,6 +107,9 @@ def test_a_command_runs(command: Command, at_site: Path) -> None:
         from tests.slurm import cluster
         code, said = call(cluster.main, [*words[2:], "--help"])  # the verb is looked at first
         assert code == 0, said
+    elif words[0] in ("python", "python3") and words[1] in KIT:
+        done = subprocess.run([sys.executable, *words[1:], "--help"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr  # the flags before it are looked at first
     elif words[:3] == ["python", "-m", "pytest"]:
         paths = [word for word in words[3:] if "/" in word]
         assert all((ROOT / path).exists() for path in paths) and set(words[3:]) - set(paths) <= {"-m", "slow"}
@@ -182,6 +187,8 @@ def test_flags_and_settings_exist(page: Path) -> None:
     helps = [call(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, [*verb, "--help"])[1]
              for script in SCRIPTS if script != "jobs/demo.py"
              for verb in ([["manifest"], ["check"], ["shots"], ["fraction"]] if script == "jobs/prepare.py" else [[]])]
+    if page == ROOT / "tests/README.md":
+        helps += [subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True).stdout for script in KIT]
     known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "\n".join(helps))) | FOREIGN
     shown = [flag for _, span in spans(page) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", span)]
     assert set(shown) - known == set()
