@@ -1,10 +1,12 @@
 """Prepare data, once, before training: `manifest` lists and checks videos, `check` compares the manifests of training and
-validation, `shots` draws k clips of every class, `fraction` takes a part of a recording history. `VERB --help` says more.
+validation, `shots` draws k clips of every class, `fraction` takes a part of a recording history, `withdraw` takes recordings
+out. `VERB --help` says more.
 
     python jobs/prepare.py manifest /data/headcam/S --name s
     python jobs/prepare.py check ssv2 ssv2-val
     python jobs/prepare.py shots ssv2 --shots 2,10,50
     python jobs/prepare.py fraction s --fractions 0.001,0.01,0.1
+    python jobs/prepare.py withdraw s --files list.txt
 
 Exit codes: 0 ok, 2 the source cannot be used, or usage, 3 not one readable video, 130 Ctrl-C.
 """
@@ -18,7 +20,7 @@ from pathlib import Path
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.place import prepare_check, prepare_fraction, prepare_manifest, prepare_shots
+from jobs.place import prepare_check, prepare_fraction, prepare_manifest, prepare_shots, prepare_withdraw
 from jobs.place.launch_flags import Parser
 from vidmae.footage.history import FractionError
 from vidmae.footage.manifest import ManifestError
@@ -32,6 +34,7 @@ VERBS = {
     "check": (prepare_check, "compare the manifests of training and validation"),
     "shots": (prepare_shots, "draw k clips of every class"),
     "fraction": (prepare_fraction, "take a part of a recording history"),
+    "withdraw": (prepare_withdraw, "take recordings out of a data set"),
 }
 
 

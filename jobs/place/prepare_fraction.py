@@ -22,7 +22,7 @@ from vidmae.footage.history import (
     write_fraction,
 )
 from vidmae.footage.manifest import Summary
-from vidmae.footage.recordings import SAYCAM
+from vidmae.footage.recordings import NAMINGS, SAYCAM
 
 HELP = """Make manifests of fractions of a recording history, for data scaling; the smaller ones lie within the larger ones.
 
@@ -51,6 +51,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
 
 def add_reading(what: Any) -> None:
     """The flags that say how names are read."""
+    what.add_argument("--names", dest="pattern", type=_naming, metavar="|".join(NAMINGS), default=argparse.SUPPRESS,
+                      help="a known way of naming (default: saycam); what the manifest knows (--about) goes before it")
     what.add_argument("--pattern", default=SAYCAM, metavar="REGEX",
                       help="how names are read: a regular expression with the groups recording and, as there are, child, "
                            "date, time, part (default: SAYCam's, S_20130417_0626_01_segment12.mp4)")
@@ -96,6 +98,13 @@ def describe(amount: str, summary: Summary, history: History) -> str:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
+
+
+def _naming(text: str) -> str:
+    """The pattern of a known way of naming."""
+    if text not in NAMINGS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(NAMINGS)}; --pattern takes any other way")
+    return NAMINGS[text]
 
 
 def _births(text: str) -> dict[str, date]:

@@ -8,13 +8,17 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from vidmae.clips.clip_cost import known_summary, record_clip_cost
-from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Summary, other_files, unreadable_path
+from vidmae.footage.known.withdrawn import read_withdrawn, withdrawn_path
+from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Source, Summary, other_files, unreadable_path
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import DECODERS, candidates
+from vidmae.footage.recordings import NAMINGS
 from vidmae.footage.verify import CLIP_S
+from vidmae.labels.side_table import join
 from vidmae.labels.sources import count_note, find_labelled
 from vidmae.ranks.local_program import progress
 
@@ -25,11 +29,15 @@ HELP = """Make a manifest: the checked list of the videos of a data set.
     python jobs/prepare.py manifest clips/ --name quick --no-verify
     python jobs/prepare.py manifest /data/k700/val --labels folders --name kinetics-val
     python jobs/prepare.py manifest something-something-v2-train.json --root /data/ssv2 --name ssv2
+    python jobs/prepare.py manifest /data/headcam --name say --about table.csv
 
 SOURCE is a folder (.mp4 .mkv .webm .avi .mov at any depth), a list of `path, label` or `path label` lines, a label file of
 Something-Something-V2 (.json), or a video. Every file is decoded, and each gets the decoder that reads it rightly; what no
 decoder reads rightly is listed in NAME.unreadable.csv with the reason. A second call looks at new and changed files only,
 and goes on where a call was stopped.
+
+--about joins a table (CSV) of what is known of the recordings: the column file, and of child, date, age_months or
+birth_date, session, licence and embargo those that are there. --names reads child and date from names of SAYCam or BabyView.
 """
 
 
@@ -40,6 +48,10 @@ def add_options(p: argparse.ArgumentParser) -> None:
     what.add_argument("--root", type=Path, help="what relative paths of a list are relative to, and where the videos of a "
                                                 "label file lie (default: its folder)")
     what.add_argument("--labels", choices=("folders",), help="SOURCE/CLASS/VIDEO: the folders' names are the classes")
+    what.add_argument("--about", type=Path, metavar="TABLE.csv", help="what is known of the recordings, by file")
+    what.add_argument("--names", choices=tuple(NAMINGS), help="names that say child and date; --about goes before them")
+    what.add_argument("--partial", action="store_true",
+                      help="take it that rows of --about name no video, that videos are not in it, and other --names")
     what.add_argument("--decoder", choices=(AUTO, *DECODERS), default=AUTO,
                       help="auto: each file gets the first of these that reads it rightly; another lists what it reads "
                            "wrongly as unreadable (default: %(default)s)")
@@ -53,7 +65,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     out = p.add_argument_group("output")
     out.add_argument("--name", help="name of the data set (default: the source's name)")
     out.add_argument("--out", type=Path, help="the csv to write (default: manifests/NAME.csv)")
-    out.add_argument("--show-names", action="store_true", help="show the names of unreadable files; they may be private")
+    out.add_argument("--show-names", action="store_true",
+                     help="show the names of unreadable files, and of those that --about misses; they may be private")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     by_folder = args.labels == "folders"
     sources = [found for source in args.sources for found in find_labelled(source, args.root, label_folders=by_folder)]
     console = Console(stderr=True)
+    if args.about or args.names:
+        sources = _join(console, sources, args)
     per_class = sorted(Counter(source.label for source in sources if source.label).values())
     if per_class:
         console.print(f"labels: {len(per_class)} classes of {per_class[0]} to {per_class[-1]} videos", highlight=False)
@@ -92,6 +107,9 @@ def run(args: argparse.Namespace) -> int:
         _say_unreadable(console, path, args.show_names)
         if args.decoder != AUTO:
             console.print("  --decoder auto may read more of them", highlight=False)
+    if withdrawn := len(read_withdrawn(path)):
+        console.print(f"note: {withdrawn} recordings were withdrawn before and stay out ({withdrawn_path(path).name})",
+                      style="yellow", highlight=False, soft_wrap=True)
     if note := count_note(path.stem, summary):
         console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"manifest: {path}\nnext: python {_following(path, summary)} --dry-run", highlight=False, soft_wrap=True)
@@ -104,6 +122,19 @@ def _following(path: Path, summary: Summary) -> str:
     if not summary.classes:
         return f"jobs/pretrain.py --data {path}"
     return f"sweeps/fewshot.py --data {path.with_stem(path.stem.removesuffix('-val'))} --shots 10"
+
+
+def _join(console: Console, sources: list[Source], args: argparse.Namespace) -> list[Source]:
+    """The videos with what is known of them; what does not fit is an error, or a note with --partial."""
+    joined = join(sources, args.about, args.names, names_shown=args.show_names)
+    if joined.unknown_columns:
+        console.print(f"note: columns of {args.about} that are not used: {', '.join(joined.unknown_columns)}",
+                      style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if joined.problems and not args.partial:
+        raise ManifestError("; ".join(joined.problems) + ". --show-names shows the names, --partial goes on without them")
+    for problem in joined.problems:
+        console.print(f"note: {problem}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    return joined.sources
 
 
 def _say_totals(console: Console, path: Path, summary: Summary, reused: int) -> None:
@@ -120,11 +151,27 @@ def _say_totals(console: Console, path: Path, summary: Summary, reused: int) -> 
         return
     videos = Manifest.read(path)
     short = int((videos.seconds < CLIP_S).sum())
+    if summary.facts_sha256:
+        _say_facts(console, videos)
     if copies := len(videos) - len(set(videos.content.tolist())):
         console.print(f"note: {copies} videos are copies of others in the list, by content", style="yellow", highlight=False)
     if short:
         console.print(f"note: {short} videos are shorter than the paper's clips of {CLIP_S:.2f} s: a clip of them repeats "
                       "the last frame", style="yellow", highlight=False, soft_wrap=True)
+
+
+def _say_facts(console: Console, videos: Manifest) -> None:
+    """Children, dates and ages, in one line."""
+    dates, ages = videos.date[~np.isnat(videos.date)], videos.age_months[~np.isnan(videos.age_months)]
+    words = [f"{len(videos.children)} children"] if videos.children else []
+    days = dates.astype("datetime64[D]")
+    words += [f"recorded {days.min()} to {days.max()}"] if len(days) else []
+    words += [f"{ages.min():.1f} to {ages.max():.1f} months old"] if len(ages) else []
+    console.print("known: " + (", ".join(words) or "sessions, licences or embargoes only"), highlight=False, soft_wrap=True)
+    for what, known in (("child", int((videos.child >= 0).sum())), ("date", len(dates)), ("age", len(ages))):
+        if 0 < known < len(videos):
+            console.print(f"note: {len(videos) - known} of {len(videos)} videos have no {what}", style="yellow",
+                          highlight=False)
 
 
 def _say_unreadable(console: Console, path: Path, show_names: bool) -> None:

@@ -98,7 +98,7 @@ def test_help_is_quick_and_needs_no_torch(tmp_path):
                           timeout=30)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began < 5  # 0.2 s alone; the bound is for a busy machine
-    assert len(re.findall(r"^ +python jobs/prepare.py manifest ", done.stdout, re.MULTILINE)) == 5
+    assert len(re.findall(r"^ +python jobs/prepare.py manifest ", done.stdout, re.MULTILINE)) == 6
 
 
 def test_the_commands_in_the_help_are_accepted(footage, tmp_path):
@@ -106,8 +106,25 @@ def test_the_commands_in_the_help_are_accepted(footage, tmp_path):
     shutil.copytree(footage, tmp_path / "clips")
     shutil.copytree(footage, tmp_path / "classes" / "jump")
     (tmp_path / "train.csv").write_text("secret child.webm, 1\n")
+    (tmp_path / "table.csv").write_text('file,child,age_months\nsecret child,S,7\n"b [1], c.mp4",S,8\nsecret empty,S,9\n')
     (tmp_path / "something-something-v2-train.json").write_text('[{"id": "secret child", "template": "Moving [something]"}]')
     for line in re.findall(r"^ +python jobs/prepare.py (manifest .*)$", shown, re.MULTILINE):
-        words = line.replace("/data/headcam/S", "clips").replace("/data/ssv2", "clips").replace("/data/k700/val", "classes").split()
+        words = line.replace("/data/headcam/S", "clips").replace("/data/ssv2", "clips").replace("/data/headcam", "clips").replace("/data/k700/val", "classes").split()
         done = prepare(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_table_is_joined_and_what_does_not_fit_is_refused(footage, tmp_path):
+    about = tmp_path / "about.csv"
+    about.write_text('file,child,date,birth_date,notes\nheadcam/secret child.webm,S,2013-04-17,2012-10-01,\n"secret gone.mp4",S,2013-05-17,2012-10-01,\n')
+    done = prepare("manifest", footage, "--name", "s", "--about", about, cwd=tmp_path)
+    assert done.returncode == 2 and not done.stdout and "secret" not in done.stderr
+    assert "1 of 2 rows of the table (its header is row 1) name no video of the sources: 3; 2 of 3 videos are not in the table: " in done.stderr
+    assert "secret gone.mp4" in prepare("manifest", footage, "--name", "s", "--about", about, "--show-names", cwd=tmp_path).stderr
+    done = prepare("manifest", footage, "--name", "s", "--about", about, "--partial", cwd=tmp_path)
+    assert done.returncode == 0 and "known: 1 children, recorded 2013-04-17 to 2013-04-17, 6.5 to 6.5 months old" in done.stderr
+    assert "1 of 2 videos have no child" in done.stderr and "not used: notes" in done.stderr and "secret" not in done.stderr
+    out = tmp_path / "manifests/s.csv"
+    assert sorted(Manifest.read(out).child.tolist()) == [-1, 0]
+    again = prepare("manifest", footage, "--name", "s", cwd=tmp_path)  # without the table: what was known stays
+    assert again.returncode == 0 and "2 unchanged" in again.stderr and Manifest.read(out).children == ("S",)

@@ -7,7 +7,8 @@
 A subset is an order of all videos, and a fraction is its beginning: ceil(n * share) videos, or as many as make up the hours.
 So smaller fractions lie within larger ones, and at the same share every subset has the same number of videos.
 
-    contiguous   by file name, hence the earliest recordings first: the paper's
+    contiguous   by file name, hence the earliest recordings first: the paper's; by child and date where the
+                 manifest knows them (known/facts.py)
     random       recordings in a drawn order, the parts of each together; at most the last one is cut
     spread       at evenly spread ages, each time the video nearest to the next age
 
@@ -27,8 +28,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vidmae.footage.known.facts import DAYS_PER_MONTH
 from vidmae.footage.manifest import ManifestError, Row, Summary, read_all, read_summary, sum_part, write_part
-from vidmae.footage.recordings import SAYCAM, Part, ages_days, all_named, read_names
+from vidmae.footage.recordings import SAYCAM, Part, ages_days, all_named, known_parts
 
 Subset = Literal["contiguous", "random", "spread"]
 
@@ -111,6 +113,7 @@ class History:
         parts: What the names say of them; None for each that does not match the pattern.
         ages: Of the child in days (`ages_days`); empty where not every name has a date.
         repeated: Rows that were left out since they repeat a content.
+        born: Whether ages count from birth.
     """
 
     path: Path
@@ -120,10 +123,11 @@ class History:
     parts: Sequence[Part | None]
     ages: Sequence[float]
     repeated: int
+    born: bool
 
 
 def read_history(manifest: Path, choice: Choice) -> History:
-    """Read a manifest and put its videos in order; it depends on file names, contents and the seed alone.
+    """Read a manifest and put its videos in order; it depends on file names, facts, contents and the seed alone.
 
     Raises:
         ManifestError: It cannot be read.
@@ -134,12 +138,30 @@ def read_history(manifest: Path, choice: Choice) -> History:
     for row in sorted(found, key=lambda row: (PurePath(row.path).name, row.path)):
         kept.setdefault(row.content, row)
     rows = list(kept.values())
-    parts = read_names([row.path for row in rows], choice.pattern)
-    dated = [part for part in parts if part and part.when]
-    ages = ages_days(dated, choice.born) if len(dated) == len(rows) else []
+    parts = known_parts([row.path for row in rows], [row.facts for row in rows], choice.pattern)
+    if any(row.facts for row in rows):  # a name need not begin with the date
+        by_date = sorted(range(len(rows)), key=lambda i: _date_key(parts[i]))
+        rows, parts = [rows[i] for i in by_date], [parts[i] for i in by_date]
+    ages, born = _ages(rows, parts, choice)
     order = _order(parts, ages, choice)
     return History(manifest, whole, choice, [rows[i] for i in order], [parts[i] for i in order],
-                   [ages[i] for i in order] if ages else [], len(found) - len(rows))
+                   [ages[i] for i in order] if ages else [], len(found) - len(rows), born)
+
+
+def _date_key(part: Part | None) -> tuple[str, bool, str]:
+    """By child, then by date, recordings without one last."""
+    if part is None:
+        return "", True, ""
+    return part.child, part.when is None, part.when.isoformat() if part.when else ""
+
+
+def _ages(rows: Sequence[Row], parts: Sequence[Part | None], choice: Choice) -> tuple[list[float], bool]:
+    """Ages in days, none where one is not known, and whether they count from birth."""
+    known = [row.facts.months for row in rows]
+    if known and not choice.born and None not in known:
+        return [months * DAYS_PER_MONTH for months in known if months is not None], True
+    dated = [part for part in parts if part and part.when]
+    return (ages_days(dated, choice.born) if len(dated) == len(rows) else []), bool(choice.born)
 
 
 def _order(parts: Sequence[Part | None], ages: Sequence[float], choice: Choice) -> list[int]:
@@ -269,4 +291,4 @@ def _said(history: History, count: int) -> dict[str, Any]:
             "recordings": len({part.recording for part in parts}) if named else None,
             "days": len({(part.child, part.when.date()) for part in parts if part.when}) if ages else None,
             "age_days": [min(ages), max(ages)] if ages else None,
-            "age_since": ("birth" if history.choice.born else "first recording") if ages else None}
+            "age_since": ("birth" if history.born else "first recording") if ages else None}

@@ -16,15 +16,17 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from vidmae.footage.manifest_columns import read_columns
-from vidmae.footage.video_list import ListError, read_list
+from vidmae.footage.known.facts import FACT_COLUMNS, NO_FACTS, Facts, facts_sha256
+from vidmae.footage.manifest_columns import nothing, read_columns
+from vidmae.footage.manifest_pages import SHARED_FROM_ROWS, shared
+from vidmae.footage.video_list import ListError, read_list, walk
 from vidmae.runs.record import make_private_folder, write_atomic, write_json
 
 SCHEMA = 2
@@ -41,7 +43,7 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One video: the columns of the csv.
+    """One video: the columns of the csv, behind which those of `facts` follow where anything is known.
 
     `content` hashes the size and the first and last MiB of the file; `decoder` is the one that was found to read it rightly.
     """
@@ -61,9 +63,10 @@ class Row:
     content: str
     mtime_ns: int
     decoder: str
+    facts: Facts = NO_FACTS
 
 
-COLUMNS = tuple(f.name for f in fields(Row))
+COLUMNS = tuple(f.name for f in fields(Row) if f.name != "facts")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Summary:
         content_sha256: Hash of contents, decoders and labels in row order, the same wherever the files lie.
         fraction: What it is a fraction of, and how that was chosen (vidmae/footage/history.py); None for a whole data set.
         clip_cost: CPU time of a clip, sampled when it was made (vidmae/clips/clip_cost.py); None where it was not measured.
+        facts_sha256: Hash of what is known of the recordings (vidmae/footage/known/facts.py) in row order; None: nothing.
     """
 
     schema: int
@@ -102,6 +106,7 @@ class Summary:
     content_sha256: str
     fraction: dict[str, Any] | None = None
     clip_cost: dict[str, Any] | None = None
+    facts_sha256: str | None = None
 
     @property
     def hours(self) -> float:
@@ -148,8 +153,8 @@ def read_summary(manifest: Path) -> Summary:
     return summary
 
 
-def open_rows(path: Path) -> tuple[Summary, BinaryIO]:
-    """Totals of a manifest, and its csv, open behind the line with the names of the columns.
+def open_rows(path: Path) -> tuple[Summary, BinaryIO, tuple[str, ...]]:
+    """Totals of a manifest, its csv, open behind the line with the names of the columns, and these.
 
     Raises:
         ManifestError: It is missing, cut, changed since it was made, or has no row.
@@ -163,18 +168,19 @@ def open_rows(path: Path) -> tuple[Summary, BinaryIO]:
     if not summary.videos:
         raise ManifestError(f"{path} has 0 videos; make one with: {HOW_TO_MAKE}")
     file.seek(0)
-    if file.readline().decode().rstrip("\n") != ",".join(COLUMNS):
+    columns = tuple(file.readline().decode().rstrip("\n").split(","))
+    if columns not in (COLUMNS, COLUMNS + FACT_COLUMNS):
         raise ManifestError(f"{path} has other columns than {', '.join(COLUMNS)}; make it again with: {HOW_TO_MAKE}")
-    return summary, file
+    return summary, file, columns
 
 
 def read_rows(path: Path) -> tuple[Summary, Iterator[list[str]]]:
-    """Totals of a manifest, and its rows one by one, each with the values of COLUMNS in their order.
+    """Totals of a manifest, and its rows one by one, each with the values of COLUMNS in their order, and of facts behind.
 
     Raises:
         ManifestError: It is missing, cut, changed since it was made, or has no row.
     """
-    summary, file = open_rows(path)
+    summary, file, _ = open_rows(path)
     return summary, csv.reader(io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline=""))
 
 
@@ -191,7 +197,7 @@ def read_all(path: Path) -> tuple[Summary, list[Row]]:
         ManifestError: It is missing, cut, changed since it was made, or has no row.
     """
     summary, rows = read_rows(path)
-    return summary, [parse_row(dict(zip(COLUMNS, row, strict=True))) for row in rows]
+    return summary, [parse_row(dict(zip(COLUMNS + FACT_COLUMNS, row, strict=False))) for row in rows]
 
 
 def write_part(out: Path, rows: Iterable[Row], whole: Summary, fraction: dict[str, Any]) -> Summary:
@@ -219,11 +225,15 @@ def _in_order(rows: Iterable[Row]) -> list[Row]:
 
 _KINDS = {"path": "text", "label": "code", "frames": "int", "fps": "float", "seconds": "float", "width": "int",
           "height": "int", "content": "hash", "decoder": "code"}
+_FACT_KINDS = {"child": "code", "date": "maybe time", "age_months": "maybe float"}
+_ARRAYS = ("frames", "fps", "seconds", "width", "height", "content", "class_index", *_FACT_KINDS, "_decoder")
 
 
 @dataclass(frozen=True)
 class Manifest:
     """All rows, packed in arrays: no Python object per row, so loader workers share the memory of their parent.
+
+    Of a large manifest (vidmae/footage/manifest_pages.py) all processes of a node share them; they cannot be written to.
 
     Attributes:
         summary: Totals of the whole manifest, also after `take`.
@@ -232,6 +242,9 @@ class Manifest:
         decoders: Names of decoders; `decoder` has the one of a row.
         class_index: int64 [N]; the label itself where all are whole numbers, else its rank in alphabetical order; -1
             where there is no label.
+        children: Names of children; `child`, int32 [N], has the place of each row's in it, or -1 where it is not known.
+        date: datetime64[s] [N], start of the recording; NaT where it is not known.
+        age_months: float64 [N], of the child; NaN where it is not known.
     """
 
     summary: Summary
@@ -242,6 +255,10 @@ class Manifest:
     height: np.ndarray
     content: np.ndarray
     class_index: np.ndarray
+    child: np.ndarray
+    date: np.ndarray
+    age_months: np.ndarray
+    children: tuple[str, ...]
     decoders: tuple[str, ...]
     _decoder: np.ndarray
     _paths: np.ndarray
@@ -276,9 +293,9 @@ class Manifest:
         sizes = ends - np.where(rows > 0, self._path_ends[rows - 1], 0)
         new_ends = np.cumsum(sizes)
         letters = np.arange(sizes.sum()) + np.repeat(ends - new_ends, sizes)
-        columns = {name: getattr(self, name)[rows]
-                   for name in ("frames", "fps", "seconds", "width", "height", "content", "class_index", "_decoder")}
-        return Manifest(self.summary, **columns, decoders=self.decoders, _paths=self._paths[letters], _path_ends=new_ends)
+        columns = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        return Manifest(self.summary, **columns, children=self.children, decoders=self.decoders, _paths=self._paths[letters],
+                        _path_ends=new_ends)
 
     @staticmethod
     def read(path: Path, content_sha256: str = "", *, decoder: str = AUTO) -> Manifest:
@@ -292,17 +309,30 @@ class Manifest:
             ManifestError: It is missing, cut, changed since it was made, of other contents, has no row, or names another
                 decoder.
         """
-        summary, file = open_rows(path)
-        with file:
-            if problem := decoder_problem(path, summary, decoder):
-                raise ManifestError(problem)
-            if content_sha256 not in ("", summary.content_sha256):
-                raise ManifestError(f"{path} lists other videos or labels than when this was started; choose another --out")
-            columns = read_columns(file, COLUMNS, _KINDS, summary.videos)
-        paths, labels, decoders = (columns.pop(name) for name in ("path", "label", "decoder"))
-        return Manifest(summary, **columns, class_index=class_table(labels.texts)[labels.of_row],
-                        decoders=tuple(decoders.texts), _decoder=decoders.of_row.astype(np.int8), _paths=paths.letters,
-                        _path_ends=paths.ends)
+        summary = read_summary(path)
+        if problem := decoder_problem(path, summary, decoder):
+            raise ManifestError(problem)
+        if content_sha256 not in ("", summary.content_sha256):
+            raise ManifestError(f"{path} lists other videos or labels than when this was started; choose another --out")
+        texts, arrays = shared(path, summary.csv_sha256, summary.videos, lambda: _read_arrays(path))
+        return Manifest(summary, **{name: tuple(words) for name, words in texts.items()}, **arrays)
+
+
+def _read_arrays(path: Path) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+    """Names of children and decoders, and the arrays of a Manifest, from its csv."""
+    summary, file, columns = open_rows(path)
+    known = {**_KINDS, **(_FACT_KINDS if columns != COLUMNS else {})}
+    with file:
+        found = read_columns(file, columns, known, summary.videos)
+    paths, labels, decoders = (found.pop(name) for name in ("path", "label", "decoder"))
+    if columns == COLUMNS:
+        found |= {name: nothing(kind, summary.videos) for name, kind in _FACT_KINDS.items()}
+    children = [text for text in found["child"].texts if text]
+    places = [children.index(text) if text else -1 for text in found["child"].texts]
+    found["child"] = np.array(places, dtype=np.int32)[found["child"].of_row]
+    found |= {"class_index": class_table(labels.texts)[labels.of_row], "_decoder": decoders.of_row.astype(np.int8),
+              "_paths": paths.letters, "_path_ends": paths.ends}
+    return {"children": children, "decoders": decoders.texts}, found
 
 
 def decoder_problem(path: Path, summary: Summary, decoder: str) -> str | None:
@@ -336,6 +366,7 @@ class Source:
 
     path: str
     label: str
+    facts: Facts = NO_FACTS
 
 
 def find_sources(source: Path, root: Path | None = None) -> list[Source]:
@@ -350,7 +381,7 @@ def find_sources(source: Path, root: Path | None = None) -> list[Source]:
     """
     try:
         if source.is_dir():
-            found = [Source(str(p.absolute()), "") for p in _walk(source) if p.suffix.lower() in EXTENSIONS]
+            found = [Source(str(p.absolute()), "") for p in walk(source) if p.suffix.lower() in EXTENSIONS]
         elif source.suffix.lower() in EXTENSIONS and source.exists():
             found = [Source(str(source.absolute()), "")]
         else:
@@ -367,23 +398,8 @@ def find_sources(source: Path, root: Path | None = None) -> list[Source]:
 
 def other_files(sources: Sequence[Path]) -> Counter[str]:
     """How many files of each other kind lie in those sources that are folders, by ending; hidden ones do not count."""
-    return Counter(path.suffix.lower() for source in sources if source.is_dir() for path in _walk(source)
+    return Counter(path.suffix.lower() for source in sources if source.is_dir() for path in walk(source)
                    if path.suffix.lower() not in EXTENSIONS and not path.name.startswith("."))
-
-
-def _walk(folder: Path) -> Iterable[Path]:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    seen: set[tuple[int, int]] = set()
-    for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        stat = Path(where).stat()
-        if (stat.st_dev, stat.st_ino) in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        for name in names:
-            yield Path(where, name)
 
 
 @dataclass(frozen=True)
@@ -413,8 +429,16 @@ def content_hash(path: Path) -> str:
 
 def parse_row(record: dict[str, Any]) -> Row:
     """A row from the texts or values of its columns."""
-    kinds = {"int": int, "float": float, "str": str}
-    return Row(**{f.name: kinds[str(f.type)](record[f.name]) for f in fields(Row)})
+    values = {name: kind(record[name]) for name, kind in _PARSED.items()}
+    return Row(**values, facts=Facts(*(str(record.get(name) or "") for name in FACT_COLUMNS)))
+
+
+def row_record(row: Row) -> dict[str, Any]:
+    """A row as `parse_row` reads it."""
+    return {**{name: getattr(row, name) for name in COLUMNS}, **(asdict(row.facts) if row.facts else {})}
+
+
+_PARSED: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)[:-1]}
 
 
 def write_manifest(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check,
@@ -434,6 +458,8 @@ def write_manifest(out: Path, rows: list[Row], bad: list[tuple[str, str]], check
     write_atomic(unreadable_path(out), _csv_bytes(("path", "reason"), bad))
     write_atomic(out, data)
     write_summary(out, summary)
+    if len(rows) >= SHARED_FROM_ROWS:
+        Manifest.read(out)  # makes the pages
     return summary
 
 
@@ -445,7 +471,9 @@ def write_summary(manifest: Path, summary: Summary) -> None:
 def _sum(rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: dict[str, Any] | None,
          clip_cost: dict[str, Any] | None) -> tuple[Summary, bytes]:
     """The totals and the csv."""
-    data = _csv_bytes(COLUMNS, (tuple(asdict(row).values()) for row in rows))
+    known = any(row.facts for row in rows)
+    data = _csv_bytes(COLUMNS + FACT_COLUMNS if known else COLUMNS, (
+        [*(getattr(row, name) for name in COLUMNS), *(astuple(row.facts) if known else ())] for row in rows))
     contents = "".join(f"{row.content} {row.decoder} {row.label}\n" for row in rows)
     lengths_s = [row.seconds for row in rows] or [0.0]
     summary = Summary(
@@ -455,7 +483,8 @@ def _sum(rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: di
         percentiles_s=np.percentile(lengths_s, range(101)).round(3).tolist(), csv_bytes=len(data),
         csv_sha256=hashlib.sha256(data).hexdigest(),
         content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest(), fraction=fraction,
-        clip_cost=clip_cost)
+        clip_cost=clip_cost,
+        facts_sha256=facts_sha256(row.facts for row in rows) if known else None)
     return summary, data
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from vidmae.footage.known.withdrawn import read_withdrawn
 from vidmae.footage.manifest import (
     SCHEMA,
     Check,
@@ -25,6 +26,7 @@ from vidmae.footage.manifest import (
     content_hash,
     parse_row,
     read_all,
+    row_record,
     unreadable_path,
     write_manifest,
 )
@@ -82,7 +84,7 @@ class Judge:
             return Refused(str(error), final=False)
         return Row(source.path, source.label, frames, info.fps, frames / info.fps, info.bytes, info.width, info.height,
                    info.codec, info.rotation, int(info.has_b_frames), int(info.vfr), content_hash(path),
-                   path.stat().st_mtime_ns, self.decoder)
+                   path.stat().st_mtime_ns, self.decoder, source.facts)
 
 
 def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, time_limit_s: float,
@@ -90,7 +92,8 @@ def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, t
     """Check every source and write the manifest, its summary and the list of what was left out.
 
     Rows of an earlier manifest at `out`, and of an earlier call that was stopped, are taken over where path, size and time
-    of change are the same and they were made with the same check; labels are always those of the sources.
+    of change are the same and they were made with the same check; labels are always those of the sources, and facts where
+    they have some. Recordings that were withdrawn from the manifest (known/withdrawn.py) stay out.
 
     Args:
         sources: From `find_sources`.
@@ -109,9 +112,12 @@ def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, t
     rows: list[Row] = []
     todo: list[Source] = []
     with _journal(out, check) as (known, keep):
+        out_again = _withdrawn(out)
         for source in _different(sources):
+            if out_again(source):
+                continue
             row = known.get(source.path)
-            rows.append(replace(row, label=source.label)) if row and _unchanged(row) else todo.append(source)
+            rows.append(_renewed(row, source)) if row and _unchanged(row) else todo.append(source)
         reused = len(rows)
         bad: list[tuple[str, str]] = []
         progress(reused, reused + len(todo))
@@ -124,6 +130,26 @@ def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, t
             progress(len(rows) + len(bad), reused + len(todo))
         rows.sort(key=lambda row: row.path)
         return write_manifest(out, rows, sorted(bad), check), reused
+
+
+def _withdrawn(out: Path) -> Callable[[Source], bool]:
+    """Whether a file was withdrawn from a manifest; only files of the size of such a one are read for that."""
+    listed = read_withdrawn(out)
+    sizes, contents = {each.bytes for each in listed}, {each.content for each in listed}
+
+    def is_withdrawn(source: Source) -> bool:
+        try:
+            path = Path(source.path)
+            return bool(listed) and path.is_file() and path.stat().st_size in sizes and content_hash(path) in contents
+        except OSError:
+            return False  # its check says what is wrong with it
+
+    return is_withdrawn
+
+
+def _renewed(row: Row, source: Source) -> Row:
+    """A row that need not be checked again; what the source does not say of it stays."""
+    return replace(row, label=source.label, facts=source.facts.filled_in(row.facts))
 
 
 def _judge_all(sources: list[Source], check: Check, workers: int, time_limit_s: float) -> Iterator[tuple[Source, Row | str]]:
@@ -167,7 +193,7 @@ def _journal(out: Path, check: Check) -> Iterator[tuple[dict[str, Row], Callable
 
 
 def _line(row: Row) -> str:
-    return json.dumps(asdict(row))
+    return json.dumps(row_record(row))
 
 
 def _kept(path: Path, head: str) -> dict[str, Row]:
@@ -206,11 +232,12 @@ def _different(sources: Sequence[Source]) -> list[Source]:
         ManifestError: A file is listed with two labels.
     """
     labels: dict[str, str] = {}
+    known = {source.path: source.facts for source in sources}
     for place, source in enumerate(sources, 1):
         if labels.setdefault(source.path, source.label) != source.label:
             raise ManifestError(f"video {place} of the sources was listed before with another label: two labels, "
                                 f"{labels[source.path]!r} and {source.label!r}")
-    return [Source(path, label) for path, label in labels.items()]
+    return [Source(path, label, known[path]) for path, label in labels.items()]
 
 
 def _unchanged(row: Row) -> bool:

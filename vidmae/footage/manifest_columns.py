@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -18,7 +18,8 @@ import numpy as np
 
 BLOCK_BYTES = 2**18  # 2**20 takes 35 MiB more, 2**16 a third more time
 HASH_DIGITS = 16
-_DTYPES = {"int": np.int64, "float": np.float64, "hash": np.uint64, "text": np.int64, "code": np.int64}
+_DTYPES = {"int": np.int64, "float": np.float64, "hash": np.uint64, "text": np.int64, "code": np.int64,
+           "maybe float": np.float64, "maybe time": "datetime64[s]"}
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,11 @@ def read_columns(file: BinaryIO, columns: Sequence[str], kinds: Mapping[str, str
     Args:
         file: Open, behind the line with the names.
         columns: Names of all columns of the file.
-        kinds: Of those that are wanted: `int`, `float`, `hash` (16 hex digits), `text`, or `code` (few different texts).
+        kinds: Of those that are wanted: `int`, `float`, `hash` (16 hex digits), `text`, `code` (few different texts), or
+            `maybe float` and `maybe time`, which may be empty: NaN and NaT.
         rows: How many it has.
     Returns:
-        int64, float64 or uint64 [N], Texts or Codes by name.
+        int64, float64, uint64 or datetime64[s] [N], Texts or Codes by name.
     Raises:
         ValueError: There are other rows or columns, or a value is of another kind.
     """
@@ -91,7 +93,7 @@ def read_columns(file: BinaryIO, columns: Sequence[str], kinds: Mapping[str, str
             elif kind == "code":
                 into[:] = _codes(column, known[name])
             else:
-                into[:] = _hashes(column) if kind == "hash" else column.to_numpy()
+                into[:] = _READ[kind](column)
         row += len(block)
     if row != rows:
         raise ValueError(f"it has {row} rows, not {rows}")
@@ -99,6 +101,13 @@ def read_columns(file: BinaryIO, columns: Sequence[str], kinds: Mapping[str, str
     codes = {name: Codes([text.decode("utf-8", "surrogateescape") for text in held], numbers[name])
              for name, held in known.items()}
     return {**numbers, **texts, **codes}
+
+
+def nothing(kind: str, rows: int) -> Any:
+    """What `read_columns` gives for a column in which every value is empty, without its memory."""
+    if kind == "code":
+        return Codes([""], np.broadcast_to(np.int64(0), rows))
+    return np.broadcast_to(np.datetime64("NaT", "s") if kind == "maybe time" else np.float64(np.nan), rows)
 
 
 def _without_pyarrow(file: BinaryIO, columns: Sequence[str], kinds: Mapping[str, str], rows: int) -> dict[str, Any]:
@@ -125,7 +134,7 @@ def _without_pyarrow(file: BinaryIO, columns: Sequence[str], kinds: Mapping[str,
                 raise ValueError(f"a hash has other than {HASH_DIGITS} digits")
             found[name] = np.array([int(text, 16) for text in texts], dtype=np.uint64)
         else:
-            found[name] = np.array([(int if kind == "int" else float)(text) for text in texts], dtype=_DTYPES[kind])
+            found[name] = np.array([_PARSE[kind](text) for text in texts], dtype=_DTYPES[kind])
     return found
 
 
@@ -141,6 +150,21 @@ def _hashes(column: Any) -> np.ndarray:
     if (sizes != HASH_DIGITS).any():
         raise ValueError(f"a hash has other than {HASH_DIGITS} digits")
     return np.frombuffer(bytes.fromhex(letters.tobytes().decode("ascii")), dtype=">u8")
+
+
+def _times(column: Any) -> np.ndarray:
+    return np.array([text.decode("ascii") or "NaT" for text in column.to_pylist()], dtype="datetime64[s]")
+
+
+def _maybe_floats(column: Any) -> np.ndarray:
+    return np.array([float(text or "nan") for text in column.to_pylist()])
+
+
+_PARSE: dict[str, Callable[[str], Any]] = {
+    "int": int, "float": float, "maybe float": lambda text: float(text or "nan"), "maybe time": lambda text: text or "NaT"}
+_READ: dict[str, Callable[[Any], np.ndarray]] = {
+    "int": lambda column: column.to_numpy(), "float": lambda column: column.to_numpy(), "hash": _hashes,
+    "maybe float": _maybe_floats, "maybe time": _times}
 
 
 def _codes(column: Any, known: dict[bytes, int]) -> np.ndarray:

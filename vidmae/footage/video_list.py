@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -75,3 +76,19 @@ def _splits(line: str) -> Iterator[tuple[str, str]]:
     path, _, label = line.rpartition(" ")
     yield path, label
     yield line, ""
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, links followed, each folder once; one that cannot be read is an OSError."""
+    def refuse(error: OSError) -> None:
+        raise error
+
+    seen: set[tuple[int, int]] = set()
+    for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        stat = Path(where).stat()
+        if (stat.st_dev, stat.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        for name in names:
+            yield Path(where, name)

@@ -1,4 +1,4 @@
-"""Labels of videos: where they come from, k-shot subsets, and the clips of a few-shot cell.
+"""What people say of videos: labels, side tables, k-shot subsets, the clips of a few-shot cell, what is withdrawn.
 
-May import settings, runs and footage.
+May import settings, runs, footage and footage.known.
 """
