@@ -58,8 +58,10 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "analysis.tables": {"vidmae", "analysis.results"},
     "analysis.curves": {"vidmae", "analysis.results", "analysis.tables"},
     "analysis.neighbours": {"vidmae", "analysis.curves"},
+    "analysis.survey": {"vidmae", "analysis.curves", "analysis.tables"},
     "analysis.page": {"vidmae", "analysis.results"},
-    "analysis": {"vidmae", "analysis.results", "analysis.tables", "analysis.curves", "analysis.neighbours", "analysis.page"},
+    "analysis": {"vidmae", "analysis.results", "analysis.tables", "analysis.curves", "analysis.neighbours", "analysis.survey",
+                 "analysis.page"},
 }
 READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these few modules that load no torch
     "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
@@ -91,7 +93,7 @@ PURE_OF_TORCH = {
     "vidmae.clips.clip_cost", "vidmae.clips.clips_flags", "vidmae.clips.views", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes",
     "vidmae.footage.history", "vidmae.footage.known.facts", "vidmae.footage.known.withdrawn", "vidmae.footage.manifest",
     "vidmae.footage.manifest_columns", "vidmae.footage.manifest_pages", "vidmae.footage.recordings",
-    "vidmae.insight.embedding_files", "vidmae.labels.shot_list", "vidmae.labels.shots", "vidmae.labels.side_table",
+    "vidmae.insight.embedding_files", "vidmae.insight.footage_measures", "vidmae.labels.shot_list", "vidmae.labels.shots", "vidmae.labels.side_table",
     "vidmae.labels.sources", "vidmae.labels.splits", "vidmae.labels.withdrawal",
     "vidmae.mixtures.ages", "vidmae.mixtures.mixture", "vidmae.mixtures.mixture_order",
     "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.runs.step_time",

@@ -315,7 +315,7 @@ class Manifest:
         if content_sha256 not in ("", summary.content_sha256):
             raise ManifestError(f"{path} lists other videos or labels than when this was started; choose another --out")
         texts, arrays = shared(path, summary.csv_sha256, summary.videos, lambda: _read_arrays(path))
-        return Manifest(summary, **{name: tuple(words) for name, words in texts.items()}, **arrays)
+        return Manifest(summary, **arrays, children=tuple(texts["children"]), decoders=tuple(texts["decoders"]))
 
 
 def _read_arrays(path: Path) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:

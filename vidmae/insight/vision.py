@@ -114,3 +114,17 @@ def heat(values: np.ndarray) -> np.ndarray:
 
     coloured = cv2.applyColorMap((np.clip(values, 0, 1) * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
     return np.asarray(coloured[..., ::-1], dtype=np.float32) / 255
+
+
+def shrunk(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture of another size, each pixel the mean of those that it covers; uint8, [height, width] or with colours."""
+    import cv2
+
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def laplacian(luma: np.ndarray) -> np.ndarray:
+    """Sum of the second differences along both axes, float32 [H, W], from uint8 [H, W]."""
+    import cv2
+
+    return np.asarray(cv2.Laplacian(luma, cv2.CV_32F))

@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
-from datetime import date, datetime
+from datetime import date as Date
+from datetime import datetime
 
 DAYS_PER_MONTH = 365.25 / 12
 
@@ -44,9 +45,9 @@ class Facts:
         """Age of the child in months of 30.44 days."""
         return float(self.age_months) if self.age_months else None
 
-    def embargoed(self, today: date) -> bool:
+    def embargoed(self, today: Date) -> bool:
         """Whether the recording may not be used on a day."""
-        return self.embargo == "yes" or (self.embargo != "" and date.fromisoformat(self.embargo) > today)
+        return self.embargo == "yes" or (self.embargo != "" and Date.fromisoformat(self.embargo) > today)
 
     def filled_in(self, others: Facts) -> Facts:
         """What is known here, and where nothing is, what `others` say."""

@@ -1,0 +1,132 @@
+"""The pass over the videos of a manifest of which analysis/footage.py makes tables.
+
+    OUT/features-s-1a2b3c4d-20.csv      a row per moment (footage_measures.py), without names; 1a2b3c4d is the version of the
+                                        manifest, 20 the most moments of a recording
+    OUT/.features-s-1a2b3c4d-20.jsonl   recordings so far, so that a call that was stopped goes on; it goes once all is done
+
+Recordings are read in processes that are killed where they hang. What cannot be read is counted and left out. The same
+recordings, sample and version give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from vidmae.footage.manifest import Manifest, read_summary
+from vidmae.insight.csv_rows import write_csv
+from vidmae.insight.footage_measures import Moment, frame_pairs, measure, moments_of
+from vidmae.ranks.program import EXIT_OK
+from vidmae.ranks.shard_program import Say, answer
+
+COLUMNS = tuple(f.name for f in fields(Moment))
+SAY_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording that is to be looked at: its row, where it lies, its decoder, content and length."""
+
+    row: int
+    path: str
+    decoder: str
+    content: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """Looks at one recording: picklable, called in a process of its own.
+
+    Args:
+        sample: Moments at most.
+    """
+
+    sample: int
+
+    def __call__(self, recording: Recording) -> list[dict[str, Any]]:
+        """The moments of a recording, as JSON has them."""
+        from vidmae.footage.open_video import open_video
+
+        with open_video(recording.path, recording.decoder) as video:
+            moments_s = moments_of(recording.seconds, self.sample)
+            pairs = frame_pairs(moments_s, video.fps, video.num_frames)
+            found = []
+            for second, (first, later) in zip(moments_s, pairs, strict=True):
+                frames = video.read([int(first), int(later)])
+                passed_s = max(int(later - first), 1) / video.fps
+                found.append({"row": recording.row, "content": recording.content, "second": float(f"{second:.6g}"),
+                              **measure(frames[0], frames[1], passed_s)})
+        return found
+
+
+def features_path(out: Path, manifest: Path, content_sha256: str, sample: int) -> Path:
+    """The csv of a manifest's version and a sample."""
+    return out / f"features-{manifest.stem}-{content_sha256[:8]}-{sample}.csv"
+
+
+def survey(manifest: Path, out: Path, sample: int, *, workers: int, time_limit_s: float,
+           progress: Callable[[int, int], object]) -> int:
+    """Look at every recording and write the csv; how many could not be read."""
+    from vidmae.footage.killable import map_killable
+
+    path = features_path(out, manifest, read_summary(manifest).content_sha256, sample)
+    videos = Manifest.read(manifest)
+    recordings = [Recording(row, videos.path(row), videos.decoder(row), f"{int(videos.content[row]):016x}",
+                            float(videos.seconds[row])) for row in range(len(videos))]
+    journal = path.with_name(f".{path.stem}.jsonl")
+    done: dict[int, list[dict[str, Any]] | None] = _kept(journal)
+    todo = [recording for recording in recordings if recording.row not in done]
+    progress(len(done), len(recordings))
+    with journal.open("a", encoding="utf-8") as file:
+        for outcome in map_killable(Look(sample), todo, workers=workers, time_limit_s=time_limit_s):
+            row = todo[outcome.index].row
+            done[row] = outcome.value
+            file.write(json.dumps([row, outcome.value]) + "\n")
+            file.flush()
+            progress(len(done), len(recordings))
+    moments = [moment for row in sorted(done) for moment in done[row] or ()]
+    write_csv(path, moments, COLUMNS)
+    journal.unlink()
+    return sum(found is None for found in done.values())
+
+
+def _kept(journal: Path) -> dict[int, list[dict[str, Any]] | None]:
+    """Recordings of a call that was stopped; a last line that was cut off is left out of the file, too."""
+    if not journal.exists():
+        return {}
+    lines = journal.read_text(encoding="utf-8").split("\n")[:-1]
+    journal.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return dict(map(json.loads, lines))
+
+
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do the pass; 0 done, 1 failed, 2 cannot be done as asked."""
+    parser = argparse.ArgumentParser(prog="python -m vidmae.insight.footage_survey")
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--sample", type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--time-limit-s", type=float, required=True)
+    args = parser.parse_args(argv)
+    say = Say(SAY_EVERY_S)
+
+    def work() -> int:
+        lost = survey(args.manifest, args.out, args.sample, workers=args.workers, time_limit_s=args.time_limit_s,
+                      progress=lambda done, total: say(f"{done}/{total} recordings"))
+        if lost:
+            say(f"{lost} recordings could not be read and are left out", now=True)
+        return EXIT_OK
+
+    return answer(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
