@@ -125,12 +125,14 @@ def watch(args: argparse.Namespace) -> int:
 def record_of(state: State) -> dict[str, Any]:
     """A state as JSON, with the progress of the run."""
     beat, result, spent = progress(state.run), read_json(state.run.result), totals(read_attempts(state.run))
+    said = read_json(state.run.record) or {}
     record = {
         "job_id": state.job_id or None, "run": state.run_id, "path": str(state.run.path), "cluster": state.cluster or None,
         "state": state.state, "source": state.source, "active": state.active, "elapsed": state.elapsed or None,
         "nodes": state.nodes or None, "where": state.where or None, "exit_code": state.exit_code,
         "step": beat.get("step"), "total_steps": beat.get("total_steps"), "loss": beat.get("loss"), "eta_s": None,
         "top1_pct": None,
+        "data": said.get("data"), "manifest_version": str(said.get("content_sha256") or "")[:8] or None,
         "heartbeat_age_s": round(time.time() - beat["time"], 1) if "time" in beat else None, "spent": spent,
     }
     if state.active and beat.get("eta_s") is not None:

@@ -55,6 +55,8 @@ def data_facts(run: Dossier) -> list[tuple[str, str]]:
     """What it was trained on."""
     fraction, cell = run.record.get("fraction") or {}, run.record.get("cell") or {}
     facts = [("Data set", discreet(run.record.get("data") or run.config.get("data.name") or "not known"))]
+    if version := run.record.get("content_sha256"):
+        facts.append(("Version of the manifest", discreet(version[:8])))
     if "videos" in run.record:
         facts.append(("Clips to learn from" if run.kind == FEWSHOT else "Videos", number(run.record["videos"])))
     hours = fraction.get("has_hours") or data_of(run.record).get("seconds", 0) / 3600

@@ -23,6 +23,7 @@ from vidmae.runs.record import write_atomic
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LOGARITHMIC = {"motion_pct_per_s", "sharpness", "length_s"}
 SIZE_IN = (5.2, 3.4)
+DASHES: Any = ("--", ":", "-.", (0, (6, 2)), (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
 MOST_POINTS = 400  # of a line: more is not seen
 
 
@@ -58,14 +59,14 @@ def _figure(name: str, fill: Callable[[Axes], None], folder: Path) -> list[Path]
 
 def _shares(panel: Axes, lines: Sequence[tuple[Group, np.ndarray, np.ndarray]], axis: str, name: str) -> None:
     """Of each group the share of the weight up to each value."""
-    sets = list(dict.fromkeys(group.data for group, _, _ in lines))
+    groups = [group for group, _, _ in lines]
     for group, values, weight in lines:
         if not len(values):
             continue
         order = np.argsort(values, kind="stable")
         x, y = values[order], 100 * np.cumsum(weight[order]) / weight.sum()
         some = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(int))
-        panel.step(x[some], y[some], where="post", label=group.name, **_style(group, sets))
+        panel.step(x[some], y[some], where="post", label=group.name, **_style(group, groups))
     if name in LOGARITHMIC:
         panel.set_xscale("symlog", linthresh=1.0)
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -74,10 +75,14 @@ def _shares(panel: Axes, lines: Sequence[tuple[Group, np.ndarray, np.ndarray]], 
     panel.legend(fontsize=7)
 
 
-def _style(group: Group, sets: Sequence[str]) -> dict[str, Any]:
+def _style(group: Group, groups: Sequence[Group]) -> dict[str, Any]:
+    """A colour for each data set; the children of one are told apart by dashes, as far as that goes."""
+    sets = list(dict.fromkeys(each.data for each in groups))
     colour = COLOURS[sets.index(group.data) % len(COLOURS)]
-    thick = {"linewidth": 2.0, "linestyle": "-"}
-    return {"color": colour, **(thick if group.child == ALL else {"linewidth": 0.8, "linestyle": "--"})}
+    if group.child == ALL:
+        return {"color": colour, "linewidth": 2.0}
+    children = [each.child for each in groups if each.data == group.data and each.child != ALL]
+    return {"color": colour, "linewidth": 0.9, "linestyle": DASHES[children.index(group.child) % len(DASHES)]}
 
 
 def _bars(panel: Axes, groups: Sequence[Group], kinds: Mapping[str, Sequence[float]], axis: str) -> None:
@@ -96,11 +101,10 @@ def _ages(panel: Axes, groups: Sequence[Group]) -> None:
     """Hours of each child by month of age."""
     ages = np.concatenate([group.age_months for group in groups])
     months = np.arange(np.floor(np.nanmin(ages)), np.floor(np.nanmax(ages)) + 2)
-    sets = list(dict.fromkeys(group.data for group in groups))
     for group in groups:
         known = ~np.isnan(group.age_months)
         if known.any():
             hours, _ = np.histogram(group.age_months[known], months, weights=group.seconds[known] / 3600)
-            panel.stairs(hours, months, label=group.name, **_style(group, sets))
+            panel.stairs(hours, months, label=group.name, **_style(group, groups))
     panel.set(xlabel="Age (months)", ylabel="Footage (h per month of age)")
     panel.legend(fontsize=7)

@@ -14,7 +14,7 @@ from rich.console import Console
 from vidmae.clips.clip_cost import known_summary, record_clip_cost
 from vidmae.footage.known.withdrawn import read_withdrawn, withdrawn_path
 from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Source, Summary, other_files, unreadable_path
-from vidmae.footage.manifest_build import build
+from vidmae.footage.manifest_build import build, check_part
 from vidmae.footage.open_video import DECODERS, candidates
 from vidmae.footage.recordings import NAMINGS
 from vidmae.footage.verify import CLIP_S
@@ -58,6 +58,9 @@ def add_options(p: argparse.ArgumentParser) -> None:
     what.add_argument("--no-verify", action="store_true", help="read one frame of each file instead of all")
     control = p.add_argument_group("run control")
     control.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
+    control.add_argument("--part", type=_part, metavar="I/N",
+                         help="check part I of N only, I from 0, as a task of an array; the same command without --part "
+                              "then makes the manifest of all parts")
     control.add_argument("--time-limit-s", type=float, default=600.0,
                          help="seconds for one file and decoder before it is killed (default: %(default)g)")
     control.add_argument("--no-clip-cost", action="store_true",
@@ -94,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
                   highlight=False)
     known = known_summary(path)
     try:
+        if args.part:
+            return _check_part(console, sources, path, args)
         with progress(console, "files") as tell:
             summary, reused = build(sources, path, Check(args.decoder, not args.no_verify), workers=args.workers,
                                     time_limit_s=args.time_limit_s, progress=tell)
@@ -135,6 +140,24 @@ def _join(console: Console, sources: list[Source], args: argparse.Namespace) -> 
     for problem in joined.problems:
         console.print(f"note: {problem}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     return joined.sources
+
+
+def _check_part(console: Console, sources: list[Source], path: Path, args: argparse.Namespace) -> int:
+    """Check one part; the manifest is made by another call."""
+    part, parts = args.part
+    with progress(console, "files") as tell:
+        files, unreadable = check_part(sources, path, Check(args.decoder, not args.no_verify), part, parts,
+                                       workers=args.workers, time_limit_s=args.time_limit_s, progress=tell)
+    console.print(f"part {part}/{parts}: {files} files checked, {unreadable} of them unreadable; when all parts are done, "
+                  "the same command without --part makes the manifest", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and int(first) < int(second)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 0 to N - 1, such as 0/100")
+    return int(first), int(second)
 
 
 def _say_totals(console: Console, path: Path, summary: Summary, reused: int) -> None:

@@ -3,17 +3,20 @@
     candidates of the asked decoder     decord -> pyav -> torchcodec
     files that one reads wrongly, hangs at or crashes at go to the next; files that are damaged themselves do not
 
-    manifests/.s.checked.jsonl          rows so far, so that a call which was stopped goes on where it was
+    manifests/.s.checked.jsonl          verdicts so far, so that a call which was stopped goes on where it was
+    manifests/.s.checked.3-of-100.jsonl those of a part; the call that makes the manifest takes over those of all parts
 """
 
 from __future__ import annotations
 
 import csv
+import glob
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, TextIO
 
 from vidmae.footage.known.withdrawn import read_withdrawn
 from vidmae.footage.manifest import (
@@ -110,26 +113,69 @@ def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, t
     """
     make_private_folder(out.parent)
     rows: list[Row] = []
+    bad: list[tuple[str, str]] = []
     todo: list[Source] = []
-    with _journal(out, check) as (known, keep):
+    with _journal(out, check, "") as journal:
         out_again = _withdrawn(out)
         for source in _different(sources):
             if out_again(source):
                 continue
-            row = known.get(source.path)
-            rows.append(_renewed(row, source)) if row and _unchanged(row) else todo.append(source)
+            known = journal.verdict(source)
+            if isinstance(known, Row):
+                rows.append(_renewed(known, source))
+            elif known:
+                bad.append((source.path, known))
+            else:
+                todo.append(source)
         reused = len(rows)
-        bad: list[tuple[str, str]] = []
-        progress(reused, reused + len(todo))
+        total = reused + len(bad) + len(todo)
+        progress(total - len(todo), total)
         for source, verdict in _judge_all(todo, check, workers, time_limit_s):
             if isinstance(verdict, Row):
                 rows.append(verdict)
-                keep(verdict)
             else:
                 bad.append((source.path, verdict))
-            progress(len(rows) + len(bad), reused + len(todo))
+            journal.keep(source, verdict)
+            progress(len(rows) + len(bad), total)
         rows.sort(key=lambda row: row.path)
-        return write_manifest(out, rows, sorted(bad), check), reused
+        summary = write_manifest(out, rows, sorted(bad), check)
+    for path in journal_paths(out):
+        path.unlink(missing_ok=True)
+    return summary, reused
+
+
+def check_part(sources: Sequence[Source], out: Path, check: Check, part: int, parts: int, *, workers: int,
+               time_limit_s: float, progress: Progress) -> tuple[int, int]:
+    """Check every `parts`-th source, and keep the verdicts for the call of `build` that makes the manifest.
+
+    Several parts may be checked at the same time, on several machines that share the folder. What was checked before, by
+    whatever parts, is not checked again.
+
+    Args:
+        sources: All of them, in any order.
+        out: The csv that `build` is to write.
+        check: How files are judged; `build` must be told the same.
+        part: From 0.
+        parts: How many there are.
+        workers: Processes.
+        time_limit_s: Seconds for one file and decoder.
+        progress: Told how many files are done.
+    Returns:
+        How many files the part has, and how many of them no decoder reads.
+    """
+    make_private_folder(out.parent)
+    mine = sorted(_different(sources), key=lambda source: source.path)[part::parts]
+    with _journal(out, check, f".{part}-of-{parts}") as journal:
+        out_again = _withdrawn(out)
+        known = [journal.verdict(source) for source in mine]
+        todo = [source for source, verdict in zip(mine, known, strict=True) if not verdict and not out_again(source)]
+        unreadable, done = sum(isinstance(verdict, str) for verdict in known), len(mine) - len(todo)
+        progress(done, len(mine))
+        for source, verdict in _judge_all(todo, check, workers, time_limit_s):
+            journal.keep(source, verdict)
+            unreadable, done = unreadable + isinstance(verdict, str), done + 1
+            progress(done, len(mine))
+    return len(mine), unreadable
 
 
 def _withdrawn(out: Path) -> Callable[[Source], bool]:
@@ -175,34 +221,52 @@ def _judge_all(sources: list[Source], check: Check, workers: int, time_limit_s: 
         sources = left
 
 
+@dataclass(frozen=True)
+class _Journal:
+    """What is known of files, by path, and the open file that keeps more."""
+
+    rows: dict[str, Row]
+    refused: dict[str, dict[str, Any]]
+    file: TextIO
+
+    def verdict(self, source: Source) -> Row | str | None:
+        """The row of a file or why there is none; None where it is not known or has changed since."""
+        row, refused = self.rows.get(source.path), self.refused.get(source.path)
+        if row and _unchanged(row):
+            return row
+        return str(refused["reason"]) if refused and _size_and_time(source.path) == tuple(refused["stat"]) else None
+
+    def keep(self, source: Source, verdict: Row | str) -> None:
+        """Keep what was found for the next call."""
+        record = row_record(verdict) if isinstance(verdict, Row) else {
+            "path": source.path, "reason": verdict, "stat": _size_and_time(source.path)}
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+
+
+def journal_paths(out: Path) -> list[Path]:
+    """What is kept of calls that were stopped, and of parts."""
+    return sorted(out.parent.glob(f".{glob.escape(out.stem)}.checked*.jsonl"))
+
+
 @contextmanager
-def _journal(out: Path, check: Check) -> Iterator[tuple[dict[str, Row], Callable[[Row], None]]]:
-    """Rows that need no look, by path, and a function that keeps a row for the next call; the file goes once all is done."""
-    path = out.with_name(f".{out.stem}.checked.jsonl")
+def _journal(out: Path, check: Check, part: str) -> Iterator[_Journal]:
+    """All that is known, and the journal of a part (empty for that of the whole), which is open while it is used."""
+    path = out.with_name(f".{out.stem}.checked{part}.jsonl")
     head = json.dumps({"schema": SCHEMA, **asdict(check)})
-    kept = _kept(path, head)
-    write_atomic(path, "".join(f"{line}\n" for line in (head, *map(_line, kept.values()))).encode())
+    write_atomic(path, "".join(f"{line}\n" for line in (head, *_lines_of(path, head))).encode())
+    kept = [json.loads(line) for each in journal_paths(out) for line in _lines_of(each, head)]
+    rows = {record["path"]: parse_row(record) for record in kept if "reason" not in record}
     with path.open("a", encoding="utf-8") as file:
-
-        def keep(row: Row) -> None:
-            file.write(_line(row) + "\n")
-            file.flush()
-
-        yield _reusable(out, check) | kept, keep
-    path.unlink()
+        yield _Journal(_reusable(out, check) | rows, {each["path"]: each for each in kept if "reason" in each}, file)
 
 
-def _line(row: Row) -> str:
-    return json.dumps(row_record(row))
-
-
-def _kept(path: Path, head: str) -> dict[str, Row]:
-    """Rows of a call with the same check that was stopped; a last line that was cut off is left out."""
+def _lines_of(path: Path, head: str) -> list[str]:
+    """Verdicts of a journal with the same check; a last line that was cut off is left out."""
     if not path.exists():
-        return {}
+        return []
     first, *lines = path.read_text(encoding="utf-8").split("\n")[:-1] or [""]
-    rows = [parse_row(json.loads(line)) for line in lines] if first == head else []
-    return {row.path: row for row in rows}
+    return lines if first == head else []
 
 
 def _reusable(out: Path, check: Check) -> dict[str, Row]:
@@ -241,8 +305,12 @@ def _different(sources: Sequence[Source]) -> list[Source]:
 
 
 def _unchanged(row: Row) -> bool:
+    return _size_and_time(row.path) == (row.bytes, row.mtime_ns)
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
     try:
-        stat = Path(row.path).stat()
+        stat = Path(path).stat()
     except OSError:
-        return False
-    return (stat.st_size, stat.st_mtime_ns) == (row.bytes, row.mtime_ns)
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns

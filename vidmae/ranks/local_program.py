@@ -168,7 +168,8 @@ def progress(console: Console, what: str) -> Iterator[Tell]:
         first = first or (now, done)
         if now - last > PLAIN_EVERY_S:
             last, new = now, done - first[1]
-            left = f", about {timedelta(seconds=round((now - first[0]) / new * (total - done)))} left" if new else ""
+            rate = new / (now - first[0])
+            left = f", {rate:.3g} a second, about {timedelta(seconds=round((total - done) / rate))} left" if new else ""
             print(f"{done}/{total} {what}{left}", file=sys.stderr, flush=True)
 
     yield line

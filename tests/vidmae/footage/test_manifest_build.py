@@ -12,6 +12,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from jobs import prepare
 from tests.support import videos
 from tests.support.facilities import need
 from tests.support.launching import ROOT, cli, hear_ctrl_c
@@ -19,7 +20,7 @@ from vidmae.footage import manifest as m
 from vidmae.footage import manifest_build
 from vidmae.footage.decoders.with_decord import DecordReader
 from vidmae.footage.manifest import Check, Manifest, ManifestError, find_sources, read_summary
-from vidmae.footage.manifest_build import Judge, build
+from vidmae.footage.manifest_build import Judge, build, check_part
 from vidmae.footage.open_video import DECODERS, DecodeError, candidates, open_video, probe, refuses, scan_packets
 from vidmae.footage.verify import verify
 
@@ -198,6 +199,35 @@ def test_a_call_that_was_stopped_goes_on(folder, tmp_path):
     assert 3 <= reused < 16 and summary.videos == 16 and not journal.exists()
     make(clips, tmp_path / "whole/s.csv")
     assert (tmp_path / "o/s.csv").read_bytes() == (tmp_path / "whole/s.csv").read_bytes()
+
+
+def test_parts_are_checked_apart_and_joined_without_another_look(folder, tmp_path, monkeypatch):
+    """As the tasks of an array do it; the join is that of one call, and a file that changed since is looked at again."""
+    clips = tmp_path / "v"
+    clips.mkdir()
+    for number in range(5):
+        shutil.copy(folder / "plain.mp4", clips / f"{number}.mp4")
+    shutil.copy(folder / "damaged.mp4", clips / "damaged.mp4")
+    out, sources = tmp_path / "o/s.csv", find_sources(clips)
+    counts = [check_part(sources, out, Check("auto", True), part, 3, workers=1, time_limit_s=60, progress=quiet) for part in range(3)]
+    assert counts == [(2, 0), (2, 0), (2, 1)], "by name: 0 3, 1 4, 2 and the damaged one"
+    assert len(manifest_build.journal_paths(out)) == 3 and not out.exists()
+    command = ("manifest", str(clips), "--out", str(out), "--workers", "1")
+    again = cli("prepare.py", *command, "--part", "1/2", cwd=tmp_path)
+    assert again.returncode == 0 and not again.stdout
+    assert "part 1/2: 3 files checked, 1 of them" in again.stderr, "another number of parts knows it, too"
+    looked = []
+    monkeypatch.setattr(manifest_build, "_judge_all", lambda todo, *_: looked.extend(todo) or ())
+    summary, reused = build(find_sources(clips), tmp_path / "o/s.csv", Check("auto", True), workers=1, time_limit_s=60, progress=quiet)
+    assert (looked, reused, summary.videos, summary.unreadable) == ([], 5, 5, 1)
+    assert manifest_build.journal_paths(tmp_path / "o/s.csv") == []
+    monkeypatch.undo()
+    make(clips, tmp_path / "whole/s.csv")
+    for name in ("s.csv", "s.json", "s.unreadable.csv"):
+        assert (tmp_path / "o" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    for wrong in ("3/3", "1", "-1/2"):
+        with pytest.raises(SystemExit, match="2"):
+            prepare.main([*command, f"--part={wrong}"])
 
 
 def test_a_place_that_cannot_be_written_is_found_before_the_work(folder, tmp_path, monkeypatch):
