@@ -35,14 +35,14 @@ SCRIPTS = sorted(str(path.relative_to(ROOT)) for wing in ("jobs", "sweeps", "ana
                  if path.name != "__init__.py")
 DRY = {"jobs/pretrain.py", "jobs/evaluate.py", "jobs/embed.py", "jobs/interpolate.py", "sweeps/fewshot.py", "sweeps/scaling.py",
        "analysis/attention.py"}
-SHORTER = {**dict.fromkeys(DRY, "--dry-run"), "analysis/embeddings.py": "--no-pictures", "analysis/scaling.py": "--no-figures"}
+SHORTER = {**dict.fromkeys(DRY, "--dry-run"), "analysis/embeddings.py": "--no-pictures", "analysis/scaling.py": "--no-figures", "analysis/footage.py": "--no-figures"}
 ENDS_WITH = {"analysis/collect.py": (0, 3), "manifest": (3,)}  # 3: results are incomplete, and not one readable video
 FOLDERS = {"analysis/scaling.py": "scaling", "manifest": "fresh"}
 STANDS_FOR = {"FILE.pth": "say.pth", "OUT": "results/s-ssv2", "RUN": "runs/s-vith14-ssv2-10shot-seed0-finetune-*", "FOLDER": "data/headcam",
               "mysite": "mysite.yaml"}
 NAMES_STAND_FOR = {"recipe": "demo"}  # --recipe NAME
 KIT = ("tests/gpu/run.py", "tests/gpu/bundle.py")
-FOREIGN = {"--kill-on-bad-exit", "--signal", "--nv"}  # flags of srun, scancel and apptainer
+FOREIGN = {"--array", "--cpus-per-task", "--wrap", "--kill-on-bad-exit", "--signal", "--nv"}  # flags of srun, scancel and apptainer
 DOCUMENTED = commands()
 
 
@@ -138,7 +138,7 @@ def test_every_command_has_a_page() -> None:
 
 def test_the_front_page_is_short_and_leads_to_the_others() -> None:
     table = rows(FRONT, "I want to ...")
-    assert len(FRONT.read_text().splitlines()) <= 110 and 15 <= len(table) <= 21
+    assert len(FRONT.read_text().splitlines()) <= 110 and 15 <= len(table) <= 22
     targets = dict(re.findall(r"^\[(\w+)\]: (\S+)$", FRONT.read_text(), re.MULTILINE))
     for _, command, page in table:
         script = shlex.split(command.strip("`"))[1]
@@ -186,7 +186,7 @@ def keys(config: Any, before: str = "") -> set[str]:
 def test_flags_and_settings_exist(page: Path) -> None:
     helps = [call(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, [*verb, "--help"])[1]
              for script in SCRIPTS if script != "jobs/demo.py"
-             for verb in ([["manifest"], ["check"], ["shots"], ["fraction"]] if script == "jobs/prepare.py" else [[]])]
+             for verb in ([["manifest"], ["check"], ["shots"], ["fraction"], ["withdraw"]] if script == "jobs/prepare.py" else [[]])]
     if page == ROOT / "tests/README.md":
         helps += [subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True).stdout for script in KIT]
     known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "\n".join(helps))) | FOREIGN

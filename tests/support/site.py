@@ -11,7 +11,11 @@ import numpy as np
 
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_program
-from vidmae.footage.manifest import Check, Row, write_manifest
+from vidmae.footage.manifest import Check, Row, read_all, read_summary, write_manifest
+from vidmae.insight.csv_rows import write_csv
+from vidmae.insight.footage_measures import Moment
+from vidmae.insight.footage_survey import COLUMNS as MOMENT_COLUMNS
+from vidmae.insight.footage_survey import features_path
 from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import write_json
@@ -49,11 +53,14 @@ def _data(here: Path) -> None:
     for name in ("say.pth", "ssv2-50shot.pth", "ssv2-10shot.pth", "clip.mp4"):
         (here / name).write_bytes(name.encode())
     shutil.copy(ROOT / "jobs/clusters/example.yaml", here / "mysite.yaml")
+    (here / "list.txt").write_text("S_20130101_0626_000_segment1.mp4\n")
+    _features(manifests, here / "tables")
     fresh = here / "fresh"  # where manifests are made
     for name in ("headcam/S/a.mp4", "k700/val/dancing/b.mp4", "ssv2/1.webm"):
         path = fresh / "data" / name
         path.parent.mkdir(parents=True)
         path.write_bytes(b"no video")
+    (fresh / "table.csv").write_text("file,child\na,S\n")
     (fresh / "something-something-v2-train.json").write_text(json.dumps([{"id": "1", "template": SSV2[0], "label": "x"}]))
     listed = here / "released/ssv2-10shot/train.csv"
     listed.parent.mkdir(parents=True)
@@ -61,6 +68,17 @@ def _data(here: Path) -> None:
     log = here / "mae_st/models_finetuned/say_ssv2-10shot_log.txt"
     log.parent.mkdir(parents=True)
     log.write_text("".join(json.dumps({"test_acc1": 10.0 + epoch, "test_acc5": 30.0 + epoch, "epoch": epoch}) + "\n" for epoch in range(3)))
+
+
+def _features(manifests: Path, tables: Path) -> None:
+    """What analysis/footage.py keeps of the moments of recordings, as if it had looked at them."""
+    for folder, names, sample in (("footage", ["s"], 20), ("s-say", ["s", "say"], 10)):
+        for name in names:
+            rows = read_all(manifests / f"{name}.csv")[1]
+            path = features_path(tables / folder, manifests / f"{name}.csv", read_summary(manifests / f"{name}.csv").content_sha256, sample)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_csv(path, [asdict(Moment(i, row.content, 1.0, float(i % 40), 5.0, 100.0, 120.0, 40.0, f"{i * 2654435761 % 2**64:016x}"))
+                             for i, row in enumerate(rows)], MOMENT_COLUMNS)
 
 
 def _runs(runs: Path) -> None:

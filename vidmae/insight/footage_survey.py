@@ -91,6 +91,9 @@ def survey(manifest: Path, out: Path, sample: int, *, workers: int, time_limit_s
             file.flush()
             progress(len(done), len(recordings))
     moments = [moment for row in sorted(done) for moment in done[row] or ()]
+    if not moments:
+        journal.unlink()
+        raise ValueError(f"not one of {len(recordings)} recordings of {manifest} could be read; are the files still there?")
     write_csv(path, moments, COLUMNS)
     journal.unlink()
     return sum(found is None for found in done.values())
