@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_program
 from vidmae.footage.manifest import Check, Row, read_all, read_summary, write_manifest
 from vidmae.insight.csv_rows import write_csv
+from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
 from vidmae.insight.footage_measures import Moment
 from vidmae.insight.footage_survey import COLUMNS as MOMENT_COLUMNS
 from vidmae.insight.footage_survey import features_path
-from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import write_json
 

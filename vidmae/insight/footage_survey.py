@@ -5,7 +5,7 @@
     OUT/.features-s-1a2b3c4d-20.jsonl   recordings so far, so that a call that was stopped goes on; it goes once all is done
 
 Recordings are read in processes that are killed where they hang. What cannot be read is counted and left out. The same
-recordings, sample and version give the same bytes.
+recordings, sample and version give the same bytes. Imports no torch: each of those processes imports this module.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,8 +22,6 @@ from typing import Any
 from vidmae.footage.manifest import Manifest, read_summary
 from vidmae.insight.csv_rows import write_csv
 from vidmae.insight.footage_measures import Moment, frame_pairs, measure, moments_of
-from vidmae.ranks.program import EXIT_OK
-from vidmae.ranks.shard_program import Say, answer
 
 COLUMNS = tuple(f.name for f in fields(Moment))
 SAY_EVERY_S = 0.5
@@ -111,7 +110,7 @@ def _kept(journal: Path) -> dict[int, list[dict[str, Any]] | None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do the pass; 0 done, 1 failed, 2 cannot be done as asked."""
+    """Do the pass; 0 done, 2 cannot be done as asked."""
     parser = argparse.ArgumentParser(prog="python -m vidmae.insight.footage_survey")
     parser.add_argument("manifest", type=Path)
     parser.add_argument("out", type=Path)
@@ -119,16 +118,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--time-limit-s", type=float, required=True)
     args = parser.parse_args(argv)
-    say = Say(SAY_EVERY_S)
+    last_s = float("-inf")
 
-    def work() -> int:
+    def say(done: int, total: int) -> None:
+        nonlocal last_s
+        if done == total or time.monotonic() - last_s >= SAY_EVERY_S:
+            last_s = time.monotonic()
+            print(f"{done}/{total} recordings", flush=True)
+
+    try:
         lost = survey(args.manifest, args.out, args.sample, workers=args.workers, time_limit_s=args.time_limit_s,
-                      progress=lambda done, total: say(f"{done}/{total} recordings"))
-        if lost:
-            say(f"{lost} recordings could not be read and are left out", now=True)
-        return EXIT_OK
-
-    return answer(work)
+                      progress=say)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    if lost:
+        print(f"{lost} recordings could not be read and are left out", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
