@@ -28,6 +28,7 @@ def folder(tmp_path_factory):
     for name, filters in {"still": "crop=320:240:0:0", "moving": "crop=320:240:2*n:0", "fast": "crop=320:240:4*n:0",
                           "blurred": "crop=320:240:0:0,gblur=sigma=8", "dark": "crop=320:240:0:0,lutyuv=y=val*0.25"}.items():
         ffmpeg(*still, "-vf", f"{GREY},{filters}", *X264, "-crf", "10", folder / f"{name}.mp4")
+    ffmpeg("-f", "lavfi", "-i", f"color=c=0x404040:size=320x240:rate={FPS}:duration=2", *X264, folder / "flat.mp4")
     return folder
 
 
@@ -51,7 +52,9 @@ def test_blur_and_brightness(folder):
     by_hand = -4 * grey[1:-1, 1:-1] + grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     assert still["sharpness"] == pytest.approx(by_hand.var(), rel=0.05)
     assert blurred["sharpness"] < still["sharpness"] / 20 and blurred["brightness"] == pytest.approx(still["brightness"], abs=3)
-    assert still["brightness"] == pytest.approx(127.5, abs=6) and still["contrast"] == pytest.approx(grey.std(), rel=1e-3)
+    assert still["contrast"] == pytest.approx(grey.std(), rel=1e-3)
+    flat = measured(folder / "flat.mp4")
+    assert flat["brightness"] == pytest.approx(64, abs=2) and flat["contrast"] < 1 and flat["sharpness"] < 1 and flat["motion_pct_per_s"] < 0.2
     assert dark["brightness"] < still["brightness"] / 2.5 and dark["contrast"] < still["contrast"] / 2.5
 
 

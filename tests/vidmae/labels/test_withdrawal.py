@@ -1,10 +1,15 @@
 """Recordings that are taken out: the new version, what stays out, and what had them."""
 
+import contextlib
+import io
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from jobs import prepare
 from tests.support import videos
 from tests.support.facilities import need
 from tests.support.launching import cli
@@ -39,8 +44,16 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def withdraw(*words: str, cwd: Path):
-    return cli("prepare.py", "withdraw", "s", *words, cwd=cwd)
+def withdraw(*words: str, cwd: Path, manifest: str = "s") -> subprocess.CompletedProcess[str]:
+    """As a user would, in this process."""
+    out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
+    os.chdir(cwd)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = prepare.main(["withdraw", manifest, *words])
+    finally:
+        os.chdir(before)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def test_a_recording_and_its_copy_are_taken_out_and_what_had_them_is_named(here):
@@ -88,7 +101,7 @@ def test_a_list_that_does_not_fit_changes_nothing(here, lines, said):
     done = withdraw("--files", "list.txt", cwd=here)
     assert done.returncode == 2 and said in done.stderr and "secret" not in done.stderr and not done.stdout
     assert (here / "manifests/s.csv").read_bytes() == before
-    refused = cli("prepare.py", "withdraw", "manifests/s-0.5-contiguous.csv", "--embargoed", cwd=here)
+    refused = withdraw("--embargoed", manifest="manifests/s-0.5-contiguous.csv", cwd=here)
     assert refused.returncode == 2 and "is a fraction of s" in refused.stderr
     assert "give --files" in withdraw(cwd=here).stderr
 
