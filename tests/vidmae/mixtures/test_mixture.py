@@ -13,7 +13,8 @@ import torch
 from tests.support.facilities import demo_clips, need
 from vidmae.clips.loader import Batch
 from vidmae.clips.transforms import crop_resize, sample_crop
-from vidmae.footage.manifest import Check, Manifest, ManifestError, Source, read_summary
+from vidmae.footage.known.facts import Facts
+from vidmae.footage.manifest import Check, Manifest, ManifestError, Source, read_all, read_summary, write_manifest
 from vidmae.footage.manifest_build import build as build_manifest
 from vidmae.mixtures.ages import ages
 from vidmae.mixtures.mixture import joined, read_footage, stocks
@@ -182,13 +183,14 @@ def test_dates_alone_are_no_ages(folder):
         read_footage(config(folder, "s", age_months=(0, 4)).data, num_frames=4, seed=0)
 
 
-def test_an_age_window_takes_the_recordings_in_it(folder, monkeypatch):
-    monkeypatch.setattr(Manifest, "age_months", property(lambda m: np.array([6.0, 14.5, 9.0])[:len(m)]), raising=False)
-    (part,) = read_footage(config(folder, "s", age_months=(6, 14)).data, num_frames=4, seed=0).parts
+def test_an_age_window_takes_the_recordings_in_it(folder):
+    rows = [replace(row, facts=Facts(age_months=age)) for row, age in zip(read_all(folder / "s.csv")[1], ("6", "14.5", "9"), strict=True)]
+    write_manifest(folder / "aged.csv", rows, [], Check("auto", True))
+    (part,) = read_footage(config(folder, "aged", age_months=(6, 14)).data, num_frames=4, seed=0).parts
     assert part.rows.tolist() == [0, 2] and part.stock.videos == 2
-    assert set(clips(config(folder, "s", age_months=(6, 14))).rows.tolist()) == {0, 2}
+    assert set(clips(config(folder, "aged", age_months=(6, 14))).rows.tolist()) == {0, 2}
     with pytest.raises(ManifestError, match=r"recordings at 6.0 to 14.5 months, and none in between"):
-        read_footage(config(folder, "s", age_months=(10, 14)).data, num_frames=4, seed=0)
+        read_footage(config(folder, "aged", age_months=(10, 14)).data, num_frames=4, seed=0)
 
 
 def test_defaults_are_not_signed():
