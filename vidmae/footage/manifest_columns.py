@@ -18,7 +18,7 @@ import numpy as np
 
 BLOCK_BYTES = 2**18  # 2**20 takes 35 MiB more, 2**16 a third more time
 HASH_DIGITS = 16
-_DTYPES = {"int": np.int64, "float": np.float64, "hash": np.uint64, "text": np.int64, "code": np.int64,
+_DTYPES: dict[str, Any] = {"int": np.int64, "float": np.float64, "hash": np.uint64, "text": np.int64, "code": np.int64,
            "maybe float": np.float64, "maybe time": "datetime64[s]"}
 
 
