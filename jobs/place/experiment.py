@@ -142,6 +142,8 @@ def resolve(args: argparse.Namespace, place: Place) -> Experiment:
     """
     setting = read_profile(args, place)
     layers = [*config_layers(args, setting[0]), *([Layer("--name", {"name": args.name})] if args.name is not None else [])]
+    if args.profile_steps is not None:
+        layers.append(Layer("--profile-steps", {"log": {"profile_steps": args.profile_steps}}))
     config, runs_dir = build(PretrainConfig, layers)[0], args.runs_dir.expanduser().absolute()
     if not config.data.sources:
         return assemble(place, setting, layers, *read_data(args.data, config, setting[0]), runs_dir)
@@ -251,6 +253,9 @@ def problems(e: Experiment) -> list[str]:
         found.append("train.device is cuda, but the job has no GPU (--gpus-per-node, or --set train.device=auto)")
     if train.precision == "fp16" and e.on_cpu:
         found.append("train.precision is fp16, which needs a GPU; on the CPU: bf16 or fp32 (--set train.precision=bf16)")
+    if train.micro_batch == "auto" and e.on_cpu:
+        found.append("train.micro_batch is auto, which measures the memory of a GPU; on the CPU: a number of clips "
+                     "(--set train.micro_batch=16)")
     return found
 
 

@@ -29,6 +29,8 @@ def _work_rows(e: Experiment) -> list[Row]:
     r, plan, schedule = e.resources, e.plan, e.plan.schedule
     unit = "GPUs" if r.gpus_per_node else "tasks"
     batch = f"{r.world_size} ranks x {plan.micro_batch} (micro_batch) x {plan.grad_accum} (grad_accum)"
+    if e.config.train.micro_batch == "auto":
+        batch += " at most: micro_batch auto takes what fits"
     seen = f"{plan.total_clips / plan.clips_per_epoch:,.1f} epochs, {plan.total_clips:,} clips"
     return [
         ("run", _short(e.run.path)),
@@ -75,7 +77,7 @@ def _model_rows(e: Experiment) -> list[Row]:
     shape, train = e.config.model.shape(), e.config.train
     precision = assumed(train.precision, on_cpu=e.on_cpu)
     activations = cost.activation_gib(shape, micro_batch=e.plan.micro_batch, precision=precision,
-                                      checkpointing=e.config.model.activation_checkpointing)
+                                      checkpointing=bool(e.config.model.activation_checkpointing))
     states = [cost.state_gib(shape, zero_stage=stage, precision=precision, world_size=e.resources.world_size)
               for stage in range(4)]
     listed = "  ".join(f"ZeRO {stage}: {gib:.2f}" for stage, gib in enumerate(states))

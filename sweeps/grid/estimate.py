@@ -48,7 +48,7 @@ def views_of(views: str) -> int:
 def check_batch(cell: Cell, world_size: int) -> None:
     """Refuse a batch that the ranks do not share evenly (ValueError)."""
     if cell.method not in PROBES:
-        split_batch(cell.config.train.global_batch, world_size, cell.config.train.micro_batch)
+        split_batch(cell.config.train.global_batch, world_size, cell.config.train.most_per_pass)
 
 
 def _steps(config: FinetuneConfig, clips: int) -> int:

@@ -91,6 +91,14 @@ def _no_gpu() -> str | None:
     return None if torch.cuda.is_available() else "torch sees no CUDA device"
 
 
+def _no_compiler() -> str | None:
+    import torch
+
+    from vidmae.model.compiled import why_not
+
+    return why_not(torch.device("cpu"))
+
+
 def _no_tmpfs() -> str | None:
     """A disk of a given size can be mounted: root, and a machine or container that lets root mount."""
     with tempfile.TemporaryDirectory() as point:
@@ -110,6 +118,7 @@ FACILITIES: dict[str, Callable[[], str | None]] = {
     "torchcodec": _no_torchcodec,
     "gpu": _no_gpu,
     "tmpfs": _no_tmpfs,
+    "compiler": _no_compiler,
     "browser": _no_browser,
 }
 

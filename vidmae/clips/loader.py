@@ -55,7 +55,7 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory, from which a GPU reads while it computes."""
-        return replace(self, clips=self.clips.pin_memory(), noise=self.noise.pin_memory())
+        return replace(self, clips=self.clips.pin_memory(), noise=self.noise.pin_memory(), labels=self.labels.pin_memory())
 
 
 @dataclass(frozen=True)

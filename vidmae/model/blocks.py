@@ -92,6 +92,9 @@ class Mlp(nn.Module):
         """[B, N, D] to [B, N, D]."""
         hidden: Tensor = self.fc1(x)
         activated = F.gelu(hidden)
+        if torch.compiler.is_compiling():  # the compiler itself computes it again in the backward pass
+            compiled: Tensor = self.fc2(activated)
+            return compiled
         with recomputed(activated, lambda: F.gelu(hidden)) if self.recompute_gelu else nullcontext():
             out: Tensor = self.fc2(activated)
         return out
@@ -102,7 +105,10 @@ class Block(nn.Module):
 
     Attributes:
         drop_path: Chance with which, in training, a clip skips the attention, and another with which it skips the MLP.
+        compiled: A compiled form of `both_branches` for training steps; see `compiled.compile_blocks`.
     """
+
+    compiled: Callable[..., Tensor] | None = None
 
     def __init__(self, dim: int, num_heads: int, kernel: AttentionKernel = "auto", *, recompute_gelu: bool = True,
                  drop_path: float = 0.0) -> None:
@@ -116,8 +122,16 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, D]."""
         rate = self.drop_path if self.training else 0.0
+        if self.compiled is not None and self.training and torch.is_grad_enabled():
+            return self.compiled(self, x, *(drop_factor(x, rate) if rate else None for _ in range(2)))
         x = x + drop_path(self.attn(self.norm1(x)), rate)
         return x + drop_path(self.mlp(self.norm2(x)), rate)
+
+    def both_branches(self, x: Tensor, attention_factor: Tensor | None, mlp_factor: Tensor | None) -> Tensor:
+        """The same with the factors of drop path as arguments: nothing random and no number of one block alone in it, so all
+        blocks of a width share what a compiler makes of it."""
+        x = x + scaled(self.attn(self.norm1(x)), attention_factor)
+        return x + scaled(self.mlp(self.norm2(x)), mlp_factor)
 
 
 def drop_path(branch: Tensor, rate: float) -> Tensor:
@@ -127,8 +141,18 @@ def drop_path(branch: Tensor, rate: float) -> Tensor:
     """
     if rate == 0:
         return branch
-    kept = branch.new_empty(len(branch), *[1] * (branch.ndim - 1)).bernoulli_(1 - rate)
-    return branch * kept.div_(1 - rate)
+    return branch * drop_factor(branch, rate)
+
+
+def drop_factor(x: Tensor, rate: float) -> Tensor:
+    """What drop path multiplies with, [B, 1, ...]: 0 with chance `rate`, else 1 / (1 - rate)."""
+    kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - rate)
+    return kept.div_(1 - rate)
+
+
+def scaled(branch: Tensor, factor: Tensor | None) -> Tensor:
+    """branch times factor, in the branch's type; None leaves it."""
+    return branch if factor is None else branch * factor.to(branch.dtype)
 
 
 def recomputed(saved: Tensor, recompute: Callable[[], Tensor]) -> saved_tensors_hooks:
@@ -157,7 +181,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] to [..., E]."""
-        if torch.is_autocast_enabled(x.device.type):
+        if torch.is_autocast_enabled(x.device.type) and not torch.compiler.is_compiling():  # which casts again by itself
             out: Tensor = _CastAgain.apply(autocast_once(x), self.weight, self.bias)
             return out
         return super().forward(x)

@@ -39,7 +39,7 @@ class VideoClassifier(Encoder):
 
     def __init__(
         self, shape: EncoderShape, *, num_classes: int | None, pool: Pool = "cls", dropout: float = 0.3,
-        drop_path: float = 0.1, attention: AttentionKernel = "auto", activation_checkpointing: bool = False,
+        drop_path: float = 0.1, attention: AttentionKernel = "auto", activation_checkpointing: bool | int = False,
         mean: float = 0.45, std: float = 0.225,
     ) -> None:
         if pool not in (pools := typing.get_args(Pool)):
@@ -87,7 +87,7 @@ class VideoClassifier(Encoder):
 def build_classifier(
     name: str, *, num_classes: int | None, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2,
     pool: Pool = "cls", dropout: float = 0.3, drop_path: float = 0.1, attention: AttentionKernel = "auto",
-    activation_checkpointing: bool = False, mean: float = 0.45, std: float = 0.225,
+    activation_checkpointing: bool | int = False, mean: float = 0.45, std: float = 0.225,
 ) -> VideoClassifier:
     """Build a video classifier by name, weights drawn from torch's global generator.
 
@@ -101,7 +101,7 @@ def build_classifier(
         dropout: Chance to zero a number of the head's input in training.
         drop_path: Chance to skip a branch of the last block in training; it grows linearly from 0 in the first.
         attention: `sdpa`, `naive`, or `auto`: sdpa but for 16-bit numbers on a CPU (see `blocks.use_sdpa`).
-        activation_checkpointing: Recompute blocks in the backward pass: less memory, about a fifth slower.
+        activation_checkpointing: Recompute blocks in the backward pass, True each, N every N-th: less memory, slower.
         mean: Pixel mean, for pixels in 0..1.
         std: Pixel deviation, for pixels in 0..1.
     Returns:

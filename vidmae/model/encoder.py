@@ -27,11 +27,11 @@ class Encoder(nn.Module):
 
     Attributes:
         shape: Sizes and token arithmetic.
-        activation_checkpointing: Blocks are recomputed in the backward pass.
+        activation_checkpointing: Blocks are recomputed in the backward pass: True each, N every N-th.
         mean, std: Pixel normalisation, for pixels in 0..1.
     """
 
-    def __init__(self, shape: EncoderShape, *, attention: AttentionKernel, activation_checkpointing: bool, mean: float,
+    def __init__(self, shape: EncoderShape, *, attention: AttentionKernel, activation_checkpointing: bool | int, mean: float,
                  std: float, drop_path: float = 0.0) -> None:
         super().__init__()
         if attention not in (kernels := typing.get_args(AttentionKernel)):
@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         self.pos_embed_class = table(1, dim)
         self.patch_embed = PatchEmbed(dim, shape.t_patch_size, shape.patch_size)
         self.blocks = nn.ModuleList(
-            Block(dim, shape.num_heads, attention, recompute_gelu=not activation_checkpointing,
+            Block(dim, shape.num_heads, attention, recompute_gelu=not is_recomputed(i, activation_checkpointing),
                   drop_path=drop_path * i / last) for i in range(shape.depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
 
@@ -69,10 +69,15 @@ class Encoder(nn.Module):
 
     def run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
         """x through blocks one after the other."""
-        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
-        for block in blocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        every = self.activation_checkpointing if self.training and torch.is_grad_enabled() else False
+        for i, block in enumerate(blocks):
+            x = checkpoint(block, x, use_reentrant=False) if is_recomputed(i, every) else block(x)
         return x
+
+
+def is_recomputed(block: int, every: bool | int) -> bool:
+    """Whether activation checkpointing recomputes the block of this number: True each, N every N-th, False none."""
+    return bool(every) and block % int(every) == 0
 
 
 def table(rows: int, dim: int) -> nn.Parameter:

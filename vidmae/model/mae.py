@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidmae.model.blocks import NORM_EPS, AttentionKernel, Block, linear
-from vidmae.model.encoder import Encoder, positions, table
+from vidmae.model.encoder import Encoder, is_recomputed, positions, table
 from vidmae.model.masking import Mask, removed_pixels
 from vidmae.model.patches import (
     as_frames,
@@ -43,7 +43,7 @@ class MaskedAutoencoder(Encoder):
 
     def __init__(
         self, shape: ModelShape, *, norm_pix_loss: bool = False, attention: AttentionKernel = "auto",
-        activation_checkpointing: bool = False, mean: float = 0.45, std: float = 0.225,
+        activation_checkpointing: bool | int = False, mean: float = 0.45, std: float = 0.225,
     ) -> None:
         super().__init__(shape, attention=attention, activation_checkpointing=activation_checkpointing, mean=mean, std=std)
         self.norm_pix_loss = norm_pix_loss
@@ -55,8 +55,8 @@ class MaskedAutoencoder(Encoder):
         self.decoder_pos_embed_temporal = table(t, ddim)
         self.decoder_pos_embed_class = table(1, ddim)
         self.decoder_blocks = nn.ModuleList(
-            Block(ddim, shape.decoder_num_heads, attention, recompute_gelu=not activation_checkpointing)
-            for _ in range(shape.decoder_depth))
+            Block(ddim, shape.decoder_num_heads, attention, recompute_gelu=not is_recomputed(i, activation_checkpointing))
+            for i in range(shape.decoder_depth))
         self.decoder_norm = nn.LayerNorm(ddim, eps=NORM_EPS)
         self.decoder_pred = linear(ddim, shape.pred_dim)
 
@@ -160,7 +160,7 @@ class MaskedAutoencoder(Encoder):
 def build_mae(
     name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2, decoder_embed_dim: int = 512,
     decoder_depth: int = 4, decoder_num_heads: int = 16, mask_ratio: float = 0.9, norm_pix_loss: bool = False,
-    pred_t_dim: int = 16, attention: AttentionKernel = "auto", activation_checkpointing: bool = False,
+    pred_t_dim: int = 16, attention: AttentionKernel = "auto", activation_checkpointing: bool | int = False,
     mean: float = 0.45, std: float = 0.225,
 ) -> MaskedAutoencoder:
     """Build a video MAE by name, weights drawn from torch's global generator.
@@ -177,7 +177,7 @@ def build_mae(
         norm_pix_loss: Normalise each target patch by its own mean and deviation.
         pred_t_dim: Frames predicted, evenly spread; a multiple of num_frames / t_patch_size.
         attention: `sdpa`, `naive`, or `auto`: sdpa but for 16-bit numbers on a CPU (see `blocks.use_sdpa`).
-        activation_checkpointing: Recompute blocks in the backward pass: less memory, about a fifth slower.
+        activation_checkpointing: Recompute blocks in the backward pass, True each, N every N-th: less memory, slower.
         mean: Pixel mean, for pixels in 0..1.
         std: Pixel deviation, for pixels in 0..1.
     Returns:

@@ -58,6 +58,11 @@ class Ranks:
         torch_dist.all_reduce(tensor)
         return tensor.tolist()
 
+    def sum_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor` of the device, summed over all ranks in place; nothing waits for the device."""
+        torch_dist.all_reduce(tensor)
+        return tensor
+
     def from_main(self, value: Any) -> Any:
         """Rank 0's value on every rank."""
         box = [value]

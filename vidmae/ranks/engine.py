@@ -30,6 +30,7 @@ from vidmae.ranks.shard_writer import host_copy
 from vidmae.settings.config import TrainConfig
 
 TAG = "state"
+BUCKET_ELEMENTS = 50_000_000  # gradients that are exchanged at once on a GPU
 
 
 class NonFiniteError(RuntimeError):
@@ -79,9 +80,14 @@ def engine_config(train: TrainConfig, *, micro_batch: int, grad_accum: int, devi
         "gradient_accumulation_steps": grad_accum,
         "gradient_clipping": train.clip_grad,
         "zero_optimization": {"stage": train.zero_stage, "overlap_comm": device.type == "cuda"},
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is as fast on a CPU, and needs no compiler
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 2**31,
     }
+    if device.type == "cuda":  # deepspeed's own buckets hold half a ViT-H: nothing would overlap, for 2 GB of buffers
+        config["zero_optimization"] |= {"reduce_bucket_size": BUCKET_ELEMENTS, "allgather_bucket_size": 4 * BUCKET_ELEMENTS}
+    if train.offload == "optimizer":
+        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": device.type == "cuda"}
     if train.precision == "bf16" and train.zero_stage == 0:
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     elif train.precision != "fp32":
@@ -154,13 +160,16 @@ class Engine:
         Raises:
             NonFiniteError: On every rank alike and before any weight changed.
         """
-        total, *sums = self._ranks.sum([self.losses.sum().item(), *extra])
+        mine = torch.cat([self.losses.sum()[None], torch.tensor(extra, dtype=torch.float64, device=self._ranks.device)])
+        norms = self._plain_grad_norm()[None].double() if self._train.zero_stage == 0 else mine[:0]
+        # one copy to the host, before the update: what is not finite must not reach the weights
+        total, *sums = torch.cat([self._ranks.sum_tensor(mine), norms]).tolist()
+        norm = sums.pop() if self._train.zero_stage == 0 else None
         self._losses.clear()
         loss = total / (self._ranks.world_size * self._grad_accum)
         if loss != loss or abs(loss) == float("inf"):
             raise NonFiniteError(f"the loss is {loss}")
         skipped = self.skipped_steps
-        norm = self._plain_grad_norm() if self._train.zero_stage == 0 else None
         if norm is not None and not norm < float("inf"):
             raise NonFiniteError(f"the gradient norm is {norm}")
         self._engine.step()
@@ -170,10 +179,10 @@ class Engine:
             raise NonFiniteError(f"the gradient norm is {norm}")
         return loss, norm, [s / self._ranks.world_size for s in sums]
 
-    def _plain_grad_norm(self) -> float:
+    def _plain_grad_norm(self) -> Tensor:
         """Stage 0 keeps whole, already averaged gradients on every rank; deepspeed reports no norm for them."""
         grads = [p.grad for p in self.module.parameters() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(grads))
+        return torch.nn.utils.get_total_norm(grads)
 
     def reset_optimizer(self) -> None:
         """Forget the optimizer's averages and its step count, as if it were new."""

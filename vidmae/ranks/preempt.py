@@ -10,7 +10,8 @@ Loader workers and decoders ignore these signals (loader.py). Stdlib only, so th
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from vidmae.settings.signals import DEFAULT_SIGNALS, number_of
@@ -29,6 +30,20 @@ def listen(names: Sequence[str] = DEFAULT_SIGNALS) -> None:
 def received() -> str | None:
     """Name of the signal that asked this rank to stop, or None."""
     return _received[0] if _received else None
+
+
+@contextmanager
+def held(names: Sequence[str]) -> Iterator[None]:
+    """These signals wait until the end of this context, and processes that are started in it never get them.
+
+    For a compiler that is started while others are signalled, too: Slurm signals all processes of a job, and a compiler that
+    a signal ends would fail the run.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number_of(name) for name in names])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _note(number: int, _frame: FrameType | None) -> None:

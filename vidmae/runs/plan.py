@@ -80,7 +80,7 @@ def make_plan(config: RunConfig, *, videos: int, world_size: int, visits: int | 
     """
     if videos < 1:
         raise ValueError("the manifest has 0 videos; make one with: python jobs/prepare.py manifest FOLDER")
-    micro_batch, grad_accum = split_batch(config.train.global_batch, world_size, config.train.micro_batch)
+    micro_batch, grad_accum = split_batch(config.train.global_batch, world_size, config.train.most_per_pass)
     global_batch, clips_per_epoch = config.train.global_batch, (visits or videos) * config.data.repeat_aug
     if once:
         clips_per_epoch = clips_per_epoch // global_batch * global_batch

@@ -168,6 +168,16 @@ class RunFolder:
         return self.path / "precision.json"
 
     @property
+    def choices(self) -> Path:
+        """What was chosen for the device where the run began: compile, micro-batch, attention kernel."""
+        return self.path / "choices.json"
+
+    @property
+    def profile(self) -> Path:
+        """What torch's profiler recorded of some steps (log.profile_steps)."""
+        return self.path / "profile"
+
+    @property
     def quarantine(self) -> Path:
         """The videos that could not be read and were replaced, by row."""
         return self.path / "quarantine.csv"

@@ -38,13 +38,16 @@ class NetConfig:
     """Frames per token."""
     attention: Literal["auto", "sdpa", "naive"] = unsigned("auto")
     """Attention kernel; auto takes the one that was measured to be faster for the device and the precision."""
-    activation_checkpointing: bool = unsigned(False)
-    """Recompute each block in the backward pass: less memory, about a fifth slower."""
+    activation_checkpointing: bool | int = unsigned(False)
+    """Recompute blocks in the backward pass: less memory, about a fifth slower. true: each block; N: every N-th, for an
+    N-th of the time and of the saving."""
 
     def __post_init__(self) -> None:
         check(self.img_size > 0, "model.img_size", self.img_size, "a positive number of px")
         check(self.t_patch_size > 0 and self.num_frames > 0 and self.num_frames % self.t_patch_size == 0,
               "model.num_frames", self.num_frames, f"a positive multiple of model.t_patch_size {self.t_patch_size}")
+        check(self.activation_checkpointing is False or self.activation_checkpointing >= 1, "model.activation_checkpointing",
+              self.activation_checkpointing, "false, true (each block) or N (every N-th block), 1 or more")
 
 
 @dataclass(frozen=True)
@@ -224,8 +227,9 @@ class TrainConfig:
     """What is trained in which order; each phase has a duration, a learning rate and a schedule."""
     global_batch: int = 256
     """Clips per optimizer step, over all ranks; kept whatever the number of GPUs."""
-    micro_batch: int = unsigned(64)
-    """Clips per rank and forward pass, at most; grad_accum follows from it."""
+    micro_batch: Literal["auto"] | int = unsigned(64)
+    """Clips per rank and forward pass, at most; grad_accum follows from it. auto: the most that fit on the GPU, found once
+    where the run starts and kept in choices.json."""
     weight_decay: float = 0.05
     """AdamW weight decay; 1-D parameters and biases have none."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -237,6 +241,13 @@ class TrainConfig:
     or fp32, what is faster where the run starts, and it keeps that when it goes on. fp16 needs a GPU."""
     zero_stage: Literal[0, 1, 2, 3] = unsigned(2)
     """DeepSpeed ZeRO: 0 nothing sharded, 1 optimizer state, 2 and gradients, 3 and parameters."""
+    offload: Literal["none", "optimizer"] = unsigned("none")
+    """optimizer: master weights and AdamW's averages lie in the host's memory, and the CPU updates them. ZeRO 1 to 3."""
+    compile: Literal["auto", True, False] = unsigned("auto")
+    """torch.compile for the blocks of the model. auto: on a GPU, not on a CPU. A run keeps what it began with, since
+    compiled arithmetic rounds differently; true or false decides anew. ZeRO 0 to 2."""
+    deterministic: bool = unsigned(False)
+    """Only kernels that add up in a fixed order, so that a run on a GPU repeats to the bit; slower on a GPU."""
     init: str = ""
     """Weights (.safetensors or released .pth) to start from; empty starts from scratch."""
     device: Literal["auto", "cuda", "cpu"] = unsigned("auto")
@@ -247,13 +258,23 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(len(self.phases) >= 1, "train.phases", list(self.phases), "at least one phase")
         check(self.global_batch >= 1, "train.global_batch", self.global_batch, "1 or more clips")
-        check(self.micro_batch >= 1, "train.micro_batch", self.micro_batch, "1 or more clips")
+        check(self.micro_batch == "auto" or self.micro_batch >= 1, "train.micro_batch", self.micro_batch,
+              "auto, or 1 or more clips")
         check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
         check(all(0 <= b < 1 for b in self.betas), "train.betas", list(self.betas), "two numbers in [0, 1)")
         check(self.clip_grad >= 0, "train.clip_grad", self.clip_grad, "0 (off) or more")
         check(self.precision != "fp16" or self.zero_stage > 0, "train.precision", self.precision,
               "bf16 or fp32 with train.zero_stage 0 (the loss scaler of fp16 comes with stages 1 to 3)")
+        check(self.offload == "none" or self.zero_stage > 0, "train.offload", self.offload,
+              "none with train.zero_stage 0, which shards nothing; ZeRO 1 to 3 can offload (--set train.zero_stage=1)")
+        check(self.compile is not True or self.zero_stage < 3, "train.compile", self.compile,
+              "auto or false with train.zero_stage 3, which gathers weights inside the blocks; ZeRO 0 to 2 can compile")
         check(self.threads >= 0, "train.threads", self.threads, "0 (leave it) or more")
+
+    @property
+    def most_per_pass(self) -> int:
+        """Clips per rank and forward pass, at most; with micro_batch auto, all that the global batch has."""
+        return self.global_batch if self.micro_batch == "auto" else self.micro_batch
 
 
 @dataclass(frozen=True)
@@ -311,9 +332,12 @@ class LogConfig:
     """Write TensorBoard event files to tensorboard/ in the run folder."""
     picture: bool = False
     """Write a picture of masked input, reconstruction and original at the end. Off: footage may be private."""
+    profile_steps: int = 0
+    """Steps that rank 0 records with torch's profiler after a warm-up, once per job, to profile/; 0 is off."""
 
     def __post_init__(self) -> None:
         check(self.every_s > 0, "log.every_s", self.every_s, "more than 0 s")
+        check(0 <= self.profile_steps <= 100, "log.profile_steps", self.profile_steps, "0 (off) to 100 steps")
 
 
 @dataclass(frozen=True)

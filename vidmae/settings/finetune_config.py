@@ -89,8 +89,8 @@ class FinetuneTrainConfig(TrainConfig):
     """What is trained in which order; the paper's runs had a constant rate until their wall time was over."""
     global_batch: int = 32
     """Clips per optimizer step, over all ranks; kept whatever the number of GPUs."""
-    micro_batch: int = unsigned(16)
-    """Clips per rank and forward pass, at most; grad_accum follows from it."""
+    micro_batch: Literal["auto"] | int = unsigned(16)
+    """Clips per rank and forward pass, at most, or auto; grad_accum follows from it."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's averaging factors."""
     clip_grad: float = 5.0

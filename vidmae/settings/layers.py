@@ -256,7 +256,13 @@ def _convert(value: Any, hint: Any, key: str, origins: Mapping[str, str]) -> Any
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
-        return _convert(value, next(a for a in args if a is not type(None)), key, origins)
+        refused = []
+        for each in (a for a in args if a is not type(None)):
+            try:
+                return _convert(value, each, key, origins)
+            except ConfigError as error:
+                refused.append(str(error).rpartition("allowed: ")[2])
+        raise refuse(" or ".join(refused))
     if origin is Literal:
         if any(value == a and type(value) is type(a) for a in args):
             return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from vidmae.model.groups import layer_decay_groups
 from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.ranks.checkpoint import complete_steps
 from vidmae.ranks.dist import Ranks
+from vidmae.ranks.kernels import AttentionShape
 from vidmae.ranks.program import say
 from vidmae.ranks.pulse import Pulse
 from vidmae.ranks.waiting import on_main
@@ -139,6 +140,11 @@ class Finetuner(Trainer[FinetuneConfig]):
     def flops_per_clip(self) -> float:
         """See `cost.finetune_flops_per_clip`."""
         return finetune_flops_per_clip(self.config.model.shape())
+
+    def attention_shapes(self) -> Sequence[AttentionShape]:
+        """Of the encoder, which sees all tokens."""
+        s = self.config.model.shape()
+        return [(s.num_heads, s.num_tokens + 1, s.embed_dim // s.num_heads)]
 
     def look(self) -> bool:
         """Where it is time to, test the model on what the rule looks at; True once patience is over."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from vidmae.model.groups import param_groups
 from vidmae.model.masking import mask_from_noise
 from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.ranks import dist, watchdog
+from vidmae.ranks.kernels import AttentionShape
 from vidmae.ranks.program import run_program
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.cost import train_flops_per_clip
@@ -102,6 +103,12 @@ class Pretrainer(Trainer[PretrainConfig]):
     def flops_per_clip(self) -> float:
         """See `cost.train_flops_per_clip`."""
         return train_flops_per_clip(self.config.model.shape())
+
+    def attention_shapes(self) -> Sequence[AttentionShape]:
+        """Of the encoder, which sees the kept tokens, and of the decoder."""
+        s = self.config.model.shape()
+        return [(s.num_heads, s.num_kept + 1, s.embed_dim // s.num_heads),
+                (s.decoder_num_heads, s.num_tokens + 1, s.decoder_embed_dim // s.decoder_num_heads)]
 
     def export(self) -> None:
         """Write the float32 weights under the released key names."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import gc
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -19,7 +21,8 @@ from torch import nn
 from vidmae.clips.loader import Batch
 from vidmae.clips.recheck import Recheck
 from vidmae.footage.manifest import Manifest
-from vidmae.ranks import checkpoint, preempt, watchdog
+from vidmae.model import compiled
+from vidmae.ranks import checkpoint, kernels, preempt, watchdog
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.engine import Engine, NonFiniteError
 from vidmae.ranks.program import say
@@ -30,7 +33,12 @@ from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.quarantine import Quarantine, Substitution
 from vidmae.runs.record import RunFolder, touch_heartbeat
 from vidmae.settings.config import RunConfig
+from vidmae.settings.sizes import CHANNELS, EncoderShape
 from vidmae.train.build import peak_flops
+from vidmae.train.choices import compiles, keep_choice, read_choices
+from vidmae.train.fitting import Trial, largest_that_fits
+from vidmae.train.prefetch import Prefetcher
+from vidmae.train.profiling import StepProfiler
 
 SHOWN_NORMS = 20  # gradient norms before a step that was not finite, in nonfinite.jsonl
 C = TypeVar("C", bound=RunConfig)
@@ -95,10 +103,20 @@ class Trainer(ABC, Generic[C]):
     def __init__(self, run: RunFolder, config: C, ranks: Ranks, manifest: Manifest, log: AttemptLog | None) -> None:
         watchdog.expect_within(config.recovery.start_limit_s)
         self.run, self.config, self.ranks, self.manifest, self.log = run, config, ranks, manifest, log
+        if said := kernels.set_numerics(ranks.device, deterministic=config.train.deterministic):
+            self.say("numerics: " + ", ".join(said))
+        self.compiled = compiles(run, config.train, ranks, self.say)
+        if config.train.micro_batch == "auto":
+            self.config = config = self._with_micro_batch(config)
         self.plan = plan = self.make_plan()
         self.total_steps = plan.schedule.total_steps
         self.skipped: tuple[int, ...] = ranks.from_main(skipped_windows(run))
+        self._choose_attention()
         model, groups = self.build()
+        if self.compiled:
+            compiled.use_own_cache(ranks.local_rank)
+            number = compiled.compile_blocks(model)
+            self.say(f"the first step compiles the model's {number} blocks")
         self.engine = Engine(model, groups, config.train, ranks, micro_batch=plan.micro_batch, grad_accum=plan.grad_accum)
         self.step = self.start = checkpoint.restore(self.engine, run, config.train, ranks, self.say)
         self.saver = checkpoint.Saver(self.engine, run, config.train, ranks, keep=config.checkpoint, say=self.say)
@@ -116,7 +134,8 @@ class Trainer(ABC, Generic[C]):
         self.quarantine = Quarantine(run, start_step=self.start, max_bad_pct=config.data.max_bad_pct,
                                      videos_per_step=config.train.global_batch / config.data.repeat_aug,
                                      is_main=ranks.is_main, say=self.say)
-        self.loader = iter(self.clips(start=self.start, unreadable=self.quarantine.unreadable))
+        self.ahead = Prefetcher(iter(self.clips(start=self.start, unreadable=self.quarantine.unreadable)), ranks.device)
+        self.profiler = StepProfiler(run, config.log.profile_steps if ranks.is_main else 0, ranks.device)
 
     @abstractmethod
     def build(self) -> tuple[nn.Module, list[dict[str, Any]]]:
@@ -143,6 +162,10 @@ class Trainer(ABC, Generic[C]):
         """Matrix-product FLOPs of forward and backward for one clip, without recomputation."""
 
     @abstractmethod
+    def attention_shapes(self) -> Sequence[kernels.AttentionShape]:
+        """Heads, tokens and head width of the model's blocks, each kind once."""
+
+    @abstractmethod
     def export(self) -> None:
         """Write the weights of the last step where the run needs them."""
 
@@ -154,6 +177,45 @@ class Trainer(ABC, Generic[C]):
         """A line in rank 0's log."""
         say(self.ranks, text)
 
+    def _with_micro_batch(self, config: C) -> C:
+        """The configuration with what fits on this GPU in place of train.micro_batch auto.
+
+        Raises:
+            ValueError: There is no GPU, or not even one clip fits.
+        """
+        device, ranks = self.ranks.device, self.ranks
+        if device.type != "cuda":
+            raise ValueError("train.micro_batch is auto, which measures the memory of a GPU, and this run is on a CPU; "
+                             "allowed here: a number of clips (--set train.micro_batch=16)")
+        name, known = device_name(device), ranks.from_main(read_choices(self.run).get("micro_batch", {}))
+        if name not in known:
+            share = self.make_plan().micro_batch
+            trial = Trial(self.build()[0], lambda clips: self.inputs(blank_batch(config, clips), 0), config.train,
+                          ranks.world_size, device)
+            found = min(ranks.gather(largest_that_fits(share, trial.fits)))
+            del trial
+            free_memory(device)
+            known = {**known, name: found}
+            keep_choice(self.run, ranks, micro_batch=known)
+        self.say(f"train.micro_batch auto: {known[name]} clips on {name}")
+        return replace(config, train=replace(config.train, micro_batch=known[name]))
+
+    def _choose_attention(self) -> None:
+        """The fused attention kernel of this run on a GPU: measured where it begins, then kept. Collective."""
+        device, train = self.ranks.device, self.config.train
+        if device.type != "cuda" or self.config.model.attention == "naive":
+            return
+        key = "attention_deterministic" if train.deterministic else "attention"
+        kernel, said = read_choices(self.run).get(key), "what the run began with"
+        if kernel is None and self.ranks.is_main:
+            dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(train.precision, torch.float32)
+            kernel, said = kernels.fastest_attention(self.attention_shapes(), self.plan.micro_batch, dtype, device,
+                                                     deterministic=train.deterministic)
+        kernel = self.ranks.from_main(kernel)
+        kernels.use_attention(kernel)
+        keep_choice(self.run, self.ranks, **{key: kernel})
+        self.say(f"attention: {kernel} ({said})")
+
     def run_to_end(self) -> bool:
         """Train to the last step and export; False where a signal stopped it before, with everything saved.
 
@@ -164,8 +226,12 @@ class Trainer(ABC, Generic[C]):
         try:
             enough = self.step == self.total_steps or bool(self.step and self.look())
             while not enough:
-                record, stop, busy = self.train_step(self.step)
+                self.profiler.before_step()
+                with self._first_step() if self.step == self.start else nullcontext():
+                    record, stop, busy = self.train_step(self.step)
                 self.step += 1
+                if said := self.profiler.after_step():
+                    self.say(said)
                 watchdog.expect_within(limits.start_limit_s)
                 if self.writer is not None:
                     self.writer.write({**record, "save_s": lost_s})
@@ -178,12 +244,25 @@ class Trainer(ABC, Generic[C]):
         except BadWindowError:
             self.saver.finish()
             raise
+        except torch.OutOfMemoryError as error:
+            raise ValueError(too_large(self.plan.micro_batch, error)) from error
+        except RuntimeError as error:
+            if self.config.train.deterministic and kernels.NOT_DETERMINISTIC in str(error):
+                raise ValueError(f"train.deterministic is true, but a setting of this run needs an operation that has no "
+                                 f"deterministic kernel: {error} (--set train.deterministic=false)") from error
+            raise
         finally:
+            if said := self.profiler.finish():
+                self.say(said)
             if self.writer is not None:
                 self.writer.close()
         watchdog.expect_within(limits.start_limit_s)
         self.export()
         return True
+
+    def _first_step(self) -> AbstractContextManager[None]:
+        """Around the first step: a stop waits until it is compiled, and signals do not reach the compilers."""
+        return preempt.held(self.config.recovery.signals) if self.compiled else nullcontext()
 
     def save(self, *, now: bool, busy: float) -> float:
         """Save what is due after `step` updates, `now` whatever is due; seconds that training lost."""
@@ -215,13 +294,13 @@ class Trainer(ABC, Generic[C]):
         replaced: list[Substitution] = []
         rechecked: list[Recheck] = []
         for j in range(plan.grad_accum):
-            asked = time.perf_counter()
-            batch = next(self.loader)
-            waited_s += time.perf_counter() - asked
+            batch, batch_waited_s = self.ahead.next()
+            waited_s += batch_waited_s
             rows += batch.rows.tolist()
             replaced += batch.substituted
             rechecked += batch.rechecked
             engine.backward(*self.inputs(batch, step * plan.grad_accum + j))
+            self.ahead.fetch()
         losses, stop, clips_replaced = engine.losses, float(preempt.received() is not None), sum(s.clips for s in replaced)
         try:
             loss, grad_norm, (waited_s, stops, busy, substituted, looked) = engine.update(
@@ -265,6 +344,24 @@ def note_bad_window(run: RunFolder, error: BadWindowError) -> None:
     """Write down what a step that was not finite was made of, and leave its window out from now on."""
     before = [{key: m[key] for key in ("step", "loss", "grad_norm")} for m in read_metrics(run)[-SHOWN_NORMS:]]
     leave_out(run, error.window, error.why, {"step": error.step + 1, "ranks": error.details, "before": before})
+
+
+def blank_batch(config: RunConfig, clips: int) -> Batch:
+    """A micro-batch of so many black clips, for a trial."""
+    m = config.model
+    shape: EncoderShape = m.shape()  # type: ignore[attr-defined]  # every network that trains has one
+    return Batch(torch.zeros(clips, m.num_frames, m.img_size, m.img_size, CHANNELS, dtype=torch.uint8),
+                 torch.rand(clips, shape.num_tokens), torch.zeros(clips, dtype=torch.int64),
+                 torch.zeros(clips, dtype=torch.int64))
+
+
+def too_large(micro_batch: int, error: BaseException) -> str:
+    """What to do where the GPU's memory is full."""
+    less = f"allowed: less, such as {max(1, micro_batch // 2)}" if micro_batch > 1 else "and less is not possible"
+    return (f"train.micro_batch is {micro_batch} clips per rank and forward pass, which do not fit in the GPU's memory; "
+            f"{less} (--set train.micro_batch={max(1, micro_batch // 2)}, or auto), or "
+            "--set model.activation_checkpointing=true, --set train.offload=optimizer, a higher train.zero_stage. "
+            f"torch says: {str(error).splitlines()[0]}")
 
 
 def device_name(device: torch.device) -> str:

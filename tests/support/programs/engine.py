@@ -50,10 +50,12 @@ def write(folder: Path, shards: dict) -> None:
 def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path) -> dict:
     """Six steps of eight clips; `mode` adds a save, a resume, an optimizer reset, a NaN loss or an infinite gradient.
 
-    `elastic:4:2` resumes what 4 ranks have saved in stage 2.
+    `elastic:4:2` resumes what 4 ranks have saved in stage 2. `offload-MODE` keeps the optimizer's state in host memory.
     """
     net, groups = build()
-    config = TrainConfig(zero_stage=stage, precision=precision, clip_grad=0.5)  # type: ignore[arg-type]
+    offload, mode = ("optimizer", mode.removeprefix("offload-")) if mode.startswith("offload-") else ("none", mode)
+    config = TrainConfig(zero_stage=stage, precision=precision, clip_grad=0.5, offload=offload)  # type: ignore[arg-type]
+    precision += "-offload" if offload != "none" and mode in ("save", "resume") else ""  # of the folder's name
     micro = min(2, 8 // ranks.world_size)
     accum = 8 // ranks.world_size // micro
     engine = Engine(net, groups, config, ranks, micro_batch=micro, grad_accum=accum)

@@ -17,6 +17,9 @@ CPU = torch.device("cpu")
 STAGES = [0, 1, 2, 3]
 CASES = ([f"{s},{p},plain" for s in STAGES for p in ("fp32", "bf16")] + [f"{s},fp32,{m}" for s in STAGES for m in
          ("save", "resume", "reset", "nan", "inf")])
+OFFLOAD = [f"{s},{p},offload-plain" for s in (1, 2, 3) for p in ("fp32", "bf16")] + \
+          [f"{s},fp32,offload-{m}" for s in (1, 2, 3) for m in ("save", "resume", "nan")] + \
+          ["2,fp32,offload-elastic:2:2", "3,fp32,offload-elastic:2:3"]
 
 
 UP = {4: ["2,fp32,elastic:2:2", "3,fp32,elastic:2:3", "2,bf16,elastic:2:2"], 8: ["3,fp32,elastic:4:3"]}
@@ -52,7 +55,7 @@ def folder(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def two_ranks(folder) -> dict:
     """Every case on two ranks; all ranks must have seen the same."""
-    first, second = run_ranks("tests.support.programs.engine", folder, *CASES, "2,bf16,save", world_size=2)
+    first, second = run_ranks("tests.support.programs.engine", folder, *CASES, "2,bf16,save", *OFFLOAD, world_size=2)
     assert {c: r for c, r in first.items() if "nan" not in c} == {c: r for c, r in second.items() if "nan" not in c}
     assert [first[c]["error"] for c in CASES] == [second[c]["error"] for c in CASES]
     return first
@@ -135,6 +138,22 @@ def test_another_number_of_ranks_or_stage_continues(elastic, ranks, case):
     np.testing.assert_allclose(rest["losses"], whole["losses"][3:], rtol=rtol)
     for name, value in whole["weights"].items():
         np.testing.assert_allclose(rest["weights"][name], value, rtol=rtol, atol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_an_optimizer_in_host_memory_learns_the_same(two_ranks, stage):
+    assert_close(two_ranks[f"{stage},fp32,offload-plain"], plain_torch(), rtol=2e-5)
+    np.testing.assert_allclose(two_ranks[f"{stage},bf16,offload-plain"]["losses"], plain_torch()["losses"], rtol=1e-2)
+    whole, rest = two_ranks[f"{stage},fp32,offload-save"], two_ranks[f"{stage},fp32,offload-resume"]
+    assert rest["losses"] == whole["losses"][3:] and rest["weights"] == whole["weights"], "to the bit"
+    assert two_ranks[f"{stage},fp32,offload-nan"]["error"].startswith("the loss is nan")
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_what_was_saved_without_offload_continues_with_it(two_ranks, stage):
+    whole, rest = two_ranks[f"{stage},fp32,save"], two_ranks[f"{stage},fp32,offload-elastic:2:{stage}"]
+    assert rest["saved"] == whole["saved"]
+    np.testing.assert_allclose(rest["losses"], whole["losses"][3:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("stage", STAGES)

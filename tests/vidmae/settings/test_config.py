@@ -86,6 +86,14 @@ def test_later_layers_win_and_every_leaf_knows_its_origin(tmp_path):
     ("train:\n  phases:\n    - {duration: soon}\n", "'soon' is no duration; write for example 1000 steps"),
     ("train:\n  phases:\n    - {lr: 1e-4, blr: 1e-3}\n", "set exactly one"),
     ("train: {precision: fp16, zero_stage: 0}\n", "loss scaler"),
+    ("train: {offload: optimizer, zero_stage: 0}\n", r"train\.offload is 'optimizer', allowed: none with train\.zero_stage 0"),
+    ("train: {compile: true, zero_stage: 3}\n", r"train\.compile is True, allowed: auto or false with train\.zero_stage 3"),
+    ("train: {compile: 1}\n", r"train\.compile is 1, allowed: auto, True, False"),
+    ("train: {micro_batch: most}\n", r"r\.yaml:1: train\.micro_batch is 'most', allowed: auto or a whole number"),
+    ("train: {micro_batch: 0}\n", r"train\.micro_batch is 0, allowed: auto, or 1 or more clips"),
+    ("model: {activation_checkpointing: 0}\n", r"model\.activation_checkpointing is 0, allowed: false, true"),
+    ("model: {activation_checkpointing: some}\n", "allowed: true or false or a whole number"),
+    ("log: {profile_steps: 101}\n", r"log\.profile_steps is 101, allowed: 0 \(off\) to 100 steps"),
     ("model:\n  norm_pix_loss: 1\n", "true or false"),
     ("model:\n  mask_ratio: 1\n", r"model\.mask_ratio is 1\.0, allowed: between 0 and 1"),
     ("model:\n  num_frames: 15\n", r"a positive multiple of model\.t_patch_size 2"),
@@ -137,9 +145,11 @@ def test_a_recipe_that_fits_no_schema_is_not_said_to_be_of_the_other_kind(tmp_pa
 def test_only_what_changes_the_experiment_is_signed():
     base = PretrainConfig()
     same = dataclasses.replace(
-        base, log=dataclasses.replace(base.log, every_s=1.0),
+        base, log=dataclasses.replace(base.log, every_s=1.0, profile_steps=5),
         data=dataclasses.replace(base.data, workers=1, manifest="x", read_limit_s=0, read_retries=3, max_bad_pct=5),
-        train=dataclasses.replace(base.train, micro_batch=8, zero_stage=3),
+        train=dataclasses.replace(base.train, micro_batch="auto", zero_stage=2, compile=True, offload="optimizer",
+                                  deterministic=True),
+        model=dataclasses.replace(base.model, activation_checkpointing=4),
         checkpoint=dataclasses.replace(base.checkpoint, every_steps=7))
     other = dataclasses.replace(base, train=dataclasses.replace(base.train, weight_decay=0.1))
     assert to_dict(same, signed_only=True) == to_dict(base, signed_only=True)

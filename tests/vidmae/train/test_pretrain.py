@@ -223,6 +223,7 @@ def test_too_many_unreadable_videos_stop_every_rank(one_bad, tmp_path):
 @pytest.mark.parametrize(("settings", "said"), [
     (["train.phases=[{duration: 1 step, lr: 1.0e30}, {duration: 2 steps, lr: 1.0e30}]"], "NonFiniteError"),
     (["train.precision=fp16", "train.zero_stage=1"], "fp16 needs a GPU"),
+    (["train.micro_batch=auto"], "measures the memory of a GPU"),
     (["train.init=/no/such.safetensors"], "/no/such.safetensors does not exist"),
     (["data.manifest=/no/such.csv"], "make it with: python jobs/prepare.py manifest"),
     (["train.device=cuda"], "train.device is cuda but torch"),

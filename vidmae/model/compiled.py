@@ -1,0 +1,74 @@
+"""The blocks of a model through torch.compile, for training steps.
+
+Block by block and not the whole step. The blocks hold all but a few percent of the work, and one compilation serves all
+blocks of a width: a ViT-H has 36 blocks of two widths. The gradients of a block are there as soon as its backward pass is
+done, so their exchange between the ranks overlaps with the blocks before it. Names of parameters stay as they are,
+evaluation stays eager, and what a compiled run saves an eager run can load.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vidmae.model.blocks import Block
+
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def why_not(device: torch.device) -> str | None:
+    """Why torch.compile cannot work for this device, or None."""
+    compilers = [os.environ.get("CXX", ""), "c++", "g++", "clang++"] if device.type == "cpu" else \
+                [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    if not any(name and shutil.which(name) for name in compilers):
+        kind = "C++" if device.type == "cpu" else "C"
+        return f"there is no {kind} compiler here (looked for {', '.join(filter(None, compilers))})"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    return None
+
+
+def compile_blocks(model: nn.Module, *, backend: str = "inductor") -> int:
+    """Compile the training step of every block; what happens at its first step. Returns the number of blocks.
+
+    A part that cannot be compiled whole is an error and not a slow step (fullgraph), and shapes are fixed (not dynamic).
+
+    Args:
+        model: Any model with blocks.
+        backend: Of torch.compile; tests count graphs with `aot_eager`, which needs no compiler.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    both_branches = torch.compile(Block.both_branches, fullgraph=True, dynamic=False, backend=backend)
+    for block in blocks:
+        block.compiled = both_branches
+    return len(blocks)
+
+
+def use_own_cache(local_rank: int) -> Path:
+    """Let the compiler keep its files in a folder of this user and this rank of the node. Before the first compiled step.
+
+    Ranks that compile the same at the same time do not wait for, or read, each other's half-written files, and nobody else
+    can put code there. A job that comes back to the node finds what it compiled.
+
+    Returns:
+        The folder: under TORCHINDUCTOR_CACHE_DIR where that is set, else under the folder for temporary files.
+    Raises:
+        ValueError: The folder belongs to someone else or is open to others.
+    """
+    top = Path(os.environ.get(CACHE) or Path(tempfile.gettempdir()) / f"vidmae-compiled-{os.getuid()}")
+    top.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = top.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise ValueError(f"{top}, where compiled code is kept, is not a folder that you alone can write; remove it, or set "
+                         f"{CACHE} to another folder (--set train.compile=false does without)")
+    own = top / f"rank{local_rank}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    os.environ[CACHE] = str(own)
+    return own
