@@ -43,11 +43,11 @@ def step(model, loss_of, *, autocast):
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def assert_equal(ours, theirs, tolerance):
+def assert_equal(ours, theirs, tolerance, of_gradients=None):
     assert abs(ours[0] - theirs[0]) <= tolerance * abs(theirs[0])
     for name, grad in theirs[1].items():
         if not name.endswith("attn.k.bias"):  # the true gradient is zero, what is left is rounding
-            assert (ours[1][name] - grad).norm() <= tolerance * grad.norm(), name
+            assert (ours[1][name] - grad).norm() <= (of_gradients or tolerance) * grad.norm(), name
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +82,28 @@ def test_blocks_share_graphs_without_a_break_and_nothing_is_compiled_twice(make,
     assert graphs_and_breaks() == (kinds, 0), "later steps and evaluation compile nothing"
 
 
+def kept_numbers(block, x):
+    """Numbers per token and channel that autograd keeps for the backward pass, parameters aside."""
+    own, kept = {p.untyped_storage().data_ptr() for p in block.parameters()}, {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        block(x)
+    return sum(size for size, _ in kept.values()) / x.nbytes
+
+
+def test_a_compiled_block_keeps_less_for_the_backward_pass_than_an_eager_one():
+    block, x = Block(64, 4), torch.randn(2, 50, 64, requires_grad=True)
+    eager = kept_numbers(block, x)
+    compiled.compile_blocks(block, backend="aot_eager_decomp_partition")
+    assert eager == pytest.approx(12, abs=0.2) and kept_numbers(block, x) == pytest.approx(10, abs=0.2)
+
+
 @pytest.mark.slow
 def test_under_autocast_the_numbers_are_those_of_16_bits():
     eager, ours = mae(), mae()
@@ -98,7 +120,8 @@ def test_inductor_computes_the_same_and_compiles_once(tmp_path, monkeypatch, aut
     assert compiled.use_own_cache(3) == tmp_path / "cache" / "rank3"
     eager, ours = mae(), mae()
     compiled.compile_blocks(ours)
-    assert_equal(mae_step(ours, autocast=autocast), mae_step(eager, autocast=autocast), 2e-2 if autocast else 1e-6)
+    assert_equal(mae_step(ours, autocast=autocast), mae_step(eager, autocast=autocast), 2e-2 if autocast else 1e-6,
+                 2e-2 if autocast else 5e-6)
     first = mae_step(ours, autocast=autocast)
     assert_equal(mae_step(ours, autocast=autocast), first, 0)
     assert graphs_and_breaks() == (2, 0) and any((tmp_path / "cache" / "rank3").iterdir())

@@ -30,6 +30,7 @@ from vidmae.train.profiling import StepProfiler
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 STEPS = ["train.phases=[{duration: 12 steps, lr: 1.0e-3}]", "checkpoint.every_steps=5"]
+LONG_S = 1500  # two ranks compile 45 s each on a quiet processor
 
 
 def batches(count, *, broken_at=None):
@@ -223,7 +224,7 @@ def test_a_compiled_run_survives_stops_and_kills(manifest, tmp_path):
     settings, env = ["train.zero_stage=1", "train.compile=true", *STEPS], {compiled.CACHE: str(tmp_path / "cache")}
     whole, eager, cut = (make_run(tmp_path / name, manifest, *settings) for name in ("whole", "eager", "cut"))
     eager.config.write_text(eager.config.read_text().replace("compile: true", "compile: false"))
-    codes, said = train(whole, world_size=2, env=env)
+    codes, said = train(whole, world_size=2, env=env, timeout_s=LONG_S)
     assert codes == [0, 0] and "compiles the model's" in said and read_json(whole.choices)["compile"], said
     assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == ["rank0", "rank1"]
     assert train(eager, world_size=2)[0] == [0, 0]
@@ -233,14 +234,14 @@ def test_a_compiled_run_survives_stops_and_kills(manifest, tmp_path):
     cut.config.write_text(cut.config.read_text().replace("compile: true", "compile: auto"))
     write_json(cut.choices, {"schema": 1, "compile": True})  # it began on a GPU
     ranks = start(cut, world_size=2, env=env)
-    wait_for_step(cut, 2, alive=lambda: all(p.poll() is None for p in ranks))
+    wait_for_step(cut, 2, timeout_s=LONG_S, alive=lambda: all(p.poll() is None for p in ranks))
     ranks[1].send_signal(signal.SIGTERM)
-    assert finish(ranks)[0] == [75, 75]
+    assert finish(ranks, timeout_s=LONG_S)[0] == [75, 75]
     ranks = start(cut, world_size=2, env=env)
-    wait_for_step(cut, 7, alive=lambda: all(p.poll() is None for p in ranks))
+    wait_for_step(cut, 7, timeout_s=LONG_S, alive=lambda: all(p.poll() is None for p in ranks))
     ranks[0].kill()
-    finish(ranks)
-    codes, said = train(cut, world_size=2, env=env)
+    finish(ranks, timeout_s=LONG_S)
+    codes, said = train(cut, world_size=2, env=env, timeout_s=LONG_S)
     assert codes == [0, 0] and "train.compile auto: true (what the run began with)" in said
     assert not differences(cut, whole)
 
@@ -260,9 +261,9 @@ def test_a_stop_while_the_first_step_compiles_loses_nothing(manifest, tmp_path):
             signal.pidfd_send_signal(os.pidfd_open(pid), signal.SIGUSR2)
         except ProcessLookupError:
             continue
-    codes, said = finish(ranks)
+    codes, said = finish(ranks, timeout_s=LONG_S)
     assert codes == [75] and "stopping after step 1: SIGUSR2" in said, said
-    assert train(run, env=env)[0] == [0]
+    assert train(run, env=env, timeout_s=LONG_S)[0] == [0]
 
 
 def children_of(pid):
