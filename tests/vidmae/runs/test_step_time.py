@@ -75,7 +75,7 @@ def test_what_is_sent_by_stage(stage: int, accum: int, passes: int, number: int)
 
 
 def test_what_the_backward_pass_hides() -> None:
-    slow, fast = (step_time.link_traffic(WORK, EIGHT, seconds) for seconds in (0.01, 1.0))
+    slow, fast = (step_time.link_traffic(WORK, EIGHT, seconds, bucket_numbers=PARAMETERS // 2 + 1) for seconds in (0.01, 1.0))
     assert slow.reduce_s == fast.reduce_s and slow.exposed_s > fast.exposed_s
     assert fast.exposed_s == pytest.approx(fast.reduce_s / 2 + fast.gather_s)  # two buckets: the last one comes after the pass
     many = step_time.link_traffic(WORK, EIGHT, 1.0, bucket_numbers=PARAMETERS // 100 + 1)
@@ -93,7 +93,7 @@ def test_the_buckets_are_those_of_the_engine() -> None:
 
 def test_the_sentence_on_clips() -> None:
     time = step_time.step_time(replace(WORK, clip_cpu_ms=147.0), ONE, mfu=Mfu(0.45, "x"))
-    assert step_time.data_line(time, "s").startswith("data: 147 ms per clip, 16 cores per GPU feed 109 clips/s, the GPU wants 40")
+    assert step_time.data_line(time, "s").startswith("data: 147 ms per clip, 16 cores per GPU feed 109 clips/s, the GPU wants 410:")
     assert step_time.data_line(time, "s").endswith(": it would wait 73 %; python jobs/prepare.py footage s")
     assert time.wait == pytest.approx(1 - (16 / 0.147) / time.wanted_clips_per_s) and time.slowest == "data"
 
