@@ -106,7 +106,7 @@ def pack_footage(out: Path, *, seconds: float, chunk_s: float, size: str) -> Non
     """The clips, a recording made of them, its pieces, and what a manifest says of each."""
     from tests.support.facilities import demo_clips
     from tests.support.videos import ffmpeg
-    from vidmae.footage.manifest import Check, Source, read_all
+    from vidmae.footage.manifest import Check, Source, read_all, row_record
     from vidmae.footage.manifest_build import build
 
     clips, recording, chunks = (out / kind for kind in KINDS)
@@ -133,7 +133,7 @@ def pack_footage(out: Path, *, seconds: float, chunk_s: float, size: str) -> Non
         rows = read_all(csv)[1]
     if len(rows) != len(sources):
         sys.exit(f"decord reads {len(rows)} of the {len(sources)} files rightly: the bundle would lack footage")
-    records = {str(Path(row.path).relative_to(out)): vars(row) | {"path": ""} for row in rows}
+    records = {str(Path(row.path).relative_to(out)): row_record(row) | {"path": ""} for row in rows}
     (out / ROWS).write_text(json.dumps(records, indent=1) + "\n")
 
 
