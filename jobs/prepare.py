@@ -1,14 +1,16 @@
 """Prepare data, once, before training: `manifest` lists and checks videos, `check` compares the manifests of training and
 validation, `shots` draws k clips of every class, `fraction` takes a part of a recording history, `withdraw` takes recordings
-out. `VERB --help` says more.
+out, `footage` decodes everything once and keeps what training reads. `VERB --help` says more.
 
     python jobs/prepare.py manifest /data/headcam/S --name s
     python jobs/prepare.py check ssv2 ssv2-val
     python jobs/prepare.py shots ssv2 --shots 2,10,50
     python jobs/prepare.py fraction s --fractions 0.001,0.01,0.1
     python jobs/prepare.py withdraw s --files list.txt
+    python jobs/prepare.py footage s
 
-Exit codes: 0 ok, 2 the source cannot be used, or usage, 3 not one readable video, 130 Ctrl-C.
+Exit codes: 0 ok, 2 the source cannot be used, or usage, 3 not one readable video, 4 Slurm refused
+or is away, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,10 +24,13 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.place import prepare_check, prepare_fraction, prepare_manifest, prepare_shots, prepare_withdraw
 from jobs.place.launch_flags import Parser
+from jobs.scheduler.commands import SlurmError
+from jobs.submit import prepare_footage
 from vidmae.footage.history import FractionError
 from vidmae.footage.manifest import ManifestError
 from vidmae.footage.recordings import RecordingsError
 from vidmae.labels.shots import ShotsError
+from vidmae.runs.record import RunLockedError
 from vidmae.settings.command_line import text_of
 from vidmae.settings.layers import ConfigError
 
@@ -35,6 +40,7 @@ VERBS = {
     "shots": (prepare_shots, "draw k clips of every class"),
     "fraction": (prepare_fraction, "take a part of a recording history"),
     "withdraw": (prepare_withdraw, "take recordings out of a data set"),
+    "footage": (prepare_footage, "decode everything once, and keep what training reads"),
 }
 
 
@@ -50,13 +56,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; 0 done, 2 the source cannot be used, 3 not one readable video."""
+    """Run the command line; 0 done, 2 the source cannot be used, 3 not one readable video, 4 Slurm refused or is away."""
     args = make_parser().parse_args(argv)
     try:
         return int(args.run(args))
-    except (ManifestError, ShotsError, FractionError, RecordingsError, ConfigError) as error:
+    except (ManifestError, ShotsError, FractionError, RecordingsError, ConfigError, RunLockedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except SlurmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 4
     except OSError as error:
         print(f"error: cannot write {text_of(error)} (change --out)", file=sys.stderr)
         return 2

@@ -22,7 +22,7 @@ LONG = (SLURM, *(f"tests/vidmae/{room}/test_{name}.py" for room, name in (
 SLOW = (SLURM, "tests/bench", "tests/gpu", "tests/same", "tests/vidmae/train", *LONG, *(f"tests/{room}/test_{name}.py" for room, names in {
     "jobs": ("cancel", "commands", "demo_clips", "prepare"), "sweeps": ("fewshot", "scaling"),
     "analysis": ("report", "scaling_figures"),
-    "vidmae/footage": ("manifest", "manifest_build", "open_video"),
+    "vidmae/footage": ("archives", "manifest", "manifest_build", "open_video"),
     "vidmae/clips": ("loader", "recheck"), "vidmae/evaluate": ("extract", "predict"), "vidmae/ranks": ("numerics", "precision"),
     "vidmae/insight": ("attention", "embed", "embeddings", "interpolate", "tracking"),
 }.items() for name in names))

@@ -52,14 +52,15 @@ class Target:
     resources: Resources
 
 
-def add_shards(parser: argparse.ArgumentParser) -> None:
-    """`--shards`, `--dry-run` and the resource flags."""
+def add_shards(parser: argparse.ArgumentParser, *, dry_run: str = "show the configuration and the script; write nothing",
+               ) -> None:
+    """`--shards`, `--dry-run` (with its own words of help) and the resource flags."""
     group = parser.add_argument_group("run control")
     group.add_argument("--shards", type=_positive, default=1, metavar="N",
                        help="parts that the clips are dealt out to: tasks of the array on Slurm, on this machine one after "
                             "the other (default: %(default)s)")
     group.add_argument("--max-parallel", type=_positive, metavar="N", help="tasks that run at a time (default: no limit)")
-    group.add_argument("--dry-run", action="store_true", help="show the configuration and the script; write nothing")
+    group.add_argument("--dry-run", action="store_true", help=dry_run)
     add_resources(parser)
 
 

@@ -36,8 +36,8 @@ SCRIPTS = sorted(str(path.relative_to(ROOT)) for wing in ("jobs", "sweeps", "ana
 DRY = {"jobs/pretrain.py", "jobs/evaluate.py", "jobs/embed.py", "jobs/interpolate.py", "sweeps/fewshot.py", "sweeps/scaling.py",
        "analysis/attention.py"}
 SHORTER = {**dict.fromkeys(DRY, "--dry-run"), "analysis/embeddings.py": "--no-pictures", "analysis/scaling.py": "--no-figures", "analysis/footage.py": "--no-figures"}
-ENDS_WITH = {"analysis/collect.py": (0, 3), "manifest": (3,)}  # 3: results are incomplete, and not one readable video
-FOLDERS = {"analysis/scaling.py": "scaling", "manifest": "fresh"}
+ENDS_WITH = {"analysis/collect.py": (0, 3), "manifest": (3,), "footage": (0, 3)}  # 3: results are incomplete, and not one readable video
+FOLDERS = {"analysis/scaling.py": "scaling", "manifest": "fresh", "footage": "apart"}
 STANDS_FOR = {"FILE.pth": "say.pth", "OUT": "results/s-ssv2", "RUN": "runs/s-vith14-ssv2-10shot-seed0-finetune-*", "FOLDER": "data/headcam",
               "mysite": "mysite.yaml"}
 NAMES_STAND_FOR = {"recipe": "demo"}  # --recipe NAME
@@ -84,7 +84,7 @@ def filled_in(words: list[str], here: Path) -> list[str]:
 def run(words: list[str], here: Path) -> tuple[int, str, tuple[int, ...]]:
     """A command of a wing in its folder: its exit code, what it printed, and the exit codes that it may have."""
     script, *argv = words
-    kind = "manifest" if argv[:1] == ["manifest"] else script
+    kind = argv[0] if argv[:1] in (["manifest"], ["footage"]) else script
     here = here / FOLDERS.get(kind, "")
     argv = filled_in(argv, here) + ([SHORTER[script]] if script in SHORTER and not {"--dry-run", "--print-config"} & set(argv) else [])
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
@@ -138,7 +138,7 @@ def test_every_command_has_a_page() -> None:
 
 def test_the_front_page_is_short_and_leads_to_the_others() -> None:
     table = rows(FRONT, "I want to ...")
-    assert len(FRONT.read_text().splitlines()) <= 110 and 15 <= len(table) <= 22
+    assert len(FRONT.read_text().splitlines()) <= 110 and 15 <= len(table) <= 23
     targets = dict(re.findall(r"^\[(\w+)\]: (\S+)$", FRONT.read_text(), re.MULTILINE))
     for _, command, page in table:
         script = shlex.split(command.strip("`"))[1]
@@ -186,7 +186,7 @@ def keys(config: Any, before: str = "") -> set[str]:
 def test_flags_and_settings_exist(page: Path) -> None:
     helps = [call(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, [*verb, "--help"])[1]
              for script in SCRIPTS if script != "jobs/demo.py"
-             for verb in ([["manifest"], ["check"], ["shots"], ["fraction"], ["withdraw"]] if script == "jobs/prepare.py" else [[]])]
+             for verb in ([["manifest"], ["check"], ["shots"], ["fraction"], ["withdraw"], ["footage"]] if script == "jobs/prepare.py" else [[]])]
     if page == ROOT / "tests/README.md":
         helps += [subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True).stdout for script in KIT]
     known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "\n".join(helps))) | FOREIGN

@@ -43,12 +43,15 @@ def make_site(here: Path) -> Path:
 
 def _data(here: Path) -> None:
     manifests = here / "manifests"
-    for number, name in enumerate(("s", "s-val", "a-val", "say", "demo")):
+    for number, name in enumerate(("s", "s-val", "a-val", "say", "demo", "s-256")):
         children = "SAY" if name == "say" else name[0].upper()
         rows = [Row(f"/videos/{name}/{child}_2013{i // 28 % 12 + 1:02d}{i % 28 + 1:02d}_0626_{i:03d}_segment1.mp4", "", 54_000, 30.0,
                     3600 * VIDEO_H, 1000, 64, 48, "h264", 0, 0, 0, f"{number + 1:04x}{ord(child):04x}{i:08x}", 1, "decord")
                 for child in children for i in range(240)]
         write_manifest(manifests / f"{name}.csv", sorted(rows, key=lambda row: row.path), [], Check("decord", True))
+    for suffix in ("csv", "json"):  # where its footage is prepared, all of which is missing
+        (here / "apart/manifests").mkdir(parents=True, exist_ok=True)
+        shutil.copy(manifests / f"s.{suffix}", here / f"apart/manifests/s.{suffix}")
     write_labelled(manifests, "ssv2", per_class=51, val_per_class=2, classes=SSV2)
     write_labelled(manifests, "kinetics", per_class=51)
     for name in ("say.pth", "ssv2-50shot.pth", "ssv2-10shot.pth", "clip.mp4"):

@@ -5,7 +5,8 @@
     waits read_limit_s at most        <----    clips in memory that both share; or why it cannot be read
 
 A decoder that hangs, mostly while it holds the interpreter lock, or that crashes is lost with its process, and the next
-read starts another. So is one whose memory grows.
+read starts another. So is one whose memory grows. Recordings in archives of JPEG frames are read in the worker itself: a
+worker that reads nothing else has no second process.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import torch
 
 from vidmae.clips.cutting import Output
 from vidmae.footage.killable import KillableProcess
-from vidmae.footage.open_video import DecodeError, import_decoder
+from vidmae.footage.manifest import Manifest
+from vidmae.footage.open_video import DecodeError, import_decoder, may_hang
 
 MAX_GROWTH_BYTES = 2**26  # of a reader's own memory since its first videos
 
@@ -31,6 +33,10 @@ class Cuts(Protocol):
     @property
     def decoders(self) -> tuple[str, ...]:
         """Those that it uses."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The videos."""
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -50,7 +56,8 @@ class Reader:
 
     Args:
         cutter: What is done with a video.
-        limit_s: Seconds for one video, all its clips of one call; 0 sets no limit and reads in the calling process.
+        limit_s: Seconds for one video, all its clips of one call; 0 sets no limit and reads in the calling process, as
+            recordings in archives always are.
         retries: Further tries after one that failed.
         unreadable: Rows that need no try, and why.
         most_clips: Clips of one call, at most.
@@ -78,7 +85,7 @@ class Reader:
         return reason
 
     def _try(self, row: int, clips: Sequence[Any], out: Sequence[np.ndarray]) -> str | None:
-        if not self._limit_s:
+        if not self._limit_s or not may_hang(self._cutter.manifest.decoder(row)):
             return _cut(self._cutter, out, (row, clips))
         if self._process is None:
             self._start()

@@ -1,4 +1,4 @@
-"""Video files on disk: manifests, fractions of a recording history, decoders (in decoders/) and their check.
+"""Video files on disk: manifests, fractions of a recording history, decoders (in decoders/, archives/) and their check.
 
-May import settings, runs, footage.decoders and footage.known.
+May import settings, runs, footage.decoders, footage.known and footage.archives.
 """

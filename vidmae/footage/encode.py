@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from vidmae.runs.record import write_atomic
 
 CRF = "16"  # of x264: no difference that an eye sees
+SMALL_GOP = 16  # frames: what is decoded at most before the first frame of a clip
 
 
 def write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
@@ -38,3 +40,33 @@ def write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     write_atomic(path, buffer.getvalue())
+
+
+def write_chunk(frames: Iterable[np.ndarray], path: Path, fps: float, *, crf: int) -> int:
+    """Write H.264 from which a clip is read quickly: a key frame every SMALL_GOP frames, no filter that costs time.
+
+    Args:
+        frames: uint8 [H, W, 3] each; of an odd height or width the last row or column is left out.
+        path: `NAME.mp4`; written at once or not at all.
+        fps: Frames per second.
+        crf: Quality of x264, 0 (the best) to 51.
+    Returns:
+        How many frames there were.
+    """
+    import av
+
+    buffer, count = io.BytesIO(), 0
+    options = {"crf": str(crf), "tune": "fastdecode", "g": str(SMALL_GOP), "sc_threshold": "0"}
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options=options)
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1  # the same bytes on every machine
+        for frame in frames:
+            even = np.ascontiguousarray(frame[:frame.shape[0] // 2 * 2, :frame.shape[1] // 2 * 2])
+            if not count:
+                stream.height, stream.width = even.shape[:2]
+            count += 1
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        container.mux(stream.encode())
+    write_atomic(path, buffer.getvalue())
+    return count

@@ -89,6 +89,7 @@ class Summary:
         fraction: What it is a fraction of, and how that was chosen (vidmae/footage/history.py); None for a whole data set.
         clip_cost: CPU time of a clip, sampled when it was made (vidmae/clips/clip_cost.py); None where it was not measured.
         facts_sha256: Hash of what is known of the recordings (vidmae/footage/known/facts.py) in row order; None: nothing.
+        prepared: What it was prepared from, and how (vidmae/preparing/); None for footage as it is.
     """
 
     schema: int
@@ -107,6 +108,7 @@ class Summary:
     fraction: dict[str, Any] | None = None
     clip_cost: dict[str, Any] | None = None
     facts_sha256: str | None = None
+    prepared: dict[str, Any] | None = None
 
     @property
     def hours(self) -> float:

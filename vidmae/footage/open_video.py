@@ -15,21 +15,25 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from vidmae.footage.decoders.packets import PacketScan, VideoInfo, frames_in_order, probe, scan_packets
+from vidmae.footage.archives.archive_layout import DECODER as ARCHIVE
+from vidmae.footage.archives.archive_reader import ArchivePillowReader, ArchiveReader
+from vidmae.footage.decoders.packets import PacketScan, VideoInfo, frames_in_order, probe, scan_packets, some_in_order
 from vidmae.footage.decoders.reader import DecodeError, Frames, VideoReader, regular_file
 from vidmae.footage.decoders.with_decord import DecordReader
 from vidmae.footage.decoders.with_pyav import PyAvCountingReader, PyAvReader
 from vidmae.footage.decoders.with_torchcodec import TorchcodecReader
 from vidmae.footage.manifest import AUTO
 
-__all__ = ["DECODERS", "DecodeError", "Frames", "PacketScan", "VideoInfo", "VideoReader", "candidates",
-           "frames_in_order", "import_decoder", "open_video", "probe", "refuses", "scan_packets",
-           "second_decoder"]
+__all__ = ["ARCHIVE", "DECODERS", "DecodeError", "Frames", "PacketScan", "VideoInfo", "VideoReader", "candidates",
+           "frames_in_order", "import_decoder", "may_hang", "open_video", "probe", "refuses", "scan_packets",
+           "second_decoder", "some_in_order"]
 
 DECODERS = ("decord", "pyav", "torchcodec")
 """In the order in which they are tried."""
 _READERS: dict[str, type[VideoReader]] = {
-    "decord": DecordReader, "pyav": PyAvReader, "torchcodec": TorchcodecReader, "pyav_counting": PyAvCountingReader}
+    "decord": DecordReader, "pyav": PyAvReader, "torchcodec": TorchcodecReader, "pyav_counting": PyAvCountingReader,
+    ARCHIVE: ArchiveReader, "archive_pillow": ArchivePillowReader}
+_OF_ARCHIVES = (ARCHIVE, "archive_pillow")
 
 
 def candidates(asked: str) -> tuple[str, ...]:
@@ -47,7 +51,12 @@ def candidates(asked: str) -> tuple[str, ...]:
 
 
 def second_decoder(first: str) -> str:
-    """Another way than `first` to read a file, right on about every file: PyAV by time stamp, or counting from the start."""
+    """Another way than `first` to read a file, right on about every file: PyAV by time stamp, or counting from the start.
+
+    Of a recording in an archive: Pillow instead of simplejpeg, with a look at what the tar file itself says.
+    """
+    if first == ARCHIVE:
+        return "archive_pillow"
     return "pyav_counting" if first == "pyav" else "pyav"
 
 
@@ -55,15 +64,21 @@ def open_video(path: str | Path, decoder: str) -> VideoReader:
     """Open a video for reading frames by number.
 
     Args:
-        path: The file. It is made absolute, so that a name with a colon is not taken for a network address.
-        decoder: One of DECODERS.
+        path: The file. It is made absolute, so that a name with a colon is not taken for a network address. Of a recording
+            in an archive: `ARCHIVE.tar#KEY`.
+        decoder: One of DECODERS, or ARCHIVE.
     Returns:
         A reader; use it in a `with` block, in this process.
     Raises:
         ValueError: There is no such decoder.
         DecodeError: The file cannot be read; the message does not hold its name.
     """
-    return _reader(decoder)(regular_file(path))
+    return _reader(decoder)(Path(path) if decoder in _OF_ARCHIVES else regular_file(path))
+
+
+def may_hang(decoder: str) -> bool:
+    """Whether only a process that can be killed bounds it: all that decode video, not what reads archives of JPEG frames."""
+    return decoder not in _OF_ARCHIVES
 
 
 def refuses(decoder: str, packets: PacketScan) -> str | None:

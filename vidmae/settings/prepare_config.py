@@ -1,0 +1,35 @@
+"""The schema of prepared footage, for jobs that do parts of it. No torch: the launcher reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vidmae.settings.layers import unsigned
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """One manifest, and how its footage is prepared; the values are checked by preparation.Preparation."""
+
+    source: str = ""
+    """Manifest of the footage."""
+    source_content: str = ""
+    """Hash of its contents and labels."""
+    manifest: str = ""
+    """The manifest to write when all archives are there."""
+    fps: float = 3.75
+    """Frames per second that are kept."""
+    short_side_px: int = 256
+    """Of a frame, at most."""
+    quality: int = 90
+    """Of JPEG."""
+    seed: int = 0
+    """Of the phases."""
+    form: str = "archives"
+    """archives or chunks."""
+    archive_mib: float = 1024.0
+    """About how large an archive becomes."""
+    workers: int = unsigned(0)
+    """Processes of each job; 0: one for each of its cores."""
+    time_limit_s: float = unsigned(0.0)
+    """Seconds for one recording; 0: ten minutes, or as long as the recording lasts."""
