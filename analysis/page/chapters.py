@@ -17,10 +17,12 @@ TITLES = {"loss": "Loss", "lr": "Learning rate", "clips_per_s": "Clips per secon
 SETTINGS = {  # the few that say what a run is; the rest is folded
     "model.name": "Model", "model.img_size": "Input, px", "model.num_frames": "Frames per clip",
     "data.sampling_rate": "Sampling rate, frames at 30 fps", "model.mask_ratio": "Share of the tokens that is hidden",
+    "model.decoder_mask_ratio": "Share of these that the decoder leaves out",
     "method": "Method", "train.global_batch": "Clips per step", "train.weight_decay": "Weight decay",
     "train.precision": "Precision", "select.rule": "Selection of the step", "evaluate.views": "Views of a clip",
     "seed": "Seed",
 }
+ONLY_IF_SET = {"model.decoder_mask_ratio"}
 ACCURACIES = {"top1_pct": "Top-1 accuracy", "top5_pct": "Top-5 accuracy"}
 NUMBERS = {"steps": "Steps", "epochs": "Epochs", "train_clips": "Clips to learn from", "first_loss": "First loss",
            "last_loss": "Last loss", "selected_step": "Tested step", "world_size": "Ranks", "zero_stage": "ZeRO stage"}
@@ -32,7 +34,8 @@ MOST_WINDOWS = 50
 
 def what_it_is(run: Dossier) -> Section:
     """Model, data and code."""
-    facts = [(label, number(run.config[key])) for key, label in SETTINGS.items() if key in run.config]
+    facts = [(label, number(run.config[key])) for key, label in SETTINGS.items()
+             if key in run.config and (run.config[key] or key not in ONLY_IF_SET)]
     facts += [(f"Phase {place}", phase_of(phase)) for place, phase in enumerate(run.config.get("train.phases") or (), 1)
               if isinstance(phase, dict)]
     tables = [Table("Model, data and code", pd.DataFrame([*facts, *data_facts(run), *code_facts(run)]))]

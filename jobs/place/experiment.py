@@ -214,11 +214,11 @@ def _plan(config: PretrainConfig, summary: Summary, stocks: Sequence[Stock], res
 def _with_paths(layers: Sequence[Layer], data: DataSource, mixed: Sequence[FoundData],
                 ) -> tuple[PretrainConfig, dict[str, str]]:
     """The configuration with its manifests, with absolute paths, since the job runs in another folder, and with a name that
-    says where order, ages or clips are not as usual: tables and plots call a run by its name."""
+    says where order, ages, clips or the objective are not as usual: tables and plots call a run by its name."""
     config, origins = build(PretrainConfig, layers)
     found = {"manifest": "" if mixed else str(data.manifest),
              **({"name": data.name} if data.name != config.data.name else {})}
-    tags = [tag for tag in (config.data.tag,) if tag and f"-{tag}-" not in f"-{config.name}-"]
+    tags = [tag for tag in (config.data.tag, config.model.tag) if tag and f"-{tag}-" not in f"-{config.name}-"]
     extra = [Layer(data.origin, {"data": found})]
     extra += [Layer(one.source.origin, {"data": {"sources": {str(i): {"manifest": str(one.source.manifest)}}}})
               for i, one in enumerate(mixed)]
@@ -226,7 +226,7 @@ def _with_paths(layers: Sequence[Layer], data: DataSource, mixed: Sequence[Found
         path = str(Path(config.train.init).expanduser().absolute())
         extra.append(Layer(origins["train.init"], {"train": {"init": path}}))
     if tags:
-        said = f"data.order, data.age_months and data.clip, over {origins.get('name', 'default')}"
+        said = f"data.order, data.age_months, data.clip and model.decoder_mask_ratio, over {origins.get('name', 'default')}"
         extra.append(Layer(said, {"name": "-".join([config.name, *tags])}))
     return build(PretrainConfig, [*layers, *extra])
 

@@ -149,6 +149,17 @@ def test_every_value_and_its_origin(folder: Path, capsys: pytest.CaptureFixture[
     assert origins["cpus_per_task"].startswith("this machine has") and "hush" not in text
 
 
+def test_a_name_says_that_the_decoder_rebuilds_a_part(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tables call a run by its name, so one of another objective cannot be taken for one of the paper's."""
+    names = []
+    for settings in ((), ("0.5",), ("0.75",), ("0.5", "--name", "mine-decoder50")):
+        how = ["--set", f"model.decoder_mask_ratio={settings[0]}", *settings[1:]] if settings else []
+        assert pretrain.main([*LOCAL, *how, "--print-config"]) == 0
+        names.append(re.findall(r"^name: (\S+) +# (.*)$", capsys.readouterr().out, re.M))
+    assert [name for (name, _), in names] == ["demo", "demo-decoder50", "demo-decoder25", "mine-decoder50"]
+    assert "model.decoder_mask_ratio, over recipe demo.yaml:" in names[1][0][1]
+
+
 def test_a_run_from_submission_to_done(folder: Path) -> None:
     write_manifest(folder / "manifests/demo.csv", fraction={"of": "s", "share": 0.01})
     first = launch(folder, "ok", "--wait", "--json")

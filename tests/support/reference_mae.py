@@ -13,22 +13,25 @@ import numpy as np
 erf = np.vectorize(math.erf)
 
 
-def loss(params, clips, mask, *, patch, tubelet, heads, decoder_heads, pred_t_dim, norm_pix=False):
-    """Mean squared error over removed patches.
+def loss(params, clips, mask, *, patch, tubelet, heads, decoder_heads, pred_t_dim, norm_pix=False, rebuilt=None):
+    """Mean squared error over removed patches, or over those of them that are `rebuilt`.
 
-    params: released names -> float64 arrays; clips: normalised [B, C, T, H, W]; mask: bool [B, L], True = removed.
+    params: released names -> float64 arrays; clips: normalised [B, C, T, H, W]; mask: bool [B, L], True = removed;
+    rebuilt: bool [B, L], the removed tokens that the decoder sees; None is all.
     """
-    predicted = forward(params, clips, mask, patch=patch, tubelet=tubelet, heads=heads, decoder_heads=decoder_heads)
+    rebuilt = mask if rebuilt is None else rebuilt
+    predicted = forward(params, clips, mask, patch=patch, tubelet=tubelet, heads=heads, decoder_heads=decoder_heads,
+                        rebuilt=rebuilt)
     frames = [int(f) for f in np.linspace(0, clips.shape[2] - 1, pred_t_dim)]
     target = cut(clips[:, :, frames], patch, tubelet * pred_t_dim // clips.shape[2])
     if norm_pix:
         target = (target - target.mean(-1, keepdims=True)) / np.sqrt(target.var(-1, ddof=1, keepdims=True) + 1e-6)
     per_patch = ((predicted - target) ** 2).mean(-1)
-    return (per_patch * mask).sum() / mask.sum()
+    return (per_patch * rebuilt).sum() / rebuilt.sum()
 
 
-def forward(p, clips, mask, *, patch, tubelet, heads, decoder_heads):
-    """Prediction for every token, [B, L, u * p * p * C]."""
+def forward(p, clips, mask, *, patch, tubelet, heads, decoder_heads, rebuilt):
+    """Prediction for every token, [B, L, u * p * p * C]; 0 for those that the decoder does not see."""
     out = []
     for b, x in enumerate(last_block(p, clips, mask, patch=patch, tubelet=tubelet, heads=heads)):
         x = linear(norm(x, p, "norm"), p, "decoder_embed")
@@ -36,8 +39,11 @@ def forward(p, clips, mask, *, patch, tubelet, heads, decoder_heads):
         full[~mask[b]] = x[1:]
         full = full + position_table(p, "decoder_")
         cls = p["decoder_cls_token"][0] + p["decoder_pos_embed_class"][0]
-        full = run(np.concatenate([cls, full]), p, "decoder_blocks", decoder_heads)
-        out.append(linear(norm(full, p, "decoder_norm"), p, "decoder_pred")[1:])
+        seen = ~mask[b] | rebuilt[b]
+        tail = run(np.concatenate([cls, full[seen]]), p, "decoder_blocks", decoder_heads)[1:]
+        predicted = np.zeros((mask.shape[1], p["decoder_pred.bias"].shape[0]))
+        predicted[seen] = linear(norm(tail, p, "decoder_norm"), p, "decoder_pred")
+        out.append(predicted)
     return np.stack(out)
 
 

@@ -4,8 +4,9 @@ Letters: B clips, L tokens, K kept, D encoder width, d decoder width, T H W fram
 Parameter names and shapes are those of the released checkpoints, so files load without a mapping.
 
 The decoder works in shuffled order [cls, kept, removed]: attention does not care, position tables are gathered to
-match, and the output head and the loss read the removed tail only. Left out because they measured no gain: a fused qkv
-matrix, and queries of the last decoder block for removed tokens only.
+match, and the output head and the loss read the removed tail only. With decoder_mask_ratio above 0 that is a part of the
+removed tokens (`masking.running_cell`) in training, and the decoder does not see the others. Left out because they measured
+no gain: a fused qkv matrix, and queries of the last decoder block for removed tokens only.
 Source: Feichtenhofer et al. 2022 (arXiv 2205.09113); Orhan et al. 2024 (arXiv 2402.00300).
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from vidmae.model.blocks import NORM_EPS, AttentionKernel, Block, linear
 from vidmae.model.encoder import Encoder, is_recomputed, positions, table
-from vidmae.model.masking import Mask, removed_pixels
+from vidmae.model.masking import Mask, removed_pixels, running_cell
 from vidmae.model.patches import (
     as_frames,
     nearest_predicted,
@@ -67,13 +68,15 @@ class MaskedAutoencoder(Encoder):
             clips: uint8 [B, T, H, W, C] or normalised floating [B, C, T, H, W].
             mask: Which tokens the encoder sees; moved to the device of `clips` where it is elsewhere.
         Returns:
-            float32 scalar, mean squared error over the pixels of removed patches.
+            float32 scalar, mean squared error over the pixels of removed patches, or with decoder_mask_ratio over those
+            of the patches that the decoder rebuilds.
         Raises:
             ValueError: Clips or mask do not fit the model.
         """
         mask, frames = self._checked(clips, mask)
-        predicted = self._decode(self._encode(frames, mask.ids_keep), mask)
-        target = self._target(frames, mask.ids_removed)
+        rebuilt = running_cell(mask, self.shape) if self.shape.decoder_mask_ratio else mask.ids_removed
+        predicted = self._decode(self._encode(frames, mask.ids_keep), mask.ids_keep, rebuilt)
+        target = self._target(frames, rebuilt)
         if self.norm_pix_loss:
             mean, std = patch_stats(target)
             target = (target - mean) / std
@@ -95,7 +98,7 @@ class MaskedAutoencoder(Encoder):
 
     @torch.no_grad()
     def reconstruct(self, clips: Tensor, mask: Mask) -> Tensor:
-        """Fill in the removed patches, for pictures.
+        """Fill in the removed patches, all of them whatever decoder_mask_ratio is, for pictures.
 
         With pred_t_dim below num_frames, a frame that is not predicted shows the nearest predicted frame of its token.
         With norm_pix_loss the model does not predict a patch's mean and deviation: they are taken from the true patch,
@@ -106,7 +109,7 @@ class MaskedAutoencoder(Encoder):
         """
         s = self.shape
         mask, frames = self._checked(clips, mask)
-        patches = self._decode(self._encode(frames, mask.ids_keep), mask).float()
+        patches = self._decode(self._encode(frames, mask.ids_keep), mask.ids_keep, mask.ids_removed).float()
         if self.norm_pix_loss:
             mean, std = patch_stats(self._target(frames, mask.ids_removed))
             patches = patches * std + mean
@@ -126,12 +129,12 @@ class MaskedAutoencoder(Encoder):
         encoded: Tensor = self.norm(self.last_block(frames, ids))
         return encoded
 
-    def _decode(self, encoded: Tensor, mask: Mask) -> Tensor:
-        """Encoder output [B, 1 + K, D] to the prediction for the removed tokens [B, L - K, P]."""
+    def _decode(self, encoded: Tensor, ids_keep: Tensor, ids_removed: Tensor) -> Tensor:
+        """Encoder output [B, 1 + K, D] to the prediction [B, N, P] for N removed tokens."""
         tables = self.decoder_pos_embed_spatial, self.decoder_pos_embed_temporal
         cls = self._decoder_class(encoded)
-        kept = self.decoder_embed(encoded[:, 1:]) + positions(mask.ids_keep, *tables)
-        removed = self.mask_token + positions(mask.ids_removed, *tables)
+        kept = self.decoder_embed(encoded[:, 1:]) + positions(ids_keep, *tables)
+        removed = self.mask_token + positions(ids_removed, *tables)
         x = self.run(self.decoder_blocks, torch.cat([cls, kept, removed], dim=1))
         predicted: Tensor = self.decoder_pred(self.decoder_norm(x[:, encoded.shape[1]:]))
         return predicted
@@ -160,8 +163,8 @@ class MaskedAutoencoder(Encoder):
 def build_mae(
     name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2, decoder_embed_dim: int = 512,
     decoder_depth: int = 4, decoder_num_heads: int = 16, mask_ratio: float = 0.9, norm_pix_loss: bool = False,
-    pred_t_dim: int = 16, attention: AttentionKernel = "auto", activation_checkpointing: bool | int = False,
-    mean: float = 0.45, std: float = 0.225,
+    pred_t_dim: int = 16, decoder_mask_ratio: float = 0.0, attention: AttentionKernel = "auto",
+    activation_checkpointing: bool | int = False, mean: float = 0.45, std: float = 0.225,
 ) -> MaskedAutoencoder:
     """Build a video MAE by name, weights drawn from torch's global generator.
 
@@ -176,6 +179,7 @@ def build_mae(
         mask_ratio: Fraction of the tokens removed in training. The model itself takes whatever mask it is given.
         norm_pix_loss: Normalise each target patch by its own mean and deviation.
         pred_t_dim: Frames predicted, evenly spread; a multiple of num_frames / t_patch_size.
+        decoder_mask_ratio: Fraction of the removed tokens that the decoder does not rebuild in training, below 1.
         attention: `sdpa`, `naive`, or `auto`: sdpa but for 16-bit numbers on a CPU (see `blocks.use_sdpa`).
         activation_checkpointing: Recompute blocks in the backward pass, True each, N every N-th: less memory, slower.
         mean: Pixel mean, for pixels in 0..1.
@@ -187,6 +191,7 @@ def build_mae(
     """
     shape = model_shape(
         name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size, decoder_embed_dim=decoder_embed_dim,
-        decoder_depth=decoder_depth, decoder_num_heads=decoder_num_heads, mask_ratio=mask_ratio, pred_t_dim=pred_t_dim)
+        decoder_depth=decoder_depth, decoder_num_heads=decoder_num_heads, mask_ratio=mask_ratio, pred_t_dim=pred_t_dim,
+        decoder_mask_ratio=decoder_mask_ratio)
     return MaskedAutoencoder(shape, norm_pix_loss=norm_pix_loss, attention=attention, mean=mean, std=std,
                              activation_checkpointing=activation_checkpointing)

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidmae.settings.sizes import EncoderShape, num_kept
+from vidmae.settings.sizes import EncoderShape, ModelShape, num_kept, num_rebuilt
 
 __all__ = ["KINDS", "Mask", "box_mask", "center_mask", "make_mask", "mask_from_hidden", "mask_from_noise", "mask_from_order",
-           "num_kept", "random_mask", "removed_pixels", "temporal_mask", "tube_mask"]
+           "num_kept", "random_mask", "removed_pixels", "running_cell", "temporal_mask", "tube_mask"]
 
 KINDS = ("center", "temporal", "random", "tube")
 """Masks that a name and a ratio describe."""
@@ -97,6 +97,39 @@ def random_mask(num_tokens: int, mask_ratio: float, batch: int, *, generator: to
     Source: Feichtenhofer et al. 2022 (arXiv 2205.09113) sec. 3.
     """
     return mask_from_noise(torch.rand(batch, num_tokens, generator=generator), mask_ratio)
+
+
+def running_cell(mask: Mask, shape: ModelShape) -> Tensor:
+    """The hidden tokens that the decoder rebuilds in training, for `decoder_mask_ratio` above 0.
+
+    Every cell of 2 x 2 places is walked through clockwise, one place per time slot, so that each place has its turn in
+    every four slots. A hidden token's turn is how many places it lies ahead of the walk; those with the lowest turns are
+    rebuilt. For a ratio of 0.5 these are turns 0 and 1:
+
+        turns in a cell of slots 0 to 3              rebuilt, where hidden (#)
+        0 1    3 0    2 3    1 2                     # #    . #    . .    # .
+        3 2    2 1    1 0    0 3                     . .    . #    # #    # .
+
+    Clips hide different places, so turns 0 and 1 have not quite half of each clip's hidden tokens. All clips of a batch
+    need equal counts: tokens of one turn come in the clip's shuffled order, and the first N are taken. Which place a
+    clip's walk starts from is the rank of its first token in that order, modulo 4. So the choice is a function of the
+    clip's own noise, and no further number is drawn.
+
+    Args:
+        mask: What the encoder sees.
+        shape: The model's shape; N = shape.num_rebuilt where the mask hides as many tokens as in training.
+    Returns:
+        int64 [B, N], indices of tokens.
+    Source: Wang et al. 2023, VideoMAE V2 (arXiv 2303.16727) sec. 3.2: running cell masking. There mask tokens stand for
+        all places of the pattern, and the loss leaves out those that the encoder saw.
+    """
+    _, height, width = shape.grid
+    ids = mask.ids_removed
+    slot, row, column = ids // (height * width), ids // width % height, ids % width
+    place = row % 2 * 2 + (row + column) % 2  # 0 1 clockwise: top left, top right,
+    turn = (place - slot - mask.ids_restore[:, :1]) % 4  # 3 2                bottom left, bottom right
+    order = torch.argsort(turn, dim=1, stable=True)
+    return ids.gather(1, order[:, :num_rebuilt(ids.shape[1], shape.decoder_mask_ratio)])
 
 
 def center_mask(num_tokens: int, mask_ratio: float, batch: int) -> Mask:

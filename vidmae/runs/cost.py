@@ -27,15 +27,16 @@ def forward_flops_per_clip(shape: ModelShape, *, textbook: bool = False) -> floa
 
     Args:
         shape: The model.
-        textbook: Count what the released code computes: it embeds and predicts all L tokens, where this model embeds
-            the kept and predicts the removed.
+        textbook: Count what the released code computes: it embeds, decodes and predicts all L tokens, where this model
+            embeds the kept, predicts the removed, and with decoder_mask_ratio decodes and predicts a part of them.
     Returns:
         FLOPs; for ViT-H/14 359.7e9 as released, 353.9e9 here.
     """
-    kept, tokens, ddim = shape.num_kept, shape.num_tokens, shape.decoder_embed_dim
+    kept, ddim = shape.num_kept, shape.decoder_embed_dim
+    hidden = shape.num_tokens - kept if textbook else shape.num_rebuilt
     encoder = shape.depth * _block_flops(kept + 1, shape.embed_dim)
-    decoder = 2 * kept * shape.embed_dim * ddim + shape.decoder_depth * _block_flops(tokens + 1, ddim)
-    head = 2 * (tokens if textbook else tokens - kept) * ddim * shape.pred_dim
+    decoder = 2 * kept * shape.embed_dim * ddim + shape.decoder_depth * _block_flops(1 + kept + hidden, ddim)
+    head = 2 * (shape.num_tokens if textbook else hidden) * ddim * shape.pred_dim
     return _patch_embed_flops(shape, textbook) + encoder + decoder + head
 
 
@@ -83,8 +84,8 @@ def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, check
     """
     number = 4 if precision == "fp32" else 2
     encoder = (shape.num_kept + 1) * shape.embed_dim
-    decoder = (shape.num_tokens + 1) * shape.decoder_embed_dim
-    removed = shape.num_tokens - shape.num_kept
+    removed = shape.num_rebuilt
+    decoder = (1 + shape.num_kept + removed) * shape.decoder_embed_dim
     blocks = shape.depth * encoder + shape.decoder_depth * decoder
     blocks = blocks + 15 * max(encoder, decoder) if checkpointing else 12 * blocks
     ends = shape.num_kept * shape.patch_dim + 2 * encoder + 2 * removed * shape.decoder_embed_dim

@@ -68,12 +68,21 @@ class ModelConfig(NetConfig):
     """Normalise each target patch by its own mean and variance."""
     pred_t_dim: int = 16
     """Frames of a clip that are predicted, evenly spread; num_frames predicts all."""
+    decoder_mask_ratio: float = signed_if_changed(0.0)
+    """Share of the hidden tokens that the decoder does not rebuild in training: less work, another objective; 0: none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.mask_ratio < 1, "model.mask_ratio", self.mask_ratio, "between 0 and 1, both excluded")
         check(1 <= self.pred_t_dim <= self.num_frames, "model.pred_t_dim", self.pred_t_dim,
               f"1 to model.num_frames {self.num_frames}")
+        check(0 <= self.decoder_mask_ratio < 1, "model.decoder_mask_ratio", self.decoder_mask_ratio,
+              "from 0 (the decoder rebuilds all hidden tokens) to below 1")
+
+    @property
+    def tag(self) -> str:
+        """What a run's name must say of its objective: decoder50 where half of the hidden tokens are rebuilt, else "" """
+        return f"decoder{100 * (1 - self.decoder_mask_ratio):.4g}" if self.decoder_mask_ratio else ""
 
     def shape(self) -> ModelShape:
         """Sizes and token arithmetic of the model.
@@ -84,7 +93,8 @@ class ModelConfig(NetConfig):
         return model_shape(
             self.name, img_size=self.img_size, num_frames=self.num_frames, t_patch_size=self.t_patch_size,
             decoder_embed_dim=self.decoder_embed_dim, decoder_depth=self.decoder_depth,
-            decoder_num_heads=self.decoder_num_heads, mask_ratio=self.mask_ratio, pred_t_dim=self.pred_t_dim)
+            decoder_num_heads=self.decoder_num_heads, mask_ratio=self.mask_ratio, pred_t_dim=self.pred_t_dim,
+            decoder_mask_ratio=self.decoder_mask_ratio)
 
 
 @dataclass(frozen=True)

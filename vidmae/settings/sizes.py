@@ -47,6 +47,23 @@ def num_kept(num_tokens: int, mask_ratio: float, flag: str = "model.mask_ratio")
     return kept
 
 
+def num_rebuilt(hidden: int, decoder_mask_ratio: float, flag: str = "model.decoder_mask_ratio") -> int:
+    """How many of the hidden tokens the decoder rebuilds.
+
+    Args:
+        hidden: Tokens that the encoder does not see.
+        decoder_mask_ratio: Share of them that the decoder leaves out, from 0 (none) to below 1.
+        flag: What sets the ratio; the message begins with it.
+    Returns:
+        hidden - int(hidden * decoder_mask_ratio), so at least 1.
+    Raises:
+        ValueError: The ratio is not from 0 to below 1.
+    """
+    if not 0 <= decoder_mask_ratio < 1:
+        raise ValueError(f"{flag} {decoder_mask_ratio} must be from 0 (the decoder rebuilds all hidden tokens) to below 1")
+    return hidden - int(hidden * decoder_mask_ratio)
+
+
 @dataclass(frozen=True)
 class EncoderShape:
     """What fixes every tensor of an encoder and its token arithmetic. Build one with `encoder_shape`.
@@ -100,6 +117,7 @@ class ModelShape(EncoderShape):
         decoder_num_heads: Decoder attention heads.
         mask_ratio: Fraction of the tokens removed in training.
         pred_t_dim: Frames of a clip that are predicted.
+        decoder_mask_ratio: Fraction of the removed tokens that the decoder does not rebuild in training.
     """
 
     decoder_embed_dim: int
@@ -107,11 +125,17 @@ class ModelShape(EncoderShape):
     decoder_num_heads: int
     mask_ratio: float
     pred_t_dim: int
+    decoder_mask_ratio: float = 0.0
 
     @property
     def num_kept(self) -> int:
         """K at `mask_ratio`."""
         return num_kept(self.num_tokens, self.mask_ratio)
+
+    @property
+    def num_rebuilt(self) -> int:
+        """Tokens of a clip that the decoder rebuilds in training; all L - K where decoder_mask_ratio is 0."""
+        return num_rebuilt(self.num_tokens - self.num_kept, self.decoder_mask_ratio)
 
     @property
     def pred_t_patch_size(self) -> int:
@@ -140,6 +164,7 @@ def encoder_shape(name: str, *, img_size: int = 224, num_frames: int = 16, t_pat
 def model_shape(
     name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2, decoder_embed_dim: int = 512,
     decoder_depth: int = 4, decoder_num_heads: int = 16, mask_ratio: float = 0.9, pred_t_dim: int = 16,
+    decoder_mask_ratio: float = 0.0,
 ) -> ModelShape:
     """Work out the shape of a named model.
 
@@ -158,8 +183,9 @@ def model_shape(
                          f"(model.pred_t_dim)")
     shape = ModelShape(
         **vars(encoder), decoder_embed_dim=decoder_embed_dim, decoder_depth=decoder_depth,
-        decoder_num_heads=decoder_num_heads, mask_ratio=mask_ratio, pred_t_dim=pred_t_dim)
-    num_kept(shape.num_tokens, mask_ratio)
+        decoder_num_heads=decoder_num_heads, mask_ratio=mask_ratio, pred_t_dim=pred_t_dim,
+        decoder_mask_ratio=decoder_mask_ratio)
+    num_rebuilt(shape.num_tokens - num_kept(shape.num_tokens, mask_ratio), decoder_mask_ratio)
     return shape
 
 

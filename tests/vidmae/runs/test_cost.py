@@ -41,17 +41,18 @@ def test_flops_of_the_released_code(name, forward_gf, train_gf):
     assert cost.forward_flops_per_clip(shape) < cost.forward_flops_per_clip(shape, textbook=True)
 
 
-def toy_step(attention):
+def toy_step(attention, decoder_mask_ratio):
     model = build_mae("mae_vit_nano_patch8", img_size=64, num_frames=8, pred_t_dim=8, decoder_embed_dim=64,
-                      decoder_depth=2, decoder_num_heads=2, attention=attention)
+                      decoder_depth=2, decoder_num_heads=2, attention=attention, decoder_mask_ratio=decoder_mask_ratio)
     s = model.shape
     clips = torch.randint(0, 256, (1, s.num_frames, s.img_size, s.img_size, 3), dtype=torch.uint8)
     return model, clips, random_mask(s.num_tokens, 0.9, 1, generator=torch.Generator().manual_seed(0))
 
 
-def test_flops_are_what_torch_counts():
+@pytest.mark.parametrize("decoder_mask_ratio", [0.0, 0.5])
+def test_flops_are_what_torch_counts(decoder_mask_ratio):
     from torch.utils.flop_counter import FlopCounterMode
-    model, clips, mask = toy_step("naive")
+    model, clips, mask = toy_step("naive", decoder_mask_ratio)
     with FlopCounterMode(display=False) as counter:
         loss = model(clips, mask)
         forward = counter.get_total_flops()
@@ -98,8 +99,9 @@ def test_flops_of_a_finetuning_step_of_real_size(name, unreal):
     assert cost.finetune_flops_per_clip(model.shape) == pytest.approx(whole, rel=0.01)
 
 
-def test_activation_estimate_is_near_the_saved_tensors():
-    model, clips, mask = toy_step("sdpa")
+@pytest.mark.parametrize("decoder_mask_ratio", [0.0, 0.5])
+def test_activation_estimate_is_near_the_saved_tensors(decoder_mask_ratio):
+    model, clips, mask = toy_step("sdpa", decoder_mask_ratio)
     own = {p.data_ptr() for p in model.parameters()}
     saved = {}
 
@@ -114,6 +116,14 @@ def test_activation_estimate_is_near_the_saved_tensors():
     measured = sum(storage.nbytes() for storage in saved.values()) / cost.GIB
     estimate = cost.activation_gib(model.shape, micro_batch=1, precision="fp32", checkpointing=False)
     assert measured == pytest.approx(estimate, rel=0.1)
+
+
+def test_half_of_the_decoder_saves_what_the_readme_says():
+    for name, saved in (("mae_vit_base_patch16", 1.58), ("mae_vit_huge_patch14", 1.16)):
+        whole, half = (model_shape(name, decoder_mask_ratio=ratio) for ratio in (0.0, 0.5))
+        assert cost.train_flops_per_clip(whole) / cost.train_flops_per_clip(half) == pytest.approx(saved, abs=0.005)
+        assert cost.train_flops_per_clip(whole, textbook=True) == cost.train_flops_per_clip(half, textbook=True)
+        assert cost.parameters(whole) == cost.parameters(half)
 
 
 def test_states_by_stage():

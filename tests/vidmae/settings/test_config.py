@@ -154,3 +154,17 @@ def test_only_what_changes_the_experiment_is_signed():
     other = dataclasses.replace(base, train=dataclasses.replace(base.train, weight_decay=0.1))
     assert to_dict(same, signed_only=True) == to_dict(base, signed_only=True)
     assert to_dict(other, signed_only=True) != to_dict(base, signed_only=True)
+
+
+def test_a_setting_of_a_later_version_is_signed_where_it_is_not_at_its_default():
+    """So the runs of before keep their signatures."""
+    base, half = PretrainConfig(), build(PretrainConfig, parse_set(["model.decoder_mask_ratio=0.5"]))[0]
+    key = "decoder_mask_ratio"
+    assert key in to_dict(base)["model"] and key not in to_dict(base, signed_only=True)["model"]
+    assert to_dict(half, signed_only=True)["model"] == {**to_dict(base, signed_only=True)["model"], key: 0.5}
+
+
+@pytest.mark.parametrize("ratio", ["1", "-0.5"])
+def test_a_decoder_must_rebuild_something(ratio):
+    with pytest.raises(ConfigError, match=r"model\.decoder_mask_ratio is .*allowed: from 0 .* to below 1"):
+        build(PretrainConfig, parse_set([f"model.decoder_mask_ratio={ratio}"]))

@@ -76,6 +76,22 @@ def test_resume_gives_the_same_run(alone, manifest, tmp_path, stage):
         assert untimed(whole) == untimed(alone), "the same seed gives the same run"
 
 
+@pytest.mark.parametrize("stage", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_decoder_that_rebuilds_a_part_on_two_ranks_and_after_a_stop(alone, manifest, tmp_path, stage):
+    how = "model.decoder_mask_ratio=0.5", f"train.zero_stage={stage}"
+    whole, two, cut = (make_run(tmp_path / name, manifest, *how) for name in ("whole", "two", "cut"))
+    assert train(whole)[0] == [0] and train(two, world_size=2)[0] == [0, 0]
+    np.testing.assert_allclose(losses(two), losses(whole), rtol=1e-5)
+    assert not np.allclose(losses(whole), losses(alone), rtol=1e-5), "another objective"
+    shutil.copytree(whole.checkpoints / "step_00000002", cut.checkpoints / "step_00000002")
+    codes, said = train(cut)
+    assert codes == [0] and "continuing from step_00000002" in said, said
+    ours, theirs, others = weights(cut), weights(whole), weights(alone)
+    assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in others.items()}
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+
+
 def test_the_newest_checkpoints_stay_and_every_so_many_steps_one_for_good(manifest, tmp_path):
     run = make_run(tmp_path / "run", manifest, "checkpoint.every_steps=1", "checkpoint.keep_last=1", "checkpoint.keep_every=2",
                    "train.phases=[{duration: 5 steps, lr: 1.0e-3}]")
