@@ -6,7 +6,7 @@
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
 # make same   run the demo's pretraining and one cell four times, killed and with other workers, and compare every file, 15 to 25 minutes
 # make gpu    check and measure on one GPU, MINUTES=10 minutes; also on a machine that has torch alone and no network
-# make bench  measure speed and memory against their targets, about 17 minutes
+# make bench  measure speed and memory against their targets, about 25 minutes
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin

@@ -1,6 +1,6 @@
 """Run the benchmarks and hold them to their targets.
 
-    python tests/bench/run.py             all of them, about 17 minutes on 2 quiet cores
+    python tests/bench/run.py             all of them, about 25 minutes on 2 quiet cores
     python tests/bench/run.py step        one of them: tests/bench/bench_step.py
 
 A benchmark is a file `bench_NAME.py` whose `results()` yields measurements, each taken in a fresh process: name, ours,
@@ -56,7 +56,11 @@ def run(names: list[str], out: Path) -> int:
             (out / f"{row['name']}.json").write_text(json.dumps(row, indent=2) + "\n")
             print(f"{row['name']}: {row['ratio']:.2f}x", file=sys.stderr, flush=True)
             rows.append(row)
-    Console(width=None if sys.stdout.isatty() else 150).print(table(rows))
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(table(rows))
+    for row in rows:
+        if "parts" in row:
+            console.print(parts_table(row))
     missed = [row["name"] for row in rows if not row["met"]]
     if missed:
         print(f"targets missed: {', '.join(missed)}", file=sys.stderr)
@@ -85,6 +89,19 @@ def table(rows: list[dict[str, Any]]) -> Table:
             "" if row["target"] is None else "yes" if row["met"] else "NO",
             f"{row['machine']['load_1min']:.1f}", f"{row['gemm_gflops']:.0f} GF/s" if "gemm_gflops" in row else "",
             *(f"{row[key]:.0%}" if key in row else "" for key in ("mfu_ours", "mfu_peer")), row["unit"])
+    return shown
+
+
+def parts_table(row: dict[str, Any]) -> Table:
+    """Where the time of a step goes, for each contestant; and what the ratio can be at most."""
+    shown = Table("part", *(f"{who}, {what}" for who in row["parts"] for what in ("s", "share", "of GEMM peak")),
+                  title=f"{row['name']}: {row['ceiling']:.2f}x if all but our attention and linear layers took no time")
+    for part in next(iter(row["parts"].values())):
+        cells = []
+        for parts in row["parts"].values():
+            whole, one = sum(each["s"] for each in parts.values()), parts[part]
+            cells += [f"{one['s']:.3f}", f"{one['s'] / whole:.1%}", f"{one['of_peak']:.0%}" if "of_peak" in one else ""]
+        shown.add_row(part, *cells)
     return shown
 
 

@@ -1,27 +1,30 @@
-"""The peer of the step benchmark: the same video MAE as a textbook writes it, for speed to be compared with.
+"""The peers of the step benchmark: the same video MAE as a textbook writes it, for speed to be compared with.
 
-All patches are embedded by a Conv3d, attention is softmax(q k^T) v with the score matrices in memory, the decoder gets
-its tokens back in grid order, and head and loss run on all of them. Parameter names are the model's, so both load the
-same weights.
+All patches are embedded by a Conv3d, the decoder gets its tokens back in grid order, and head and loss run on all of them.
+Attention is softmax(q k^T) v with the score matrices in memory, as in the first released code, or torch's fused attention,
+which the author of the paper calls since 2024. Parameter names are the model's, so all load the same weights.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from vidmae.settings.sizes import ModelShape
 
 
 class Attention(nn.Module):
-    def __init__(self, dim, heads):
+    def __init__(self, dim, heads, fused):
         super().__init__()
-        self.heads = heads
+        self.heads, self.fused = heads, fused
         self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, x):
         b, n, d = x.shape
         q, k, v = (part(x).reshape(b, n, self.heads, d // self.heads).transpose(1, 2) for part in (self.q, self.k, self.v))
+        if self.fused:
+            return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
         scores = (q @ k.transpose(-2, -1)) * (d // self.heads) ** -0.5
         return self.proj((scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(b, n, d))
 
@@ -36,10 +39,10 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, dim, heads):
+    def __init__(self, dim, heads, fused):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
-        self.attn, self.mlp = Attention(dim, heads), Mlp(dim)
+        self.attn, self.mlp = Attention(dim, heads, fused), Mlp(dim)
 
     def forward(self, x):
         x = x + self.attn(self.norm1(x))
@@ -56,7 +59,7 @@ class PatchEmbed(nn.Module):
 
 
 class Textbook(nn.Module):
-    def __init__(self, shape: ModelShape):
+    def __init__(self, shape: ModelShape, *, fused: bool = False):
         super().__init__()
         self.shape = shape
         (t, h, w), dim, ddim = shape.grid, shape.embed_dim, shape.decoder_embed_dim
@@ -66,10 +69,10 @@ class Textbook(nn.Module):
                 self.register_parameter(prefix + name, nn.Parameter(torch.zeros(1, rows, width)))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, ddim))
         self.patch_embed = PatchEmbed(dim, shape.t_patch_size, shape.patch_size)
-        self.blocks = nn.ModuleList(Block(dim, shape.num_heads) for _ in range(shape.depth))
+        self.blocks = nn.ModuleList(Block(dim, shape.num_heads, fused) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.decoder_embed = nn.Linear(dim, ddim)
-        self.decoder_blocks = nn.ModuleList(Block(ddim, shape.decoder_num_heads) for _ in range(shape.decoder_depth))
+        self.decoder_blocks = nn.ModuleList(Block(ddim, shape.decoder_num_heads, fused) for _ in range(shape.decoder_depth))
         self.decoder_norm = nn.LayerNorm(ddim, eps=1e-6)
         self.decoder_pred = nn.Linear(ddim, shape.pred_dim)
 
