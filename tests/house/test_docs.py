@@ -220,3 +220,10 @@ def test_lines_are_not_long(page: Path) -> None:
 def test_the_citation_is_of_this_version() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert cited["version"] == vidmae.__version__ and len(cited["preferred-citation"]["authors"]) == 5
+
+
+def test_no_merge_is_left_half_done() -> None:
+    marks = ("<" * 7 + " ", ">" * 7 + " ")
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    texts = [path for path in tracked if path.endswith((".md", ".py", ".yaml", ".toml", ".txt"))]
+    assert texts and [path for path in texts if any(line.startswith(marks) for line in (ROOT / path).read_text().splitlines())] == []
