@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from jobs.place.catalogue import MANIFESTS, environment_catalogue, find_data
+from jobs.place.experiment import SLURM_ONLY
 from jobs.submit import sharding
 from jobs.submit.shards_here import Work
 from vidmae.clips.clip_cost import known_summary, record_clip_cost
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     if manifest == source.manifest.absolute():
         raise PrepareError(f"--name {name} is the footage's own name; choose another")
     console, folder = Console(stderr=True), (args.out or Path("prepared") / name).absolute()
+    if args.cluster is None and (asked := next((f"--{flag}" for flag in SLURM_ONLY if getattr(args, flag)), None)):
+        raise PrepareError(f"{asked} is for a job; add --cluster slurm, or leave it out to prepare on this machine")
     if args.cluster == "slurm":
         return _submit(console, config_of(source.manifest, how, manifest, args), folder, args)
     if args.dry_run:

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,26 +66,8 @@ def randomised(model: nn.Module, seed: int = 1) -> nn.Module:
     return model
 
 
-class Fused(Textbook):
-    """The textbook with `F.scaled_dot_product_attention` in place of the score matrices."""
-
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__(shape)
-        for block in [*self.blocks, *self.decoder_blocks]:
-            block.attn.forward = _fused(block.attn)
-
-
-def _fused(attention: Any) -> Callable[[Tensor], Tensor]:
-    def forward(x: Tensor) -> Tensor:
-        b, n, d = x.shape
-        q, k, v = (part(x).reshape(b, n, attention.heads, d // attention.heads).transpose(1, 2)
-                   for part in (attention.q, attention.k, attention.v))
-        out: Tensor = attention.proj(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
-        return out
-    return forward
-
-
-WHO: dict[str, Callable[[ModelShape], nn.Module]] = {"ours": MaskedAutoencoder, "fused": Fused, "textbook": Textbook}
+WHO: dict[str, Callable[[ModelShape], nn.Module]] = {
+    "ours": MaskedAutoencoder, "fused": partial(Textbook, fused=True), "textbook": Textbook}
 
 
 class Trainee:

@@ -213,12 +213,14 @@ def write_part(out: Path, rows: Iterable[Row], whole: Summary, fraction: dict[st
     Returns:
         The totals.
     """
-    return write_manifest(out, _in_order(rows), [], Check(whole.decoder, whole.verified), fraction, whole.clip_cost)
+    check = Check(whole.decoder, whole.verified)
+    return write_manifest(out, _in_order(rows), [], check, fraction, clip_cost=whole.clip_cost, prepared=whole.prepared)
 
 
 def sum_part(rows: Iterable[Row], whole: Summary, fraction: dict[str, Any]) -> Summary:
     """The totals that `write_part` would write, without writing."""
-    return _sum(_in_order(rows), [], Check(whole.decoder, whole.verified), fraction, whole.clip_cost)[0]
+    return _sum(_in_order(rows), [], Check(whole.decoder, whole.verified), fraction=fraction, clip_cost=whole.clip_cost,
+                prepared=whole.prepared)[0]
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:
@@ -444,7 +446,7 @@ _PARSED: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(
 
 
 def write_manifest(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check,
-                   fraction: dict[str, Any] | None = None, clip_cost: dict[str, Any] | None = None) -> Summary:
+                   fraction: dict[str, Any] | None = None, **known: dict[str, Any] | None) -> Summary:
     """Write a manifest, its summary and the list of what was left out.
 
     Args:
@@ -453,9 +455,9 @@ def write_manifest(out: Path, rows: list[Row], bad: list[tuple[str, str]], check
         bad: Path and reason of each file that was left out.
         check: How they were judged.
         fraction: What it is a fraction of.
-        clip_cost: CPU time of a clip, where it is known.
+        known: `clip_cost` and `prepared` of the summary.
     """
-    summary, data = _sum(rows, bad, check, fraction, clip_cost)
+    summary, data = _sum(rows, bad, check, fraction=fraction, **known)
     make_private_folder(out.parent)
     write_atomic(unreadable_path(out), _csv_bytes(("path", "reason"), bad))
     write_atomic(out, data)
@@ -470,12 +472,11 @@ def write_summary(manifest: Path, summary: Summary) -> None:
     write_json(summary_path(manifest), {key: value for key, value in asdict(summary).items() if value is not None})
 
 
-def _sum(rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: dict[str, Any] | None,
-         clip_cost: dict[str, Any] | None) -> tuple[Summary, bytes]:
+def _sum(rows: list[Row], bad: list[tuple[str, str]], check: Check, **known: Any) -> tuple[Summary, bytes]:
     """The totals and the csv."""
-    known = any(row.facts for row in rows)
-    data = _csv_bytes(COLUMNS + FACT_COLUMNS if known else COLUMNS, (
-        [*(getattr(row, name) for name in COLUMNS), *(astuple(row.facts) if known else ())] for row in rows))
+    facts = any(row.facts for row in rows)
+    data = _csv_bytes(COLUMNS + FACT_COLUMNS if facts else COLUMNS, (
+        [*(getattr(row, name) for name in COLUMNS), *(astuple(row.facts) if facts else ())] for row in rows))
     contents = "".join(f"{row.content} {row.decoder} {row.label}\n" for row in rows)
     lengths_s = [row.seconds for row in rows] or [0.0]
     summary = Summary(
@@ -484,9 +485,8 @@ def _sum(rows: list[Row], bad: list[tuple[str, str]], check: Check, fraction: di
         decoders=dict(sorted(Counter(row.decoder for row in rows).items())), verified=check.verify,
         percentiles_s=np.percentile(lengths_s, range(101)).round(3).tolist(), csv_bytes=len(data),
         csv_sha256=hashlib.sha256(data).hexdigest(),
-        content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest(), fraction=fraction,
-        clip_cost=clip_cost,
-        facts_sha256=facts_sha256(row.facts for row in rows) if known else None)
+        content_sha256=hashlib.sha256(contents.encode("utf-8", "surrogateescape")).hexdigest(),
+        facts_sha256=facts_sha256(row.facts for row in rows) if facts else None, **known)
     return summary, data
 
 

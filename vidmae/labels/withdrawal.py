@@ -115,7 +115,7 @@ def withdraw(chosen: Withdrawal, reason: str, day: date) -> Summary:
                                              reason, before.content_sha256, after.content_sha256))
     with unreadable_path(chosen.manifest).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         bad = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
-    return write_manifest(chosen.manifest, chosen.kept, bad, check, clip_cost=before.clip_cost)
+    return write_manifest(chosen.manifest, chosen.kept, bad, check, clip_cost=before.clip_cost, prepared=before.prepared)
 
 
 def who_had(chosen: Withdrawal, runs_dir: Path) -> Had:

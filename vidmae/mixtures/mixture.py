@@ -168,7 +168,8 @@ def ages_for(name: str, manifest: Manifest, data: FootageConfig) -> Ages:
     if found.unknown:
         raise ManifestError(f"{asked} needs the age or the date of every recording; {found.unknown} of the {len(manifest)} "
                             f"videos of {name} have none: neither the manifest says it, nor a name such as "
-                            "S_20130417_0626_01_segment12.mp4 (--set data.order=shuffled, data.age_months=null)")
+                            "S_20130417_0626_01_segment12.mp4; python jobs/prepare.py manifest FOLDER --about "
+                            "table.csv adds them (--set data.order=shuffled, data.age_months=null)")
     if data.age_months is not None and found.since != "birth":
         raise ManifestError(f"data.age_months {list(data.age_months)} needs ages since birth; the recordings of {name} have "
                             "dates only: their manifest needs a column age_months (--set data.age_months=null)")

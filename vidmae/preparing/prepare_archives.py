@@ -22,7 +22,7 @@ from typing import Any
 from vidmae.footage.archives.archive_layout import DECODER, row_path
 from vidmae.footage.archives.archive_writer import join
 from vidmae.footage.killable import map_killable
-from vidmae.footage.manifest import AUTO, Check, Row, Summary, read_all, write_manifest, write_summary
+from vidmae.footage.manifest import AUTO, Check, Row, Summary, read_all, write_manifest
 from vidmae.preparing.archive_parts import Lost, Part, PartMaker, part_path, read_part, record_path, remove_part
 from vidmae.preparing.archive_plan import ArchivePlan, plan_archives
 from vidmae.preparing.kept_frames import Recording
@@ -243,12 +243,4 @@ def _write(order: Order, summary: Summary, rows: Sequence[Row], plans: Sequence[
             content=f"{key:016x}", mtime_ns=0, decoder=DECODER))
     prepared = {"of": order.source.stem, "of_content_sha256": summary.content_sha256, "of_videos": summary.videos,
                 "of_seconds": summary.seconds, **order.how.record()}
-    written = write_manifest(order.manifest, new, bad, Check(AUTO, True), summary.fraction)
-    return write_prepared(order.manifest, written, prepared)
-
-
-def write_prepared(manifest: Path, summary: Summary, prepared: dict[str, Any]) -> Summary:
-    """Note in a manifest's totals what it was prepared from, and how."""
-    whole = replace(summary, prepared=prepared)
-    write_summary(manifest, whole)
-    return whole
+    return write_manifest(order.manifest, new, bad, Check(AUTO, True), summary.fraction, prepared=prepared)

@@ -25,7 +25,7 @@ from vidmae.preparing.archive_parts import Lost, Part, psnr_db, read_part, recor
 from vidmae.preparing.archive_plan import as_recording
 from vidmae.preparing.kept_frames import Recording, kept_frames
 from vidmae.preparing.preparation import Preparation, PrepareError
-from vidmae.preparing.prepare_archives import LEAST_LIMIT_S, Order, Report, Tell, alone, sign, write_prepared
+from vidmae.preparing.prepare_archives import LEAST_LIMIT_S, Order, Report, Tell, alone, sign
 from vidmae.runs.record import make_private_folder, write_json
 
 CHUNK_S = 600.0  # of footage, at most
@@ -113,8 +113,7 @@ def prepare_chunks(order: Order, *, workers: int, time_limit_s: float, tell: Tel
     build(sources, order.manifest, check, workers=workers, time_limit_s=max(LEAST_LIMIT_S, time_limit_s),
           progress=lambda *_: None)
     new = read_all(order.manifest)[1] if sources else []
-    written = write_manifest(order.manifest, new, lost, check, summary.fraction)
-    return write_prepared(order.manifest, written, prepared), report
+    return write_manifest(order.manifest, new, lost, check, summary.fraction, prepared=prepared), report
 
 
 def _made(folder: Path, key: int) -> Part | None:

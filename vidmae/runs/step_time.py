@@ -69,6 +69,7 @@ class Work:
         checkpointing: Blocks are computed again in the backward pass: 0 none, 1 all, N every N-th.
         workers: Loader processes per rank.
         clip_cpu_ms: CPU time of one clip, from file to frames, milliseconds; None where it is not known.
+        prepared: Clips come from footage that is prepared already.
     """
 
     shape: ModelShape
@@ -79,6 +80,7 @@ class Work:
     checkpointing: int
     workers: int
     clip_cpu_ms: float | None
+    prepared: bool = False
 
     @property
     def clips(self) -> int:
@@ -86,7 +88,8 @@ class Work:
         return self.micro_batch * self.grad_accum
 
 
-def work_of(config: PretrainConfig, *, micro_batch: int, grad_accum: int, clip_ms: float | None) -> Work:
+def work_of(config: PretrainConfig, *, micro_batch: int, grad_accum: int, clip_ms: float | None,
+            prepared: bool = False) -> Work:
     """The step of a configuration on GPUs, where train.precision auto is bf16.
 
     Args:
@@ -94,11 +97,12 @@ def work_of(config: PretrainConfig, *, micro_batch: int, grad_accum: int, clip_m
         micro_batch: Clips per rank and forward pass.
         grad_accum: Forward passes per step.
         clip_ms: CPU time of one clip, milliseconds, or None.
+        prepared: See `Work`.
     """
     train = config.train
     precision = "bf16" if train.precision == "auto" else train.precision
     return Work(config.model.shape(), micro_batch, grad_accum, precision, train.zero_stage,
-                int(config.model.activation_checkpointing), config.data.workers, clip_ms)
+                int(config.model.activation_checkpointing), config.data.workers, clip_ms, prepared)
 
 
 @dataclass(frozen=True)
@@ -377,8 +381,11 @@ def data_advice(time: StepTime, name: str) -> str:
     """What makes clips come sooner: more loader processes where idle cores are enough, else prepared footage."""
     cores, data_s = time.machine.cores_per_gpu, time.data_s or 0.0
     if time.readers == cores:
-        return f"python jobs/prepare.py footage {name}"
+        return "more --cpus-per-task, or a larger --set data.repeat_aug" if time.work.prepared else \
+            f"python jobs/prepare.py footage {name}"
     more = f"--set data.workers={cores}"
+    if time.work.prepared:
+        return more
     enough = data_s * time.readers / cores <= time.gpu_s
     return more if enough else f"python jobs/prepare.py footage {name}, and {more}"
 

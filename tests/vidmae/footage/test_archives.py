@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from PIL import Image
 
 from tests.support import videos
 from tests.support.facilities import demo_clips, need
-from tests.support.launching import ROOT
+from tests.support.launching import ROOT, cli
 from tests.vidmae.clips.test_loader import SPEC, batches, joined
 from vidmae.clips.loader import make_loader
 from vidmae.footage.archives import archive_reader
@@ -31,6 +32,7 @@ from vidmae.preparing import prepare_shard
 from vidmae.preparing.preparation import Preparation
 from vidmae.preparing.prepare_archives import Order, PrepareError, prepare
 from vidmae.preparing.prepare_chunks import prepare_chunks
+from vidmae.preparing.take_out import take_out
 from vidmae.ranks import shard_program
 from vidmae.settings.layers import to_yaml
 from vidmae.settings.prepare_config import PrepareConfig
@@ -274,6 +276,52 @@ def test_frames_out_of_range_and_other_keys_are_errors(whole):
     for path in (manifest.path(0)[:-16] + "0" * 16, "nothing.tar", manifest.path(0) + "x"):
         with pytest.raises(DecodeError):
             open_video(path, "archive")
+
+
+def test_what_is_withdrawn_is_in_no_archive_any_more(source, tmp_path):
+    path, _ = prepared(source, tmp_path, archive_mib=1000)
+    manifest, (summary, rows) = Manifest.read(path), read_all(path)
+    before = {row.content: frames_of(manifest, i) for i, row in enumerate(rows)}
+    gone = read_all(source)[1][2]
+    key = HOW.key_of(gone.content)
+    archive = split_row_path(rows[0].path)[0]
+    assert take_out(path, {gone.content, "0" * 16}) == (1, 1) and take_out(path, {gone.content}) == (0, 0)
+    archive_reader._open.clear()
+    after, (new_summary, left) = Manifest.read(path), read_all(path)
+    assert len(after) == len(rows) - 1 and new_summary.prepared == summary.prepared
+    for i, row in enumerate(left):
+        assert np.array_equal(frames_of(after, i), before[row.content])
+    with tarfile.open(archive) as tar:
+        names = tar.getnames()
+        assert names and not [name for name in names if name.startswith(f"{key:016x}")]
+        assert all(Image.open(tar.extractfile(name)).size for name in names)
+    assert json.loads(archive.with_suffix(".json").read_text())["lost"] == {f"{key:016x}": "withdrawn"}
+    with pytest.raises(DecodeError, match="does not hold it"):
+        open_video(f"{archive}#{key:016x}", "archive")
+    contents = [row.content for row in read_all(source)[1]]
+    with pytest.raises(PrepareError, match=r"all 5 recordings of .* would be taken out"):
+        take_out(path, contents)
+
+
+def test_an_archive_of_which_nothing_is_left_goes(source, tmp_path):
+    path, _ = prepared(source, tmp_path, archive_mib=0.0001)  # one recording each
+    gone = read_all(source)[1][0]
+    archive = split_row_path(read_all(path)[1][0].path)[0]
+    take_out(path, {gone.content})
+    assert not archive.exists() and not index_path(archive).exists() and len(Manifest.read(path)) == 5
+
+
+def test_withdrawing_by_command_reaches_prepared_footage(source, tmp_path):
+    folder = tmp_path / "manifests"
+    shutil.copytree(source.parent, folder)
+    prepare(Order(folder / "s.csv", HOW, tmp_path / "data", folder / "s-64.csv", 1000), workers=1, time_limit_s=60, tell=lambda *_: None)
+    (tmp_path / "list.txt").write_text("secret-a.mp4\n")
+    first = cli("prepare.py", "withdraw", "s", "--files", "list.txt", cwd=tmp_path)
+    assert "s-64.csv; take them out of it: python jobs/prepare.py withdraw s --archives" in first.stderr, first.stderr
+    assert len(Manifest.read(folder / "s-64.csv")) == 6
+    second = cli("prepare.py", "withdraw", "s", "--archives", cwd=tmp_path)
+    assert second.returncode == 0 and "prepared footage s-64: 1 rows and 1 recordings taken out" in second.stderr, second.stderr
+    assert len(Manifest.read(folder / "s-64.csv")) == 5 and "secret" not in first.stderr + second.stderr
 
 
 def test_copies_are_prepared_once(source, tmp_path):

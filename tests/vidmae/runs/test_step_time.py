@@ -107,6 +107,13 @@ def test_workers_that_are_fewer_than_cores() -> None:
     assert step_time.advice(slower, "s") == "python jobs/prepare.py footage s, and --set data.workers=16"
 
 
+def test_footage_that_is_prepared_is_not_prepared_again() -> None:
+    time = step_time.step_time(replace(WORK, clip_cpu_ms=147.0, prepared=True), ONE)
+    assert step_time.data_line(time, "s-256").endswith("; more --cpus-per-task, or a larger --set data.repeat_aug")
+    fewer = step_time.step_time(replace(WORK, clip_cpu_ms=100.0, workers=8, prepared=True), ONE)
+    assert step_time.advice(fewer, "s-256") == "--set data.workers=16"
+
+
 def test_a_rank_that_reads_itself_waits_for_every_clip() -> None:
     time = step_time.step_time(replace(WORK, clip_cpu_ms=1.0, workers=0), ONE)
     assert time.step_s == pytest.approx(time.gpu_s + 0.064) and time.wait == pytest.approx(0.064 / time.step_s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -119,3 +119,34 @@ def join(parts: Sequence[Path], archive: Path) -> int:
     fsync_folder(archive.parent)
     write_index(archive, whole)
     return at + len(END)
+
+
+def without(archive: Path, keys: Collection[int]) -> int:
+    """Write an archive anew without some of its recordings; where none is left, it goes, and its index with it.
+
+    Args:
+        archive: `NAME.tar`, complete.
+        keys: Of the recordings that are taken out.
+    Returns:
+        Its size in bytes, 0 where it is gone.
+    Raises:
+        DecodeError: The archive is damaged.
+        OSError: It cannot be read or written.
+    """
+    entries = np.load(index_path(archive), allow_pickle=False)
+    kept = entries[~np.isin(entries["key"], np.array(sorted(keys), dtype=np.uint64))]
+    if not len(kept):
+        archive.unlink()
+        index_path(archive).unlink()
+        return 0
+    with archive.open("rb") as file, ArchiveWriter(archive) as out:
+        number, before = 0, None
+        for entry in kept:
+            key = int(entry["key"])
+            number, before = (number + 1 if key == before else 0), key
+            file.seek(int(entry["offset"]))
+            jpeg = file.read(int(entry["size"]))
+            if checksum(jpeg) != int(entry["crc32"]):
+                raise DecodeError(f"frame {number} of a recording that stays is damaged in {archive} (checksum)")
+            out.add(key, number, jpeg, fps=float(entry["fps"]), source=int(entry["source"]))
+    return archive.stat().st_size
