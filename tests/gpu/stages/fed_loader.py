@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 from pathlib import Path
@@ -17,18 +16,13 @@ from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import make_loader
 from vidmae.footage.manifest import Manifest
 
-ARCHIVES = "vidmae.footage.archives"
-
 
 def run(device: torch.device, scale: Scale) -> dict[str, Any]:
     report = Report()
-    for what, kind, copies in (("from the recording", "recording", scale.copies), ("from pieces of it", "chunks", scale.copies // 2)):
+    for what, kind, copies in (("from the recording", "recording", scale.copies), ("from pieces of it", "chunks", scale.copies // 2),
+                               ("from prepared footage", "prepared", scale.copies)):
         with report.part(what):
             _measure(report, what, runs.manifest(f"loader-{kind}", kind, copies=copies), device, scale)
-    if importlib.util.find_spec(ARCHIVES) is None:
-        report.skip("from prepared footage", f"not there yet: this commit has no {ARCHIVES}")
-    else:
-        report.skip("from prepared footage", "not there yet: the bundle has none")
     return report.record()
 
 

@@ -1,4 +1,4 @@
-"""A real pretraining run from files, end to end: waiting for data, MFU with it, seconds lost per save.
+"""A real pretraining run from prepared footage, end to end: waiting for data, MFU with it, seconds lost per save.
 
 The program is the one that jobs start, in a run folder as the launcher makes it. After its time a signal asks it to save and
 leave. Steps before the fifth are left out: the queues are filled and kernels are chosen in them.
@@ -29,7 +29,7 @@ MODE = "bf16 weights, ZeRO 1"
 
 def run(device: torch.device, scale: Scale) -> dict[str, Any]:
     report = Report()
-    clips = runs.manifest("training", "chunks", copies=scale.copies)
+    clips = runs.manifest("training", "prepared", copies=scale.copies)
     models = list(zip(scale.models().items(), scale.save_every, strict=False))
     for place, ((name, config), every) in enumerate(models):
         with report.part(name):
