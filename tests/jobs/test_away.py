@@ -97,7 +97,7 @@ def test_a_refused_submission_says_so_and_leaves_the_run_free(folder: Path, caps
     slurm_does(folder, "sbatch", "echo 'sbatch: error: Invalid account' >&2; exit 1")
     assert pretrain.main(ARGS) == 4 and status.main(["demo"]) == 0
     out, err = capsys.readouterr()
-    assert "REFUSED" in out and "REFUSED; " in err and "Invalid account" in err.splitlines()[-1]
+    assert " REF " in out and "REFUSED; " in err and "Invalid account" in err.splitlines()[-1]
     slurm_does(folder, "sbatch", "echo Submitted batch job 79")
     assert pretrain.main(ARGS) == 0 and submitted(folder) == [("submitted", "79")]
 

@@ -52,7 +52,7 @@ FLAGS = {
     "pretrain.py": "-h --help --recipe --data --set --name --cluster --profile -N --nodes -p --partition -A --account -q --qos -t "
                    "--time --gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x "
                    "--exclude -w --nodelist -d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --dry-run --wait --follow "
-                   "--retry --runs-dir --json --print-config",
+                   "--retry --profile-steps --runs-dir --json --print-config",
     "status.py": "-h --help --active --failed --runs-dir --watch --json",
     "logs.py": "-h --help --rank --job -n --tail -f --follow --runs-dir",
     "cancel.py": "-h --help --runs-dir",
@@ -340,8 +340,8 @@ def test_watching_ends_when_nothing_is_active(three: list[RunFolder], monkeypatc
     write_json(three[2].record, {"submissions": [{"job_id": "503", "cluster": "slurm", "job_name": "x"}]})
     write_json(three[2].heartbeat, {"job_id": "503", "time": time.time(), "step": 1, "total_steps": 9})
     monkeypatch.setattr(status, "WATCH_S", 0.0)
-    looks = iter([None, None, lambda: write_json(three[2].result, {"steps": 9, "last_loss": 0.5})])
-    monkeypatch.setattr(status.time, "sleep", lambda _: (next(looks, None) or (lambda: None))())
+    look, looks = status.look, iter([None, None, None, lambda: write_json(three[2].result, {"steps": 9, "last_loss": 0.5})])
+    monkeypatch.setattr(status, "look", lambda args: ((next(looks) or (lambda: None))(), look(args))[1])
     assert status.main(["say*", "--watch"]) == 0
     out = capsys.readouterr().out
     assert out.count("JOBID") == 4 and "1/9" in out and out.splitlines()[-1].split()[2] == "CD"

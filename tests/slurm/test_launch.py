@@ -132,7 +132,8 @@ def test_a_submission_that_was_not_noted_is_found_again(cluster: Cluster, folder
 def test_what_slurm_refuses_leaves_no_job(cluster: Cluster, folder: Path) -> None:
     refused = launch(folder, "ok", "--nodelist", "cn99")
     assert refused.returncode == 4 and "`sbatch` refused the job" in refused.stderr and refused.stdout == ""
-    assert (read_json(the_run(folder).record) or {})["submissions"] == []
+    assert [s["state"] for s in (read_json(the_run(folder).record) or {})["submissions"]] == ["refused"]
+    assert state(folder)["state"] == "REFUSED"
     accepted = launch(folder, "ok", "--wait")
     assert accepted.returncode == 0, accepted.stderr
 

@@ -24,7 +24,7 @@ from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import load
 
-FLAGS = ("-h --help --fractions --hours --repeats --subset --match --data --recipe --set --name --pattern --born --shots --labelled "
+FLAGS = ("-h --help --fractions --hours --repeats --subset --match --data --recipe --set --name --pattern --names --born --shots --labelled "
          "--seeds --method --select --fewshot --cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time "
          "--gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist "
          "-d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --dry-run --max-parallel --retry --wait "

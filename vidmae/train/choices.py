@@ -65,6 +65,6 @@ def compiles(run: RunFolder, train: TrainConfig, ranks: Ranks, say: Callable[[st
         began = ", as the run began" if train.compile == "auto" else ""
         raise ValueError(f"train.compile is {str(train.compile).lower()} and this run is to compile{began}, but {problem} "
                          "(--set train.compile=false goes on without, with other rounding)")
-    if wanted or before is not None:
+    if wanted or "compile" in read_choices(run):  # a run that began eagerly has no word on it, and stays eager without one
         keep_choice(run, ranks, compile=bool(wanted))
     return bool(wanted)

@@ -242,7 +242,7 @@ def test_too_many_unreadable_videos_stop_every_rank(one_bad, tmp_path):
     (["train.micro_batch=auto"], "measures the memory of a GPU"),
     (["train.init=/no/such.safetensors"], "/no/such.safetensors does not exist"),
     (["data.manifest=/no/such.csv"], "make it with: python jobs/prepare.py manifest"),
-    (["train.device=cuda"], "train.device is cuda but torch"),
+    (["train.device=cuda"], "the device is cuda but torch"),
 ])
 def test_runs_that_cannot_go_on_say_why(manifest, tmp_path, settings, said):
     run = make_run(tmp_path / "run", manifest, *settings)
