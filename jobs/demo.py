@@ -73,7 +73,7 @@ def pretrain(folder: Path) -> Path:
 
     All frames are kept, at a little more than the 112 px of the model: reading a clip then takes 3.5 ms of CPU time, not 77.
     """
-    raw = run("jobs/prepare.py", "manifest", str(folder), "--name", "demo")
+    raw = run("jobs/prepare.py", "manifest", str(folder), "--name", "demo", "--no-clip-cost")
     manifest = run("jobs/prepare.py", "footage", raw, "--fps", "30", "--short-side", "128", "--name", "demo-128",
                    "--out", "demo/prepared", "--cluster", "local")
     job = run("jobs/pretrain.py", "--recipe", "demo", "--data", manifest, "--runs-dir", "demo/runs", "--cluster", "local",
@@ -86,7 +86,7 @@ def label() -> None:
     rendered = run("jobs/example/demo_clips.py", "--out", "demo/clips").splitlines()
     names = [Path(path).name for path in rendered]
     for name, path in zip(names, rendered, strict=True):
-        run("jobs/prepare.py", "manifest", path, "--labels", "folders", "--name", name)
+        run("jobs/prepare.py", "manifest", path, "--labels", "folders", "--name", name, "--no-clip-cost")
     run("jobs/prepare.py", "check", *names)
 
 
