@@ -63,7 +63,7 @@ class Size:
     legs: tuple[Leg, ...]
 
 
-LONG = Size(clips=12, shots=10, steps=(240, 120), pretrain=(), cell=("model.img_size=64",), legs=(
+LONG = Size(clips=12, shots=10, steps=(220, 120), pretrain=(), cell=("model.img_size=64",), legs=(
     Leg("first"), Leg("again"), Leg("killed", kills=(3, 2)), Leg("2-workers", workers=2)))
 SHORT = Size(
     clips=2, shots=2, steps=(8, 6),

@@ -25,6 +25,7 @@ def manifests(tmp_path_factory):
     return raw, prepared
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_the_raw_files(manifests, tmp_path):
     losses = []
     for name, manifest in zip(("raw", "prepared"), manifests, strict=True):
