@@ -182,7 +182,7 @@ def test_weights_names_and_contents_are_signed(capsys: pytest.CaptureFixture[str
     (["data.name=s", "data.age_months=[6, 14]"], "data.age_months [6.0, 14.0] needs ages since birth"),
     (["data.name=s", "data.age_months=[14, 6]"], "0 <= lowest < highest"),
     (["data.name=s", "data.order=ages"], "allowed: shuffled, age, age-reversed, single-pass, windows"),
-    (["data.name=s", "data.order=single-pass"], "each stretch of footage once: train.phases are 240 steps in all, allowed: up to 87"),
+    (["data.name=s", "data.order=single-pass"], "each stretch of footage once: train.phases are 220 steps in all, allowed: up to 87"),
     (["data.name=a", "data.order=windows"], "a has 1 visits of a video in a pass, fewer than data.age_windows 4")])
 def test_what_cannot_be_is_said_before_submitting(settings: list[str], says: str, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     code, said = dry_run(capsys, *settings)

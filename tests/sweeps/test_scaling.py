@@ -104,7 +104,7 @@ def test_the_cool_down_and_the_warm_up_survive_every_match(told: Told, folder: P
         phases = load(PretrainConfig, run.config).train.phases
         assert [(phase.lr, phase.reset_optimizer) for phase in phases] == [(1e-4, False), (1e-5, True)]
     steps = plan(told, *SMALL, "--match", "epochs", "--repeats", "1")
-    assert [run["steps"] for run in steps] == [24, 120, 240], "the demo's 240 steps, by the share of the videos"
+    assert [run["steps"] for run in steps] == [22, 110, 220], "the demo's 220 steps, by the share of the videos"
 
 
 def test_a_repeat_is_a_seed_and_random_recordings_are_drawn_with_it(folder: Path, told: Told) -> None:
@@ -151,12 +151,12 @@ def test_equal_hours_of_two_data_sets_are_trained_for_equal_steps(say: Path, tol
         (data, hours, subset, seed) for data in ("s", "say") for hours in (0.5, 1) for subset in ("contiguous", "random")
         for seed in (0, 1)]
     assert [run["videos"] for run in runs] == [30] * 4 + [60] * 4 + [20] * 4 + [40] * 4, "of 60 s and of 90 s"
-    assert {run["steps"] for run in runs} == {240} and {run["fraction"] for run in runs} == {None}
+    assert {run["steps"] for run in runs} == {220} and {run["fraction"] for run in runs} == {None}
     assert [run["run"].rpartition("-")[0] for run in runs[6:9]] == [
         "demo-s-1h-random-seed0", "demo-s-1h-random-seed1", "demo-say-0.5h-contiguous-seed0"]
     assert [Path(run["manifest"]).name for run in runs[6:9]] == ["s-1h-random-seed0.csv", "s-1h-random-seed1.csv", "say-0.5h-contiguous.csv"]
     steps = plan(told, *TWO, "--match", "epochs", "--repeats", "1")
-    assert [run["steps"] for run in steps] == [24, 48, 16, 32], "the demo's 240 steps on 300 videos, by the number of videos"
+    assert [run["steps"] for run in steps] == [22, 44, 15, 30], "the demo's 220 steps on 300 videos, by the number of videos"
 
 
 def test_hours_are_those_of_prepare_and_what_is_compared_is_said(say: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_shares_of_two_data_sets_are_said_to_be_different_amounts(say: Path, tol
     code, out, err = told(*SMALL, "--data", "s,say", "--repeats", "1", "--dry-run", "--json", "--cluster", "local")
     assert code == 0 and "1 is 5.00 h of s, 9.00 h of say" in err and "--hours" in err, err
     assert [(run["data"], run["hours"], run["steps"]) for run in json.loads(out)["pretraining"]] == [
-        ("s", 0.5, 240), ("s", 2.5, 240), ("s", 5, 240), ("say", 0.9, 240), ("say", 4.5, 240), ("say", 9, 240)]
+        ("s", 0.5, 220), ("s", 2.5, 220), ("s", 5, 220), ("say", 0.9, 220), ("say", 4.5, 220), ("say", 9, 220)]
     four = [*SMALL, "--data", "s,say", "--fractions", "0.1,1", "--repeats", "1", "--set", "train.phases=[{duration: 4 epochs}]"]
     assert [run["steps"] for run in plan(told, *four)] == [300] * 4, "4 epochs of 300 videos x 4 clips / 16, on say's 360, too"
     assert [run["steps"] for run in plan(told, *four, "--match", "epochs")] == [30, 300, 36, 360]
