@@ -36,7 +36,7 @@ from analysis.results.table_flags import Parser, tables_folder
 from analysis.tables.sheet import MISSING, Sheet, csv_text, show, to_csv
 from vidmae.insight.embedding_files import FEATURES, NO_LABEL, Embeddings, read_embeddings
 from vidmae.runs.record import make_private_folder, write_atomic
-from vidmae.settings.command_line import text_of
+from vidmae.settings.command_line import answer
 
 WIDEST = 200  # characters of a note in a line
 SCORES = ["value", "chance", "ceiling"]
@@ -67,14 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    try:
-        return run(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {text_of(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command does it anew", file=sys.stderr)
-        return 130
+    return answer(lambda: run(args), interrupted="the same command does it anew")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,12 +26,12 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis.results.table_flags import Parser, tables_folder
-from vidmae.footage.manifest import HOW_TO_MAKE, read_summary
+from analysis.results.which_manifest import find_manifest
+from vidmae.footage.manifest import read_summary
 from vidmae.ranks.local_program import CHECK_LIMIT_S, run_program
 from vidmae.runs.record import make_private_folder
-from vidmae.settings.layers import ConfigError
+from vidmae.settings.command_line import answer
 
-MANIFESTS = Path("manifests")
 STATIC_PCT_PER_S = 1.0
 
 
@@ -60,14 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    try:
-        return run(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; what was looked at is kept: the same command goes on", file=sys.stderr)
-        return 130
+    return answer(lambda: run(args), interrupted="what was looked at is kept: the same command goes on")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,15 +81,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def features_of(manifest: Path, out: Path, sample: int) -> Path:
-    """Where what was measured of a version of a manifest lies; as vidmae/insight/footage_survey.py has it."""
+    """Where what was measured of a version of a manifest lies."""
     return out / f"features-{manifest.stem}-{read_summary(manifest).content_sha256[:8]}-{sample}.csv"
 
 
 def look(manifest: Path, args: argparse.Namespace) -> int:
     """Measure the recordings where that was not done before; the exit code."""
-    if features_of(manifest, args.out, args.sample).exists():
+    features = features_of(manifest, args.out, args.sample)
+    if features.exists():
         return 0
-    words = [str(manifest), str(args.out.absolute()), "--sample", str(args.sample), "--workers", str(args.workers),
+    words = [str(manifest), str(features.absolute()), "--sample", str(args.sample), "--workers", str(args.workers),
              "--time-limit-s", str(args.time_limit_s)]
     return run_program("vidmae.insight.footage_survey", words, Console(stderr=True), "recordings", workers=args.workers)
 
@@ -121,19 +115,6 @@ def write_tables(manifests: list[Path], args: argparse.Namespace) -> list[Path]:
     from analysis.survey.survey_figures import draw
 
     return files + draw(groups, repeated, args.out)
-
-
-def find_manifest(given: str) -> Path:
-    """The manifest of a name or a path.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    path = Path(given).expanduser()
-    path = path if path.suffix == ".csv" else MANIFESTS / f"{given}.csv"
-    if not path.is_file():
-        raise ConfigError(f"{given}: there is no manifest {path}; make one: {HOW_TO_MAKE}")
-    return path.absolute()
 
 
 if __name__ == "__main__":

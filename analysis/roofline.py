@@ -29,18 +29,19 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis.results.table_flags import Parser, number, tables_folder
+from analysis.results.which_manifest import find_manifest, manifest_path
 from analysis.tables.sheet import MISSING, Sheet, show, write
-from vidmae.footage.manifest import HOW_TO_MAKE, Summary, read_summary
+from vidmae.footage.manifest import Summary, read_summary
 from vidmae.runs import step_time
 from vidmae.runs.gpus import GPUS, Gpu, find_gpu
 from vidmae.runs.plan import make_plan
 from vidmae.runs.step_time import Machine, Mfu, StepTime
 from vidmae.settings.command_line import answer
-from vidmae.settings.config import PretrainConfig, find_recipe
-from vidmae.settings.layers import ConfigError, build, nearest, parse_set, read_yaml
+from vidmae.settings.config import PretrainConfig
+from vidmae.settings.layers import build, nearest, parse_set
+from vidmae.settings.recipe import read_recipe
 
 DEFAULT_RECIPE = "pretrain_s_vith14"
-MANIFESTS = Path("manifests")
 ANY_VIDEOS = 10**6  # where no manifest says how many: a step does not depend on it
 MILLION = 1e6
 
@@ -93,8 +94,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Compute, show, write."""
-    recipe = find_recipe(args.recipe)
-    config, _ = build(PretrainConfig, [read_yaml(recipe, f"recipe {recipe.name}"), *parse_set(args.set)])
+    config, _ = build(PretrainConfig, [read_recipe(args.recipe, PretrainConfig), *parse_set(args.set)])
     name, summary = find_summary(args.data, config)
     time = time_of(config, args, summary, args.nodes)
     others, left_out = [], []
@@ -117,13 +117,9 @@ def find_summary(given: str | None, config: PretrainConfig) -> tuple[str, Summar
     Raises:
         ConfigError: There is no such manifest.
     """
-    text = given or config.data.name
-    path = Path(text).expanduser() if text.endswith(".csv") else MANIFESTS / f"{text}.csv"
-    if not path.is_file():
-        if given is None:
-            return config.data.name, None
-        known = sorted(found.stem for found in MANIFESTS.glob("*.csv") if not found.stem.endswith(".unreadable"))
-        raise ConfigError(f"--data {given}: there is no manifest {path}{nearest(given, known)}; make it: {HOW_TO_MAKE}")
+    if given is None and not manifest_path(config.data.name).is_file():
+        return config.data.name, None
+    path = find_manifest(given or config.data.name)
     return path.stem, read_summary(path)
 
 

@@ -27,6 +27,7 @@ from analysis.results.frames import METRICS
 from analysis.results.mae_st_logs import CLASSES
 from analysis.results.published import Version
 from analysis.tables.sheet import MISSING, Sheet, some
+from analysis.tables.stats import student_t
 
 TITLES = {"fewshot": "Few-shot action recognition", "full": "Action recognition with all labels",
           "imagenet": "Object recognition"}
@@ -35,7 +36,6 @@ UNIT = "Accuracy in %."
 INTERVAL = ("Mean ± half of the 95 % confidence interval over seeds (Student t); in brackets the number of seeds. Of two "
             "seeds the lowest and the highest. Of one seed no interval is claimed.")
 NOISE = "Where the interval of the best holds the second best, nothing is bold."
-TWO_SEEDS = 12.706204736174694  # Student's t for 95 % and one degree of freedom: half of the interval over half of the range
 CSV_PARTS = ("pct", "lower_pct", "upper_pct", "n")
 CELL = ("task", "data", "which", "shots")
 LINE = ("source", "row", "model", "selection")
@@ -151,7 +151,7 @@ def _printed(pct: float, lower: float, upper: float, n: float) -> str:
         return f"{pct:.3f}"
     half = (upper - lower) / 2
     if n == 2:
-        half /= TWO_SEEDS
+        half /= student_t(1)  # half of the distance
         return f"{pct:.2f} [{pct - half:.2f}, {pct + half:.2f}] (2)"
     return f"{pct:.2f}{'' if np.isnan(half) else f' ± {half:.2f}'} ({n:.0f})"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,9 @@ def over_seeds(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         A row per cell, in order of appearance: `by`, pct, lower_pct and upper_pct of the 95 % confidence interval of the
         mean (Student's t; missing for a single seed, of which none can be claimed), n seeds.
     """
-    from scipy.special import stdtrit  # scipy.stats.t has the same quantile, and its import takes 0.5 s more
-
     found = values.groupby(list(by), sort=False)["pct"].agg(["mean", "std", "count"]).reset_index()
     n = found.pop("count")
-    half = found.pop("std") * stdtrit(np.maximum(n - 1, 1), (1 + CONFIDENCE) / 2) / np.sqrt(n)
+    half = found.pop("std") * student_t(np.maximum(n - 1, 1)) / np.sqrt(n)
     pct = found.pop("mean")
     return found.assign(pct=pct, lower_pct=pct - half, upper_pct=pct + half, n=n)
 
@@ -40,8 +39,18 @@ def mean_interval(values: Sequence[float], level: float = CONFIDENCE) -> tuple[f
     n = len(values)
     if n < 2:
         return None
-    from scipy.special import stdtrit
-
     mean = float(np.mean(values))
-    half = float(stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / np.sqrt(n))
+    half = float(student_t(n - 1, level) * np.std(values, ddof=1) / np.sqrt(n))
     return mean - half, mean + half
+
+
+def student_t(freedom: Any, level: float = CONFIDENCE) -> Any:
+    """How many standard errors a two-sided interval reaches to each side.
+
+    Args:
+        freedom: Degrees of freedom, one number or an array.
+        level: Confidence, between 0 and 1.
+    """
+    from scipy.special import stdtrit  # scipy.stats.t has the same quantile, and its import takes 0.5 s more
+
+    return stdtrit(freedom, (1 + level) / 2)

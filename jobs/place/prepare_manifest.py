@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 from rich.console import Console
 
 from vidmae.clips.clip_cost import known_summary, record_clip_cost
+from vidmae.footage.known.unreadable import read_unreadable, unreadable_path
 from vidmae.footage.known.withdrawn import read_withdrawn, withdrawn_path
-from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Source, Summary, other_files, unreadable_path
+from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Source, Summary, other_files
 from vidmae.footage.manifest_build import build, check_part
 from vidmae.footage.open_video import DECODERS, candidates
 from vidmae.footage.recordings import NAMINGS
@@ -198,12 +198,11 @@ def _say_facts(console: Console, videos: Manifest) -> None:
 
 
 def _say_unreadable(console: Console, path: Path, show_names: bool) -> None:
-    with unreadable_path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as f:
-        rows = list(csv.DictReader(f))
+    rows = read_unreadable(path)
     console.print(f"{len(rows)} files left out, listed in {unreadable_path(path)}:", style="yellow", highlight=False,
                   soft_wrap=True)
-    lines = [f"{row['path']}: {row['reason']}" for row in rows] if show_names else [
-        f"{count} x {reason}" for reason, count in Counter(row["reason"] for row in rows).most_common()]
+    lines = [f"{name}: {reason}" for name, reason in rows] if show_names else [
+        f"{count} x {reason}" for reason, count in Counter(reason for _, reason in rows).most_common()]
     for text in lines[:20]:
         console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
     if len(lines) > 20:

@@ -59,29 +59,29 @@ def run(args: argparse.Namespace) -> int:
     if not chosen.rows and args.embargoed:
         say(f"nothing to withdraw: no recording of {path} is under embargo on {today}")
     had = who_had(chosen, args.runs_dir)
-    if args.archives and not args.dry_run and not chosen.rows:
-        left = [each for each in had.prepared if not _taken_out(each, path)]
-        print(path)
-        return 2 if left else 0
-    if not chosen.rows:
-        print(path)
-        return 0
+    if chosen.rows:
+        _withdraw(chosen, path, args, today)
+    takes_out = args.archives and not args.dry_run
+    left = [each for each in had.prepared if not (takes_out and _taken_out(each, path))]
+    if chosen.rows:
+        for line in _had(replace(had, prepared=left), chosen):
+            say(line)
+        if args.dry_run:
+            say("dry run: nothing was written")
+    print(path)
+    return 2 if takes_out and left and not chosen.rows else 0
+
+
+def _withdraw(chosen: Withdrawal, path: Path, args: argparse.Namespace, today: date) -> None:
+    """Take them out of the manifest, or say what would be taken out."""
     hours = sum(row.seconds for row in chosen.rows) / 3600
     what = f"{len(chosen.rows)} of {chosen.before.videos} videos, {hours:.2f} of {chosen.before.hours:.2f} h"
     if args.dry_run:
         say(f"would take out {what}")
-    else:
-        after = withdraw(chosen, args.reason or ("withdrawn" if args.files else "embargo"), today)
-        say(f"taken out: {what}; version {chosen.before.content_sha256[:8]} is now {after.content_sha256[:8]} "
-            f"({versions_path(path).name}, {withdrawn_path(path).name})")
-    if args.archives and not args.dry_run:
-        had = replace(had, prepared=[each for each in had.prepared if not _taken_out(each, path)])
-    for line in _had(had, chosen):
-        say(line)
-    if args.dry_run:
-        say("dry run: nothing was written")
-    print(path)
-    return 0
+        return
+    after = withdraw(chosen, args.reason or ("withdrawn" if args.files else "embargo"), today)
+    say(f"taken out: {what}; version {chosen.before.content_sha256[:8]} is now {after.content_sha256[:8]} "
+        f"({versions_path(path).name}, {withdrawn_path(path).name})")
 
 
 def _taken_out(prepared: Path, manifest: Path) -> bool:

@@ -71,10 +71,10 @@ def machine() -> dict[str, Any]:
     """What the figures belong to; the load tells how quiet it was."""
     import torch
 
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.machine())
+    from vidmae.clips.clip_cost import cpu_name
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "load_1min": round(os.getloadavg()[0], 2),
+    return {"cpu": cpu_name() or platform.machine(), "cores": os.cpu_count(), "memory_gib": round(memory, 1), "load_1min": round(os.getloadavg()[0], 2),
             "python": platform.python_version(), "torch": torch.__version__}
 
 

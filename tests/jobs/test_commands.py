@@ -340,6 +340,7 @@ def test_watching_ends_when_nothing_is_active(three: list[RunFolder], monkeypatc
     write_json(three[2].record, {"submissions": [{"job_id": "503", "cluster": "slurm", "job_name": "x"}]})
     write_json(three[2].heartbeat, {"job_id": "503", "time": time.time(), "step": 1, "total_steps": 9})
     monkeypatch.setattr(status, "WATCH_S", 0.0)
+    monkeypatch.setenv("PATH", "")  # a Slurm that answers, as that of other tests, knows no job 503: the run were over
     look, looks = status.look, iter([None, None, None, lambda: write_json(three[2].result, {"steps": 9, "last_loss": 0.5})])
     monkeypatch.setattr(status, "look", lambda args: ((next(looks) or (lambda: None))(), look(args))[1])
     assert status.main(["say*", "--watch"]) == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,10 +61,11 @@ def test_a_run_that_was_killed_and_has_other_workers_is_the_same(tmp_path):
     assert all(int(files) > 20 and int(differing) == 0 for _, files, differing in rows)
 
 
+@pytest.mark.slow  # what `compare` finds is held below
 def test_a_decoder_that_spoils_a_frame_at_random_is_red(tmp_path):
     done = check("--no-cell", cwd=tmp_path, append=("footage/open_video.py", SPOIL))
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "metrics.jsonl: 0.loss" in done.stdout and "weights.safetensors: other bytes" in done.stdout
+    assert re.search(r"metrics\.jsonl: \d+\.loss", done.stdout) and "weights.safetensors: other bytes" in done.stdout
     assert "code/" not in done.stdout
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from analysis.footage import features_of
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_program
-from vidmae.footage.manifest import Check, Row, read_all, read_summary, write_manifest
+from vidmae.footage.manifest import Check, Row, read_all, write_manifest
 from vidmae.insight.csv_rows import write_csv
 from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
 from vidmae.insight.footage_measures import Moment
 from vidmae.insight.footage_survey import COLUMNS as MOMENT_COLUMNS
-from vidmae.insight.footage_survey import features_path
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import write_json
 
@@ -79,7 +79,7 @@ def _features(manifests: Path, tables: Path) -> None:
     for folder, names, sample in (("footage", ["s"], 20), ("s-say", ["s", "say"], 10)):
         for name in names:
             rows = read_all(manifests / f"{name}.csv")[1]
-            path = features_path(tables / folder, manifests / f"{name}.csv", read_summary(manifests / f"{name}.csv").content_sha256, sample)
+            path = features_of(manifests / f"{name}.csv", tables / folder, sample)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_csv(path, [asdict(Moment(i, row.content, 1.0, float(i % 40), 5.0, 100.0, 120.0, 40.0, f"{i * 2654435761 % 2**64:016x}"))
                              for i, row in enumerate(rows)], MOMENT_COLUMNS)

@@ -134,11 +134,7 @@ def paper_cutter(manifest: Manifest) -> Cutter:
     from vidmae.clips.cutting import ClipSpec, Cutter
 
     model, data = ModelConfig(), DataConfig()
-    spec = ClipSpec(num_frames=model.num_frames, sampling_rate=data.sampling_rate, target_fps=data.target_fps,
-                    img_size=model.img_size, crop_area=data.crop_area, crop_aspect=data.crop_aspect,
-                    flip_prob=data.flip_prob, repeat_aug=max(REPEATS), repeat_window=data.repeat_window,
-                    num_tokens=model.shape().num_tokens)
-    return Cutter(manifest, spec, seed=0)
+    return Cutter(manifest, ClipSpec.of(model, data, model.shape().num_tokens), seed=0)
 
 
 def cpu_name() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from vidmae.clips.transforms import crop_resize, sample_crop
 from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
 from vidmae.footage.manifest import Manifest
 from vidmae.footage.open_video import VideoReader, open_video
+from vidmae.settings.config import DataConfig, NetConfig
 
 READ_BYTES = 2**28  # of decoded frames that are held at a time; a clip is read whole however large
 
@@ -39,6 +41,14 @@ class ClipSpec:
     num_tokens: int
     clip: str = "normal"
     sampling: tuple[tuple[int, int, float], ...] = ()
+
+    @staticmethod
+    def of(model: NetConfig, data: DataConfig, num_tokens: int, **more: Any) -> ClipSpec:
+        """What a clip of these settings is; `num_tokens` numbers are drawn with each, `more` is for other fields."""
+        return ClipSpec(
+            num_frames=model.num_frames, sampling_rate=data.sampling_rate, target_fps=data.target_fps,
+            img_size=model.img_size, crop_area=data.crop_area, crop_aspect=data.crop_aspect, flip_prob=data.flip_prob,
+            repeat_aug=data.repeat_aug, repeat_window=data.repeat_window, num_tokens=num_tokens, **more)
 
     def span(self, row: int, fps: float) -> float:
         """Frames that a clip of a row covers in a file of so many frames a second."""
@@ -99,6 +109,8 @@ class Cutter:
         return min(place.stretch * span, max(total_frames - span, 0.0))  # a substitute may be shorter
 
     def _arranged(self, indices: np.ndarray, place: Place) -> np.ndarray:
+        if self.spec.clip == "normal":  # almost always: no generator is made for it
+            return indices
         return arranged(indices, self.spec.clip, rng(FRAMES, self.seed, place.epoch, place.slot, place.repeat))
 
     def _window_rng(self, place: Place, own: np.random.Generator) -> np.random.Generator:

@@ -20,12 +20,12 @@ from vidmae.clips.view_loader import ViewBatch, batches_of_rank, refuse_unreadab
 from vidmae.clips.views import ViewSpec
 from vidmae.footage.manifest import Manifest
 from vidmae.ranks.dist import Ranks
+from vidmae.ranks.kernels import HALF
 from vidmae.runs.predictions import Predictions, concatenate, from_probabilities
 from vidmae.settings.config import DataConfig
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
 
 GIVE_UP = 20  # clips of one rank that cannot be read: the disk is gone, and each may cost read_limit_s
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def view_spec(config: FinetuneConfig) -> ViewSpec:
@@ -154,7 +154,7 @@ def _numbers(model: nn.Module, precision: str, device: torch.device) -> Iterator
     cast = precision != "fp32" and next(model.parameters()).dtype == torch.float32
     # weights that ZeRO-3 gathers here would be inference tensors, which training could not use afterwards
     with (torch.no_grad() if _sharded(model) else torch.inference_mode(),
-          torch.autocast(device.type, _DTYPES.get(precision), enabled=cast)):
+          torch.autocast(device.type, HALF.get(precision), enabled=cast)):
         yield
 
 

@@ -24,6 +24,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vidmae.footage.known.facts import FACT_COLUMNS, NO_FACTS, Facts, facts_sha256
+from vidmae.footage.known.unreadable import COLUMNS as UNREADABLE
+from vidmae.footage.known.unreadable import unreadable_path
 from vidmae.footage.manifest_columns import nothing, read_columns
 from vidmae.footage.manifest_pages import SHARED_FROM_ROWS, shared
 from vidmae.footage.video_list import ListError, read_list, walk
@@ -123,11 +125,6 @@ class Summary:
 def summary_path(manifest: Path) -> Path:
     """The JSON beside a manifest."""
     return manifest.with_suffix(".json")
-
-
-def unreadable_path(manifest: Path) -> Path:
-    """The list of files that a manifest leaves out."""
-    return manifest.with_suffix(".unreadable.csv")
 
 
 def read_summary(manifest: Path) -> Summary:
@@ -459,7 +456,7 @@ def write_manifest(out: Path, rows: list[Row], bad: list[tuple[str, str]], check
     """
     summary, data = _sum(rows, bad, check, fraction=fraction, **known)
     make_private_folder(out.parent)
-    write_atomic(unreadable_path(out), _csv_bytes(("path", "reason"), bad))
+    write_atomic(unreadable_path(out), _csv_bytes(UNREADABLE, bad))
     write_atomic(out, data)
     write_summary(out, summary)
     if len(rows) >= SHARED_FROM_ROWS:

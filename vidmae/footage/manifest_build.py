@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from vidmae.footage.known.unreadable import read_unreadable
 from vidmae.footage.known.withdrawn import read_withdrawn
 from vidmae.footage.manifest import (
     SCHEMA,
@@ -30,7 +30,6 @@ from vidmae.footage.manifest import (
     parse_row,
     read_all,
     row_record,
-    unreadable_path,
     write_manifest,
 )
 from vidmae.runs.record import make_private_folder, write_atomic
@@ -282,8 +281,7 @@ def is_manifest_of(path: Path, sources: Sequence[Source]) -> bool:
     """Whether a manifest was made of these files, those that it left out included, and none of its videos changed since."""
     try:
         rows = read_all(path)[1]
-        with unreadable_path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            bad = [row["path"] for row in csv.DictReader(file)]
+        bad = [name for name, _ in read_unreadable(path)]
     except (ManifestError, OSError):
         return False
     return {row.path for row in rows}.union(bad) == {source.path for source in sources} and all(map(_unchanged, rows))

@@ -1,7 +1,7 @@
 """The pass over the videos of a manifest of which analysis/footage.py makes tables.
 
-    OUT/features-s-1a2b3c4d-20.csv      a row per moment (footage_measures.py), without names; 1a2b3c4d is the version of the
-                                        manifest, 20 the most moments of a recording
+    OUT/features-s-1a2b3c4d-20.csv      a row per moment (footage_measures.py), without names; analysis/footage.py gives
+                                        the path: 1a2b3c4d is the version of the manifest, 20 the most moments of a recording
     OUT/.features-s-1a2b3c4d-20.jsonl   recordings so far, so that a call that was stopped goes on; it goes once all is done
 
 Recordings are read in processes that are killed where they hang. What cannot be read is counted and left out. The same
@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vidmae.footage.manifest import Manifest, read_summary
+from vidmae.footage.manifest import Manifest
 from vidmae.insight.csv_rows import write_csv
 from vidmae.insight.footage_measures import Moment, frame_pairs, measure, moments_of
 
@@ -64,21 +64,15 @@ class Look:
         return found
 
 
-def features_path(out: Path, manifest: Path, content_sha256: str, sample: int) -> Path:
-    """The csv of a manifest's version and a sample."""
-    return out / f"features-{manifest.stem}-{content_sha256[:8]}-{sample}.csv"
-
-
-def survey(manifest: Path, out: Path, sample: int, *, workers: int, time_limit_s: float,
+def survey(manifest: Path, features: Path, sample: int, *, workers: int, time_limit_s: float,
            progress: Callable[[int, int], object]) -> int:
     """Look at every recording and write the csv; how many could not be read."""
     from vidmae.footage.killable import map_killable
 
-    path = features_path(out, manifest, read_summary(manifest).content_sha256, sample)
     videos = Manifest.read(manifest)
     recordings = [Recording(row, videos.path(row), videos.decoder(row), f"{int(videos.content[row]):016x}",
                             float(videos.seconds[row])) for row in range(len(videos))]
-    journal = path.with_name(f".{path.stem}.jsonl")
+    journal = features.with_name(f".{features.stem}.jsonl")
     done: dict[int, list[dict[str, Any]] | None] = _kept(journal)
     todo = [recording for recording in recordings if recording.row not in done]
     progress(len(done), len(recordings))
@@ -93,7 +87,7 @@ def survey(manifest: Path, out: Path, sample: int, *, workers: int, time_limit_s
     if not moments:
         journal.unlink()
         raise ValueError(f"not one of {len(recordings)} recordings of {manifest} could be read; are the files still there?")
-    write_csv(path, moments, COLUMNS)
+    write_csv(features, moments, COLUMNS)
     journal.unlink()
     return sum(found is None for found in done.values())
 
@@ -107,13 +101,11 @@ def _kept(journal: Path) -> dict[int, list[dict[str, Any]] | None]:
     return dict(map(json.loads, lines))
 
 
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Do the pass; 0 done, 2 cannot be done as asked."""
     parser = argparse.ArgumentParser(prog="python -m vidmae.insight.footage_survey")
     parser.add_argument("manifest", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("features", type=Path, help="the csv to write")
     parser.add_argument("--sample", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--time-limit-s", type=float, required=True)
@@ -127,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{done}/{total} recordings", flush=True)
 
     try:
-        lost = survey(args.manifest, args.out, args.sample, workers=args.workers, time_limit_s=args.time_limit_s,
+        lost = survey(args.manifest, args.features, args.sample, workers=args.workers, time_limit_s=args.time_limit_s,
                       progress=say)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

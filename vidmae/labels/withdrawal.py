@@ -6,13 +6,13 @@ the way is repeated. Names of files are in none of the records that stay.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
 
+from vidmae.footage.known.unreadable import read_unreadable
 from vidmae.footage.known.withdrawn import Version, Withdrawn, add_version, add_withdrawn, read_versions, read_withdrawn
 from vidmae.footage.manifest import (
     Check,
@@ -22,7 +22,6 @@ from vidmae.footage.manifest import (
     read_all,
     read_summary,
     sum_part,
-    unreadable_path,
     write_manifest,
 )
 from vidmae.labels.side_table import match, problem
@@ -113,8 +112,7 @@ def withdraw(chosen: Withdrawal, reason: str, day: date) -> Summary:
     if (before.content_sha256, after.content_sha256) not in known:  # a call that was stopped wrote it
         add_version(chosen.manifest, Version(datetime.now(timezone.utc).isoformat(timespec="seconds"), len(chosen.contents),
                                              reason, before.content_sha256, after.content_sha256))
-    with unreadable_path(chosen.manifest).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        bad = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
+    bad = read_unreadable(chosen.manifest)
     return write_manifest(chosen.manifest, chosen.kept, bad, check, clip_cost=before.clip_cost, prepared=before.prepared)
 
 

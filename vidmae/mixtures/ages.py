@@ -35,12 +35,10 @@ def ages(manifest: Manifest) -> Ages:
 
     Dates are those of its column `date`; without them those in names as SAYCam's, S_20130417_0626_01_segment12.mp4.
     """
-    months = getattr(manifest, "age_months", None)
-    if months is not None and not np.isnan(months).all():
-        return Ages(np.asarray(months, dtype=np.float64), "birth")
-    dates = getattr(manifest, "date", None)
-    if dates is not None and not np.isnat(dates).all():
-        return Ages(_since_first(dates, manifest), "first recording")
+    if not np.isnan(manifest.age_months).all():
+        return Ages(manifest.age_months, "birth")
+    if not np.isnat(manifest.date).all():
+        return Ages(_since_first(manifest), "first recording")
     found = np.full(len(manifest), np.nan)
     parts: list[Part | None] = read_names([manifest.path(row) for row in range(len(manifest))])
     dated = [row for row, part in enumerate(parts) if part and part.when]
@@ -48,12 +46,11 @@ def ages(manifest: Manifest) -> Ages:
     return Ages(found, "first recording")
 
 
-def _since_first(dates: np.ndarray, manifest: Manifest) -> np.ndarray:
+def _since_first(manifest: Manifest) -> np.ndarray:
     """Months since the first date of each child; of all where the manifest names no children."""
-    seconds = np.where(np.isnat(dates), np.nan, dates.astype("datetime64[s]").astype(np.float64))
-    child = np.asarray(getattr(manifest, "child", np.zeros(len(manifest), dtype=np.int64)))
-    for one in np.unique(child):
-        of_child = child == one
+    seconds = np.where(np.isnat(manifest.date), np.nan, manifest.date.astype(np.float64))
+    for one in np.unique(manifest.child):
+        of_child = manifest.child == one
         if not np.isnan(seconds[of_child]).all():
             seconds[of_child] -= np.nanmin(seconds[of_child])
     return np.asarray(seconds / DAY_S / DAYS_PER_MONTH)

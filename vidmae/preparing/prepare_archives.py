@@ -177,23 +177,49 @@ def _make_all(plans: Sequence[ArchivePlan], order: Order, workers: int, time_lim
     for number, plan in enumerate(open_plans):
         if not left[number]:
             _seal(plan, parts, lost)
-    limit_s = time_limit_s or max([LEAST_LIMIT_S, *(recording.seconds for _, _, recording in todo)])
-    for outcome in map_killable(PartMaker(parts, order.how), [recording for _, _, recording in todo], workers=workers,
-                                time_limit_s=limit_s):
-        number, key, recording = todo[outcome.index]
-        made, cpu_s = outcome.value or (Lost(outcome.reason or ""), 0.0)
+    for place, made in make_each(PartMaker(parts, order.how), [recording for _, _, recording in todo], order.folder, report,
+                                 workers=workers, time_limit_s=time_limit_s):
+        number, key, recording = todo[place]
         if isinstance(made, Lost):
-            if made.stop:
-                raise PrepareError(f"{made.reason} in {order.folder} (change --out); what is done is kept")
             lost[key] = made.reason
-        else:
-            report.cpu_s += cpu_s
-            report.cpu_footage_s += recording.seconds
         done_s += recording.seconds
         left[number] -= 1
         if not left[number]:
             _seal(open_plans[number], parts, lost)
         tell(int(done_s), int(total_s))
+
+
+def make_each(maker: Callable[[Recording], tuple[Part | Lost, float]], recordings: Sequence[Recording], folder: Path,
+              report: Report, *, workers: int, time_limit_s: float) -> Iterator[tuple[int, Part | Lost]]:
+    """Prepare recordings in processes that can be killed.
+
+    Args:
+        maker: Prepares one: what came of it, and the CPU seconds that it took.
+        recordings: What is to be done.
+        folder: OUT, for a message.
+        report: Told of CPU time and of the footage that it was for.
+        workers: Processes.
+        time_limit_s: Seconds for one recording; 0: ten minutes, or as long as the longest recording lasts if that is more.
+    Yields:
+        Place of a recording in the list, and what came of it, as they are done.
+    Raises:
+        PrepareError: Nothing can be written.
+    """
+    limit_s = time_limit_s or max([LEAST_LIMIT_S, *(recording.seconds for recording in recordings)])
+    for outcome in map_killable(maker, recordings, workers=workers, time_limit_s=limit_s):
+        made, cpu_s = outcome.value or (Lost(outcome.reason or ""), 0.0)
+        if isinstance(made, Part):
+            report.cpu_s += cpu_s
+            report.cpu_footage_s += recordings[outcome.index].seconds
+        elif made.stop:
+            raise PrepareError(f"{made.reason} in {folder} (change --out); what is done is kept")
+        yield outcome.index, made
+
+
+def prepared_from(order: Order, summary: Summary) -> dict[str, Any]:
+    """What the summary of the new manifest says of its source, whose totals are given, and of the settings."""
+    return {"of": order.source.stem, "of_content_sha256": summary.content_sha256, "of_videos": summary.videos,
+            "of_seconds": summary.seconds, **order.how.record()}
 
 
 def _seal(plan: ArchivePlan, parts: Path, lost: Mapping[int, str]) -> None:
@@ -241,6 +267,5 @@ def _write(order: Order, summary: Summary, rows: Sequence[Row], plans: Sequence[
             row, path=row_path(archive.absolute(), key), frames=part.frames, fps=part.fps, seconds=part.frames / part.fps,
             bytes=part.bytes, width=part.width, height=part.height, codec="mjpeg", rotation=0, has_b_frames=0, vfr=0,
             content=f"{key:016x}", mtime_ns=0, decoder=DECODER))
-    prepared = {"of": order.source.stem, "of_content_sha256": summary.content_sha256, "of_videos": summary.videos,
-                "of_seconds": summary.seconds, **order.how.record()}
-    return write_manifest(order.manifest, new, bad, Check(AUTO, True), summary.fraction, prepared=prepared)
+    return write_manifest(order.manifest, new, bad, Check(AUTO, True), summary.fraction,
+                          prepared=prepared_from(order, summary))

@@ -17,15 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from vidmae.footage.encode import write_chunk
-from vidmae.footage.killable import map_killable
 from vidmae.footage.manifest import Check, Source, Summary, read_all, write_manifest
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video
 from vidmae.preparing.archive_parts import Lost, Part, psnr_db, read_part, record_path, timed
 from vidmae.preparing.archive_plan import as_recording
 from vidmae.preparing.kept_frames import Recording, kept_frames
-from vidmae.preparing.preparation import Preparation, PrepareError
-from vidmae.preparing.prepare_archives import LEAST_LIMIT_S, Order, Report, Tell, alone, sign
+from vidmae.preparing.preparation import Preparation
+from vidmae.preparing.prepare_archives import LEAST_LIMIT_S, Order, Report, Tell, alone, make_each, prepared_from, sign
 from vidmae.runs.record import make_private_folder, write_json
 
 CHUNK_S = 600.0  # of footage, at most
@@ -107,13 +106,11 @@ def prepare_chunks(order: Order, *, workers: int, time_limit_s: float, tell: Tel
     if made:
         report.psnr_db = sum(part.psnr_db for part in made.values()) / len(made)
         report.least_psnr_db = min(part.psnr_db for part in made.values())
-    prepared = {"of": order.source.stem, "of_content_sha256": summary.content_sha256, "of_videos": summary.videos,
-                "of_seconds": summary.seconds, **order.how.record()}
     check = Check("pyav", True)
     build(sources, order.manifest, check, workers=workers, time_limit_s=max(LEAST_LIMIT_S, time_limit_s),
           progress=lambda *_: None)
     new = read_all(order.manifest)[1] if sources else []
-    return write_manifest(order.manifest, new, lost, check, summary.fraction, prepared=prepared), report
+    return write_manifest(order.manifest, new, lost, check, summary.fraction, prepared=prepared_from(order, summary)), report
 
 
 def _made(folder: Path, key: int) -> Part | None:
@@ -127,18 +124,12 @@ def _make_all(recordings: dict[int, Recording], order: Order, workers: int, time
     done_s = total_s - sum(recording.seconds for recording in todo)
     report.done_before = len(recordings) - len(todo)
     tell(int(done_s), int(total_s))
-    limit_s = time_limit_s or max([LEAST_LIMIT_S, *(recording.seconds for recording in todo)])
-    for outcome in map_killable(ChunkMaker(order.folder, order.how), todo, workers=workers, time_limit_s=limit_s):
-        recording = todo[outcome.index]
-        made, cpu_s = outcome.value or (Lost(outcome.reason or ""), 0.0)
+    for place, made in make_each(ChunkMaker(order.folder, order.how), todo, order.folder, report, workers=workers,
+                                 time_limit_s=time_limit_s):
+        recording = todo[place]
         if isinstance(made, Lost):
-            if made.stop:
-                raise PrepareError(f"{made.reason} in {order.folder} (change --out); what is done is kept")
             lost.append((recording.path, made.reason))
             report.lost[made.reason] += 1
             report.lost_s += recording.seconds
-        else:
-            report.cpu_s += cpu_s
-            report.cpu_footage_s += recording.seconds
         done_s += recording.seconds
         tell(int(done_s), int(total_s))

@@ -7,14 +7,14 @@ tar file and its new index meets checksums that do not fit, and shows other reco
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
 from vidmae.footage.archives.archive_layout import split_row_path
 from vidmae.footage.archives.archive_writer import without
-from vidmae.footage.manifest import Check, read_all, unreadable_path, write_manifest
+from vidmae.footage.known.unreadable import read_unreadable
+from vidmae.footage.manifest import Check, read_all, write_manifest
 from vidmae.preparing.archive_parts import record_path
 from vidmae.preparing.preparation import Preparation, PrepareError
 from vidmae.runs.record import read_json, write_json
@@ -46,9 +46,7 @@ def take_out(manifest: Path, contents: Collection[str]) -> tuple[int, int]:
     if not kept:
         raise PrepareError(f"all {len(rows)} recordings of {manifest} would be taken out; delete it and its archives")
     if len(kept) < len(rows):
-        with unreadable_path(manifest).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            bad = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
-        write_manifest(manifest, kept, bad, Check(summary.decoder, summary.verified), summary.fraction,
+        write_manifest(manifest, kept, read_unreadable(manifest), Check(summary.decoder, summary.verified), summary.fraction,
                        clip_cost=summary.clip_cost, prepared=made)
     beside = {archive for folder in {archive.parent for archive in archives} for archive in folder.glob("frames-*.tar")}
     return len(rows) - len(kept), sum(_out_of(archive, keys) for archive in sorted({*archives, *beside}))

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.reshard import OldShards
 from vidmae.ranks.shard_writer import host_copy
+from vidmae.runs.step_time import BUCKET_NUMBERS
 from vidmae.settings.config import TrainConfig
 
 TAG = "state"
-BUCKET_ELEMENTS = 50_000_000  # gradients that are exchanged at once on a GPU
 
 
 class NonFiniteError(RuntimeError):
@@ -85,7 +85,7 @@ def engine_config(train: TrainConfig, *, micro_batch: int, grad_accum: int, devi
         "steps_per_print": 2**31,
     }
     if device.type == "cuda":  # deepspeed's own buckets hold half a ViT-H: nothing would overlap, for 2 GB of buffers
-        config["zero_optimization"] |= {"reduce_bucket_size": BUCKET_ELEMENTS, "allgather_bucket_size": 4 * BUCKET_ELEMENTS}
+        config["zero_optimization"] |= {"reduce_bucket_size": BUCKET_NUMBERS, "allgather_bucket_size": 4 * BUCKET_NUMBERS}
     if train.offload == "optimizer":
         config["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": device.type == "cuda"}
     if train.precision == "bf16" and train.zero_stage == 0:

@@ -22,6 +22,8 @@ ATTENTION = ("flash", "cudnn", "efficient")  # beside them torch's plain one, wh
 NOT_DETERMINISTIC = "does not have a deterministic implementation"  # in torch's message
 AttentionShape = tuple[int, int, int]  # heads, tokens, head width
 ROUNDS = 5
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types of the precisions of 16 bits."""
 
 
 def set_numerics(device: torch.device, *, deterministic: bool) -> list[str]:

@@ -27,7 +27,7 @@ ASSUMED_MFU = 0.4
 ASSUMED_LINK_GBIT = 200.0
 REACHED = 0.8  # assumed share of a data sheet's bandwidth that a long transfer reaches, of memory and links alike
 MEASURED_MFU = Path(__file__).with_name("measured_mfu.yaml")
-BUCKET_NUMBERS = 50_000_000  # reduce_bucket_size of ranks/engine.py: gradients sent at a time
+BUCKET_NUMBERS = 50_000_000  # gradients that a GPU sends at a time: ranks/engine.py tells deepspeed so
 ADAM_BYTES = 28  # per parameter and update: reads gradient, weight and both averages, writes the last three, in float32
 ACCESSES = 5  # of a number that is kept for the backward pass: written and read, read again, its gradient written and read
 

@@ -20,7 +20,7 @@ import difflib
 import functools
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -219,24 +219,35 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 def _deeper(key: str, cls: Any, prefix: str) -> str:
     """`, did you mean ...?` for a key that stands in a section further down: `lr` is train.phases.0.lr."""
-    leaves = [name for name in _leaves(cls) if "." in name]
+    leaves = [leaf.name for leaf in leaves_of(cls) if "." in leaf.name]
     last = {name.rpartition(".")[2] for name in leaves}
     close = [key] if key in last else difflib.get_close_matches(key, last, n=1, cutoff=0.8)
     fit = [prefix + name for name in leaves if close and name.rpartition(".")[2] == close[0]]
     return f", did you mean {' or '.join(fit)}?" if fit else ""
 
 
-def _leaves(cls: Any) -> list[str]:
-    """Dotted names of all settings of a schema; of a list of sections those of its first entry."""
-    names = []
-    for name, hint in _hints(cls).items():
+@dataclass(frozen=True)
+class Leaf:
+    """One setting of a schema: its dotted name, the section that it is a field of, its annotation, whether it is signed."""
+
+    name: str
+    section: Any
+    field: dataclasses.Field[Any]
+    hint: Any
+    signed: bool
+
+
+def leaves_of(schema: Any, prefix: str = "", signed: bool = True) -> Iterator[Leaf]:
+    """All settings of a schema, in its order; of a list of sections those of its first entry."""
+    for each in dataclasses.fields(schema):
+        hint = _hints(schema)[each.name]
+        counts = signed and each.metadata.get("signature", True)
         entry = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
-        section, dotted = (entry, f"{name}.0") if dataclasses.is_dataclass(entry) else (hint, name)
+        section, dotted = (entry, f"{each.name}.0") if dataclasses.is_dataclass(entry) else (hint, each.name)
         if dataclasses.is_dataclass(section) and section is not Duration:
-            names += [f"{dotted}.{inner}" for inner in _leaves(section)]
+            yield from leaves_of(section, f"{prefix}{dotted}.", counts)
         else:
-            names.append(name)
-    return names
+            yield Leaf(prefix + each.name, schema, each, hint, counts)
 
 
 def _blame(message: str, origins: Mapping[str, str]) -> str:

@@ -11,11 +11,12 @@ import inspect
 import re
 import typing
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
-from vidmae.settings.schedule import Duration
+from vidmae.settings.layers import leaves_of
 
 HEAD = """# Settings of a recipe
 
@@ -42,23 +43,14 @@ def _table(title: str, rows: list[str]) -> list[str]:
     return [f"## {title}\n", "| setting | default | meaning |\n|---|---|---|", *rows, ""]
 
 
-def _rows(schema: Any, prefix: str = "", signed: bool = True) -> Iterator[str]:
-    """A line for each leaf of a schema; of a list of sections those of its first entry."""
-    meanings = _meanings(schema)
-    hints = typing.get_type_hints(schema)
-    for field in dataclasses.fields(schema):
-        hint, name = hints[field.name], prefix + field.name
-        entry = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
-        counts = signed and field.metadata.get("signature", True)
-        if dataclasses.is_dataclass(entry):
-            yield from _rows(entry, f"{name}.0.", counts)
-        elif dataclasses.is_dataclass(hint) and hint is not Duration:
-            yield from _rows(hint, f"{name}.", counts)
-        else:
-            meaning = f"{meanings[field.name]}{_choices(hint)}".replace("|", "\\|")
-            yield f"| `{name}`{'' if counts else ' *'} | {_shown(field)} | {meaning} |"
+def _rows(schema: Any) -> Iterator[str]:
+    """A line for each setting of a schema."""
+    for leaf in leaves_of(schema):
+        meaning = f"{_meanings(leaf.section)[leaf.field.name]}{_choices(leaf.hint)}".replace("|", "\\|")
+        yield f"| `{leaf.name}`{'' if leaf.signed else ' *'} | {_shown(leaf.field)} | {meaning} |"
 
 
+@cache
 def _meanings(schema: Any) -> dict[str, str]:
     """What stands under each field, or under its name in Attributes; those of a base class count where there is none."""
     found: dict[str, str] = {}
@@ -88,7 +80,8 @@ def _choices(hint: Any) -> str:
 
 
 def _shown(field: dataclasses.Field[Any]) -> str:
-    value: Any = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore
+    factory = field.default_factory
+    value = field.default if factory is dataclasses.MISSING else factory()
     if value in ("", None):
         return "-"
     text = str(list(value) if isinstance(value, tuple) else value)

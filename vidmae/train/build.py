@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -96,17 +97,13 @@ def footage_order(config: PretrainConfig, footage: Footage, plan: Plan) -> Mixtu
 
 def clip_spec(config: RunConfig, noise: int, footage: Footage | None = None) -> ClipSpec:
     """What a clip of this configuration is; `noise` numbers are drawn with each, for its mask."""
-    m, d = config.model, config.data
-    clip, sampling = "normal", tuple[tuple[int, int, float], ...]()
-    if isinstance(d, FootageConfig):
-        clip = d.clip
-        if d.sources and footage:
-            own = [sampling_of(source, d) for source in d.sources]
-            sampling = tuple((first, *one) for first, one in zip(footage.firsts, own, strict=True))
-    return ClipSpec(
-        num_frames=m.num_frames, sampling_rate=d.sampling_rate, target_fps=d.target_fps, img_size=m.img_size,
-        crop_area=d.crop_area, crop_aspect=d.crop_aspect, flip_prob=d.flip_prob, repeat_aug=d.repeat_aug,
-        repeat_window=d.repeat_window, num_tokens=noise, clip=clip, sampling=sampling)
+    data, more = config.data, dict[str, Any]()
+    if isinstance(data, FootageConfig):
+        more["clip"] = data.clip
+        if data.sources and footage:
+            own = [sampling_of(source, data) for source in data.sources]
+            more["sampling"] = tuple((first, *one) for first, one in zip(footage.firsts, own, strict=True))
+    return ClipSpec.of(config.model, data, noise, **more)
 
 
 def clip_loader(config: RunConfig, manifest: Manifest, plan: Plan, *, rank: int, start: int, stop: int, workers: int,

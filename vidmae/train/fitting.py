@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidmae.ranks.engine import BUCKET_ELEMENTS
+from vidmae.ranks.kernels import HALF
 from vidmae.runs.plan import divisors
+from vidmae.runs.step_time import BUCKET_NUMBERS
 from vidmae.settings.config import TrainConfig
 
 USABLE = 0.92  # of the device's memory: NCCL, fragments and the allocator's rounding take the rest
@@ -52,7 +53,7 @@ def training_bytes(parameters: int, train: TrainConfig, world_size: int) -> int:
     number = 4 if train.precision == "fp32" else 2
     states = 0 if train.offload == "optimizer" else 12 * parameters // world_size
     gradients = number * parameters // (world_size if train.zero_stage >= 2 else 1)
-    return states + gradients + 2 * number * BUCKET_ELEMENTS
+    return states + gradients + 2 * number * BUCKET_NUMBERS
 
 
 class Trial:
@@ -69,7 +70,7 @@ class Trial:
     def __init__(self, model: nn.Module, inputs: Callable[[int], tuple[Any, ...]], train: TrainConfig, world_size: int,
                  device: torch.device) -> None:
         self._inputs, self._device = inputs, device
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(train.precision)
+        half = HALF.get(train.precision)
         self._autocast = torch.autocast(device.type, dtype=half, enabled=half is not None and train.zero_stage == 0)
         self._model = model.to(device, half) if half is not None and train.zero_stage > 0 else model.to(device)
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -208,7 +208,7 @@ class Trainer(ABC, Generic[C]):
         key = "attention_deterministic" if train.deterministic else "attention"
         kernel, said = read_choices(self.run).get(key), "what the run began with"
         if kernel is None and self.ranks.is_main:
-            dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(train.precision, torch.float32)
+            dtype = kernels.HALF.get(train.precision, torch.float32)
             kernel, said = kernels.fastest_attention(self.attention_shapes(), self.plan.micro_batch, dtype, device,
                                                      deterministic=train.deterministic)
         kernel = self.ranks.from_main(kernel)

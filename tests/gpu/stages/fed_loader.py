@@ -15,6 +15,7 @@ from tests.gpu.scales import Scale
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import make_loader
 from vidmae.footage.manifest import Manifest
+from vidmae.settings.config import DataConfig
 
 
 def run(device: torch.device, scale: Scale) -> dict[str, Any]:
@@ -31,9 +32,7 @@ def _measure(report: Report, what: str, csv: Path, device: torch.device, scale: 
     workers = os.cpu_count() or 1
     for repeats in (16, 1) if scale.name == "full" else (2,):
         batch = 16 if scale.name == "full" else 2
-        spec = ClipSpec(num_frames=model.num_frames, sampling_rate=8, target_fps=30.0, img_size=model.img_size, crop_area=(0.5, 1.0),
-                        crop_aspect=(0.75, 1.333), flip_prob=0.5, repeat_aug=repeats, repeat_window="own",
-                        num_tokens=model.shape().num_tokens)
+        spec = ClipSpec.of(model, DataConfig(repeat_aug=repeats), model.shape().num_tokens)
         loader = iter(make_loader(Manifest.read(csv), spec, seed=0, global_batch=batch, micro_batch=batch, grad_accum=1, rank=0,
                                   world_size=1, start_step=0, stop_step=100_000, workers=workers, read_limit_s=60,
                                   read_retries=1, pin_memory=device.type == "cuda"))

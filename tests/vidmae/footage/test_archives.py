@@ -25,7 +25,8 @@ from vidmae.clips.loader import make_loader
 from vidmae.footage.archives import archive_reader
 from vidmae.footage.archives.archive_layout import ENTRY, index_path, split_row_path
 from vidmae.footage.killable import KillableProcess
-from vidmae.footage.manifest import Check, Manifest, find_sources, read_all, read_summary, unreadable_path
+from vidmae.footage.known.unreadable import unreadable_path
+from vidmae.footage.manifest import Check, Manifest, find_sources, read_all, read_summary
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import DecodeError, frames_in_order, open_video, scan_packets, some_in_order
 from vidmae.preparing import prepare_shard

@@ -88,7 +88,7 @@ def test_what_training_adds_is_what_the_cost_table_says(stage, precision):
     whole = cost.state_gib(shape, zero_stage=stage, precision=precision, world_size=8) * cost.GIB
     count = cost.parameters(shape)
     trial_has = {0: 2 * number, 1: number, 2: number, 3: number / 8}[stage] * count  # weights; whole gradients in stage 0
-    buckets = 2 * number * fitting.BUCKET_ELEMENTS if stage else 0
+    buckets = 2 * number * fitting.BUCKET_NUMBERS if stage else 0
     assert training_bytes(count, train_config, 8) == pytest.approx(whole - trial_has + buckets)
 
 
