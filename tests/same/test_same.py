@@ -53,11 +53,13 @@ def check(*flags: str, cwd: Path, append: tuple[str, str] | None = None) -> subp
                           capture_output=True, timeout=500)
 
 
-def test_a_run_that_was_killed_and_has_other_workers_is_the_same(tmp_path):
-    done = check(cwd=tmp_path)
+@pytest.mark.parametrize(("flags", "runs"), [
+    (("--no-cell",), ["pretraining"]), pytest.param((), ["pretraining", "cell"], marks=pytest.mark.slow)])
+def test_a_run_that_was_killed_and_has_other_workers_is_the_same(tmp_path, flags, runs):
+    done = check(*flags, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines()[2:]]
-    assert [row[0].strip() for row in rows] == ["pretraining, killed-2-workers", "cell, killed-2-workers"]
+    assert [row[0].strip() for row in rows] == [f"{run}, killed-2-workers" for run in runs]
     assert all(int(files) > 20 and int(differing) == 0 for _, files, differing in rows)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import struct
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from tests.support import prefork
 from tests.support.facilities import demo_clips, need
 from tests.support.ranks import free_port
 from vidmae.footage.manifest import Check, Source
@@ -88,22 +87,21 @@ def make_cell(path: Path, manifests: tuple[Path, Path], *settings: str) -> RunFo
 
 
 def start(run: RunFolder, *, world_size: int = 1, env: dict[str, str] | None = None, poison: tuple[int, ...] = (),
-          program: str = "vidmae.train.pretrain") -> list[subprocess.Popen[str]]:
+          program: str = "vidmae.train.pretrain") -> list[prefork.Program]:
     """Start the training program on several ranks; on windows `poison` of the data the last rank's loss is NaN."""
     command = ["tests.support.programs.poison", ",".join(map(str, poison))] if poison else [program]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-    base = {**clean, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", **(env or {})}
+    base = {**clean, **prefork.AT_THE_START, **(env or {})}
     if world_size > 1:
         base |= {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = []
     for rank in range(world_size):
         ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world_size > 1 else {}
-        processes.append(subprocess.Popen([sys.executable, "-m", *command, str(run.path)], text=True, env={**base, **ranked},
-                                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        processes.append(prefork.start(*command, str(run.path), env={**base, **ranked}))
     return processes
 
 
-def finish(processes: list[subprocess.Popen[str]], *, timeout_s: float = 300) -> tuple[list[int], str]:
+def finish(processes: list[prefork.Program], *, timeout_s: float = 300) -> tuple[list[int], str]:
     """Wait for the ranks; exit code of each, and what all of them printed."""
     try:
         outputs = [p.communicate(timeout=timeout_s)[0] for p in processes]

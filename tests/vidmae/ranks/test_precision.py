@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from tests.support.interruptions import wait_for_step
 from tests.support.runs import finish, make_manifest, make_run, start
 from vidmae.ranks.checkpoint import complete_steps
 from vidmae.ranks.precision import assumed, choose
@@ -51,8 +52,7 @@ def test_a_run_that_goes_on_keeps_it_on_another_processor_and_on_all_ranks(manif
     whole, stopped = (make_run(tmp_path / name, manifest, *settings) for name in ("whole", "stopped"))
     assert train(whole, SLOW_16_BITS, world_size=2)[0] == [0, 0]
     ranks = start(stopped, world_size=2, program="tests.support.programs.rates", env={"RATES": SLOW_16_BITS})
-    while not stopped.metrics.exists() or len(read_metrics(stopped)) < 3:
-        assert all(rank.poll() is None for rank in ranks)
+    wait_for_step(stopped, 3, alive=lambda: all(rank.poll() is None for rank in ranks))
     ranks[0].send_signal(signal.SIGTERM)
     assert finish(ranks)[0] == [75, 75] and complete_steps(stopped)
     codes, said = train(stopped, FAST_16_BITS, world_size=2)
