@@ -1,0 +1,61 @@
+"""The page of all conditions with their levels, made from the code.
+
+    python -m vidmae.evaluate.corruptions.conditions_page > vidmae/evaluate/corruptions/README.md     a test compares the two
+"""
+
+from __future__ import annotations
+
+from vidmae.evaluate.corruptions.conditions import ALL, FLICKER
+
+HEAD = """# Conditions that a model is tested under
+
+Made by `python -m vidmae.evaluate.corruptions.conditions_page`; a change belongs into the modules beside this page.
+
+A list of conditions has names with commas between: `clean`, `gaussian_noise:3` (level 3), `fog` (all its levels), a group
+(`noise`, `blur`, `weather`, `digital`, `parametric`, `shape`, `video`), or `imagenet-c`, which is the first four groups.
+What is drawn follows from a seed and from the name of the corruption, so all levels share their draws.
+"""
+TAIL = """
+## Over time
+
+A corruption of pictures is constant over a clip: noise, ice, angles and moves are drawn once for all frames, and what is
+measured (mean of a colour, brightest value) is measured over the clip. `NAME-flicker`, one for each of the first 15, draws
+and measures anew for each frame. Where nothing is drawn it strikes half of the frames, drawn, more than half if their number
+is odd. An image is a clip of one frame; `frame_drop` and `shake` leave it as it is.
+
+## Other sizes
+
+The published constants are meant for pictures of 224 px. With `s` = short side / 224:
+
+- Lengths grow with `s`: radius and deviation of all blurs and filters, the reach of glass, the moves of the elastic
+  transform. Whole numbers of px are rounded, and are 1 at least.
+- Layers (snow, frost, fog, the field of the elastic transform) are drawn for a short side of 224 px and brought to size.
+- Shares (pixelate, zoom, shake, shuffled cells) are shares of the side.
+- Noise is drawn per pixel, and JPEG and H.264 keep their blocks: both harm a small picture more.
+
+At 224 px nothing is scaled. The separate constants of CIFAR-10-C and Tiny ImageNet-C are not used.
+
+## Where this is not the published set
+
+- Frost is generated ice with the mean colour and the spread of photographs of frost. The published set uses photographs.
+- The published files of ImageNet-C are JPEG of quality 85; these frames are not compressed again.
+- Glass copies a pixel where the paper says that two are exchanged. The code behind the published set copies, too.
+- Phase noise turns a frequency and its negative by opposite angles, so that amplitudes stay, as the paper says.
+- Power equalisation (it needs the mean spectrum of a data set), false colours (the response of a monitor) and eidolons (no
+  kept library) are left out.
+- Silhouettes, edges and shuffled cells are made by rules from pictures as they are. They are named generated in tables.
+"""
+COLUMNS = ("condition", "group", "what happens", "levels 1, 2, ...", "unit", "drawn", "source")
+
+
+def page() -> str:
+    """The page, as Markdown."""
+    cells = [COLUMNS, ("---",) * len(COLUMNS)]
+    cells += [(f"`{name}`", kind.group, kind.says, kind.level_text(), kind.meaning, "yes" if kind.drawn else "no",
+               kind.source) for name, kind in ALL.items() if not name.endswith(FLICKER)]
+    cells.append((f"`NAME{FLICKER}`", "video", "one of the first 15, see below", "those of NAME", "", "yes", "own"))
+    return "\n".join([HEAD, *(f"| {' | '.join(row)} |" for row in cells), TAIL])
+
+
+if __name__ == "__main__":
+    print(page(), end="")
