@@ -7,7 +7,7 @@ one such px is. Letters: T frames, H W px, C colours.
 from __future__ import annotations
 
 from functools import lru_cache
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ PUBLISHED_PX = 224  # short side of the pictures that the published constants ar
 ROUNDING = 0.002  # of 255; more than the error of float32, less than what a whole number may lack
 
 
-def opencv() -> ModuleType:
+def opencv() -> Any:
     """OpenCV with one thread: the same numbers on every machine, and ranks that do not fight for cores."""
     import cv2
 
@@ -25,13 +25,14 @@ def opencv() -> ModuleType:
 
 def scale_of(frames: np.ndarray) -> float:
     """Px of these frames, [T, H, W, C], per px of a picture whose short side is 224 px."""
-    return min(frames.shape[1:3]) / PUBLISHED_PX
+    return float(min(frames.shape[1:3]) / PUBLISHED_PX)
 
 
 def whole(values: np.ndarray) -> np.ndarray:
     """Values from 0 to 255 as uint8. Fractions are cut off, as in the published sets, and not rounded."""
     raised = np.add(values, ROUNDING, dtype=np.float32)
-    return np.clip(raised, 0, 255, out=raised).astype(np.uint8)
+    np.clip(raised, 0, 255, out=raised)
+    return np.asarray(raised.astype(np.uint8))
 
 
 def published_size(height: int, width: int) -> tuple[int, int]:
@@ -140,7 +141,7 @@ def sampled(frame: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
 
     def mirrored(places: np.ndarray, size: int) -> np.ndarray:
         places = places % (2 * size)
-        return np.minimum(places, 2 * size - 1 - places)
+        return np.asarray(np.minimum(places, 2 * size - 1 - places))
 
     top, left = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
     down, right = (rows - top).astype(np.float32)[..., None], (columns - left).astype(np.float32)[..., None]

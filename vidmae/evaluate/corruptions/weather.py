@@ -122,7 +122,7 @@ def plasma(side: int, decay: float, rng: np.random.Generator) -> np.ndarray:
         cloud[half::step, ::step] = between(middles + np.roll(middles, 1, axis=1) + corners + np.roll(corners, -1, axis=0))
         step, reach = half, reach / decay
     cloud -= cloud.min()
-    return cloud / cloud.max()
+    return np.asarray(cloud / cloud.max())
 
 
 def brightness(frames: np.ndarray, more: float, _rng: np.random.Generator) -> np.ndarray:
