@@ -29,10 +29,10 @@ from rich.text import Text
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis.neighbours.nearest import AT, precisions, silhouette
-from analysis.neighbours.neighbour_table import neighbour_table, read_thumbnails
 from analysis.page.html import to_html
 from analysis.results.table_flags import Parser, tables_folder
+from analysis.survey.neighbours.nearest import AT, precisions, silhouette
+from analysis.survey.neighbours.neighbour_table import neighbour_table, read_thumbnails
 from analysis.tables.sheet import MISSING, Sheet, csv_text, show, to_csv
 from vidmae.insight.embedding_files import FEATURES, NO_LABEL, Embeddings, read_embeddings
 from vidmae.runs.record import make_private_folder, write_atomic
@@ -121,7 +121,7 @@ def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) ->
 
 def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> list[Path]:
     """A picture of each feature; says what it does not show."""
-    from analysis.neighbours.embedding_pictures import FEWEST_CLIPS, coloured, draw
+    from analysis.survey.neighbours.embedding_pictures import FEWEST_CLIPS, coloured, draw
 
     if len(found) < FEWEST_CLIPS:
         note(f"no picture of {len(found)} clips; it takes {FEWEST_CLIPS}")

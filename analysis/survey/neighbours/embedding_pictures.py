@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.curves.figures import SETTINGS, figure_bytes
-from analysis.neighbours.nearest import unit_length
+from analysis.survey.neighbours.nearest import unit_length
 from vidmae.runs.record import write_atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
