@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -73,21 +74,45 @@ class AttentiveHead(nn.Module):
         return projected
 
 
-def attentive(train_x: Tokens, train_y: np.ndarray, val_x: Tokens, *, num_classes: int, probe: ProbeConfig, seed: int,
-              device: torch.device, say: Callable[[str], object] = print) -> tuple[np.ndarray, int]:
-    """Train a head and apply it. The same numbers every time on the same kind of device.
+@dataclass(frozen=True)
+class AttentiveProbe:
+    """A trained head. Called with tokens [M, N, D] it gives probabilities [M, C].
+
+    Attributes:
+        head: The head, on the CPU while it travels between processes.
+        absent: bool [C], classes without a training clip, which get probability 0.
+        batch: Clips of a forward pass.
+        device: Where it computes.
+        steps: Of its training.
+    """
+
+    head: AttentiveHead
+    absent: Tensor
+    batch: int
+    device: torch.device
+    steps: int
+
+    def __call__(self, val_x: Tokens) -> np.ndarray:
+        """Probabilities, float64 [M, C]."""
+        return _probabilities(self.head, self.absent, val_x, self.batch, self.device)
+
+    def on(self, device: torch.device) -> AttentiveProbe:
+        """The same on another device."""
+        return AttentiveProbe(self.head.to(device), self.absent.to(device), self.batch, device, self.steps)
+
+
+def fit_attentive(train_x: Tokens, train_y: np.ndarray, *, num_classes: int, probe: ProbeConfig, seed: int,
+                  device: torch.device, say: Callable[[str], object] = print) -> AttentiveProbe:
+    """Train a head. The same numbers every time on the same kind of device.
 
     Args:
         train_x: Tokens of the training clips.
         train_y: Class index of each, int.
-        val_x: Tokens of the validation clips.
         num_classes: C; classes without a training clip get probability 0.
         probe: Epochs, batch, learning rate and weight decay.
         seed: Of the start values and of the order.
         device: Where to train.
         say: Takes a line for the log.
-    Returns:
-        Probabilities of the validation clips, float64 [M, C], and the steps of the training.
     Raises:
         ValueError: The loss is not finite.
     """
@@ -98,7 +123,14 @@ def attentive(train_x: Tokens, train_y: np.ndarray, val_x: Tokens, *, num_classe
     present[torch.from_numpy(np.unique(train_y)).long()] = True
     absent = ~present.to(device)
     steps = _train(head, absent, train_x, train_y, probe, seed, device, say)
-    return _probabilities(head.eval(), absent, val_x, probe.batch, device), steps
+    return AttentiveProbe(head.eval(), absent, probe.batch, device, steps)
+
+
+def attentive(train_x: Tokens, train_y: np.ndarray, val_x: Tokens, *, num_classes: int, probe: ProbeConfig, seed: int,
+              device: torch.device, say: Callable[[str], object] = print) -> tuple[np.ndarray, int]:
+    """Probabilities of the validation clips, float64 [M, C], by a new head, and its steps; see `fit_attentive`."""
+    fitted = fit_attentive(train_x, train_y, num_classes=num_classes, probe=probe, seed=seed, device=device, say=say)
+    return fitted(val_x), fitted.steps
 
 
 def _train(head: AttentiveHead, absent: Tensor, x: Tokens, y: np.ndarray, probe: ProbeConfig, seed: int,

@@ -66,7 +66,7 @@ def evaluate(model: nn.Module, manifest: Manifest, rows: np.ndarray, classes: Se
     loader = view_loader(manifest, rows, spec, rank=ranks.rank, world_size=ranks.world_size, batch=config.batch,
                          workers=data.workers, read_limit_s=data.read_limit_s, read_retries=data.read_retries,
                          pin_memory=ranks.device.type == "cuda")
-    with _testing(model), _numbers(model, precision, ranks.device):
+    with testing(model), arithmetic_of_test(model, precision, ranks.device):
         forwards, stop = 0, False
         for done, batch in enumerate(loader, 1):
             if len(batch.rows):
@@ -137,7 +137,7 @@ def _check_labels(manifest: Manifest, rows: np.ndarray, classes: int) -> None:
 
 
 @contextlib.contextmanager
-def _testing(model: nn.Module) -> Iterator[None]:
+def testing(model: nn.Module) -> Iterator[None]:
     """No dropout, no drop path; each module is then left as it was."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -149,7 +149,7 @@ def _testing(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _numbers(model: nn.Module, precision: str, device: torch.device) -> Iterator[None]:
+def arithmetic_of_test(model: nn.Module, precision: str, device: torch.device) -> Iterator[None]:
     """The numbers of training, see engine.py: float32 weights under autocast, 16-bit weights as they are."""
     cast = precision != "fp32" and next(model.parameters()).dtype == torch.float32
     # weights that ZeRO-3 gathers here would be inference tensors, which training could not use afterwards

@@ -8,6 +8,8 @@ Letters: N training clips, M validation clips, D width, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,38 +20,76 @@ PENALTY_UNTRIED = 1e-2
 MAX_ITERATIONS = 300
 
 
-def knn(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_classes: int, neighbors: int,
-        temperature: float) -> np.ndarray:
+@dataclass(frozen=True)
+class Voters:
+    """The training clips of a k-nearest-neighbour classifier. Called with features [M, D] it gives votes [M, C]."""
+
+    search: Any
+    labels: np.ndarray
+    num_classes: int
+    temperature: float
+
+    def __call__(self, val_x: np.ndarray) -> np.ndarray:
+        """Share of the votes that each class has, float64 [M, C].
+
+        Raises:
+            ValueError: Features are not finite.
+        """
+        distance, nearest = self.search.kneighbors(_unit(_checked(val_x)))
+        similarity = 1 - distance**2 / 2  # of unit vectors
+        votes = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / self.temperature)
+        scores = np.zeros((len(val_x), self.num_classes))
+        np.add.at(scores, (np.arange(len(val_x))[:, None], self.labels[nearest]), votes)
+        scores /= scores.sum(axis=1, keepdims=True)
+        return scores
+
+
+def fit_knn(train_x: np.ndarray, train_y: np.ndarray, *, num_classes: int, neighbors: int, temperature: float) -> Voters:
     """Let the nearest training clips vote by cosine similarity.
 
     Args:
         train_x: Floating [N, D].
         train_y: Class index of each, int [N].
-        val_x: Floating [M, D].
         num_classes: C.
         neighbors: Voters, at most; N where there are fewer training clips.
         temperature: A vote weighs exp(similarity / temperature).
-    Returns:
-        Share of the votes that each class has, float64 [M, C].
     Raises:
         ValueError: Features are not finite.
     Source: Wu et al. 2018 (arXiv 1805.01978).
     """
     from sklearn.neighbors import NearestNeighbors
 
-    train, val = (_unit(_checked(x)) for x in (train_x, val_x))
-    search = NearestNeighbors(n_neighbors=min(neighbors, len(train)), algorithm="brute").fit(train)
-    distance, nearest = search.kneighbors(val)
-    similarity = 1 - distance**2 / 2  # of unit vectors
-    votes = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
-    scores = np.zeros((len(val), num_classes))
-    np.add.at(scores, (np.arange(len(val))[:, None], train_y[nearest]), votes)
-    scores /= scores.sum(axis=1, keepdims=True)
-    return scores
+    search = NearestNeighbors(n_neighbors=min(neighbors, len(train_x)), algorithm="brute").fit(_unit(_checked(train_x)))
+    return Voters(search, train_y, num_classes, temperature)
 
 
-def linear(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_classes: int, folds: int, seed: int,
-           say: Callable[[str], object] = print) -> np.ndarray:
+def knn(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_classes: int, neighbors: int,
+        temperature: float) -> np.ndarray:
+    """Votes on validation clips, float64 [M, C]; see `fit_knn`."""
+    return fit_knn(train_x, train_y, num_classes=num_classes, neighbors=neighbors, temperature=temperature)(val_x)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A fitted logistic regression. Called with features [M, D] it gives probabilities [M, C]."""
+
+    model: Any
+    present: np.ndarray
+    num_classes: int
+
+    def __call__(self, val_x: np.ndarray) -> np.ndarray:
+        """Probabilities, float64 [M, C]; a class without a training clip has 0.
+
+        Raises:
+            ValueError: Features are not finite.
+        """
+        probabilities = np.zeros((len(val_x), self.num_classes))
+        probabilities[:, self.present] = self.model.predict_proba(_checked(val_x))
+        return probabilities
+
+
+def fit_linear(train_x: np.ndarray, train_y: np.ndarray, *, num_classes: int, folds: int, seed: int,
+               say: Callable[[str], object] = print) -> Regression:
     """Fit a multinomial logistic regression on standardised features, its penalty chosen on training clips alone.
 
     The penalty of PENALTIES with the best accuracy over stratified folds is taken, the strongest of equal ones. There are
@@ -58,13 +98,10 @@ def linear(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_c
     Args:
         train_x: Floating [N, D].
         train_y: Class index of each, int [N].
-        val_x: Floating [M, D].
         num_classes: C; classes without a training clip get probability 0.
         folds: Of the cross-validation, at most.
         seed: Of the folds.
         say: Takes a line for the log.
-    Returns:
-        Probabilities, float64 [M, C].
     Raises:
         ValueError: Features are not finite, or there is one class alone.
     """
@@ -73,7 +110,7 @@ def linear(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_c
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train_x, val_x = _checked(train_x), _checked(val_x)
+    train_x = _checked(train_x)
     present, counts = np.unique(train_y, return_counts=True)
     if len(present) < 2:
         raise ValueError(f"the linear probe has training clips of {len(present)} class, it needs 2 or more (data.subset)")
@@ -89,9 +126,13 @@ def linear(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_c
         best = model.best_params_["logisticregression__C"]
         say(f"of C {', '.join(f'{c:g}' for c in PENALTIES)}, {best:g} is best over {usable} folds of the training clips: "
             f"top-1 {100 * model.best_score_:.2f} %")
-    probabilities = np.zeros((len(val_x), num_classes))
-    probabilities[:, present] = model.predict_proba(val_x)
-    return probabilities
+    return Regression(model, present, num_classes)
+
+
+def linear(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_classes: int, folds: int, seed: int,
+           say: Callable[[str], object] = print) -> np.ndarray:
+    """Probabilities of validation clips, float64 [M, C]; see `fit_linear`."""
+    return fit_linear(train_x, train_y, num_classes=num_classes, folds=folds, seed=seed, say=say)(val_x)
 
 
 def _checked(x: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@
       checkpoints/step_00012000/{..., COMPLETE}          lock.json       the job that writes here now
       weights.safetensors                                result.json     exists <=> the run is done
       report.html      a page about it, on demand        analysis/       what was found out about the model later
+      conditions/      predictions under conditions      cues.npz        textures of images whose label is a shape
 
 Lock and atomic writes stay by hand, 128 lines. filelock 4.3: SoftFileLock waits for ever for a dead holder on another node;
 SoftFileLease takes over only after it has watched for the whole lease (10.0 s for one of 10 s; here 1 s for a holder that
@@ -221,6 +222,16 @@ class RunFolder:
     def predictions(self) -> Path:
         """What a finetuned model or a probe says of every validation clip."""
         return self.path / "predictions.npz"
+
+    @property
+    def conditions(self) -> Path:
+        """Folder of what a model says of every clip under each condition."""
+        return self.path / "conditions"
+
+    @property
+    def cues(self) -> Path:
+        """Texture of each image that has the shape of one class and the texture of another."""
+        return self.path / "cues.npz"
 
     @property
     def records(self) -> tuple[Path, ...]:

@@ -1,13 +1,13 @@
-"""The schema of the test of a finetuned file. No torch: the command line reads it."""
+"""The schemas of tests: of a finetuned file on clips, and of a finished cell under conditions. No torch here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vidmae.settings.config import DataConfig
-from vidmae.settings.finetune_config import EvaluateConfig
-from vidmae.settings.layers import ConfigError
+from vidmae.settings.config import DataConfig, check
+from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
+from vidmae.settings.layers import ConfigError, unsigned
 
 
 @dataclass(frozen=True)
@@ -30,3 +30,41 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if not self.weights:
             raise ConfigError("--weights is empty, allowed: a .safetensors or .pth file")
+
+
+@dataclass(frozen=True)
+class TestedConfig:
+    """What a finished cell is tested on."""
+
+    run: str = unsigned("")
+    """Folder of the cell. Its signature, not its path, is signed."""
+    signature: str = ""
+    """Of the cell."""
+    set_name: str = ""
+    """What the tables call the clips."""
+    manifest: str = unsigned("")
+    """The clips or images. Their content, not their path, is signed."""
+    conditions: tuple[str, ...] = ("clean",)
+    """What is done to them, such as gaussian_noise:3."""
+    group: str = "clean"
+    """What the conditions have in common, for the names of folders and tables."""
+    label_map: str = unsigned("")
+    """CSV with the columns label and class: which classes of the model stand for a label. Its content is signed."""
+    label_map_content: str = ""
+    """Content hash of `label_map`."""
+    own_classes: bool = False
+    """The model chooses among the classes of the clips alone; the scores of its other classes are left out."""
+    cues: bool = False
+    """Each image has the shape of its label, and the texture that its file name says."""
+
+    def __post_init__(self) -> None:
+        check(len(self.conditions) >= 1, "tested.conditions", list(self.conditions), "one or more, such as clean")
+
+
+@dataclass(frozen=True)
+class RobustnessConfig(FinetuneConfig):
+    """One finished cell and some conditions: all settings of the cell, and what it is tested on."""
+
+    name: str = "robustness"
+    """First part of the run folder's name."""
+    tested: TestedConfig = field(default_factory=TestedConfig)

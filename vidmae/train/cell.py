@@ -1,6 +1,6 @@
 """Run a cell of a sweep in its run folder: `python -m vidmae.train.cell RUN` on every rank.
 
-A cell whose result is there ends before torch is imported.
+run.json says which kind of cell it is. One whose result is there ends before torch is imported.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidmae.runs.record import RunFolder
+from vidmae.runs.record import RunFolder, read_json
 
 if TYPE_CHECKING:
     from vidmae.ranks.dist import Ranks
@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 
 
 def main(run_path: str) -> int:
-    """Learn and test by the method of config.yaml; the exit code (see `program.run_program`)."""
+    """Learn and test by the method of config.yaml, or test a finished cell; the exit code (see `program.run_program`)."""
     run = RunFolder(Path(run_path))
     if run.result.exists():
         print(f"{run.result} exists: this cell is done", flush=True)
         return 0
     from vidmae.ranks.program import run_program
+
+    if (read_json(run.record) or {}).get("kind") == "robustness":
+        from vidmae.settings.evaluation_config import RobustnessConfig
+        from vidmae.train.robustness_cell import run_robustness
+
+        return run_program(run_path, RobustnessConfig, run_robustness)
     from vidmae.settings.finetune_config import FinetuneConfig
 
     return run_program(run_path, FinetuneConfig, learn)

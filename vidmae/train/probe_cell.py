@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vidmae.evaluate import probes
-from vidmae.evaluate.attentive import attentive
+from vidmae.evaluate.attentive import AttentiveProbe, fit_attentive
 from vidmae.evaluate.extract import extract
 from vidmae.evaluate.feature_cache import FeatureStore, feature_spec
 from vidmae.labels.cell_data import CellData, read_cell_data
@@ -40,7 +40,7 @@ def probe(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: float) 
     """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    data, pulse, store = read_cell_data(config), Pulse(run, config, ranks), _open_store(config, ranks)
+    data, pulse, store = read_cell_data(config), Pulse(run, config, ranks), open_store(config, ranks)
     model = cache(partial(frozen_encoder, config, ranks))
     seconds = []
     for manifest in (data.train, data.val):
@@ -79,20 +79,29 @@ def fit(config: FinetuneConfig, store: FeatureStore, data: CellData, ranks: Rank
     Returns:
         Probabilities of the validation clips [N, C], and the optimizer steps, None where there are none.
     """
+    fitted = fit_probe(config, store, data, ranks)
+    if isinstance(fitted, AttentiveProbe):
+        return fitted(store.rows(data.val.footage)), fitted.steps
+    return fitted(store.read(data.val.footage)), None
+
+
+def fit_probe(config: FinetuneConfig, store: FeatureStore, data: CellData, ranks: Ranks,
+              ) -> AttentiveProbe | probes.Voters | probes.Regression:
+    """Learn from the labelled clips' features: what gives probabilities [N, C] of features."""
     settings, log, num_classes, labels = config.probe, partial(say, ranks), len(data.classes), data.train.class_index
     if config.method == "attentive":
-        return attentive(store.rows(data.train.footage), labels, store.rows(data.val.footage), num_classes=num_classes,
-                         probe=settings, seed=config.seed, device=ranks.device, say=log)
-    x, val_x = store.read(data.train.footage), store.read(data.val.footage)
+        return fit_attentive(store.rows(data.train.footage), labels, num_classes=num_classes, probe=settings,
+                             seed=config.seed, device=ranks.device, say=log)
+    x = store.read(data.train.footage)
     if config.method == "knn":
-        return probes.knn(x, labels, val_x, num_classes=num_classes, neighbors=settings.neighbors,
-                          temperature=settings.temperature), None
+        return probes.fit_knn(x, labels, num_classes=num_classes, neighbors=settings.neighbors,
+                              temperature=settings.temperature)
     assert config.method == "linear", config.method
-    return probes.linear(x, labels, val_x, num_classes=num_classes, folds=settings.folds, seed=config.seed, say=log), None
+    return probes.fit_linear(x, labels, num_classes=num_classes, folds=settings.folds, seed=config.seed, say=log)
 
 
-def _open_store(config: FinetuneConfig, ranks: Ranks) -> FeatureStore:
-    """Rank 0 first: it writes what the features are."""
+def open_store(config: FinetuneConfig, ranks: Ranks) -> FeatureStore:
+    """The features of a cell's model. Collective; rank 0 first: it writes what they are."""
     if not config.probe.features:
         raise ValueError("probe.features is empty; it is the folder for frozen features (--set probe.features=FOLDER)")
     make = partial(FeatureStore, Path(config.probe.features), feature_spec(config), partial(say, ranks))
