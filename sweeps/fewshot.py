@@ -161,12 +161,12 @@ def name_ended(ended: Sequence[Standing], more: Sequence[str] = ()) -> None:
         say(f"to submit them again: --retry {kinds[0] if len(kinds) == 1 else 'all'}")
 
 
-def next_commands(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -> None:
-    """What to type next."""
+def next_commands(plan: Plan, args: argparse.Namespace, arrays: Sequence[str], tables: str = "analysis/collect.py") -> None:
+    """What to type next; `tables` is the script that makes the tables."""
     where = "" if args.runs_dir == RUNS else f" --runs-dir {shlex.quote(str(args.runs_dir))}"
     again = shlex.join(_without_retry(plan.sweep.command))
     stop = f"\n  scancel {' '.join(arrays)}" if arrays and plan.place.cluster == "slurm" else ""
-    say(f"next:\n  python jobs/status.py{where}\n  {again} --watch\n  python analysis/collect.py "
+    say(f"next:\n  python jobs/status.py{where}\n  {again} --watch\n  python {tables} "
          f"{shlex.quote(str(args.runs_dir))}{stop}")
 
 

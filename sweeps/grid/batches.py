@@ -9,7 +9,7 @@ from jobs.place.experiment import Place
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources, complete, count_gpus, local_resources
 from jobs.scheduler import slurm
-from sweeps.grid.grid import PROBES, Cell, first_of_features
+from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.states import Standing
 from vidmae.settings.layers import ConfigError
 
@@ -30,9 +30,9 @@ class Classes:
     said: list[str]
     max_parallel: int
 
-    def of(self, cell: Cell) -> Resources:
+    def of(self, cell: AnyCell) -> Resources:
         """What this cell gets."""
-        return self.fitted if cell.method in PROBES else self.trained
+        return self.fitted if cell.one_process else self.trained
 
 
 @dataclass(frozen=True)
@@ -102,22 +102,22 @@ def make_batches(chosen: Sequence[Standing], everything: Sequence[Standing], cla
         classes: What cells get.
         max_array_size: Tasks of an array, at most.
     """
-    extracted = {s.cell.features for s in everything if s.kind == "done" and s.cell.method in PROBES}
-    wanting = [s.cell for s in chosen if s.cell.method in PROBES and s.cell.features not in extracted]
-    leaders = {cell.signature for cell in first_of_features(wanting)}
-    led = {cell.features for cell in wanting if cell.signature not in leaders}
-    leading = [s for s in chosen if s.cell.signature in leaders and s.cell.features in led]
+    extracted = {s.cell.shares for s in everything if s.kind == "done"}
+    wanting = [s.cell for s in chosen if s.cell.shares and s.cell.shares not in extracted]
+    leaders = {cell.signature for cell in first_of_sharing(wanting)}
+    led = {cell.shares for cell in wanting if cell.signature not in leaders}
+    leading = [s for s in chosen if s.cell.signature in leaders and s.cell.shares in led]
     first = _by_class(leading, classes, max_array_size)
     ahead = {s.cell.signature for s in leading}
     followers: list[Standing] = []
     free: list[Standing] = []
     for s in chosen:
         if s.cell.signature not in ahead:
-            (followers if s.cell.method in PROBES and s.cell.features in led else free).append(s)
+            (followers if s.cell.shares in led else free).append(s)
     batches = first + _by_class(free, classes, max_array_size)
     for batch in _by_class(followers, classes, max_array_size):
-        needed = {s.cell.features for s in batch.cells}
-        places = [i for i, other in enumerate(first) if needed & {s.cell.features for s in other.cells}]
+        needed = {s.cell.shares for s in batch.cells}
+        places = [i for i, other in enumerate(first) if needed & {s.cell.shares for s in other.cells}]
         batches.append(replace(batch, waits_for=tuple(places)))
     return batches
 
@@ -125,6 +125,15 @@ def make_batches(chosen: Sequence[Standing], everything: Sequence[Standing], cla
 def _by_class(standings: Sequence[Standing], classes: Classes, most: int) -> list[Batch]:
     groups: dict[tuple[Resources, str], list[Standing]] = {}
     for s in standings:
-        groups.setdefault((classes.of(s.cell), s.cell.init.after), []).append(s)
+        groups.setdefault((classes.of(s.cell), s.cell.after), []).append(s)
     return [Batch(tuple(group[i:i + most]), resources, after)
             for (resources, after), group in groups.items() for i in range(0, len(group), most)]
+
+
+def first_of_sharing(cells: Sequence[AnyCell]) -> list[AnyCell]:
+    """Of the cells that share something, such as features, the one that makes most of it: it runs before the others."""
+    leaders: dict[tuple[str, str, str], AnyCell] = {}
+    for cell in cells:
+        if cell.shares and cell.amount > leaders.setdefault(cell.shares, cell).amount:
+            leaders[cell.shares] = cell
+    return list(leaders.values())

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from vidmae.evaluate.feature_cache import feature_spec
 from vidmae.footage.manifest import AUTO, decoder_problem, read_summary
@@ -109,6 +109,9 @@ class Cell:
         origins: Where each setting comes from.
     """
 
+    kind: ClassVar[str] = KIND
+    headings: ClassVar[tuple[str, str, str, str]] = ("CHECKPOINT", "DATA", "METHOD", "SHOTS")
+
     init: Init
     subset: Subset
     config: FinetuneConfig
@@ -135,6 +138,43 @@ class Cell:
     def features(self) -> tuple[str, str, str]:
         """What the features of a probe are, and of which clips: cells with equal values share them."""
         return feature_spec(self.config).folder_name, self.subset.data.content, self.subset.data.val_content
+
+    @property
+    def group(self) -> tuple[str, str, str, str]:
+        """Its line in tables."""
+        return self.init.name, self.subset.data.name, self.method, str(self.subset.shots or "all")
+
+    @property
+    def one_process(self) -> bool:
+        """Probes are fitted by one process."""
+        return self.method in PROBES
+
+    @property
+    def after(self) -> str:
+        """Slurm job that still has to write its weights, or empty."""
+        return self.init.after
+
+    @property
+    def source(self) -> str:
+        """Content of its checkpoint."""
+        return self.init.content
+
+    @property
+    def shares(self) -> tuple[str, str, str] | None:
+        """Features of a probe."""
+        return self.features if self.method in PROBES else None
+
+    @property
+    def amount(self) -> int:
+        """Clips to learn from."""
+        return self.subset.clips
+
+    def identity(self) -> dict[str, Any]:
+        """What run.json says of its data."""
+        data = self.subset.data
+        return {"data": data.name, "manifest": str(data.manifest), "content_sha256": data.content,
+                "val_manifest": str(data.val_manifest), "val_content_sha256": data.val_content,
+                "subset": self.subset.path, "subset_sha256": self.subset.content, "videos": self.subset.clips}
 
     def record(self, sweep: str) -> dict[str, Any]:
         """What run.json and result.json say of it."""
@@ -261,12 +301,3 @@ def parse_vary(items: Sequence[str]) -> list[tuple[str, ...]]:
             raise ConfigError(f"--vary {key.strip()} stands twice; give all of its values in one: {key.strip()}=v1,v2")
         axes[key.strip()] = values
     return list(itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items())))
-
-
-def first_of_features(cells: Sequence[Cell]) -> list[Cell]:
-    """Of the cells that share features the one that extracts most of them: it runs before the others, which find them."""
-    leaders: dict[tuple[str, str, str], Cell] = {}
-    for cell in cells:
-        if cell.method in PROBES and cell.subset.clips > leaders.setdefault(cell.features, cell).subset.clips:
-            leaders[cell.features] = cell
-    return list(leaders.values())

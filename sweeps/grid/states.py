@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.scheduler import slurm
 from jobs.standing.runs import NOT_STARTED, State, states, submissions, why
-from sweeps.grid.grid import Cell
+from sweeps.grid.any_cell import AnyCell
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import RunFolder, read_json, write_json
 
@@ -30,7 +30,7 @@ class Standing:
         state: Of its newest job; None where it never had one.
     """
 
-    cell: Cell
+    cell: AnyCell
     run: RunFolder
     kind: str
     state: State | None = None
@@ -41,7 +41,7 @@ class Standing:
         return why(self.state) if self.state else self.kind
 
 
-def look(cells: Sequence[Cell], runs_dir: Path, *, write: bool = True) -> tuple[list[Standing], list[str]]:
+def look(cells: Sequence[AnyCell], runs_dir: Path, *, write: bool = True) -> tuple[list[Standing], list[str]]:
     """How far each cell is, and what could not be asked. Slurm is asked once for all of them.
 
     Args:
@@ -65,7 +65,7 @@ def look_again(standings: Sequence[Standing]) -> list[Standing]:
     return [Standing(s.cell, s.run, kind_of(state), state) if (state := found.get(s.run.path)) else s for s in standings]
 
 
-def find_folders(cells: Sequence[Cell], runs_dir: Path) -> list[RunFolder]:
+def find_folders(cells: Sequence[AnyCell], runs_dir: Path) -> list[RunFolder]:
     """The run folder of each cell: one of its signature that exists, also where its checkpoint was called otherwise."""
     by_signature = defaultdict[str, list[str]](list)
     for path in runs_dir.iterdir() if runs_dir.is_dir() else []:

@@ -22,8 +22,8 @@ from jobs.scheduler import slurm
 from jobs.standing.arrays import array_path, link_task, make_array
 from jobs.standing.runs import process_birth, submissions
 from jobs.submit import launch, local_array
+from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.batches import Batch
-from sweeps.grid.grid import KIND, Cell
 from sweeps.grid.states import Standing
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.layers import to_yaml
@@ -174,15 +174,12 @@ def _write_cell(standing: Standing, sweep: Sweep, code: CodeState, entry: Mappin
     return record
 
 
-def _identity(cell: Cell, run: RunFolder, sweep: Sweep, before: Mapping[str, Any]) -> dict[str, Any]:
-    data = cell.subset.data
+def _identity(cell: AnyCell, run: RunFolder, sweep: Sweep, before: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "schema": SCHEMA, "kind": KIND, "name": run.path.name.removesuffix(f"-{cell.signature}"),
+        "schema": SCHEMA, "kind": cell.kind, "name": run.path.name.removesuffix(f"-{cell.signature}"),
         "signature": cell.signature, "created": before.get("created", _now()),
         "command": before.get("command", list(sweep.command)), "cell": before.get("cell", cell.record(sweep.name)),
-        "data": data.name, "manifest": str(data.manifest), "content_sha256": data.content,
-        "val_manifest": str(data.val_manifest), "val_content_sha256": data.val_content,
-        "subset": cell.subset.path, "subset_sha256": cell.subset.content, "videos": cell.subset.clips,
+        **cell.identity(),
     }
 
 

@@ -94,7 +94,7 @@ def _record(study: Study, point: Point) -> dict[str, Any]:
             "steps": point.steps, "epochs": point.epochs, "phase_steps": _phase_steps(point), "flops": point.flops,
             "gpu_hours": study.unit.hours(point.flops), "state": point.kind, "submit": point in study.submits,
             "job_id": point.state.job_id or None if point.state else None,
-            "cells": sum(s.cell.init.content == content_of(point) for s in plan.standings)}
+            "cells": sum(s.cell.source == content_of(point) for s in plan.standings)}
 
 
 def _phase_steps(point: Point) -> list[int]:

@@ -13,26 +13,25 @@ from vidmae.runs.cost import gpu_peak_tflops, hours_of
 
 MFU = 0.4
 ASSUMED_GPU = "H100"
-COLUMNS = ("CHECKPOINT", "DATA", "METHOD", "SHOTS", "CELLS", "DONE", "ACTIVE", "ENDED", "SUBMIT", "STEPS", "COST")
+COLUMNS = ("CELLS", "DONE", "ACTIVE", "ENDED", "SUBMIT", "STEPS", "COST")
 ENDED = ("failed", "timeout", "oom", "missing", "unknown")
 Row = tuple[str, ...]
 
 
 def rows(standings: Sequence[Standing], costs: Mapping[str, Estimate], submits: set[str], unit: Unit) -> list[Row]:
-    """The table: a line for every checkpoint, data set, method and number of shots.
+    """The table: a line for every group of cells, such as those of a checkpoint, data set, method and number of shots.
 
     Args:
-        standings: All cells.
+        standings: All cells, at least one.
         costs: Of each, by signature.
         submits: Signatures of the cells that this call submits.
         unit: Of the last column, which counts those alone.
     """
     groups: dict[tuple[str, ...], list[Standing]] = {}
     for s in standings:
-        subset = s.cell.subset
-        key = (s.cell.init.name, subset.data.name, s.cell.method, str(subset.shots or "all"))
-        groups.setdefault(key, []).append(s)
-    return [COLUMNS, *((*key, *_numbers(group, costs, submits, unit)) for key, group in groups.items()),
+        groups.setdefault(s.cell.group, []).append(s)
+    head = (*standings[0].cell.headings, *COLUMNS)
+    return [head, *((*key, *_numbers(group, costs, submits, unit)) for key, group in groups.items()),
             ("all", "", "", "", *_numbers(standings, costs, submits, unit, steps=False))]
 
 

@@ -66,7 +66,7 @@ class Study:
 
     def cells_of(self, point: Point) -> list[Standing]:
         """The cells that start from a pretraining run."""
-        return [s for s in self.cells.standings if s.cell.init.content == content_of(point)]
+        return [s for s in self.cells.standings if s.cell.source == content_of(point)]
 
 
 def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say: Say, points: Sequence[Point] | None = None,
@@ -93,8 +93,8 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     starts = {content_of(point): _submitted_s(point, again) for point in found}
 
     def choose(standings: Sequence[Standing]) -> list[Standing]:
-        picked = chosen([_without_parent(s, starts[s.cell.init.content]) for s in standings], args.retry)
-        return [s for s in picked if starts[s.cell.init.content] is not None]
+        picked = chosen([_without_parent(s, starts[s.cell.source]) for s in standings], args.retry)
+        return [s for s in picked if starts[s.cell.source] is not None]
 
     cells = sweep_plan.resolve(fewshot_args(args, place), command, place, say, inits=_inits(found), choose=choose)
     first = found[0].experiment

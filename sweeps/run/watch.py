@@ -18,7 +18,7 @@ from vidmae.runs.record import read_json
 
 LOOK_S, SLOWEST_LOOK_S = 1.0, 10.0
 SILENT_S = 600.0  # where nobody knows the state of a cell for this long, the wait ends
-HEADER = ("CHECKPOINT", "DATA", "METHOD", "SHOTS", "DONE", "RUN", "WAIT", "FAIL", "BEST TOP-1", "LEFT")
+HEADER = ("DONE", "RUN", "WAIT", "FAIL", "BEST TOP-1", "LEFT")
 
 
 @dataclass
@@ -47,11 +47,11 @@ class Watch:
         """The table."""
         groups: dict[tuple[str, ...], list[Standing]] = {}
         for s in self.standings:
-            subset = s.cell.subset
-            groups.setdefault((s.cell.init.name, subset.data.name, s.cell.method, str(subset.shots or "all")), []).append(s)
+            groups.setdefault(s.cell.group, []).append(s)
         lines = [(*key, *self._numbers(group), "") for key, group in groups.items()]
         left = self.left_s(self.standings)
-        return [HEADER, *lines, ("all", "", "", "", *self._numbers(self.standings, best=False), format_seconds(left))]
+        head = (*self.standings[0].cell.headings, *HEADER)
+        return [head, *lines, ("all", "", "", "", *self._numbers(self.standings, best=False), format_seconds(left))]
 
     def _numbers(self, group: Sequence[Standing], *, best: bool = True) -> Row:
         kinds = Counter(_word(s) for s in group)

@@ -1,0 +1,276 @@
+"""The cells of a robustness sweep: finished few-shot cell x clips x group of conditions. Reads records, no weights.
+
+    runs/demo-motion-10shot-seed0-finetune-on-motion-val-imagenet-c-1a2b3c4d
+         what is tested                    the clips  the conditions
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jobs.standing.runs import find_run
+from vidmae.evaluate.corruptions.conditions import parse_conditions
+from vidmae.footage.manifest import AUTO, content_hash, decoder_problem, read_summary
+from vidmae.labels.cell_data import class_names
+from vidmae.labels.label_map import make_label_map
+from vidmae.labels.splits import read_labelled
+from vidmae.runs.predictions import Predictions
+from vidmae.runs.record import RunFolder, read_json, signature
+from vidmae.settings.evaluation_config import RobustnessConfig, TestedConfig
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import ConfigError, Layer, build, load, to_dict
+
+KIND = "robustness"
+CLEAN = "clean"
+FEWSHOT = "fewshot"
+Parts = Sequence[tuple[str, tuple[str, ...]]]
+"""The cells of one model on one set: what their conditions are called, and the conditions."""
+OWN_CLASSES = ("imagenet-a", "imagenet-r")
+"""Sets whose definition leaves the scores of other classes out (Hendrycks et al. 2021, arXiv 1907.07174, 2006.16241)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A finished few-shot cell.
+
+    Attributes:
+        run: Its folder.
+        signature: Of the cell.
+        config: Its settings.
+        cell: What its records say it is.
+        classes: Names of its classes, by index.
+    """
+
+    run: RunFolder
+    signature: str
+    config: FinetuneConfig
+    cell: Mapping[str, Any]
+    classes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its run's name without the signature."""
+        return self.run.path.name.removesuffix(f"-{self.signature}")
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Clips or images to test on.
+
+    Attributes:
+        name: In tables and in the names of run folders.
+        manifest: Of the clips, with labels.
+        content: Its content hash.
+        clips: How many.
+        labels: Names of their labels, by index.
+        own_classes: The model chooses among these labels alone.
+        cues: Labels are shapes, and file names say textures.
+        label_map: CSV with the model's classes for each label.
+    """
+
+    name: str
+    manifest: Path
+    content: str
+    clips: int
+    labels: tuple[str, ...]
+    own_classes: bool = False
+    cues: bool = False
+    label_map: Path | None = None
+
+
+@dataclass(frozen=True)
+class TestCell:
+    """One cell of the sweep; see `AnyCell`."""
+
+    kind: ClassVar[str] = KIND
+    headings: ClassVar[tuple[str, str, str, str]] = ("MODEL", "CLIPS", "CONDITIONS", "NUMBER")
+
+    model: Model
+    test_set: TestSet
+    config: RobustnessConfig
+    signature: str
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def run_id(self) -> str:
+        """Name of its run folder."""
+        return f"{self.config.name}-{self.signature}"
+
+    @property
+    def tail(self) -> str:
+        """The end of that name that does not depend on what the checkpoint is called."""
+        return f"-{self.signature}"
+
+    @property
+    def group(self) -> tuple[str, str, str, str]:
+        """Its line in tables."""
+        return self.model.name, self.test_set.name, self.config.tested.group, str(len(self.config.tested.conditions))
+
+    @property
+    def one_process(self) -> bool:
+        """Clips are dealt out to all ranks."""
+        return False
+
+    @property
+    def after(self) -> str:
+        """The cell that is tested is done."""
+        return ""
+
+    @property
+    def source(self) -> str:
+        """The cell that is tested."""
+        return f"cell:{self.model.signature}"
+
+    @property
+    def shares(self) -> tuple[str, str, str] | None:
+        """Nothing that others would want."""
+        return None
+
+    @property
+    def amount(self) -> int:
+        """Clips to test on."""
+        return self.test_set.clips
+
+    def identity(self) -> dict[str, Any]:
+        """What run.json says of its data."""
+        return {"data": self.test_set.name, "manifest": str(self.test_set.manifest), "content_sha256": self.test_set.content,
+                "videos": self.test_set.clips, "tested": self.model.signature}
+
+    def record(self, sweep: str) -> dict[str, Any]:
+        """What run.json and result.json say of it: the cell that is tested, and on what."""
+        return {**self.model.cell, "tested": self.model.run.path.name, "tested_signature": self.model.signature,
+                "set": self.test_set.name, "group": self.config.tested.group, "sweep": sweep}
+
+
+def find_models(given: Sequence[str], patterns: Sequence[str], runs_dir: Path) -> list[Model]:
+    """The finished few-shot cells that a command names.
+
+    Args:
+        given: Ids, starts of ids or folders of cells; cells of this sweep, which a pattern of the shell also fits, are passed
+            over.
+        patterns: Of --runs, such as `demo-*`; they choose among the cells that are done.
+        runs_dir: Folder of the runs.
+    Raises:
+        ConfigError: A cell is not done, did not keep what is needed, or a pattern fits none.
+    """
+    named = [find_run(name, runs_dir) for name in given]
+    folders = {run.path: run for run in named if (read_json(run.record) or {}).get("kind") != KIND}
+    done = [RunFolder(path.parent) for path in sorted(runs_dir.glob("*/result.json"))] if patterns else []
+    cells = [run for run in done if (read_json(run.record) or {}).get("kind") == FEWSHOT]
+    for pattern in patterns:
+        fit = [run for run in cells if fnmatch(run.path.name, pattern)]
+        if not fit:
+            raise ConfigError(f"--runs {pattern!r} fits none of the {len(cells)} finished few-shot cells in {runs_dir} "
+                              "(python jobs/status.py lists them; --runs-dir names another folder)")
+        folders |= {run.path: run for run in fit}
+    if not folders:
+        raise ConfigError("no model is named: give finished few-shot cells, or --runs 'PATTERN'")
+    return [_model(run) for run in folders.values()]
+
+
+def _model(run: RunFolder) -> Model:
+    record, result = read_json(run.record) or {}, read_json(run.result)
+    name = run.path.name
+    if record.get("kind") != FEWSHOT:
+        raise ConfigError(f"{name} is no few-shot cell but {record.get('kind') or 'no run'}: a model needs classes "
+                          "to be tested; finetune or probe it first (python sweeps/fewshot.py --checkpoints)")
+    if result is None:
+        raise ConfigError(f"{name} is not finished (python jobs/status.py {name})")
+    config = load(FinetuneConfig, run.config)
+    if config.method == "finetune" and not run.weights.is_file():
+        raise ConfigError(f"{name} did not keep its weights; run the cell again with --set keep_weights=true")
+    try:
+        classes = Predictions.read(run.predictions).classes.tolist()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: its predictions.npz, which says its classes, cannot be read: {error}") from error
+    return Model(run, str(record["signature"]), config, record.get("cell") or {}, tuple(classes))
+
+
+def read_set(name: str, manifest: Path, **more: Any) -> TestSet:
+    """Clips to test on, from their manifest.
+
+    Raises:
+        ManifestError: It cannot be read, or has no labels.
+    """
+    labelled = read_labelled(manifest)
+    labels = class_names(labelled.classes)
+    return TestSet(name, manifest.absolute(), labelled.summary.content_sha256, len(labelled), labels, **more)
+
+
+def parts_of(given: str, most: int | None) -> Parts:
+    """The conditions of each cell and what they are called, `clean` first in each.
+
+    A word that stands for several conditions, such as imagenet-c, has cells of its own; single conditions are put together
+    by their kind. A condition that comes twice counts where it comes first.
+
+    Args:
+        given: Of --conditions.
+        most: Conditions of a cell beside `clean`, at most; None is all of a group.
+    Raises:
+        ValueError: A condition is not known.
+    """
+    groups: dict[str, list[str]] = {}
+    seen = {CLEAN}
+    for word in filter(None, (word.strip() for word in given.split(","))):
+        expanded = parse_conditions(word)
+        for condition in expanded:
+            if condition.text not in seen:
+                groups.setdefault(word if len(expanded) > 1 else condition.group, []).append(condition.text)
+                seen.add(condition.text)
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for group, texts in groups.items():
+        size = most or len(texts)
+        chunks = [texts[i:i + size] for i in range(0, len(texts), size)]
+        found += [(group if len(chunks) == 1 else f"{group}-{place}of{len(chunks)}", (CLEAN, *chunk))
+                  for place, chunk in enumerate(chunks, 1)]
+    return found or [(CLEAN, (CLEAN,))]
+
+
+def make_cells(models: Sequence[Model], sets_of: Mapping[str, Sequence[tuple[TestSet, Parts]]], layers: Sequence[Layer],
+               ) -> list[TestCell]:
+    """All cells, those of one model together.
+
+    Args:
+        models: What is tested.
+        sets_of: Signature of each model -> its sets, each with the conditions of its cells.
+        layers: Settings that are given for the sweep.
+    Raises:
+        ConfigError: A setting cannot be used.
+        LabelMapError: Labels do not fit a model's classes.
+    """
+    return [_cell(model, test_set, group, conditions, layers) for model in models
+            for test_set, parts in sets_of[model.signature] if _checked(model, test_set) for group, conditions in parts]
+
+
+def _checked(model: Model, test_set: TestSet) -> bool:
+    """True, or an error that says what does not fit."""
+    try:
+        make_label_map(test_set.labels, model.classes, own=test_set.own_classes, listed=test_set.label_map)
+    except ValueError as error:
+        raise ConfigError(f"{model.name} on {test_set.name}: {error}") from error
+    decoder = model.config.data.decoder
+    if decoder != AUTO and (problem := decoder_problem(test_set.manifest, read_summary(test_set.manifest), decoder)):
+        raise ConfigError(problem)
+    return True
+
+
+def _cell(model: Model, test_set: TestSet, group: str, conditions: tuple[str, ...], layers: Sequence[Layer]) -> TestCell:
+    listed = test_set.label_map
+    tested = TestedConfig(
+        run=str(model.run.path.absolute()), signature=model.signature, set_name=test_set.name,
+        manifest=str(test_set.manifest), conditions=conditions, group=group,
+        label_map=str(listed.absolute()) if listed else "", label_map_content=content_hash(listed) if listed else "",
+        own_classes=test_set.own_classes, cues=test_set.cues)
+    own = {each.name: getattr(model.config, each.name) for each in fields(FinetuneConfig)}
+    base = RobustnessConfig(**{**own, "tested": tested})
+    config, origins = build(RobustnessConfig, [Layer(f"cell {model.name}", to_dict(base)), *layers])
+    name = re.sub(r"[^\w.-]", "_", f"{model.name}-on-{test_set.name}-{group}")
+    signed = to_dict(replace(config, name=KIND), signed_only=True)
+    content = hashlib.sha256(test_set.content.encode()).hexdigest()
+    return TestCell(model, test_set, replace(config, name=name), signature(KIND, signed, content), origins)

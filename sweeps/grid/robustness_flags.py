@@ -1,0 +1,60 @@
+"""The command line of a robustness sweep."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
+from sweeps.grid.fewshot_flags import comma_list, positive
+from sweeps.grid.states import RETRY
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(description)
+    what = parser.add_argument_group("what")
+    what.add_argument("cells", nargs="*", metavar="CELL", help="finished few-shot cells: ids, starts of ids, or folders")
+    what.add_argument("--runs", type=comma_list, default=[], metavar="PATTERN,...",
+                      help="all finished few-shot cells with such a name, as in 's-vith14-*-finetune-*'")
+    what.add_argument("--data", metavar="NAME|FILE.csv",
+                      help="labelled clips that the conditions are applied to (default: the validation set of each cell)")
+    what.add_argument("--conditions", metavar="C,C,...",
+                      help="conditions such as gaussian_noise:3, or groups of them such as imagenet-c, video; `clean` is "
+                           "always among them")
+    what.add_argument("--part", type=positive, metavar="N",
+                      help="conditions of a cell, at most (default: all of a group, which decodes each clip once)")
+    what.add_argument("--sets", type=named, action="append", default=[], metavar="NAME=FILE.csv",
+                      help="also test on these images or clips as they are; folders corruption/severity/class are told "
+                           "apart; may be repeated")
+    what.add_argument("--cues", type=named, action="append", default=[], metavar="NAME=FILE.csv",
+                      help="the same for images of cue conflict: the label is the shape, the name says the texture, as in "
+                           "cat4-elephant2.png")
+    what.add_argument("--label-map", type=named, action="append", default=[], metavar="NAME=FILE.csv",
+                      help="CSV with the columns label and class: which classes of the model stand for the labels of a "
+                           "set, or of --data")
+    what.add_argument("--own-classes", type=comma_list, default=[], metavar="NAME,...",
+                      help="sets on which the model chooses among the set's own classes (always: imagenet-a, imagenet-r)")
+    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                      help="change a setting of all cells, such as evaluate.batch=64 or data.workers=8; may be repeated")
+    add_resources(parser)
+    control = parser.add_argument_group("run control")
+    control.add_argument("--dry-run", action="store_true", help="show the cells, their cost and the scripts; write nothing")
+    control.add_argument("--max-parallel", type=positive, metavar="N",
+                         help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
+    control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
+                         help="submit again the cells that ended so, with no word all that ended")
+    control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
+    out = parser.add_argument_group("output")
+    add_runs_dir(out)
+    out.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the array ids")
+    parser.set_defaults(then_collect=False)
+    return parser
+
+
+def named(text: str) -> tuple[str, Path]:
+    """A name and a file, from NAME=FILE."""
+    name, equal, file = text.partition("=")
+    if not equal or not name.strip() or not file.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FILE.csv")
+    return name.strip(), Path(file.strip()).expanduser()

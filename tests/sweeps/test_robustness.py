@@ -1,0 +1,150 @@
+"""The robustness sweep as a user types it: cells, what is refused, and a sweep on this machine with stand-ins for cells."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import cancel
+from jobs.standing.runs import all_runs, states
+from sweeps import robustness
+from sweeps.grid.robustness_cells import parts_of
+from tests.support.labelled import write_labelled
+from tests.support.launching import write_cell_profile
+from tests.support.tested import make_cell
+from vidmae.evaluate.corruptions.conditions import parse_conditions
+from vidmae.footage.manifest import Check, Row, write_manifest
+
+LOCAL = ["--cluster", "local"]
+FLAGS = ("-h --help --runs --data --conditions --part --sets --cues --label-map --own-classes --set "
+         "--cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time --gpus-per-node --tasks-per-node "
+         "--ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist -d --dependency -J --job-name "
+         "--signal-delay-s --max-requeues --sbatch --dry-run --max-parallel --retry --wait --watch --runs-dir --json")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An own folder with a labelled data set and two finished cells of it, one of which kept no weights."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("VIDMAE_PROFILE", "VIDMAE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    manifest = write_labelled(tmp_path / "manifests")
+    for seed in (0, 1):
+        cell = make_cell(tmp_path / "runs", manifest, f"seed={seed}", name=f"tiny-toys-2shot-seed{seed}-finetune", weights=False,
+                         signature=f"0123abc{seed}")
+        if not seed:
+            cell.weights.write_bytes(b"weights")
+    yield tmp_path
+    for state in states(all_runs(tmp_path / "runs"))[0]:
+        if state.cluster == "local" and state.active:
+            cancel.cancel(state)
+
+
+def sweep(*args: str) -> subprocess.CompletedProcess[str]:
+    """The command in this process, which is in the folder of the test."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = robustness.main(list(args))
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
+
+
+def write_set(path: Path, files: dict[str, str]) -> Path:
+    """A manifest of files by path and label."""
+    write_manifest(path, [Row(name, label, 1, 1.0, 1.0, 9, 8, 8, "png", 0, 0, 0, f"{i:016x}", 1, "decord")
+                          for i, (name, label) in enumerate(sorted(files.items()))], [], Check("decord", True))
+    return path
+
+
+def test_the_flags_are_frozen_and_the_commands_in_the_help_are_parsed() -> None:
+    assert set(robustness.make_parser()._option_string_actions) == set(FLAGS.split())
+    commands = re.findall(r"^    python sweeps/robustness\.py(.*)$", robustness.__doc__ or "", re.M)
+    assert 2 <= len(commands) <= 3
+    for command in commands:
+        robustness.make_parser().parse_args(shlex.split(command))
+
+
+def test_a_group_is_a_cell_and_clean_is_in_each() -> None:
+    everything = parts_of("imagenet-c,gaussian_noise:3,contrast:1,video,clean,greyscale:1,rotation:1", None)
+    names = [name for name, _ in everything]
+    assert names[:2] == ["imagenet-c", "video"] and len(names) == 3, "single conditions that are new stand together"
+    assert all(conditions[0] == "clean" and conditions.count("clean") == 1 for _, conditions in everything)
+    texts = [text for _, conditions in everything for text in conditions[1:]]
+    assert len(texts) == len(set(texts)) and texts[:75] == [c.text for c in parse_conditions("imagenet-c")] and len(everything[0][1]) == 76
+    split = parts_of("imagenet-c", 20)
+    assert [(name, len(conditions)) for name, conditions in split] == [(f"imagenet-c-{i}of4", n) for i, n in ((1, 21), (2, 21), (3, 21), (4, 16))]
+    assert parts_of("clean", None) == [("clean", ("clean",))]
+
+
+def test_a_dry_run_shows_the_cells_and_writes_nothing(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    done = sweep(*LOCAL, "tiny-toys-2shot-seed0", "--conditions", "imagenet-c,video", "--part", "25", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    parts = [cell["group"] for cell in told["cells"]]
+    assert parts[:3] == [f"imagenet-c-{i}of3" for i in (1, 2, 3)] and all(cell["tested_signature"] == "0123abc0" for cell in told["cells"])
+    assert len({cell["run"] for cell in told["cells"]}) == len(parts) and {cell["set"] for cell in told["cells"]} == {"toys"}
+    line = next(line for line in done.stderr.splitlines() if "imagenet-c-1of3" in line)
+    assert line.split()[:4] == ["tiny-toys-2shot-seed0-finetune", "toys", "imagenet-c-1of3", "26"]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_sets_cues_and_label_maps(folder: Path) -> None:
+    paths = {f"/i/{label}/{label.split()[0].lower()}1-dropping{i}.png": label for i, label in enumerate(("Pouring [something]", "Dropping"))}
+    write_set(folder / "sketches.csv", paths)
+    (folder / "map.csv").write_text("label,class\nup,Covering\ndown,Dropping\n")
+    write_set(folder / "other.csv", {"/o/1.png": "up", "/o/2.png": "down"})
+    done = sweep(*LOCAL, "--runs", "*seed0*", "--sets", "sketches=sketches.csv", "--sets", "other=other.csv", "--label-map",
+                 "other=map.csv", "--own-classes", "sketches", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [(cell["set"], cell["group"]) for cell in json.loads(done.stdout)["cells"]] == [("sketches", "clean"), ("other", "clean")]
+    for args, said in ((["--sets", "other=other.csv"], "2 of 2 labels are no classes of the model, which has 3: 'down', 'up'"),
+                       (["--sets", "a=sketches.csv", "--cues", "a=sketches.csv"], "two sets are called 'a'"),
+                       (["--sets", "a=sketches.csv", "--label-map", "b=map.csv"], "--label-map 'b' is no set of this command, which has: a"),
+                       (["--sets", "sketches"], "is not of the form NAME=FILE.csv"),
+                       (["--sets", "a=none.csv"], "there is no manifest none.json"), ([], "nothing to test: give --conditions")):
+        refused = sweep(*LOCAL, "--runs", "*seed0*", *args, "--dry-run")
+        assert refused.returncode == 2 and said in refused.stderr, (args, refused.stderr)
+
+
+@pytest.mark.parametrize(("args", "said"), [
+    (["--runs", "*seed1*", "--conditions", "clean"], "did not keep its weights; run the cell again with --set keep_weights=true"),
+    (["--runs", "nothing-*", "--conditions", "clean"], "fits none of the 2 finished few-shot cells"),
+    (["--conditions", "clean"], "no model is named"),
+    (["--runs", "*seed0*", "--conditions", "gausian_noise:3"], "gaussian_noise"),
+    (["--runs", "*seed0*", "--conditions", "fog:9"], "fog has the levels 1 to 5, got 9"),
+    (["--runs", "*seed0*", "--conditions", "clean", "--set", "model.num_frame=8"], "num_frames"),
+    (["--runs", "*seed0*", "--conditions", "clean", "--data", "nowhere"], "nowhere")])
+def test_what_cannot_be_tested_is_refused(folder: Path, args: list[str], said: str) -> None:
+    done = sweep(*LOCAL, *args, "--dry-run")
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_settings_that_change_no_result_make_no_other_cell(folder: Path) -> None:
+    def run_of(*args: str) -> str:
+        done = sweep(*LOCAL, "--runs", "*seed0*", "--conditions", "fog:1", "--dry-run", "--json", *args)
+        return str(json.loads(done.stdout)["cells"][0]["run"])
+
+    assert run_of() == run_of("--set", "evaluate.batch=64", "--set", "data.workers=9") != run_of("--set", "evaluate.views=10x3")
+
+
+def test_a_sweep_here_runs_every_cell_and_the_same_command_submits_nothing(folder: Path) -> None:
+    profile = write_cell_profile(folder, FAILS="part-never")
+    args = [*LOCAL, "--runs", "*seed0*", "--conditions", "noise,blur", "--part", "10", "--profile", str(profile)]
+    done = sweep(*args, "--wait", "--max-parallel", "2")
+    assert done.returncode == 0 and done.stdout.strip().isdecimal(), done.stderr
+    found = [run for run in all_runs(folder / "runs") if json.loads(run.record.read_text()).get("kind") == "robustness"]
+    assert len(found) == 4 and all(run.result.exists() for run in found)
+    again = sweep(*args)
+    assert again.returncode == 0 and again.stdout == "" and "nothing to submit: 4 done" in again.stderr
+    assert "python analysis/robustness.py runs" in again.stderr
