@@ -6,9 +6,10 @@
 
 RUN is the folder of a pretraining run or a few-shot cell, its name, or a start of it that fits one run alone. The page has
 settings, state, curves, where the seconds went, data that was left out, the few-shot cells beside the run that start from
-it (of a cell: its accuracy by class), and the tables of results (interpolation, attention, embeddings) below RUN/analysis
-and the folders named by --with. A run that failed, goes on or has not begun has a page, too. File names never stand on it,
-and pictures of footage only with --frames. Only its owner can read the file. Standard output is its path.
+it (of a cell: its accuracy by class), their accuracy under conditions, and the tables of results (interpolation, attention,
+embeddings) below RUN/analysis and the folders named by --with. A run that failed, goes on or has not begun has a page, too.
+File names never stand on it, and pictures of footage only with --frames. Only its owner can read the file. Standard output
+is its path.
 
 Exit codes: 0 ok, 2 no such run or folder, or no place to write.
 """
@@ -30,13 +31,14 @@ from analysis.page.chapters import curves, how_it_stands, key_figures, left_out,
 from analysis.page.dossier import FEWSHOT, PRETRAIN, Dossier
 from analysis.page.findings import folders_of_results, pictures_of, results_section
 from analysis.page.html import Section, to_html
+from analysis.page.robustness_page import robustness_results
 from analysis.page.wording import moment
 from analysis.results.table_flags import Parser, add_runs_dir
 from analysis.results.which_run import find_run
 from vidmae.runs.record import RunFolder, make_private_folder, write_atomic
 from vidmae.settings.command_line import text_of
 
-KINDS = {PRETRAIN: "Pretraining run", FEWSHOT: "Few-shot cell"}
+KINDS = {PRETRAIN: "Pretraining run", FEWSHOT: "Few-shot cell", "robustness": "Robustness cell"}
 RESULTS = "analysis"  # folder of results inside a run folder
 PICTURE = "Masked input, reconstruction and original of a few clips"
 
@@ -96,6 +98,7 @@ def make_sections(run: Dossier, named: list[Path], *, frames: bool) -> list[Sect
     """The sections of the page; `named` are folders of results that lie elsewhere."""
     sections = [how_it_stands(run), what_it_is(run), curves(run), seconds(run), left_out(run)]
     sections += accuracy_by_class(run.run) if run.kind == FEWSHOT else [few_shot_results(run)]
+    sections += robustness_results(run)
     pictures, words = pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
     if pictures or words:
         sections.append(Section("Reconstruction", words, pictures=pictures))

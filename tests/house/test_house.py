@@ -62,16 +62,17 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "analysis.results": {"vidmae"},
     "analysis.tables": {"vidmae", "analysis.results"},
     "analysis.curves": {"vidmae", "analysis.results", "analysis.tables"},
-    "analysis.neighbours": {"vidmae", "analysis.curves"},
+    "analysis.curves.robust": {"vidmae", "analysis.results", "analysis.tables", "analysis.curves"},
+    "analysis.survey.neighbours": {"vidmae", "analysis.curves"},
     "analysis.survey": {"vidmae", "analysis.curves", "analysis.tables"},
     "analysis.page": {"vidmae", "analysis.results"},
-    "analysis": {"vidmae", "analysis.results", "analysis.tables", "analysis.curves", "analysis.neighbours", "analysis.survey",
-                 "analysis.page"},
+    "analysis": {"vidmae", "analysis.results", "analysis.tables", "analysis.curves", "analysis.curves.robust",
+                 "analysis.survey", "analysis.survey.neighbours", "analysis.page"},
 }
 READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these few modules that load no torch
     "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
     "vidmae.insight.embedding_files"}
-SAME_NAME = {"pretrain", "interpolate", "embed", "scaling"}  # a command, and the program or the command that goes with it
+SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness"}  # a command, and the program or the command that goes with it
 MOST_ENTRIES = 16
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.ranks.engine"},
@@ -89,7 +90,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "cv2": {"vidmae.insight.vision", "vidmae.preparing.kept_frames", "vidmae.evaluate.corruptions.pixels"},
     "simplejpeg": {"vidmae.footage.archives.jpeg"},
     "skimage": {"vidmae.insight.interpolation.scores", "vidmae.preparing.archive_parts"},
-    "sklearn": {"vidmae.evaluate.probes", "analysis.neighbours.nearest", "analysis.neighbours.embedding_pictures"},
+    "sklearn": {"vidmae.evaluate.probes", "analysis.survey.neighbours.nearest", "analysis.survey.neighbours.embedding_pictures"},
 }
 STDLIB_ONLY = {
     "jobs.standing.arrays", "jobs.scheduler.commands", "jobs.scheduler.slurm", "vidmae.footage.video_list",
@@ -102,7 +103,7 @@ PURE_OF_TORCH = {
     "vidmae.footage.history", "vidmae.footage.known.facts", "vidmae.footage.known.withdrawn", "vidmae.footage.manifest",
     "vidmae.footage.manifest_columns", "vidmae.footage.manifest_pages", "vidmae.footage.recordings",
     "vidmae.insight.embedding_files", "vidmae.insight.csv_rows", "vidmae.insight.footage_measures",
-    "vidmae.insight.footage_survey", "vidmae.labels.shot_list", "vidmae.labels.shots", "vidmae.labels.side_table",
+    "vidmae.insight.footage_survey", "vidmae.labels.label_map", "vidmae.labels.set_layout", "vidmae.labels.shot_list", "vidmae.labels.shots", "vidmae.labels.side_table",
     "vidmae.labels.sources", "vidmae.labels.splits", "vidmae.labels.withdrawal",
     "vidmae.mixtures.ages", "vidmae.mixtures.mixture", "vidmae.mixtures.mixture_order",
     "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.runs.step_time",

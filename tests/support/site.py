@@ -13,6 +13,7 @@ import numpy as np
 from analysis.footage import features_of
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_program
+from tests.support.robust_runs import write_tested
 from vidmae.footage.manifest import Check, Row, read_all, write_manifest
 from vidmae.insight.csv_rows import write_csv
 from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
@@ -100,6 +101,11 @@ def _runs(runs: Path) -> None:
             record["cell"] |= {"checkpoint": "s-vith14", "data": "ssv2", "shots": 10}
             write_json(file, record)
         predictions.write(cell / "predictions.npz")
+        (cell / "weights.safetensors").write_bytes(b"weights")
+        config = (cell / "config.yaml").read_text()
+        (cell / "config.yaml").write_text(config.replace("HERE/manifests/motion-val.csv", str(runs.parent / "manifests/ssv2-val.csv")))
+    write_tested(runs, "s-vith14-ssv2-10shot-{}-finetune", 0, {text: predictions for text in ("clean", "fog:1", "fog:2")},
+                 test_set="ssv2-val", imagenet_c=("fog",), group="weather")
 
 
 def _copy(source: Path, target: Path, **record: Any) -> Path:

@@ -1,0 +1,162 @@
+"""Figures of robustness: accuracy over severity, shifts against clean accuracy, shape bias, paired differences.
+
+Models are told apart by colour, and in grey by line style and marker.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis.curves.figures import SETTINGS, figure_bytes
+from analysis.curves.robust.robust_numbers import Estimated
+from analysis.curves.robust.robust_runs import CLEAN, Tests
+from analysis.curves.robust.robust_study import Fitted, Paired, chance_pct, clean_pct
+from vidmae.runs.record import write_atomic
+
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: Any = ("-", "--", ":", "-.", (0, (6, 2)), (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
+PANEL_IN = (2.1, 1.8)
+COLUMNS = 5
+LEAST_LEVELS = 2
+
+
+def style(model: str, models: Sequence[str]) -> dict[str, Any]:
+    """Colour, marker and dashes of a model."""
+    place = models.index(model)
+    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4,
+            "linestyle": DASHES[place % len(DASHES)]}
+
+
+def draw(tests: Tests, fitted: Sequence[Fitted], shapes: Sequence[tuple[str, str, Estimated, float, float, int]],
+         pairs: Sequence[Paired], folder: Path) -> list[Path]:
+    """Draw all figures, each as PNG and SVG, the same bytes for the same numbers; the files. The folder exists."""
+    files = []
+    for test_set in tests.sets:
+        if names := _graded(tests, test_set):
+            rows = math.ceil(len(names) / COLUMNS)
+            size = (PANEL_IN[0] * min(len(names), COLUMNS), PANEL_IN[1] * rows + 0.5)
+            files += _write(f"robustness-severity-{test_set}", size, folder,
+                            lambda figure, test_set=test_set, names=names: _severity(  # type: ignore[misc]
+                                figure, tests, test_set, names))
+    for place in range(0, len(fitted), COLUMNS):
+        some = fitted[place:place + COLUMNS]
+        name = "robustness-effective" + (f"-{place // COLUMNS + 1}" if place else "")
+        files += _write(name, (2.8 * len(some), 3.2), folder, lambda figure, some=some: _scatter(  # type: ignore[misc]
+            figure, tests, some))
+    if shapes:
+        files += _write("robustness-shape-bias", (4.8, 1.0 + 0.3 * len(shapes)), folder, lambda figure: _shapes(
+            figure, tests, shapes))
+    if pairs:
+        files += _write("robustness-paired", (5.6, 1.0 + 0.22 * len(pairs)), folder, lambda figure: _pairs(figure, pairs))
+    return files
+
+
+def _write(name: str, size: tuple[float, float], folder: Path, fill: Callable[[Figure], None]) -> list[Path]:
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        fill(figure)
+        data = {"png": figure_bytes(figure, "png", {"Software": None})}
+        figure.set_layout_engine("none")  # the layout is done
+        data["svg"] = figure_bytes(figure, "svg", {"Date": None})
+    stem = re.sub(r"[^\w.-]", "-", name)[:200]
+    for suffix, content in data.items():
+        write_atomic(folder / f"{stem}.{suffix}", content)
+    return [folder / f"{stem}.{suffix}" for suffix in data]
+
+
+def _graded(tests: Tests, test_set: str) -> list[str]:
+    """Corruptions of a set that were tested at several severities."""
+    facts = tests.facts(test_set)
+    levels = facts[facts["level"] > 0].groupby("name", sort=False)["level"].nunique()
+    return [str(name) for name in levels.index[levels >= LEAST_LEVELS]]
+
+
+def _severity(figure: Figure, tests: Tests, test_set: str, names: Sequence[str]) -> None:
+    """A panel per corruption, a curve per model; severity 0 is clean."""
+    means, facts, clean = tests.means(test_set), tests.facts(test_set), clean_pct(tests, test_set)
+    panels = figure.subplots(math.ceil(len(names) / COLUMNS), min(len(names), COLUMNS), squeeze=False, sharey=True).ravel()
+    for panel, name in zip(panels, names, strict=False):
+        own = facts[facts["name"] == name].sort_values("level")
+        for model in means:
+            y = means.loc[own.index, model].to_numpy(float)
+            panel.plot([0, *own["level"]], [clean[model], *y], label=model, linewidth=1.2, **style(model, tests.models))
+        panel.axhline(chance_pct(tests, test_set), color="0.6", linewidth=0.8, label="chance")
+        panel.set_title(name.replace("_", " ") + (", generated" if own["generated"].all() else ""), fontsize=8)
+        panel.set_ylim(bottom=0)
+    for panel in panels[len(names):]:
+        panel.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.supxlabel("Severity (0 is clean)", fontsize=8)
+    figure.supylabel(f"Top-1 on {test_set} (%)", fontsize=8)
+
+
+def _scatter(figure: Figure, tests: Tests, fitted: Sequence[Fitted]) -> None:
+    """A panel per shift: a point per model, and the line through all."""
+    panels = figure.subplots(1, len(fitted), squeeze=False).ravel()
+    for panel, each in zip(panels, fitted, strict=True):
+        x, y = each.clean.to_numpy(float), each.shifted.to_numpy(float)
+        for model in each.shifted.index:
+            panel.plot(each.clean[model], each.shifted[model], label=model,
+                       **{**style(model, tests.models), "linestyle": "none", "markersize": 6})
+        low, high = max(0.1, min(x.min(), y.min()) - 3), min(99.9, max(x.max(), y.max()) + 3)
+        line = np.linspace(low, high, 100)
+        panel.plot(line, line, color="0.6", linewidth=0.8, linestyle=":", label="nothing lost")
+        if each.line:
+            panel.plot(line, each.line.at(line), color="0.3", linewidth=1.0, label="line through all models")
+        panel.set(xlabel="Clean top-1 (%)", ylabel="Top-1 under the shift (%)", xlim=(low, high))
+        made = ", generated" if each.shift.generated else ""
+        panel.set_title(f"{each.shift.test_set}: {each.shift.name}{made}" if each.shift.conditions != (CLEAN,)
+                        else each.shift.name, fontsize=8)
+    found: dict[str, Any] = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        found |= zip(labels, handles, strict=True)
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=3)
+
+
+def _shapes(figure: Figure, tests: Tests, shapes: Sequence[tuple[str, str, Estimated, float, float, int]]) -> None:
+    """Shape bias of every model with its interval."""
+    panel: Axes = figure.subplots()
+    for place, (model, _, number, *_) in enumerate(shapes):
+        _with_interval(panel, place, number, style(model, tests.models))
+    panel.axvline(0.5, color="0.6", linewidth=0.8)
+    panel.set_yticks(range(len(shapes)), [f"{model}, {test_set}" for model, test_set, *_ in shapes])
+    panel.invert_yaxis()
+    panel.set(xlim=(0, 1), xlabel="Shape bias (0 texture alone, 1 shape alone)")
+
+
+def _pairs(figure: Figure, pairs: Sequence[Paired]) -> None:
+    """Differences with their intervals, clean and every shift."""
+    panel: Axes = figure.subplots()
+    order = list(dict.fromkeys((each.first, each.second) for each in pairs))
+    names = [f"{first} - {second}" for first, second in order]
+    for place, each in enumerate(pairs):
+        _with_interval(panel, place, each.difference, style(names[order.index((each.first, each.second))], names))
+    panel.axvline(0, color="0.6", linewidth=0.8)
+    made = {True: ", generated", False: ""}
+    shifts = [each.shift for each in pairs]
+    panel.set_yticks(range(len(pairs)), [f"{shift.test_set}: {shift.name}{made[shift.generated]}" for shift in shifts])
+    panel.invert_yaxis()
+    panel.set_xlabel("Top-1 of the first minus the second (points, 95 % over images)")
+    handles = [matplotlib.lines.Line2D([], [], label=name, **{**style(name, names), "linestyle": "none"}) for name in names]
+    figure.legend(handles=handles, loc="outside lower center")
+
+
+def _with_interval(panel: Axes, place: int, number: Estimated, look: dict[str, Any]) -> None:
+    if not np.isfinite(number.value):
+        return
+    panel.plot([number.low, number.high], [place, place], color=look["color"], linewidth=1.2)
+    panel.plot([number.value], [place], color=look["color"], marker=look["marker"], markersize=5, linestyle="none")

@@ -1,0 +1,176 @@
+"""The robustness cells below folders, as one table: a row for every model, seed, set and condition.
+
+A model is a few-shot cell without its seed. What was announced and has no result is named, and never counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vidmae.runs.predictions import Predictions
+from vidmae.runs.record import RunFolder, read_json
+
+# texts are Python's own: pandas 3 would store them with pyarrow, which refuses names of files that are not UTF-8
+pd.set_option("mode.string_storage", "python")
+
+KIND = "robustness"
+CLEAN = "clean"
+SEED = re.compile(r"-seed(\d+)(?=-|$)")
+COLUMNS = ["model", "seed", "set", "condition", "name", "level", "group", "generated", "imagenet_c", "clips", "answers",
+           "top1_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature"]
+
+
+@dataclass(frozen=True)
+class Tests:
+    """What robustness cells found.
+
+    Attributes:
+        rows: COLUMNS; a row per model, seed, set and condition, each once.
+        lost: What is missing or damaged, a line each.
+    """
+
+    rows: pd.DataFrame
+    lost: list[str]
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Names, in order of appearance."""
+        return list(dict.fromkeys(self.rows["model"]))
+
+    @cached_property
+    def sets(self) -> list[str]:
+        """Names of the sets."""
+        return list(dict.fromkeys(self.rows["set"]))
+
+    def of(self, **wanted: Any) -> pd.DataFrame:
+        """The rows whose columns have these values."""
+        rows = self.rows
+        for column, value in wanted.items():
+            rows = rows[rows[column] == value]
+        return rows
+
+    def means(self, test_set: str) -> pd.DataFrame:
+        """Accuracies over seeds: a row per condition of a set, a column per model, in %; missing ones are NaN."""
+        rows = self.of(set=test_set)
+        found = rows.pivot_table(index="condition", columns="model", values="top1_pct", aggfunc="mean", sort=False)
+        return found.reindex(columns=[model for model in self.models if model in found])
+
+    def facts(self, test_set: str) -> pd.DataFrame:
+        """What each condition of a set is, by its text."""
+        return self.of(set=test_set).drop_duplicates("condition").set_index("condition")
+
+    def said(self, model: str, test_set: str, condition: str) -> dict[int, Predictions]:
+        """What the seeds of a model said, by seed."""
+        rows = self.of(model=model, set=test_set, condition=condition)
+        return {int(row.seed): Predictions.read(RunFolder(Path(row.run)).conditions / row.file) for row in rows.itertuples()}
+
+
+def read_tests(folders: Sequence[Path]) -> Tests:
+    """Read every robustness cell in folders of runs.
+
+    Raises:
+        ValueError: There is no such folder, or no robustness cell in it.
+    """
+    found: list[dict[str, Any]] = []
+    lost: list[str] = []
+    count = 0
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder")
+        for run in _runs(folder):
+            count += 1
+            try:
+                record, result = read_json(run.record) or {}, read_json(run.result)
+                if result is None:
+                    lost.append(f"{run.path.name}: {_why(run)}")
+                else:
+                    found += _rows(run, record, result)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                lost.append(f"{run.path.name}: its records are damaged ({type(error).__name__}: {error})")
+    if not count:
+        raise ValueError(f"there is no robustness cell in {', '.join(map(str, folders))}; make some: "
+                         "python sweeps/robustness.py")
+    rows = pd.DataFrame(found, columns=COLUMNS)
+    return Tests(_named(rows).drop_duplicates(["model", "seed", "set", "condition"], ignore_index=True), lost)
+
+
+def _runs(folder: Path) -> Iterator[RunFolder]:
+    for path in sorted(folder.glob("*/run.json")):
+        try:
+            if (read_json(path) or {}).get("kind") == KIND:
+                yield RunFolder(path.parent)
+        except ValueError:
+            continue  # damaged, so nobody knows of what kind it is: python analysis/collect.py names it
+
+
+def _why(run: RunFolder) -> str:
+    try:
+        failure = read_json(run.failure)
+    except ValueError:
+        failure = None
+    return f"failed: {failure.get('error')}: {failure.get('message')}" if failure else "no result yet"
+
+
+def _rows(run: RunFolder, record: dict[str, Any], result: dict[str, Any]) -> list[dict[str, Any]]:
+    cell = record["cell"]
+    name = str(cell["tested"]).removesuffix(f"-{cell['tested_signature']}")
+    shared = {"model": SEED.sub("", name), "seed": int(cell.get("seed", 0)), "set": str(result["set"]),
+              "answers": int(result["answers"]), "cell_top1_pct": result.get("cell_top1_pct"),
+              "num_frames": int(result["num_frames"]), "cues": bool(result["cues"]), "own_set": bool(result["own_set"]),
+              "run": str(run.path), "signature": str(cell["tested_signature"])}
+    keys = ("name", "level", "group", "generated", "imagenet_c", "clips", "top1_pct", "file")
+    return [{**shared, "condition": each["text"], **{key: each[key] for key in keys}} for each in result["conditions"]]
+
+
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with signatures in the names of models that are called alike and are not the same."""
+    cells = rows.drop_duplicates(["model", "seed", "signature"])
+    alike = cells[cells.duplicated(["model", "seed"], keep=False)]["model"].unique()
+    twice = rows["model"].isin(alike)
+    return rows.assign(model=rows["model"].where(~twice, rows["model"] + " " + rows["signature"].str[:4]))
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What several observers said of the same images, image by image.
+
+    Attributes:
+        content: uint64 [N].
+        right: For each observer bool [N].
+        label: int [N], right answers.
+        answer: For each observer int [N], what it said.
+    """
+
+    content: np.ndarray
+    right: list[np.ndarray]
+    label: np.ndarray
+    answer: list[np.ndarray]
+
+
+def align(said: Sequence[Predictions]) -> Aligned:
+    """Keep the images that all observers saw, in one order; of images of one content the first counts.
+
+    Raises:
+        ValueError: They have no image in common, or other answers.
+    """
+    first = said[0]
+    if any(not np.array_equal(each.classes, first.classes) for each in said):
+        raise ValueError("the models answer in other classes, so their answers cannot be compared")
+    common = first.content
+    for each in said[1:]:
+        common = np.intersect1d(common, each.content)
+    if not len(common):
+        raise ValueError("the models have no image in common")
+    kept = []
+    for each in said:
+        contents, places = np.unique(each.content, return_index=True)
+        kept.append(each.take(places[np.isin(contents, common)]))
+    return Aligned(kept[0].content, [each.rank == 0 for each in kept], kept[0].label, [each.top5[:, 0] for each in kept])
