@@ -152,8 +152,7 @@ def find_models(given: Sequence[str], patterns: Sequence[str], runs_dir: Path) -
     """The finished few-shot cells that a command names.
 
     Args:
-        given: Ids, starts of ids or folders of cells; cells of this sweep, which a pattern of the shell also fits, are passed
-            over.
+        given: Ids, starts of ids or folders of cells; cells of this sweep, which a shell's pattern fits, too, are left.
         patterns: Of --runs, such as `demo-*`; they choose among the cells that are done.
         runs_dir: Folder of the runs.
     Raises:
@@ -206,8 +205,8 @@ def read_set(name: str, manifest: Path, **more: Any) -> TestSet:
 def parts_of(given: str, most: int | None) -> Parts:
     """The conditions of each cell and what they are called, `clean` first in each.
 
-    A word that stands for several conditions, such as imagenet-c, has cells of its own; single conditions are put together
-    by their kind. A condition that comes twice counts where it comes first.
+    A word that stands for several corruptions, such as imagenet-c, has cells of its own; those that are named one by one are
+    put together by their kind. A condition that comes twice counts where it comes first.
 
     Args:
         given: Of --conditions.
@@ -219,9 +218,10 @@ def parts_of(given: str, most: int | None) -> Parts:
     seen = {CLEAN}
     for word in filter(None, (word.strip() for word in given.split(","))):
         expanded = parse_conditions(word)
+        kinds = {condition.name for condition in expanded}
         for condition in expanded:
             if condition.text not in seen:
-                groups.setdefault(word if len(expanded) > 1 else condition.group, []).append(condition.text)
+                groups.setdefault(word if len(kinds) > 1 else condition.group, []).append(condition.text)
                 seen.add(condition.text)
     found: list[tuple[str, tuple[str, ...]]] = []
     for group, texts in groups.items():
@@ -268,7 +268,8 @@ def _cell(model: Model, test_set: TestSet, group: str, conditions: tuple[str, ..
         label_map=str(listed.absolute()) if listed else "", label_map_content=content_hash(listed) if listed else "",
         own_classes=test_set.own_classes, cues=test_set.cues)
     own = {each.name: getattr(model.config, each.name) for each in fields(FinetuneConfig)}
-    base = RobustnessConfig(**{**own, "tested": tested})
+    chosen = (read_json(model.run.precision) or {}).get("precision", model.config.train.precision)  # what auto was there
+    base = RobustnessConfig(**{**own, "train": replace(model.config.train, precision=chosen), "tested": tested})
     config, origins = build(RobustnessConfig, [Layer(f"cell {model.name}", to_dict(base)), *layers])
     name = re.sub(r"[^\w.-]", "_", f"{model.name}-on-{test_set.name}-{group}")
     signed = to_dict(replace(config, name=KIND), signed_only=True)

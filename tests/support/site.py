@@ -104,7 +104,7 @@ def _runs(runs: Path) -> None:
         (cell / "weights.safetensors").write_bytes(b"weights")
         config = (cell / "config.yaml").read_text()
         (cell / "config.yaml").write_text(config.replace("HERE/manifests/motion-val.csv", str(runs.parent / "manifests/ssv2-val.csv")))
-    write_tested(runs, "s-vith14-ssv2-10shot-{}-finetune", 0, {text: predictions for text in ("clean", "fog:1", "fog:2")},
+    write_tested(runs, "s-vith14-ssv2-10shot-{}-finetune", 0, dict.fromkeys(("clean", "fog:1", "fog:2"), predictions),
                  test_set="ssv2-val", imagenet_c=("fog",), group="weather")
 
 

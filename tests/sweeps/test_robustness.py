@@ -84,6 +84,7 @@ def test_a_group_is_a_cell_and_clean_is_in_each() -> None:
     split = parts_of("imagenet-c", 20)
     assert [(name, len(conditions)) for name, conditions in split] == [(f"imagenet-c-{i}of4", n) for i, n in ((1, 21), (2, 21), (3, 21), (4, 16))]
     assert parts_of("clean", None) == [("clean", ("clean",))]
+    assert [(name, len(conditions)) for name, conditions in parts_of("fog,contrast:1,snow,contrast:2", None)] == [("weather", 11), ("digital", 3)]
 
 
 def test_a_dry_run_shows_the_cells_and_writes_nothing(folder: Path) -> None:

@@ -1,4 +1,4 @@
 """The training loops: pretraining, and the cells of a few-shot sweep.
 
-May import settings, runs, footage, labels, clips, model, ranks, evaluate, mixtures and insight.
+May import settings, runs, footage, labels, clips, model, ranks, evaluate, evaluate.corruptions, mixtures and insight.
 """
