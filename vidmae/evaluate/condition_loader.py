@@ -11,7 +11,7 @@ nor on that of workers, and a condition's random numbers follow from the clip's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -68,8 +68,14 @@ class Portion:
     stop: int
 
 
+def units_of(clips: int, conditions: int, views: int, batch: int) -> list[range]:
+    """Places of the clips that share their batches: one clip, or, where clips have few pairs, as many as fill a batch."""
+    together = max(1, batch // (conditions * views))
+    return [range(first, min(first + together, clips)) for first in range(0, clips, together)]
+
+
 def portions_of_rank(clips: int, conditions: int, views: int, batch: int, *, rank: int, world_size: int, workers: int,
-                     ) -> list[Portion]:
+                     done: Set[int] = frozenset()) -> list[Portion]:
     """The batches of a rank, in an order in which all batches of a clip fall to the same of its workers.
 
     Args:
@@ -80,13 +86,13 @@ def portions_of_rank(clips: int, conditions: int, views: int, batch: int, *, ran
         rank: This rank.
         world_size: Ranks.
         workers: Processes that take turns, item by item; 0 is one.
+        done: Places of clips that were seen before: units of nothing else are left out.
     """
     step = views if views <= batch else 1
     steps = conditions * views // step
     chunks = math.ceil(steps / (batch // step))
     edges = [steps * i // chunks * step for i in range(chunks + 1)]
-    together = max(1, batch // (conditions * views))
-    units = [range(first, min(first + together, clips)) for first in range(0, clips, together)][rank::world_size]
+    units = [unit for unit in units_of(clips, conditions, views, batch) if not done.issuperset(unit)][rank::world_size]
     turns = max(1, workers)
     blocks = [units[first:first + turns] for first in range(0, len(units), turns)]
     return [Portion(unit, edges[i], edges[i + 1]) for block in blocks for i in range(chunks) for unit in block]
@@ -163,7 +169,8 @@ class _Portions(Dataset[ConditionBatch]):
 
 
 def condition_loader(manifest: Manifest, rows: np.ndarray, spec: ViewSpec, conditions: Sequence[Condition], *, rank: int,
-                     world_size: int, batch: int, data: DataConfig, pin_memory: bool = False) -> Iterable[ConditionBatch]:
+                     world_size: int, batch: int, data: DataConfig, done: Set[int] = frozenset(), pin_memory: bool = False,
+                     ) -> Iterable[ConditionBatch]:
     """One rank's share of all views of some clips under some conditions.
 
     Args:
@@ -175,6 +182,7 @@ def condition_loader(manifest: Manifest, rows: np.ndarray, spec: ViewSpec, condi
         world_size: Ranks; they change who reads a batch, never what is in it.
         batch: Views of one batch, at most.
         data: Worker processes and limits of reading.
+        done: Places in `rows` that were seen before, see `portions_of_rank`.
         pin_memory: Hand over page-locked memory, for a GPU.
     Returns:
         An iterable of ConditionBatch, which has a length. All views of a clip under a condition follow each other.
@@ -184,5 +192,5 @@ def condition_loader(manifest: Manifest, rows: np.ndarray, spec: ViewSpec, condi
     reader = Reader(cutter, limit_s=data.read_limit_s, retries=data.read_retries, unreadable={},
                     most_clips=spec.views_per_clip)
     portions = portions_of_rank(len(rows), len(conditions), spec.views_per_clip, batch, rank=rank, world_size=world_size,
-                                workers=data.workers)
+                                workers=data.workers, done=done)
     return read_ahead(_Portions(rows, cutter, conditions, portions, reader), workers=data.workers, pin_memory=pin_memory)

@@ -8,8 +8,11 @@ Clips are kept no longer than their views need, and of the probabilities only wh
 
 from __future__ import annotations
 
+import io
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,13 +20,14 @@ from torch import Tensor
 
 from vidmae.clips.view_loader import refuse_unreadable
 from vidmae.clips.views import ViewSpec
-from vidmae.evaluate.condition_loader import FRAMES, ConditionBatch, condition_loader
+from vidmae.evaluate.condition_loader import FRAMES, ConditionBatch, condition_loader, units_of
 from vidmae.evaluate.corruptions.conditions import Condition
 from vidmae.evaluate.predict import GIVE_UP, StoppedError
 from vidmae.footage.manifest import Manifest
 from vidmae.labels.label_map import NO_ANSWER, LabelMap
 from vidmae.ranks.dist import Ranks
 from vidmae.runs.predictions import Predictions, concatenate, from_probabilities
+from vidmae.runs.record import write_atomic
 from vidmae.settings.config import DataConfig
 
 Says = Callable[[Tensor], np.ndarray]
@@ -32,7 +36,7 @@ framesN the scores before the softmax."""
 
 
 def evaluate_under(says: Says, manifest: Manifest, rows: np.ndarray, labels: LabelMap, conditions: Sequence[Condition],
-                   spec: ViewSpec, ranks: Ranks, *, batch: int, data: DataConfig,
+                   spec: ViewSpec, ranks: Ranks, *, batch: int, data: DataConfig, partial: Path | None = None,
                    progress: Callable[[int, int], bool] = lambda *_: False) -> list[Predictions]:
     """What a model says of some clips under some conditions. Collective: all ranks get the same.
 
@@ -46,6 +50,7 @@ def evaluate_under(says: Says, manifest: Manifest, rows: np.ndarray, labels: Lab
         ranks: From `dist.init`.
         batch: Views of one forward pass, at most.
         data: Worker processes and limits of reading.
+        partial: File for what was said so far, where the test is given up; the next one goes on from it, with the same bits.
         progress: Told after each batch how many of this rank's batches are done, and of how many; True gives up.
     Returns:
         For each condition one row per clip, in the order of `rows`.
@@ -54,9 +59,12 @@ def evaluate_under(says: Says, manifest: Manifest, rows: np.ndarray, labels: Lab
         ValueError: On every rank alike: clips cannot be read or have no answer, or the model's probabilities are NaN.
     """
     _check_answers(manifest, rows, labels)
+    units = units_of(len(rows), len(conditions), spec.views_per_clip, batch)
+    done_before, before = ranks.from_main(_read_partial(partial, rows, len(conditions), units) if ranks.is_main else None)
     loader = condition_loader(manifest, rows, spec, conditions, rank=ranks.rank, world_size=ranks.world_size, batch=batch,
-                              data=data, pin_memory=ranks.device.type == "cuda")
+                              data=data, done=done_before, pin_memory=ranks.device.type == "cuda")
     share = _Share(manifest, labels, spec.views_per_clip, of_scores=spec.views.startswith(FRAMES))
+    share.found += [before] if before and ranks.is_main else []
     stop, total = False, len(loader)  # type: ignore[arg-type]
     for done, some in enumerate(loader, 1):
         if len(some.rows):
@@ -66,6 +74,9 @@ def evaluate_under(says: Says, manifest: Manifest, rows: np.ndarray, labels: Lab
         if stop or len(share.unreadable) >= GIVE_UP:
             break
     if any(ranks.gather(stop)):
+        columns = ranks.gather(share.columns())
+        if ranks.is_main and partial:
+            _write_partial(partial, [each for each in columns if each[2] is not None])
         raise StoppedError
     return _gather(share, rows, conditions, ranks)
 
@@ -131,6 +142,37 @@ def _gather(share: _Share, rows: np.ndarray, conditions: Sequence[Condition], ra
     place[rows] = np.arange(len(rows))
     order = np.lexsort((place[read], which))
     return [said.take(order[i * len(rows):(i + 1) * len(rows)]) for i in range(len(conditions))]
+
+
+Columns = tuple[np.ndarray, np.ndarray, Predictions]
+"""Rows, conditions, and what is said of each row under its condition."""
+
+
+def _write_partial(path: Path, columns: Sequence[tuple[np.ndarray, np.ndarray, Predictions | None]]) -> None:
+    """Keep what was said so far."""
+    said = [each for _, _, each in columns if each is not None]
+    if said:
+        whole, data = concatenate(said), io.BytesIO()
+        rows, conditions = (np.concatenate([each[i] for each in columns]) for i in (0, 1))
+        np.savez(data, rows=rows, conditions=conditions, **vars(whole))
+        write_atomic(path, data.getvalue())
+
+
+def _read_partial(path: Path | None, rows: np.ndarray, conditions: int, units: Sequence[range],
+                  ) -> tuple[frozenset[int], Columns | None]:
+    """Places of the clips that need not be seen again, and what was said of them; of units that are whole alone."""
+    if path is None or not path.exists():
+        return frozenset(), None
+    with np.load(path, allow_pickle=False) as arrays:
+        found = dict(arrays)
+    seen = Counter(found["rows"].tolist())
+    whole = [unit for unit in units if all(seen[row] == conditions for row in rows[unit.start:unit.stop].tolist())]
+    done = {place for unit in whole for place in unit}
+    kept = np.isin(found["rows"], rows[sorted(done)])
+    if not kept.any():
+        return frozenset(), None
+    said = Predictions(**{each.name: found[each.name] for each in fields(Predictions)}).take(kept)
+    return frozenset(done), (found["rows"][kept], found["conditions"][kept], said)
 
 
 def _check_answers(manifest: Manifest, rows: np.ndarray, labels: LabelMap) -> None:

@@ -55,6 +55,7 @@ from vidmae.train.probe_cell import fit_probe, frozen_encoder, open_store
 
 KIND = "robustness"
 IMAGENET_C = "imagenet-c"
+PARTIAL = "partial.npz"  # what was said before a signal
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def run_robustness(run: RunFolder, config: RobustnessConfig, ranks: Ranks, start
     """Test a finished cell. Collective.
 
     Returns:
-        True once result.json is written; False where a signal asked to stop: the test then starts anew.
+        True once result.json is written; False where a signal asked to stop: what was said so far is kept.
     Raises:
         ValueError: The cell did not keep what is needed, its classes do not fit the clips, or clips cannot be read.
     """
@@ -94,7 +95,8 @@ def run_robustness(run: RunFolder, config: RobustnessConfig, ranks: Ranks, start
         return False
     try:
         found = evaluate_under(says, tested.manifest, tested.rows, tested.labels, tested.conditions, view_spec(config),
-                               ranks, batch=config.evaluate.batch, data=config.data, progress=partial(pulse, "testing"))
+                               ranks, batch=config.evaluate.batch, data=config.data, partial=run.path / PARTIAL,
+                               progress=partial(pulse, "testing"))
     except StoppedError:
         return False
     if ranks.is_main:
@@ -195,6 +197,7 @@ def write_found(run: RunFolder, config: RobustnessConfig, tested: Tested, found:
         "num_frames": config.model.num_frames, "views": config.evaluate.views, "precision": config.train.precision,
         "commit": identity.get("commit"), "dirty": identity.get("dirty"), "job_id": job_id(), "finished": time.time(),
         **how})
+    (run.path / PARTIAL).unlink(missing_ok=True)
     touch_heartbeat(run, state="done", step=1, total_steps=1)
 
 

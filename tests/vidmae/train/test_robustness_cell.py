@@ -66,15 +66,32 @@ def bits(run: RunFolder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(run.conditions.iterdir())}
 
 
-def test_twice_with_workers_and_on_two_ranks_it_is_the_same_to_the_last_bit(found: RunFolder, cell: RunFolder, manifest: Path,
-                                                                            tmp_path: Path) -> None:
+def test_twice_and_with_workers_it_is_the_same_to_the_last_bit(found: RunFolder, cell: RunFolder, manifest: Path, tmp_path: Path) -> None:
     again = make_test(cell, tmp_path / "again-89ab0000", manifest, CONDITIONS)
     changed(again, data={"workers": 2, "read_limit_s": 60.0})
     assert main(str(again.path)) == 0 and bits(again) == bits(found)
+
+
+@pytest.mark.slow
+def test_two_ranks_find_the_same_to_the_last_bit(found: RunFolder, cell: RunFolder, manifest: Path, tmp_path: Path) -> None:
     ranks = make_test(cell, tmp_path / "ranks-89ab0000", manifest, CONDITIONS)
     assert run_ranks("tests.support.programs.cell", str(ranks.path), world_size=2) == [0, 0]
     assert bits(ranks) == bits(found) and len(bits(found)) == len(CONDITIONS)
     assert (read_json(ranks.result) or {})["world_size"] == 2
+
+
+def test_a_cell_that_is_stopped_goes_on_with_the_same_bits(found: RunFolder, cell: RunFolder, manifest: Path, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_test(cell, tmp_path / "stopped-89ab0000", manifest, CONDITIONS)
+    opened: Counter[int] = Counter()
+    read = condition_loader.Reader.read
+    monkeypatch.setattr(condition_loader.Reader, "read", lambda self, row, *more: (opened.update([row]), read(self, row, *more))[1])
+    with pytest.MonkeyPatch.context() as patch:  # a signal comes while the second batch of the fourth clip is awaited
+        patch.setattr("vidmae.train.robustness_cell.Pulse", lambda *_: lambda what, done, total: done == 7)
+        assert main(str(run.path)) == 75
+    assert not run.result.exists() and (run.path / "partial.npz").exists() and opened == Counter(dict.fromkeys(range(4), 1))
+    assert main(str(run.path)) == 0 and bits(run) == bits(found) and not (run.path / "partial.npz").exists()
+    assert opened == Counter({0: 1, 1: 1, 2: 1, 3: 2, 4: 1, 5: 1, 6: 1}), "the clip that was not whole is read again"
 
 
 def test_what_is_said_is_what_the_model_says_of_the_corrupted_frames(found: RunFolder, manifest: Path) -> None:
