@@ -1,7 +1,9 @@
 """The cells of a robustness sweep: finished few-shot cell x clips x group of conditions. Reads records, no weights.
 
-    runs/demo-motion-10shot-seed0-finetune-on-motion-val-imagenet-c-1a2b3c4d
-         what is tested                    the clips  the conditions
+    runs/robust-demo-motion-10shot-seed0-finetune-on-motion-val-imagenet-c-1a2b3c4d
+                what is tested                       the clips  the conditions
+
+The name begins with another word than that of the cell, so that patterns of cells do not fit it.
 """
 
 from __future__ import annotations
@@ -152,7 +154,7 @@ def find_models(given: Sequence[str], patterns: Sequence[str], runs_dir: Path) -
     """The finished few-shot cells that a command names.
 
     Args:
-        given: Ids, starts of ids or folders of cells; cells of this sweep, which a shell's pattern fits, too, are left.
+        given: Ids, starts of ids or folders of cells; cells of this sweep among them are passed over.
         patterns: Of --runs, such as `demo-*`; they choose among the cells that are done.
         runs_dir: Folder of the runs.
     Raises:
@@ -271,7 +273,7 @@ def _cell(model: Model, test_set: TestSet, group: str, conditions: tuple[str, ..
     chosen = (read_json(model.run.precision) or {}).get("precision", model.config.train.precision)  # what auto was there
     base = RobustnessConfig(**{**own, "train": replace(model.config.train, precision=chosen), "tested": tested})
     config, origins = build(RobustnessConfig, [Layer(f"cell {model.name}", to_dict(base)), *layers])
-    name = re.sub(r"[^\w.-]", "_", f"{model.name}-on-{test_set.name}-{group}")
+    name = re.sub(r"[^\w.-]", "_", f"robust-{model.name}-on-{test_set.name}-{group}")
     signed = to_dict(replace(config, name=KIND), signed_only=True)
     content = hashlib.sha256(test_set.content.encode()).hexdigest()
     return TestCell(model, test_set, replace(config, name=name), signature(KIND, signed, content), origins)

@@ -127,7 +127,7 @@ def test_two_models_have_no_line_and_a_missing_cell_is_named(runs: Path, tmp_pat
     few = tmp_path / "runs"
     few.mkdir()
     for run in runs.iterdir():
-        if not run.name.startswith("scratch"):
+        if not run.name.startswith("robust-scratch"):
             (few / run.name).symlink_to(run)
     (few / "late-00000000").mkdir()
     write_json(few / "late-00000000/run.json", {"schema": 1, "kind": "robustness", "cell": {}})

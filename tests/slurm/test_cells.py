@@ -91,7 +91,7 @@ def main(run_path):
         prob[np.arange(12), np.where(np.arange(12) < right, label, (label + 1) % 3)] = 0.8
         file = text.replace(":", "-") + ".npz"
         from_probabilities(prob, label, np.arange(12).astype(np.uint64), ["a", "b", "c"]).write(run.conditions / file)
-        found.append({"text": text, "name": name, "level": int(level or 0), "group": "some", "generated": False, "imagenet_c": bool(level),
+        found.append({"text": text, "name": name, "level": int(level or 0), "group": "some", "generated": False, "imagenet_c": name not in ("clean", "greyscale"),
                       "file": file, "clips": 12, "top1_pct": 100 * right / 12, "top5_pct": 100.0, "top1_ci_pct": [0.0, 100.0]})
     write_json(run.result, {"schema": 1, "kind": "robustness", "cell": record["cell"], "set": config["tested"]["set_name"], "cues": False,
                             "conditions": found, "answers": 3, "own_set": True, "cell_top1_pct": 80.0, "num_frames": 4, "clips": 12})

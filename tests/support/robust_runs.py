@@ -37,7 +37,7 @@ def write_tested(runs: Path, model: str, seed: int, said: Mapping[str, Predictio
     """
     tested = model.format(f"seed{seed}")
     signature = f"{zlib.crc32(tested.encode()):08x}"
-    run = RunFolder(make_private_folder(runs / f"{tested}-on-{test_set}-{group}-{seed:08x}"))
+    run = RunFolder(make_private_folder(runs / f"robust-{tested}-on-{test_set}-{group}-{seed:08x}"))
     make_private_folder(run.conditions)
     records = []
     for text, predictions in said.items():

@@ -43,7 +43,7 @@ def make_cell(runs: Path, manifest: Path, *settings: str, name: str = "tiny-toys
     rows = Manifest.read(manifest)
     prob = np.random.default_rng(0).dirichlet(np.ones(len(classes)), len(rows))
     from_probabilities(prob, rows.class_index, rows.content, classes).write(run.predictions)
-    cell = {"checkpoint": "tiny", "checkpoint_content": "ab", "data": "toys", "shots": 2, "seed": 0, "method": config.method,
+    cell = {"checkpoint": "tiny", "checkpoint_content": "ab", "data": "toys", "shots": 2, "seed": config.seed, "method": config.method,
             "overrides": {}, "sweep": ""}
     content = read_summary(manifest).content_sha256
     write_json(run.record, {"schema": 1, "kind": "fewshot", "name": name, "signature": signature, "cell": cell,

@@ -135,7 +135,7 @@ def _named(rows: pd.DataFrame) -> pd.DataFrame:
     cells = rows.drop_duplicates(["model", "seed", "signature"])
     alike = cells[cells.duplicated(["model", "seed"], keep=False)]["model"].unique()
     twice = rows["model"].isin(alike)
-    return rows.assign(model=rows["model"].where(~twice, rows["model"] + " " + rows["signature"].str[:4]))
+    return rows.assign(model=rows["model"].where(~twice, rows["model"] + " " + rows["signature"]))
 
 
 @dataclass(frozen=True)
