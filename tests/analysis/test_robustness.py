@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import report, robustness
+from analysis.curves.robust.robust_study import Fitted, Shift
 from tests.support.robust_runs import answers, write_tested
 from vidmae.footage.manifest import Check, Row, write_manifest
 from vidmae.runs.record import write_json
@@ -82,6 +84,14 @@ def test_the_numbers_are_those_worked_out_by_hand(made: Path) -> None:
     assert [row["generated"] for row in rows.values() if row["shift"] == "shape"] == ["True"] * 3
     errors = {row["corruption"]: row for row in table(made, "robustness-corruption-error")}
     assert set(errors) == set(CORRUPTIONS) and float(errors["fog"][told(IMAGE)]) == pytest.approx(100 * 46 / 55)
+
+
+def test_of_a_model_that_guesses_nothing_is_kept() -> None:
+    shift = Shift("toys", "weather", ("fog:1",), False)
+    clean, shifted = pd.Series({"good": 40.0, "guesses": 11.7}), pd.Series({"good": 25.0, "guesses": 11.0})
+    fitted = Fitted(shift, clean, shifted, None, "", 120)
+    assert fitted.kept(10.0, above=False)["good"] == 62.5 and fitted.kept(10.0, above=True)["good"] == 50
+    assert fitted.kept(10.0, above=False).isna()["guesses"] and fitted.kept(10.0, above=True).isna()["guesses"]
 
 
 def test_shape_and_texture(made: Path) -> None:

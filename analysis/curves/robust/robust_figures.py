@@ -95,11 +95,11 @@ def _severity(figure: Figure, tests: Tests, test_set: str, names: Sequence[str])
         panel.axhline(chance_pct(tests, test_set), color="0.6", linewidth=0.8, label="chance")
         panel.set_title(name.replace("_", " ") + (", generated" if own["generated"].all() else ""), fontsize=8)
         panel.set_ylim(bottom=0)
+        panel.set_xlabel("Severity (0 is clean)", fontsize=7)
     for panel in panels[len(names):]:
         panel.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    figure.supxlabel("Severity (0 is clean)", fontsize=8)
     figure.supylabel(f"Top-1 on {test_set} (%)", fontsize=8)
 
 

@@ -24,8 +24,8 @@ pd.set_option("mode.string_storage", "python")
 KIND = "robustness"
 CLEAN = "clean"
 SEED = re.compile(r"-seed(\d+)(?=-|$)")
-COLUMNS = ["model", "seed", "set", "condition", "name", "level", "group", "generated", "imagenet_c", "clips", "answers",
-           "top1_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature"]
+COLUMNS = ["model", "seed", "task", "set", "condition", "name", "level", "group", "generated", "imagenet_c", "clips",
+           "answers", "top1_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature"]
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,9 @@ def _why(run: RunFolder) -> str:
 def _rows(run: RunFolder, record: dict[str, Any], result: dict[str, Any]) -> list[dict[str, Any]]:
     cell = record["cell"]
     name = str(cell["tested"]).removesuffix(f"-{cell['tested_signature']}")
-    shared = {"model": SEED.sub("", name), "seed": int(cell.get("seed", 0)), "set": str(result["set"]),
-              "answers": int(result["answers"]), "cell_top1_pct": result.get("cell_top1_pct"),
+    task = [str(cell.get(key)) for key in ("data", "shots", "fraction", "method", "overrides")]
+    shared = {"model": SEED.sub("", name), "seed": int(cell.get("seed", 0)), "task": " ".join(task),
+              "set": str(result["set"]), "answers": int(result["answers"]), "cell_top1_pct": result.get("cell_top1_pct"),
               "num_frames": int(result["num_frames"]), "cues": bool(result["cues"]), "own_set": bool(result["own_set"]),
               "run": str(run.path), "signature": str(cell["tested_signature"])}
     keys = ("name", "level", "group", "generated", "imagenet_c", "clips", "top1_pct", "file")

@@ -28,7 +28,7 @@ def shifts_sheet(tests: Tests, fitted: Sequence[Fitted], errors: Mapping[str, Co
     records = []
     for each in fitted:
         shift, chance = each.shift, chance_pct(tests, each.shift.test_set)
-        kept, above = each.kept(), each.kept(chance)
+        kept, above = each.kept(chance, above=False), each.kept(chance, above=True)
         of_set = errors.get(shift.test_set)
         for model in each.shifted.index:
             is_c = shift.name == "imagenet-c" and of_set is not None
@@ -47,8 +47,9 @@ def shifts_sheet(tests: Tests, fitted: Sequence[Fitted], errors: Mapping[str, Co
         "effective, points": _numbers(frame["effective_points"], "{:+.1f}"),
         "mCE, %": _numbers(frame["mce_pct"]), "relative mCE, %": _numbers(frame["relative_mce_pct"])})
     footer = ["Accuracies are means over the conditions of a shift and over seeds.",
-              ("Kept: accuracy under the shift divided by clean accuracy, also with guessing taken off both. A less "
-               "accurate model has less to lose: read it beside the effective robustness."),
+              ("Kept: accuracy under the shift divided by clean accuracy, also with guessing taken off both; "
+               "-- where clean accuracy is not above guessing (95 %). A less accurate model has less to lose: read it beside the "
+               "effective robustness."),
               ("Effective: points above the line through clean and shifted accuracy of all models (logit axes, Taori et al. "
                "2020). Every model is on the line that it is compared with."),
               *(line for each in errors.values() for line in each.said),

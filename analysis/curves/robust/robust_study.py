@@ -31,6 +31,7 @@ SHAPE_ONLY, TEXTURE_ONLY = ("silhouette", "edges"), ("patch_shuffle",)
 CORRUPTIONS, LEVELS = 15, 5  # of ImageNet-C
 IMAGENET_C = "imagenet-c"
 HUMANS = "humans"
+CONFIDENT = 1.96  # standard errors of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Fitted:
         shifted: Accuracy under the shift.
         line: The regression; None where it cannot be made.
         why: Why not.
+        images: How many were seen under each condition.
     """
 
     shift: Shift
@@ -154,10 +156,21 @@ class Fitted:
     shifted: pd.Series
     line: EffectiveRobustness | None
     why: str
+    images: int
 
-    def kept(self, chance: float = 0.0) -> pd.Series:
-        """Share of the clean accuracy that each model keeps, in %; above chance where that is given."""
-        return pd.Series({model: kept_pct(self.shifted[model], self.clean[model], chance) for model in self.shifted.index})
+    def kept(self, chance: float, *, above: bool) -> pd.Series:
+        """Share of the clean accuracy that each model keeps, in %; NaN where that is not clearly above chance.
+
+        Args:
+            chance: Accuracy of guessing, in %.
+            above: Take what guessing gives off both.
+        """
+        found = {}
+        for model in self.shifted.index:
+            error = CONFIDENT * float(np.sqrt(self.clean[model] * (100 - self.clean[model]) / self.images))
+            clear = self.clean[model] - error > chance
+            found[model] = kept_pct(self.shifted[model], self.clean[model], chance if above else 0.0) if clear else float("nan")
+        return pd.Series(found, dtype=float)
 
     def effective(self, model: str) -> float:
         """Percentage points of a model above the line; NaN without one."""
@@ -174,8 +187,8 @@ def fit_shift(tests: Tests, shift: Shift) -> Fitted:
     try:
         line = effective_robustness(clean.to_numpy(float), shifted.to_numpy(float), images)
     except ValueError as error:
-        return Fitted(shift, clean, shifted, None, f"{shift.test_set}, {shift.name}: {error}")
-    return Fitted(shift, clean, shifted, line, "")
+        return Fitted(shift, clean, shifted, None, f"{shift.test_set}, {shift.name}: {error}", images)
+    return Fitted(shift, clean, shifted, line, "", images)
 
 
 def shape_biases(tests: Tests) -> list[tuple[str, str, Estimated, float, float, int]]:
@@ -242,10 +255,11 @@ def right_shares(tests: Tests, test_set: str, wanted: Sequence[tuple[str, Sequen
 
 
 def video_image_pairs(tests: Tests) -> list[tuple[str, str]]:
-    """Every model of several frames with every model of one."""
-    frames = tests.rows.drop_duplicates("model").set_index("model")["num_frames"]
+    """Every model of several frames with every model of one that learned the same task from as many clips, alike."""
+    facts = tests.rows.drop_duplicates("model").set_index("model")
+    frames, task = facts["num_frames"], facts["task"]
     images = [model for model in frames.index if frames[model] == 1]
-    return [(video, image) for video in frames.index if frames[video] > 1 for image in images]
+    return [(video, image) for video in frames.index if frames[video] > 1 for image in images if task[video] == task[image]]
 
 
 @dataclass(frozen=True)
