@@ -11,7 +11,7 @@ nor on that of workers, and a condition's random numbers follow from the clip's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -75,7 +75,7 @@ def units_of(clips: int, conditions: int, views: int, batch: int) -> list[range]
 
 
 def portions_of_rank(clips: int, conditions: int, views: int, batch: int, *, rank: int, world_size: int, workers: int,
-                     done: Set[int] = frozenset()) -> list[Portion]:
+                     done: frozenset[int] = frozenset()) -> list[Portion]:
     """The batches of a rank, in an order in which all batches of a clip fall to the same of its workers.
 
     Args:
@@ -169,7 +169,7 @@ class _Portions(Dataset[ConditionBatch]):
 
 
 def condition_loader(manifest: Manifest, rows: np.ndarray, spec: ViewSpec, conditions: Sequence[Condition], *, rank: int,
-                     world_size: int, batch: int, data: DataConfig, done: Set[int] = frozenset(), pin_memory: bool = False,
+                     world_size: int, batch: int, data: DataConfig, done: frozenset[int] = frozenset(), pin_memory: bool = False,
                      ) -> Iterable[ConditionBatch]:
     """One rank's share of all views of some clips under some conditions.
 
