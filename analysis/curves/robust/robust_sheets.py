@@ -48,8 +48,8 @@ def shifts_sheet(tests: Tests, fitted: Sequence[Fitted], errors: Mapping[str, Co
         "mCE, %": _numbers(frame["mce_pct"]), "relative mCE, %": _numbers(frame["relative_mce_pct"])})
     footer = ["Accuracies are means over the conditions of a shift and over seeds.",
               ("Kept: accuracy under the shift divided by clean accuracy, also with guessing taken off both; "
-               "-- where clean accuracy is not above guessing (95 %). A less accurate model has less to lose: read it beside "
-               "the effective robustness."),
+               "-- where clean accuracy is not above guessing (95 %). A less accurate model has less to lose: read it "
+               "beside the effective robustness."),
               ("Effective: points above the line through clean and shifted accuracy of all models (logit axes, Taori et al. "
                "2020). Every model is on the line that it is compared with."),
               *(line for each in errors.values() for line in each.said),
