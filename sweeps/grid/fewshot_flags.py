@@ -19,10 +19,10 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     what = parser.add_argument_group("what")
     what.add_argument("--shots", type=_numbers, required=True, metavar="K,K,...",
                       help="labelled clips per class, such as 2,10,50; `all` (or 0) takes all clips")
-    what.add_argument("--checkpoints", type=comma_list, default=[], metavar="C,C,...",
+    what.add_argument("--checkpoints", type=_words, default=[], metavar="C,C,...",
                       help="runs, weights files (.safetensors, .pth), scratch (default: all finished pretraining runs, and "
                            "scratch)")
-    what.add_argument("--data", type=comma_list, default=[], metavar="NAME,NAME,...",
+    what.add_argument("--data", type=_words, default=[], metavar="NAME,NAME,...",
                       help="labelled data sets: names, manifests (.csv) or a catalogue (.yaml) (default: all known ones)")
     what.add_argument("--seeds", type=_numbers, default=[0, 1, 2], metavar="N,N,...",
                       help="one draw of clips and one training each (default: 0,1,2)")
@@ -47,7 +47,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
                          help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
     control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
                          help="submit again the cells that ended so, with no word all that ended; they continue")
-    control.add_argument("--after", type=comma_list, default=[], metavar="RUN,RUN,...",
+    control.add_argument("--after", type=_words, default=[], metavar="RUN,RUN,...",
                          help="pretraining runs that are queued or running: their cells start once they are done")
     control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
     control.add_argument("--then-collect", action="store_true",
@@ -62,8 +62,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def comma_list(text: str) -> list[str]:
-    """Words between commas, each once."""
+def _words(text: str) -> list[str]:
     words = [word.strip() for word in text.split(",")]
     if not all(words):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty part; write for example a,b")
@@ -71,14 +70,14 @@ def comma_list(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    words = ["0" if word == "all" else word for word in comma_list(text)]
+    words = ["0" if word == "all" else word for word in _words(text)]
     if not all(word.isdecimal() for word in words):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number or several, such as 2,10,50")
     return list(dict.fromkeys(map(int, words)))
 
 
 def _methods(text: str) -> list[str]:
-    words = comma_list(text)
+    words = _words(text)
     if unknown := [word for word in words if word not in METHODS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no method; allowed: {', '.join(METHODS)}")
     return words

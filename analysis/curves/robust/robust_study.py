@@ -169,7 +169,8 @@ class Fitted:
         for model in self.shifted.index:
             error = CONFIDENT * float(np.sqrt(self.clean[model] * (100 - self.clean[model]) / self.images))
             clear = self.clean[model] - error > chance
-            found[model] = kept_pct(self.shifted[model], self.clean[model], chance if above else 0.0) if clear else float("nan")
+            off = chance if above else 0.0
+            found[model] = kept_pct(self.shifted[model], self.clean[model], off) if clear else float("nan")
         return pd.Series(found, dtype=float)
 
     def effective(self, model: str) -> float:
