@@ -169,8 +169,8 @@ class _Portions(Dataset[ConditionBatch]):
 
 
 def condition_loader(manifest: Manifest, rows: np.ndarray, spec: ViewSpec, conditions: Sequence[Condition], *, rank: int,
-                     world_size: int, batch: int, data: DataConfig, done: frozenset[int] = frozenset(), pin_memory: bool = False,
-                     ) -> Iterable[ConditionBatch]:
+                     world_size: int, batch: int, data: DataConfig, done: frozenset[int] = frozenset(),
+                     pin_memory: bool = False) -> Iterable[ConditionBatch]:
     """One rank's share of all views of some clips under some conditions.
 
     Args:
