@@ -12,7 +12,7 @@ import pytest
 
 from analysis import report, robustness
 from analysis.curves.robust.robust_study import Fitted, Shift
-from tests.support.robust_runs import answers, write_tested
+from tests.support.tested import answers, write_tested
 from vidmae.footage.manifest import Check, Row, write_manifest
 from vidmae.runs.record import write_json
 

@@ -13,7 +13,7 @@ import numpy as np
 from analysis.footage import features_of
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_program
-from tests.support.robust_runs import write_tested
+from tests.support.tested import write_tested
 from vidmae.footage.manifest import Check, Row, read_all, write_manifest
 from vidmae.insight.csv_rows import write_csv
 from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
