@@ -31,15 +31,14 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis.results.table_flags import Parser, add_runs_dir
+from analysis.results.which_manifest import find_manifest
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
-from vidmae.footage.manifest import HOW_TO_MAKE, content_hash, read_summary
+from vidmae.footage.manifest import content_hash, read_summary
 from vidmae.ranks.local_program import is_footage, make_manifest, prepare_folder, run_program
 from vidmae.runs.record import RunFolder, read_json, runs_that_fit
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.command_line import answer
 from vidmae.settings.layers import ConfigError, nearest, to_yaml
-
-MANIFESTS = Path("manifests")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -99,8 +98,9 @@ def resolve(args: argparse.Namespace, out: Path) -> AttentionConfig:
         raise ConfigError(f"the run {weights} has no weights.safetensors: it is not finished, or is a few-shot run without "
                           "--set keep_weights=true" if args.run else
                           f"--weights {file} does not exist; give a .safetensors or .pth")
+    videos = out / "videos.csv" if is_footage(Path(args.videos).expanduser()) else find_manifest(args.videos)
     return AttentionConfig(
-        weights=str(weights), weights_content=content_hash(file), videos=str(find_manifest(args.videos, out)),
+        weights=str(weights), weights_content=content_hash(file), videos=str(videos),
         rollout=args.rollout, moving_px=args.moving_px, relative=args.relative, sampling_rate=args.sampling_rate,
         per_video=args.per_video, pictures=pictures_of(args), decoder=args.decoder, device=args.device, workers=args.workers)
 
@@ -119,22 +119,6 @@ def find_run(given: str, runs_dir: Path) -> Path:
         found = f"fits {len(fit)} runs: {', '.join(fit[:8])}" if fit else f"is no run in {runs_dir}{nearest(given, names)}"
         raise ConfigError(f"--run {given!r} {found}; give its folder or its whole name (--runs-dir names another folder)")
     return (runs_dir / fit[0]).absolute()
-
-
-def find_manifest(given: str, out: Path) -> Path:
-    """The manifest of the videos; of a folder or a file where it will be made.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    path = Path(given).expanduser()
-    if is_footage(path):
-        return out / "videos.csv"
-    path = path if path.suffix == ".csv" else MANIFESTS / f"{path}.csv"
-    if not path.is_file():
-        raise ConfigError(f"--videos {given}: there is no manifest {path}; give a folder, a video, a manifest, or "
-                          f"make one: {HOW_TO_MAKE}")
-    return path.absolute()
 
 
 def show(record: dict[str, Any], console: Console) -> None:

@@ -23,8 +23,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.text import Text
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -33,12 +31,11 @@ from analysis.page.html import to_html
 from analysis.results.table_flags import Parser, tables_folder
 from analysis.survey.neighbours.nearest import AT, precisions, silhouette
 from analysis.survey.neighbours.neighbour_table import neighbour_table, read_thumbnails
-from analysis.tables.sheet import MISSING, Sheet, csv_text, show, to_csv
+from analysis.tables.sheet import Sheet, csv_text, show, texts, to_csv
 from vidmae.insight.embedding_files import FEATURES, NO_LABEL, Embeddings, read_embeddings
 from vidmae.runs.record import make_private_folder, write_atomic
 from vidmae.settings.command_line import answer
 
-WIDEST = 200  # characters of a note in a line
 SCORES = ["value", "chance", "ceiling"]
 NEIGHBOURS = ["feature", "content", "place", "neighbour", "cosine", "same_class"]
 NOTES = ("silhouette: -1 to 1; precision: share of a clip's nearest clips, itself and copies left out, that have its class",
@@ -97,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 def note(text: str) -> None:
     """Say something on standard error."""
-    Console(stderr=True, highlight=False, width=WIDEST).print(Text(f"note: {text}"))
+    print(f"note: {text}", file=sys.stderr)
 
 
 def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) -> Sheet:
@@ -111,8 +108,7 @@ def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) ->
         at = {precision.at: precision._asdict() for precision in precisions(features, content, label)}
         rows += [{"feature": name, "score": f"precision at {k}", "clips": len(label), **at.get(k, {})} for k in AT]
     records = pd.DataFrame(rows, columns=["feature", "score", *SCORES, "clips"])
-    numbers = records[SCORES].map("{:.3f}".format, na_action="ignore").astype(object).fillna(MISSING)
-    shown = records.assign(**numbers, clips=records["clips"].map("{:,}".format))
+    shown = records.assign(**{name: texts(records[name], ".3f") for name in SCORES}, clips=texts(records["clips"], ","))
     left_out = [f"{(~has).sum():,} clips without a label are left out"] if not has.all() else []
     classes = len(np.unique(label))
     return Sheet("embedding-scores", f"{record['data']}, {classes} classes, weights {record['weights_content']}",

@@ -30,7 +30,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from analysis.results.table_flags import Parser, number, tables_folder
 from analysis.results.which_manifest import find_manifest, manifest_path
-from analysis.tables.sheet import MISSING, Sheet, show, write
+from analysis.tables.sheet import Sheet, show, texts, write
 from vidmae.footage.manifest import Summary, read_summary
 from vidmae.runs import step_time
 from vidmae.runs.gpus import GPUS, Gpu, find_gpu
@@ -44,6 +44,9 @@ from vidmae.settings.recipe import read_recipe
 DEFAULT_RECIPE = "pretrain_s_vith14"
 ANY_VIDEOS = 10**6  # where no manifest says how many: a step does not depend on it
 MILLION = 1e6
+DIGITS = {"ms": 3, "adds_ms": 3, "clips_per_s_per_gpu": 2, "step_ms": 3, "gpu_busy_pct": 1, "links_pct": 1,
+          "data_wait_pct": 1, "clips_per_s": 1, "gpu_hours_per_million": 3, "wall_h": 2}
+"""Of the columns of the CSV files."""
 
 
 def make_parser() -> Parser:
@@ -145,7 +148,7 @@ def parts_sheet(time: StepTime, config: PretrainConfig, summary: Summary | None,
     link = f", {machine.link_gbit:g} Gbit/s" if machine.nodes > 1 else ""
     data = f"{work.clip_cpu_ms:.3g} ms a clip, {time.readers} of {machine.cores_per_gpu} cores" if work.clip_cpu_ms else \
         "CPU time of a clip not measured"
-    rows: list[tuple[str, str, float | None, float | None]] = [
+    parts = pd.DataFrame([
         ("arithmetic", f"{100 * time.mfu.share:.3g} % of {machine.gpu.peak_tflops:g} TFLOP/s, {_kind(time)}",
          time.arithmetic_s, time.arithmetic_s if mfu_counts else 0.0),
         ("memory", f"{machine.gpu.memory_gb_s:,.0f} GB/s; an MFU includes it", time.memory_s,
@@ -154,17 +157,13 @@ def parts_sheet(time: StepTime, config: PretrainConfig, summary: Summary | None,
          traffic.exposed_s),
         ("data", data, time.data_s, None if time.data_s is None else time.step_s - time.gpu_s),
         ("step", f"{work.micro_batch} clips x {work.grad_accum} on each of {machine.world_size} GPUs", time.step_s,
-         time.step_s)]
-    rates = [work.clips / seconds if seconds else None for _, _, seconds, _ in rows]
-    records = pd.DataFrame([
-        {"part": part, "from": basis, "ms": _rounded(seconds), "adds_ms": _rounded(adds),
-         "clips_per_s_per_gpu": round(rate, 2) if rate else None}
-        for (part, basis, seconds, adds), rate in zip(rows, rates, strict=True)])
-    shown = pd.DataFrame([(part, basis, _text(seconds), _text(adds), f"{rate:,.0f}" if rate else MISSING)
-                          for (part, basis, seconds, adds), rate in zip(rows, rates, strict=True)],
-                         columns=["PART", "FROM", "MS", "ADDS", "CLIPS/S"])
+         time.step_s)], columns=["part", "from", "ms", "adds_ms"]).astype({"ms": float, "adds_ms": float})
+    parts[["ms", "adds_ms"]] *= 1000
+    parts["clips_per_s_per_gpu"] = 1000 * work.clips / parts["ms"].where(parts["ms"] > 0)
+    shown = pd.DataFrame({"PART": parts["part"], "FROM": parts["from"], "MS": texts(parts["ms"], ",.1f"),
+                          "ADDS": texts(parts["adds_ms"], ",.1f"), "CLIPS/S": texts(parts["clips_per_s_per_gpu"], ",.0f")})
     title = f"One step of {config.name} on {machine.nodes} x {machine.gpus_per_node} {machine.gpu.name}"
-    return Sheet("roofline", title, shown, 2, records, footer(time, config, summary, name, clips))
+    return Sheet("roofline", title, shown, 2, parts.round(DIGITS), footer(time, config, summary, name, clips))
 
 
 def footer(time: StepTime, config: PretrainConfig, summary: Summary | None, name: str, clips: int | None) -> list[str]:
@@ -180,26 +179,25 @@ def footer(time: StepTime, config: PretrainConfig, summary: Summary | None, name
 
 def nodes_sheet(times: Sequence[StepTime], left_out: Sequence[str], clips: int | None, asked: int) -> Sheet:
     """The same recipe on other numbers of nodes."""
-    records = pd.DataFrame([{
+    frame = pd.DataFrame([{
         "nodes": t.machine.nodes, "gpus": t.machine.world_size, "micro_batch": t.work.micro_batch,
-        "grad_accum": t.work.grad_accum, "step_ms": _rounded(t.step_s),
-        "gpu_busy_pct": round(100 * max(t.arithmetic_s, t.memory_s) / t.step_s, 1),
-        "links_pct": round(100 * t.traffic.exposed_s / t.step_s, 1), "data_wait_pct": round(100 * t.wait, 1),
-        "clips_per_s": round(t.work.clips * t.machine.world_size / t.step_s, 1),
-        "gpu_hours_per_million": round(t.gpu_hours(MILLION), 3),
-        "wall_h": round(t.gpu_hours(clips) / t.machine.world_size, 2) if clips else None} for t in times])
-    shown = pd.DataFrame([
-        (f"{t.machine.nodes}", f"{t.machine.world_size}", f"{t.work.micro_batch} x {t.work.grad_accum}", _text(t.step_s),
-         f"{100 * t.traffic.exposed_s / t.step_s:.0f} %", f"{100 * t.wait:.0f} %",
-         f"{t.work.clips * t.machine.world_size / t.step_s:,.0f}", f"{t.gpu_hours(MILLION):,.2f}",
-         f"{t.gpu_hours(clips) / t.machine.world_size:,.1f}" if clips else MISSING) for t in times],
-        columns=["NODES", "GPUS", "BATCH", "MS", "LINKS", "WAIT", "CLIPS/S", "GPU-H/M", "WALL_H"])
+        "grad_accum": t.work.grad_accum, "step_ms": 1000 * t.step_s,
+        "gpu_busy_pct": 100 * max(t.arithmetic_s, t.memory_s) / t.step_s,
+        "links_pct": 100 * t.traffic.exposed_s / t.step_s, "data_wait_pct": 100 * t.wait,
+        "clips_per_s": t.work.clips * t.machine.world_size / t.step_s, "gpu_hours_per_million": t.gpu_hours(MILLION),
+        "wall_h": t.gpu_hours(clips) / t.machine.world_size if clips else None} for t in times])
+    shown = pd.DataFrame({
+        "NODES": frame["nodes"].map(str), "GPUS": frame["gpus"].map(str),
+        "BATCH": frame["micro_batch"].map(str) + " x " + frame["grad_accum"].map(str), "MS": texts(frame["step_ms"], ",.1f"),
+        "LINKS": texts(frame["links_pct"], ".0f") + " %", "WAIT": texts(frame["data_wait_pct"], ".0f") + " %",
+        "CLIPS/S": texts(frame["clips_per_s"], ",.0f"), "GPU-H/M": texts(frame["gpu_hours_per_million"], ",.2f"),
+        "WALL_H": texts(frame["wall_h"], ",.1f")})
     notes = ["GPU-H/M: GPU-hours per million clips; LINKS and WAIT: shares of a step in which GPUs wait for them."]
     if left_out:
         notes.append(f"The global batch does not divide by the GPUs of {', '.join(left_out)} nodes.")
     bold = pd.DataFrame(False, index=shown.index, columns=shown.columns)
     bold.loc[[t.machine.nodes == asked for t in times]] = True
-    return Sheet("nodes", "The same global batch on other numbers of nodes", shown, 0, records, notes, bold)
+    return Sheet("nodes", "The same global batch on other numbers of nodes", shown, 0, frame.round(DIGITS), notes, bold)
 
 
 def record(time: StepTime, others: Sequence[StepTime], name: str, clips: int | None) -> dict[str, Any]:
@@ -223,14 +221,6 @@ def _numbers(time: StepTime) -> dict[str, Any]:
 
 def _kind(time: StepTime) -> str:
     return time.mfu.source.partition(" ")[0].rstrip(":")
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(1000 * seconds, 3)
-
-
-def _text(seconds: float | None) -> str:
-    return MISSING if seconds is None else f"{1000 * seconds:,.1f}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tables of a scaling study: all fits side by side, the line of every seed, and amounts foreseen from the others."""
+"""The tables of a scaling study: all fits, the line of every seed, amounts foreseen from the others, pairs of two series."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pandas as pd
 
 from analysis.curves.fits import CEILING, LINE, Fit, FitError
 from analysis.curves.fitted_curves import DECADES, Study
-from analysis.curves.series import Results
-from analysis.tables.sheet import MISSING, Sheet
+from analysis.curves.series import CURVE, Results
+from analysis.curves.series_pairs import NEAR, Paired
+from analysis.tables.sheet import MISSING, Sheet, texts
 from analysis.tables.stats import mean_interval
 
 INTERVALS = ("[95 %]: confidence interval of slope and gain, prediction interval of a further run (of means: of the mean of "
@@ -25,11 +26,12 @@ SINGLE = ("One run per amount of data ({}): the intervals are the regression's, 
 SEEDS = "mean: of the seeds' slopes, with the interval of Student's t over seeds; two seeds or more."
 LEFT_OUT = ("Accuracy in %, mean of the repeats; error: measured less foreseen, in points. For the largest amount it is the "
             "error of an extrapolation.")
+PAIRS = ("Points of accuracy; interval of the mean by Student's t over pairs. It takes pairs for independent; those of one "
+         "seed share recordings, since smaller fractions lie within larger ones.")
 
 SLOPE = ("slope_per_decade", "slope_low", "slope_high")
 GAIN = ("gain_x100", "gain_x100_low", "gain_x100_high")
 FORESEEN = {decade: (f"x{10 ** decade}_pct", f"x{10 ** decade}_low_pct", f"x{10 ** decade}_high_pct") for decade in DECADES}
-Record = Mapping[str, Any]
 
 
 def fits_sheet(studies: Sequence[Study], results: Results) -> Sheet:
@@ -38,7 +40,13 @@ def fits_sheet(studies: Sequence[Study], results: Results) -> Sheet:
                             for found in (*each.fits, *filter(None, [each.means]))])
     amount, whole = ("share of the recordings", "100 %") if results.axis == "fraction" else \
         ("hours of video", f"{results.whole:.4g} h")
-    shown = pd.DataFrame([_texts(line, whole) for line in records.to_dict("records")])
+    star = records["x100_unclipped_pct"].gt(CEILING).map({True: "*", False: ""})  # clipped at 100 %
+    shown = _words(records, [*CURVE, "fit"]).assign(**{
+        "n": records["points"].map(str), "per decade [95 %]": _around(records, SLOPE, ".2f"),
+        f"at {whole}": texts(records["x1_pct"], ".2f"), "x10 [95 %]": _around(records, FORESEEN[1]),
+        "x100 [95 %]": _around(records, FORESEEN[2], star=star), "gain to x100 [95 %]": _around(records, GAIN),
+        "R2": texts(records["r2"], ".3f"), "AICc": texts(records["aicc"], ".1f").replace(MISSING, "n too small"),
+        "left out": texts(records["left_out_rms"], ".2f"), "best by": _words(records, ["chosen_by"])["chosen_by"]})
     singles = ", ".join(sorted({each.task for each in studies if not each.means}))
     return Sheet("scaling", f"Accuracy in % against log10 of the {amount}", shown, 4, records,
                  [INTERVALS, JUDGED, *([SINGLE.format(singles)] if singles else []), f"Source: {results.source}."])
@@ -84,40 +92,29 @@ def _curve(each: Study) -> dict[str, Any]:
     return {"series": each.series or None, "task": each.task, "metric": each.metric}
 
 
-def _texts(line: Record, whole: str) -> dict[str, str]:
-    """A fit as people read it; * marks a value that was clipped at 100 %."""
-    star = "*" if line["x100_unclipped_pct"] > CEILING else ""
-    return {**_words(line, "series", "task", "metric", "fit"), "n": str(line["points"]),
-            "per decade [95 %]": _around(line, SLOPE, 2), f"at {whole}": _number(line["x1_pct"], 2),
-            "x10 [95 %]": _around(line, FORESEEN[1]), "x100 [95 %]": _around(line, FORESEEN[2], star=star),
-            "gain to x100 [95 %]": _around(line, GAIN), "R2": _number(line["r2"], 3),
-            "AICc": _number(line["aicc"], 1, "n too small"), "left out": _number(line["left_out_rms"], 2),
-            "best by": _words(line, "chosen_by")["chosen_by"]}
+def _words(records: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    return records[list(names)].astype(object).fillna("").map(str)
 
 
-def _around(line: Record, names: Sequence[str], digits: int = 1, star: str = "") -> str:
-    middle, low, high = (_number(line[name], digits) for name in names)
-    between = MISSING if low == MISSING else f"{low}, {high}"
-    return MISSING if middle == MISSING else f"{middle}{star} [{between}]"
+def _around(records: pd.DataFrame, names: Sequence[str], form: str = ".1f", star: str | pd.Series = "") -> pd.Series:
+    """Values with their intervals, such as `9.98 [3.10, 16.85]`; `--` stands for what is missing."""
+    middle, low, high = (texts(records[name], form) for name in names)
+    return (middle + star + " " + _between(low, high, f"[{MISSING}]")).where(middle != MISSING, MISSING)
 
 
-def _number(value: float | None, digits: int, nothing: str = MISSING) -> str:
-    return nothing if pd.isna(value) else f"{value:.{digits}f}"
-
-
-def _words(line: Record, *names: str) -> dict[str, str]:
-    return {name: "" if pd.isna(line[name]) else str(line[name]) for name in names}
+def _between(low: pd.Series, high: pd.Series, nothing: str) -> pd.Series:
+    return ("[" + low + ", " + high + "]").where(low != MISSING, nothing)
 
 
 def seeds_sheet(studies: Sequence[Study], whole: float) -> Sheet:
     """The line of every seed, and the mean of their slopes with its interval."""
     records = pd.DataFrame([line for each in studies for line in _seeds(each, math.log10(whole))])
     records["x100_pct"] = records["x100_pct"].clip(0, CEILING)
-    shown = [{**_words(line, "series", "task", "metric", "seed"), "n": str(line["points"]),
-              "per decade": _number(line["slope_per_decade"], 2),
-              "[95 %]": MISSING if pd.isna(line["slope_low"]) else f"[{line['slope_low']:.2f}, {line['slope_high']:.2f}]",
-              "x100": _number(line["x100_pct"], 1)} for line in records.to_dict("records")]
-    return Sheet("scaling-seeds", "The log-linear fit of every seed", pd.DataFrame(shown), 4, records, [SEEDS])
+    slope, low, high = (texts(records[name], ".2f") for name in SLOPE)
+    shown = _words(records, [*CURVE, "seed"]).assign(**{
+        "n": records["points"].map(str), "per decade": slope, "[95 %]": _between(low, high, MISSING),
+        "x100": texts(records["x100_pct"], ".1f")})
+    return Sheet("scaling-seeds", "The log-linear fit of every seed", shown, 4, records, [SEEDS])
 
 
 def _seeds(each: Study, x: float) -> list[dict[str, Any]]:
@@ -139,8 +136,28 @@ def left_out_sheet(studies: Sequence[Study], results: Results) -> Sheet:
                 measured = float(each.points.y[each.points.x == x].mean())
                 lines.append({**_curve(each), "fit": found.curve.name, results.axis: float(f"{10 ** x:.6g}"),
                               "measured_pct": measured, "foreseen_pct": measured - error, "error": error})
-    shown = [{**_words(line, "series", "task", "metric", "fit"), results.axis: f"{line[results.axis]:g}",
-              **{name.removesuffix("_pct"): _number(line[name], 2) for name in ("measured_pct", "foreseen_pct", "error")}}
-             for line in lines]
-    return Sheet("scaling-left-out", "Each amount of data foreseen from the others", pd.DataFrame(shown), 4,
-                 pd.DataFrame(lines), [LEFT_OUT])
+    records = pd.DataFrame(lines)
+    shown = _words(records, [*CURVE, "fit"]).assign(**{results.axis: texts(records[results.axis], "g"), **{
+        name.removesuffix("_pct"): texts(records[name], ".2f") for name in ("measured_pct", "foreseen_pct", "error")}})
+    return Sheet("scaling-left-out", "Each amount of data foreseen from the others", shown, 4, records, [LEFT_OUT])
+
+
+def paired_sheet(results: Results, compared: Mapping[tuple[str, str], Sequence[Paired]]) -> Sheet:
+    """The table of all comparisons, by the names of the two series."""
+    lines = []
+    for (first, second), found in compared.items():
+        for each in found:
+            low, high = each.interval() or (math.nan, math.nan)
+            lines.append({"first": first, "second": second, "task": each.task, "metric": each.metric,
+                          "paired_by": results.axis, "amounts": ", ".join(f"{x:.4g}" for x in dict.fromkeys(each.amounts)),
+                          "pairs": len(each.differences), "difference": each.mean, "low": low, "high": high,
+                          "unpaired": each.unpaired})
+    records = pd.DataFrame(lines)
+    difference, low, high = (texts(records[name], "+.2f") for name in ("difference", "low", "high"))
+    shown = pd.DataFrame({
+        "series": records["first"] + " less " + records["second"], "task": records["task"], "metric": records["metric"],
+        results.axis: records["amounts"], "pairs": records["pairs"].map(str), "difference": difference,
+        "[95 %]": _between(low, high, "no interval on one pair"), "unpaired": records["unpaired"].map(str)})
+    by = f"hours (within {100 * NEAR['hours']:g} %)" if results.axis == "hours" else results.axis
+    return Sheet("scaling-compare", f"Differences, paired by {by} and seed", shown, 4, records,
+                 [PAIRS, f"Source: {results.source}."])

@@ -1,37 +1,31 @@
 """The figure of a scaling study, one per task: points, the line with its bands, the saturating curves, carried on to x100.
 
-Colours are Okabe and Ito's, told apart by the colour-blind; in grey, line styles and markers tell the same.
+In grey, line styles and markers tell the same as the colours.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis.curves.fits import CEILING
 from analysis.curves.fitted_curves import DECADES, Study, points
 from analysis.curves.series import METRICS, Results
-from vidmae.runs.record import write_atomic
+from analysis.tables.figure_files import BLACK, BLUE, GREEN, PURPLE, VERMILLION, write_figure
 
-BLUE, VERMILLION, GREEN, BLACK, PURPLE = "#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7"
 STYLES = {"log-linear": (BLUE, "-"), "power law": (VERMILLION, "--"), "logistic": (GREEN, ":")}
 PUBLISHED_MARKERS = {"published v1": "^", "published v3": "D"}
 AXIS_NAMES = {"fraction": "Share of the recordings (%)", "hours": "Pretraining video (h)"}
 PANEL_IN = (4.2, 3.2)
 LONGEST_NAME = 200  # bytes; file systems take 255
-SETTINGS: Any = {"svg.hashsalt": "vidmae", "svg.fonttype": "none", "font.size": 8, "axes.spines.top": False,
-            "axes.spines.right": False, "legend.frameon": False}
 
 
 def draw(studies: Sequence[Study], results: Results, folder: Path, published: pd.DataFrame) -> list[Path]:
@@ -47,14 +41,11 @@ def draw(studies: Sequence[Study], results: Results, folder: Path, published: pd
     """
     beside = published[~published["series"].isin(results.series())] if results.axis == "fraction" else published[:0]
     files = []
-    with matplotlib.rc_context(SETTINGS):
-        for task in dict.fromkeys(each.task for each in studies):
-            figure = _figure([each for each in studies if each.task == task], results, beside)
-            png = figure_bytes(figure, "png", {"Software": None})
-            figure.set_layout_engine("none")  # the layout is done, and the slowest part
-            for suffix, data in (("png", png), ("svg", figure_bytes(figure, "svg", {"Date": None}))):
-                files.append(folder / f"{file_name(task)}.{suffix}")
-                write_atomic(files[-1], data)
+    for task in dict.fromkeys(each.task for each in studies):
+        of_task = [each for each in studies if each.task == task]
+        rows = len({each.series for each in of_task})
+        files += write_figure(folder / file_name(task), (PANEL_IN[0] * len(METRICS), PANEL_IN[1] * rows + 0.5),
+                              lambda figure, of_task=of_task: _fill(figure, of_task, results, beside))
     return files
 
 
@@ -66,19 +57,10 @@ def file_name(task: str) -> str:
     return f"{name[:LONGEST_NAME // 4]}-{hashlib.blake2b(task.encode(), digest_size=4).hexdigest()}"
 
 
-def figure_bytes(figure: Figure, form: str, metadata: dict[str, None]) -> bytes:
-    """A figure as a file: `form` is png or svg; `metadata` says what of its date and program is left out."""
-    data = io.BytesIO()
-    figure.savefig(data, format=form, dpi=150, metadata=metadata)
-    return data.getvalue()
-
-
-def _figure(studies: Sequence[Study], results: Results, published: pd.DataFrame) -> Figure:
+def _fill(figure: Figure, studies: Sequence[Study], results: Results, published: pd.DataFrame) -> None:
     """All of one task."""
     found = {(each.series, each.metric): each for each in studies}
     series = list(dict.fromkeys(each.series for each in studies))
-    figure = Figure(figsize=(PANEL_IN[0] * len(METRICS), PANEL_IN[1] * len(series) + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(len(series), len(METRICS), squeeze=False)
     shown: dict[str, Any] = {}
     for row, name in zip(panels, series, strict=True):
@@ -90,7 +72,6 @@ def _figure(studies: Sequence[Study], results: Results, published: pd.DataFrame)
             shown |= zip(labels, handles, strict=True)
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
     figure.suptitle(studies[0].task)
-    return figure
 
 
 def _panel(panel: Axes, each: Study, results: Results, published: pd.DataFrame) -> None:

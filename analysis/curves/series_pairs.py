@@ -3,20 +3,17 @@ ones, one child against three at equal hours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from analysis.curves.series import Results
-from analysis.tables.sheet import Sheet
 from analysis.tables.stats import mean_interval
 
 NEAR = {"fraction": 1e-6, "hours": 0.02}  # amounts that count as equal; a minute in an hour is 1.7 %
 SUBSETS = {"contiguous", "random", "spread"}
-NOTE = ("Points of accuracy; interval of the mean by Student's t over pairs. It takes pairs for independent; those of "
-        "one seed share recordings, since smaller fractions lie within larger ones.")
 
 
 @dataclass(frozen=True)
@@ -102,22 +99,3 @@ def series_of(results: Results, name: str) -> str:
     if len(mine) > 1:
         raise ValueError(f"{name!r} has several series, name one: {', '.join(map(repr, mine))} (--compare)")
     return mine[0]
-
-
-def paired_sheet(results: Results, compared: Mapping[tuple[str, str], Sequence[Paired]]) -> Sheet:
-    """The table of all comparisons, by the names of the two series."""
-    records, shown = [], []
-    for (first, second), found in compared.items():
-        for each in found:
-            low, high = each.interval() or (None, None)
-            amounts, pairs = ", ".join(f"{amount:.4g}" for amount in dict.fromkeys(each.amounts)), len(each.differences)
-            records.append({"first": first, "second": second, "task": each.task, "metric": each.metric,
-                            "paired_by": results.axis, "amounts": amounts, "pairs": pairs, "difference": each.mean,
-                            "low": low, "high": high, "unpaired": each.unpaired})
-            shown.append({"series": f"{first} less {second}", "task": each.task, "metric": each.metric,
-                          results.axis: amounts, "pairs": str(pairs), "difference": f"{each.mean:+.2f}",
-                          "[95 %]": "no interval on one pair" if low is None else f"[{low:+.2f}, {high:+.2f}]",
-                          "unpaired": str(each.unpaired)})
-    by = f"hours (within {100 * NEAR['hours']:g} %)" if results.axis == "hours" else results.axis
-    return Sheet("scaling-compare", f"Differences, paired by {by} and seed", pd.DataFrame(shown), 4, pd.DataFrame(records),
-                 [NOTE, f"Source: {results.source}."])

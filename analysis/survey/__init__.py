@@ -1,4 +1,4 @@
 """What is in the footage of data sets: moments of recordings, repeated views, tables and figures of both.
 
-May import vidmae, curves and tables.
+May import vidmae and tables.
 """

@@ -6,7 +6,6 @@ a short one. What is computed of moments is said of seconds of footage.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,12 +111,8 @@ def resampled(values: np.ndarray, group: Group, seed: int) -> np.ndarray:
     sums = np.bincount(group.of, values * group.weight, minlength=recordings)
     weights = np.bincount(group.of, group.weight, minlength=recordings)
     rng = np.random.default_rng(seed)
-    return np.array([sums[drawn].sum() / max(weights[drawn].sum(), 1e-12) for drawn in _draws(rng, recordings)])
-
-
-def _draws(rng: np.random.Generator, recordings: int) -> Iterator[np.ndarray]:
-    for _ in range(RESAMPLED):
-        yield rng.integers(0, recordings, recordings)
+    draws = (rng.integers(0, recordings, recordings) for _ in range(RESAMPLED))
+    return np.array([sums[drawn].sum() / max(weights[drawn].sum(), 1e-12) for drawn in draws])
 
 
 def above(values: np.ndarray, weight: np.ndarray, others: np.ndarray, other_weight: np.ndarray) -> float:

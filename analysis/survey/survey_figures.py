@@ -9,18 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from analysis.curves.figures import SETTINGS, figure_bytes
 from analysis.survey.moments import ALL, MEASURES, Group
 from analysis.survey.repeated_views import Repeats
-from vidmae.runs.record import write_atomic
+from analysis.tables.figure_files import PALETTE, write_figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LOGARITHMIC = {"motion_pct_per_s", "sharpness", "length_s"}
 SIZE_IN = (5.2, 3.4)
 DASHES: Any = ("--", ":", "-.", (0, (6, 2)), (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
@@ -41,20 +36,8 @@ def draw(groups: Sequence[Group], repeated: Mapping[str, Repeats], folder: Path)
         "of another recording": [repeated[group.name].across_pct for group in groups]}, "Seconds that repeat a view (%)")
     if any((~np.isnan(group.age_months)).any() for group in groups):
         panels["footage-age"] = lambda panel: _ages(panel, groups)
-    return [path for name, fill in panels.items() for path in _figure(name, fill, folder)]
-
-
-def _figure(name: str, fill: Callable[[Axes], None], folder: Path) -> list[Path]:
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=SIZE_IN, layout="constrained")
-        FigureCanvasAgg(figure)
-        fill(figure.subplots())
-        data = {"png": figure_bytes(figure, "png", {"Software": None})}
-        figure.set_layout_engine("none")  # the layout is done
-        data["svg"] = figure_bytes(figure, "svg", {"Date": None})
-    for suffix, content in data.items():
-        write_atomic(folder / f"{name}.{suffix}", content)
-    return [folder / f"{name}.{suffix}" for suffix in data]
+    return [path for name, fill in panels.items()
+            for path in write_figure(folder / name, SIZE_IN, lambda figure, fill=fill: fill(figure.subplots()))]
 
 
 def _shares(panel: Axes, lines: Sequence[tuple[Group, np.ndarray, np.ndarray]], axis: str, name: str) -> None:
@@ -78,7 +61,7 @@ def _shares(panel: Axes, lines: Sequence[tuple[Group, np.ndarray, np.ndarray]], 
 def _style(group: Group, groups: Sequence[Group]) -> dict[str, Any]:
     """A colour for each data set; the children of one are told apart by dashes, as far as that goes."""
     sets = list(dict.fromkeys(each.data for each in groups))
-    colour = COLOURS[sets.index(group.data) % len(COLOURS)]
+    colour = PALETTE[sets.index(group.data) % len(PALETTE)]
     if group.child == ALL:
         return {"color": colour, "linewidth": 2.0}
     children = [each.child for each in groups if each.data == group.data and each.child != ALL]
@@ -89,7 +72,7 @@ def _bars(panel: Axes, groups: Sequence[Group], kinds: Mapping[str, Sequence[flo
     """A bar per group and kind, from the top down."""
     height = 0.8 / len(kinds)
     for place, (kind, values) in enumerate(kinds.items()):
-        panel.barh(np.arange(len(groups)) + place * height, np.nan_to_num(values), height, label=kind, color=COLOURS[place])
+        panel.barh(np.arange(len(groups)) + place * height, np.nan_to_num(values), height, label=kind, color=PALETTE[place])
     panel.set_yticks(np.arange(len(groups)) + 0.4 - height / 2, [group.name for group in groups])
     panel.invert_yaxis()
     panel.set_xlabel(axis)

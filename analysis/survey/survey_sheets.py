@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.survey.moments import ALL, MEASURES, Group, above, mean, quantiles, resampled
 from analysis.survey.repeated_views import BITS, FLAT, REPEAT_S, Repeats
-from analysis.tables.sheet import MISSING, Sheet
+from analysis.tables.sheet import MISSING, Sheet, texts
 
 SHARES = (5, 25, 50, 75, 95)
 STATIC = "static_pct"
@@ -35,7 +35,7 @@ def footage_sheet(groups: Sequence[Group], repeated: Mapping[str, Repeats], stat
             "moments": len(group.moments)})
     frame = pd.DataFrame(records)
     whole = {"recordings", "copies", "moments"}
-    shown = frame.assign(**{name: _texts(frame[name], 0 if name in whole else 2) for name in frame.columns[2:]})
+    shown = frame.assign(**{name: texts(frame[name], ",.0f" if name in whole else ",.2f") for name in frame.columns[2:]})
     return Sheet("footage", "footage by data set and child", shown, 2, frame, [
         f"motion, sharpness and length: medians of seconds (of recordings: length); at most {sample} moments of a recording",
         f"static: motion below {static_pct_per_s:g} % of the short side per second",
@@ -47,13 +47,14 @@ def spread_sheet(groups: Sequence[Group]) -> Sheet:
     """How each measure is spread over the seconds, and the lengths over the recordings."""
     records = []
     for group in groups:
-        for name in MEASURES:
-            values = quantiles(group.moments[name].to_numpy(), group.weight, np.array(SHARES) / 100)
-            records.append({"data": group.data, "child": group.child, "measure": name, **_named(values)})
-        lengths = quantiles(group.seconds, np.ones(len(group.seconds)), np.array(SHARES) / 100)
-        records.append({"data": group.data, "child": group.child, "measure": "length_s", **_named(lengths)})
+        spread = {name: (group.moments[name].to_numpy(), group.weight) for name in MEASURES}
+        spread["length_s"] = group.seconds, np.ones(len(group.seconds))
+        for name, (values, weight) in spread.items():
+            found = quantiles(values, weight, np.array(SHARES) / 100).tolist()
+            records.append({"data": group.data, "child": group.child, "measure": name,
+                            **{f"p{share}": value for share, value in zip(SHARES, found, strict=True)}})
     frame = pd.DataFrame(records)
-    shown = frame.assign(**{name: _texts(frame[name], 2) for name in frame.columns[3:]})
+    shown = frame.assign(**{name: texts(frame[name], ",.2f") for name in frame.columns[3:]})
     return Sheet("footage-spread", "spread of each measure", shown, 3, frame,
                  ["p5 to p95: the value up to which so many percent of the seconds lie (length_s: of the recordings)"])
 
@@ -72,7 +73,7 @@ def difference_sheet(one: Group, other: Group, static_pct_per_s: float, seed: in
             "difference": mean(mine, one) - mean(theirs, other), "low": low, "high": high,
             "above_pct": 100 * above(mine, one.weight, theirs, other.weight)})
     frame = pd.DataFrame(records)
-    numbers = {name: _texts(frame[name], 2) for name in (one.data, other.data, "difference", "above_pct")}
+    numbers = {name: texts(frame[name], ",.2f") for name in (one.data, other.data, "difference", "above_pct")}
     span = [MISSING if np.isnan(low) else f"{low:.2f} to {high:.2f}" for low, high in frame[["low", "high"]].to_numpy()]
     shown = pd.DataFrame({"measure": frame["measure"], **numbers, "95 %": span})[
         ["measure", one.data, other.data, "difference", "95 %", "above_pct"]]
@@ -93,11 +94,3 @@ def whole_sets(groups: Sequence[Group]) -> list[Group]:
 
 def _median(values: np.ndarray, group: Group) -> float:
     return float(quantiles(values, group.weight, np.array([0.5]))[0])
-
-
-def _named(values: np.ndarray) -> dict[str, float]:
-    return {f"p{share}": float(value) for share, value in zip(SHARES, values, strict=True)}
-
-
-def _texts(numbers: pd.Series, digits: int) -> list[str]:
-    return [MISSING if np.isnan(number) else f"{number:,.{digits}f}" for number in numbers.astype(float)]

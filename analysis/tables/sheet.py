@@ -166,6 +166,11 @@ def show(sheets: Sequence[Sheet], most_rows: int | None = None) -> None:
         console.print(Text(sheet.title, "bold"), *to_console(sheet, most_rows, width), *map(Text, below), sep="\n")
 
 
+def texts(numbers: pd.Series, form: str) -> pd.Series:
+    """Numbers as people read them, by a format such as `.2f`; `--` where there is none."""
+    return numbers.map(f"{{:{form}}}".format, na_action="ignore").astype(object).fillna(MISSING)
+
+
 def some(names: Sequence[str]) -> str:
     """Names in a sentence, not too many of them."""
     more = len(names) - MOST_NAMES

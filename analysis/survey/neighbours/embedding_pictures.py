@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from analysis.curves.figures import SETTINGS, figure_bytes
 from analysis.survey.neighbours.nearest import unit_length
-from vidmae.runs.record import write_atomic
+from analysis.tables.figure_files import PALETTE, write_figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = [(colour, marker) for marker in ("o", "^", "s") for colour in COLOURS]
+STYLES = [(colour, marker) for marker in ("o", "^", "s") for colour in PALETTE]
 MOST_CLASSES = 20
 FEWEST_CLIPS = 5  # below, neither picture says anything
 WIDTH = 50  # t-SNE starts from so many principal components, as its authors do
@@ -55,14 +54,9 @@ def draw(features: np.ndarray, label: np.ndarray, names: Mapping[int, str], titl
 
     `label` has class numbers, int [N], -1 where a clip has none; `names` are those of the classes.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     pca, shares, tsne = project(features, seed)
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(9, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
+
+    def fill(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
         for panel, points, name in ((left, pca, "PCA"), (right, tsne, "t-SNE")):
             _scatter(panel, points, label, names)
@@ -72,12 +66,8 @@ def draw(features: np.ndarray, label: np.ndarray, names: Mapping[int, str], titl
                  ylabel=f"component 2, {100 * shares[1]:.0f} %")
         figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", markerscale=1.5)
         figure.suptitle(title)
-        data = {"png": figure_bytes(figure, "png", {"Software": None})}
-        figure.set_layout_engine("none")  # the layout is done
-        data["svg"] = figure_bytes(figure, "svg", {"Date": None})
-    for suffix, content in data.items():
-        write_atomic(Path(f"{stem}.{suffix}"), content)
-    return [Path(f"{stem}.{suffix}") for suffix in data]
+
+    return write_figure(stem, (9, 4.2), fill)
 
 
 def _scatter(panel: Any, points: np.ndarray, label: np.ndarray, names: Mapping[int, str]) -> None:
