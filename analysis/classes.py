@@ -3,7 +3,8 @@
     python analysis/classes.py s-vith14-ssv2-10shot-seed0-finetune
     python analysis/classes.py runs/s-vith14-ssv2-10shot-seed*-finetune-* --out tables/classes
 
-Writes classes.{csv,md,tex} and confusion.csv, the clips by true class (rows) and by the class that was said (columns).
+Writes classes.{csv,md,tex} and confusion.{csv,png,svg}: the clips by true class (rows) and by the class that was said
+(columns); the picture has shares of the clips of each true class.
 Several cells must have been tested on the same clips: accuracies are their means, the confusion matrix is their sum.
 Standard output is the paths of the files; standard error has the table, the hardest class first.
 
@@ -25,6 +26,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from analysis.page.cells import by_class
 from analysis.results.table_flags import Parser, add_runs_dir, tables_folder
 from analysis.results.which_run import find_run
+from analysis.tables.confusion_figure import draw_confusion
 from analysis.tables.sheet import MISSING, Sheet, show, write
 from vidmae.runs.accuracy import confusion
 from vidmae.runs.predictions import Predictions
@@ -61,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         sheet, names = sheet_of(found), found[0].classes
         matrix = pd.DataFrame(sum(map(confusion, found)), index=names, columns=names)
         files = write([sheet], args.out, {"confusion.csv": matrix.to_csv(index_label="true class", lineterminator="\n")})
+        files += draw_confusion(matrix, args.out / "confusion")
     except (ValueError, OSError) as error:
         print(f"error: {text_of(error)}", file=sys.stderr)
         return 2

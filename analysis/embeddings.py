@@ -27,6 +27,7 @@ import pandas as pd
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from analysis.page.finding_tables import BELOW_CHANCE
 from analysis.page.html import to_html
 from analysis.results.table_flags import Parser, tables_folder
 from analysis.survey.neighbours.nearest import AT, precisions, silhouette
@@ -110,9 +111,10 @@ def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) ->
     records = pd.DataFrame(rows, columns=["feature", "score", *SCORES, "clips"])
     shown = records.assign(**{name: texts(records[name], ".3f") for name in SCORES}, clips=texts(records["clips"], ","))
     left_out = [f"{(~has).sum():,} clips without a label are left out"] if not has.all() else []
+    below = [BELOW_CHANCE] if (records["value"] < records["chance"]).any() else []
     classes = len(np.unique(label))
     return Sheet("embedding-scores", f"{record['data']}, {classes} classes, weights {record['weights_content']}",
-                 shown, 2, records.assign(classes=classes), [*NOTES, *left_out])
+                 shown, 2, records.assign(classes=classes), [*NOTES, *below, *left_out])
 
 
 def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> list[Path]:

@@ -40,7 +40,7 @@ from vidmae.settings.command_line import text_of
 
 KINDS = {PRETRAIN: "Pretraining run", FEWSHOT: "Few-shot cell", "robustness": "Robustness cell"}
 RESULTS = "analysis"  # folder of results inside a run folder
-PICTURE = "Masked input, reconstruction and original of a few clips"
+PICTURE = "A few clips: seen, filled in, truth"
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -36,7 +36,7 @@ from vidmae.runs import step_time
 from vidmae.runs.gpus import GPUS, Gpu, find_gpu
 from vidmae.runs.plan import make_plan
 from vidmae.runs.step_time import Machine, Mfu, StepTime
-from vidmae.settings.command_line import answer
+from vidmae.settings.command_line import answer, with_whole_key
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import build, nearest, parse_set
 from vidmae.settings.recipe import read_recipe
@@ -55,7 +55,7 @@ def make_parser() -> Parser:
     what = parser.add_argument_group("what")
     what.add_argument("--recipe", default=DEFAULT_RECIPE, metavar="NAME|FILE",
                       help="recipe in vidmae/recipes, or a .yaml (default: %(default)s)")
-    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+    what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of the recipe, such as data.workers=16; may be repeated")
     what.add_argument("--data", metavar="NAME|FILE",
                       help="manifest manifests/NAME.csv, or a .csv (default: the recipe's, where it is there)")

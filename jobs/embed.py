@@ -18,16 +18,14 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.catalogue import environment_catalogue, find_data
 from jobs.place.launch_flags import Parser, add_runs_dir
-from jobs.place.speak import answer
+from jobs.place.speak import answer, console
 from jobs.standing.runs import find_weights
 from jobs.submit import sharding
 from jobs.submit.shards_here import Work
@@ -35,6 +33,9 @@ from vidmae.clips.clips_flags import add_computing, add_cutting, add_model, add_
 from vidmae.footage.manifest import content_hash, read_summary
 from vidmae.ranks.local_program import tell
 from vidmae.settings.embed_config import EmbedConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -65,13 +66,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:
     """Resolve, start or submit the program, show its progress and what came of it."""
-    console, config = Console(stderr=True), resolve(args)
+    err, config = console(), resolve(args)
     files = math.ceil(read_summary(Path(config.manifest)).videos / config.clips_per_file)
     if args.shards > files:
-        tell(console, f"{files} shards, not {args.shards}: there are no more files of {config.clips_per_file} clips "
+        tell(err, f"{files} shards, not {args.shards}: there are no more files of {config.clips_per_file} clips "
                       "(--clips-per-file)")
     work = Work("vidmae.insight.embed", args.out.absolute(), min(args.shards, files), args.device, args.workers)
-    return sharding.run(work, config, args, ["python", "jobs/embed.py", *argv], console, show)
+    return sharding.run(work, config, args, ["python", "jobs/embed.py", *argv], err, show)
 
 
 def resolve(args: argparse.Namespace) -> EmbedConfig:
@@ -90,13 +91,13 @@ def resolve(args: argparse.Namespace) -> EmbedConfig:
         workers=args.workers)
 
 
-def show(record: dict[str, Any], console: Console) -> None:
+def show(record: dict[str, Any], err: Console) -> None:
     """How many clips there are, and why some are not."""
     classes = f"{len(record['classes'])} classes" if record["classes"] else "no labels"
-    tell(console, f"{record['data']}: {record['clips']} clips in {record['files']} files, {record['embed_dim']} "
+    tell(err, f"{record['data']}: {record['clips']} clips in {record['files']} files, {record['embed_dim']} "
                   f"numbers for each of cls and mean, {classes}")
     for reason, count in record["unreadable"].items():
-        tell(console, f"{count} clips could not be read: {reason}")
+        tell(err, f"{count} clips could not be read: {reason}")
 
 
 if __name__ == "__main__":

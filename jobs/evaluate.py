@@ -20,14 +20,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.catalogue import environment_catalogue, find_data
 from jobs.place.launch_flags import Parser, add_runs_dir
-from jobs.place.speak import answer, say
+from jobs.place.speak import answer, console, say
 from jobs.standing.runs import find_weights
 from vidmae.clips.clips_flags import add_model
 from vidmae.footage.manifest import content_hash
@@ -71,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         print(to_yaml(config), end="")
         return 0
     prepare_folder(folder.path, config)
-    code = run_program("vidmae.evaluate.evaluation", [str(folder.path)], Console(stderr=True), "batches",
+    code = run_program("vidmae.evaluate.evaluation", [str(folder.path)], console(), "batches",
                        workers=config.data.workers)
     result = read_json(folder.result)
     if code or result is None:

@@ -27,14 +27,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.catalogue import environment_catalogue, find_data
 from jobs.place.launch_flags import Parser, add_runs_dir
-from jobs.place.speak import answer
+from jobs.place.speak import answer, console
 from jobs.standing.interpolate_show import show
 from jobs.standing.runs import find_model, find_run, find_weights
 from jobs.submit import sharding
@@ -88,17 +86,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, argv: list[str]) -> int:
     """Resolve, start or submit the program, show its progress and the tables."""
-    console, out = Console(stderr=True), args.out.absolute()
+    err, out = console(), args.out.absolute()
     named = named_videos(args)
     config = resolve(args, named, out)
     if not args.dry_run:
         for name, given in named.items():
             if is_footage(given):
-                make_manifest(given, Path(config.videos[name]), console, decoder=args.decoder, workers=args.workers)
+                make_manifest(given, Path(config.videos[name]), err, decoder=args.decoder, workers=args.workers)
         config = replace(config, videos_content={name: read_summary(Path(made)).content_sha256
                                                  for name, made in config.videos.items()})
     work = Work("vidmae.insight.interpolation.interpolate", out, args.shards, args.device, args.workers)
-    return sharding.run(work, config, args, ["python", "jobs/interpolate.py", *argv], console, show)
+    return sharding.run(work, config, args, ["python", "jobs/interpolate.py", *argv], err, show)
 
 
 def named_videos(args: argparse.Namespace) -> dict[str, Path]:

@@ -32,6 +32,7 @@ from jobs.standing.runs import log_path
 from jobs.submit import launch
 from jobs.submit.derived_table import show, table
 from jobs.submit.submission import make_request, standing, submit_once
+from vidmae.settings.command_line import with_whole_key
 from vidmae.settings.layers import flatten
 
 DEFAULT_RECIPE = "pretrain_s_vith14"
@@ -45,8 +46,9 @@ def make_parser() -> argparse.ArgumentParser:
                       help="recipe in vidmae/recipes, or a .yaml (default: %(default)s)")
     what.add_argument("--data", metavar="NAME|PATH",
                       help="data set of the catalogue, manifest (.csv), folder or catalogue (.yaml) (default: the recipe's)")
-    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                      help="change a setting of the recipe, such as train.global_batch=128; may be repeated")
+    what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
+                      help="change a setting of the recipe, such as train.global_batch=128 (short: batch=128); may be "
+                           "repeated")
     what.add_argument("--name", help="first part of the run's id (default: the recipe's)")
     add_resources(parser)
     control = parser.add_argument_group("run control")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def draw(studies: Sequence[Study], results: Results, folder: Path, published: pd
         of_task = [each for each in studies if each.task == task]
         rows = len({each.series for each in of_task})
         files += write_figure(folder / file_name(task), (PANEL_IN[0] * len(METRICS), PANEL_IN[1] * rows + 0.5),
-                              lambda figure, of_task=of_task: _fill(figure, of_task, results, beside))
+                              partial(_fill, studies=of_task, results=results, published=beside))
     return files
 
 

@@ -6,14 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.page.charts import bar, chart
+from analysis.page.charts import bar, chart, last_steps
 from analysis.page.dossier import CURVES, FEWSHOT, Dossier, data_of
 from analysis.page.html import Section, Table
 from analysis.page.wording import discreet, duration, moment, number
 from vidmae.runs.attempts import PARTS, totals
 
-TITLES = {"loss": "Loss", "lr": "Learning rate", "clips_per_s": "Clips per second",
-          "data_wait": "Share of a step spent waiting for clips"}
+TITLES = {"loss": ("Loss", "loss"), "lr": ("Learning rate", "learning rate"),
+          "clips_per_s": ("Speed", "clips per second"), "data_wait": ("Waiting for clips", "share of a step")}
+"""Of a curve and of its axis."""
+SCHEDULED = {"lr"}  # curves without noise
+LINES = ("Thin line: mean of each span of steps. Thick line: the same, smoothed over a twentieth of the run. Band: "
+         "least and most in each span.")
 SETTINGS = {  # the few that say what a run is; the rest is folded
     "model.name": "Model", "model.img_size": "Input, px", "model.num_frames": "Frames per clip",
     "data.sampling_rate": "Sampling rate, frames at 30 fps", "model.mask_ratio": "Share of the tokens that is hidden",
@@ -24,8 +28,9 @@ SETTINGS = {  # the few that say what a run is; the rest is folded
 }
 ONLY_IF_SET = {"model.decoder_mask_ratio"}
 ACCURACIES = {"top1_pct": "Top-1 accuracy", "top5_pct": "Top-5 accuracy"}
-NUMBERS = {"steps": "Steps", "epochs": "Epochs", "train_clips": "Clips to learn from", "first_loss": "First loss",
-           "last_loss": "Last loss", "selected_step": "Tested step", "world_size": "Ranks", "zero_stage": "ZeRO stage"}
+NUMBERS = {"steps": "Steps", "epochs": "Epochs", "train_clips": "Clips to learn from",
+           "first_loss": "Loss of the first step", "last_loss": "Loss of the last step",
+           "selected_step": "Tested step", "world_size": "Ranks", "zero_stage": "ZeRO stage"}
 TIMES = {"train_s": "Training, h:mm:ss", "eval_s": "Test, h:mm:ss"}
 LOOKS = ["step", "epoch", "on", "top1_pct", "top5_pct", "loss"]
 MOST_OPEN = 20  # longer tables are folded
@@ -123,9 +128,10 @@ def accuracy(run: Dossier, name: str) -> str:
 def curves(run: Dossier) -> Section:
     """Loss, learning rate, speed, waiting."""
     step = run.curves["step"].to_numpy()
-    charts = [drawn for name in CURVES if (drawn := chart(TITLES[name], step, run.curves[name].to_numpy()))]
+    charts = [drawn for name in CURVES if (drawn := chart(
+        TITLES[name][0], step, run.curves[name].to_numpy(), TITLES[name][1], noisy=name not in SCHEDULED))]
     if charts:
-        return Section("Training", ["Line: mean of each span of steps. Band: least and most in it."], charts=charts)
+        return Section("Training", [LINES], charts=charts)
     without = run.state == "done" and run.result.get("steps") is None
     return Section("Training", [
         f"There are no curves: {'this method has no steps' if without else 'no step is recorded'}."])
@@ -178,10 +184,12 @@ def left_out(run: Dossier) -> Section:
 
 def key_figures(run: Dossier) -> list[tuple[str, str]]:
     """The few numbers at the top."""
-    result, good = run.result, totals(run.attempts)["goodput"]
+    result, good, losses = run.result, totals(run.attempts)["goodput"], run.curves["loss"].dropna()
+    count = last_steps(len(losses))
     figures = {
         "top-1 accuracy, %": result.get("top1_pct"), "top-5 accuracy, %": result.get("top5_pct"),
-        "last loss": result.get("last_loss", run.curves["loss"].iloc[-1] if len(run.curves) else None),
+        f"loss, mean of the last {count:,} steps" if count > 1 else "last loss":
+            losses.tail(count).mean() if len(losses) else result.get("last_loss"),
         "steps": result.get("steps") or (run.attempts[-1].last_step if run.attempts else None),
         "clips per second": result.get("clips_per_s"), "goodput, %": None if good is None else 100 * good}
     return [(name, number(value)) for name, value in figures.items() if value is not None]

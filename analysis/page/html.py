@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.page.charts import Bar, Chart
@@ -25,6 +26,14 @@ class Table:
     cells: pd.DataFrame
     texts: int | None = None  # so many columns hold words, the others numbers; None: names and values, without headings
     folded: bool = False  # shown on demand: long, and seldom wanted
+    best: pd.DataFrame | None = None  # which cells are the best of their kind, of the shape of `cells`; they are bold
+
+    @property
+    def rows(self) -> list[list[tuple[str, bool]]]:
+        """The texts of each row, and whether they are bold."""
+        texts = self.cells.to_numpy(dtype=object).tolist()
+        marks = np.zeros(self.cells.shape, bool) if self.best is None else self.best.to_numpy(dtype=bool)
+        return [list(zip(*pair, strict=True)) for pair in zip(texts, marks.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,8 @@ class Section:
     bar: Bar | None = None
     charts: Sequence[Chart] = ()
     tables: Sequence[Table] = ()
-    pictures: Sequence[tuple[str, Path]] = ()  # what it shows, for who cannot see it, and the PNG
+    plots: Sequence[tuple[str, Path]] = ()  # what it shows, for who cannot see it, and the PNG, on white
+    pictures: Sequence[tuple[str, Path]] = ()  # the same, of footage
 
 
 def to_html(template: str, **values: object) -> str:

@@ -6,11 +6,13 @@ Colours are Okabe and Ito's; data sets have thick lines, children thin and dashe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from analysis.survey.moments import ALL, MEASURES, Group
 from analysis.survey.repeated_views import Repeats
@@ -36,8 +38,11 @@ def draw(groups: Sequence[Group], repeated: Mapping[str, Repeats], folder: Path)
         "of another recording": [repeated[group.name].across_pct for group in groups]}, "Seconds that repeat a view (%)")
     if any((~np.isnan(group.age_months)).any() for group in groups):
         panels["footage-age"] = lambda panel: _ages(panel, groups)
-    return [path for name, fill in panels.items()
-            for path in write_figure(folder / name, SIZE_IN, lambda figure, fill=fill: fill(figure.subplots()))]
+    return [path for name, fill in panels.items() for path in write_figure(folder / name, SIZE_IN, partial(_fill, fill))]
+
+
+def _fill(fill: Callable[[Axes], None], figure: Figure) -> None:
+    fill(figure.subplots())
 
 
 def _shares(panel: Axes, lines: Sequence[tuple[Group, np.ndarray, np.ndarray]], axis: str, name: str) -> None:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from jobs.scheduler.commands import SlurmError
 from vidmae.settings import command_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console() -> Console:
+    """What shows progress and tables on standard error."""
+    from rich.console import Console  # here: a command that lacks a library says so, once `jobs` is imported
+
+    return Console(stderr=True)
 
 
 def say(text: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
 from sweeps.grid.grid import PROBES
 from sweeps.grid.states import RETRY
+from vidmae.settings.command_line import with_whole_key
 
 DEFAULT_RECIPE = "finetune_vith14"
 METHODS = ("finetune", *PROBES)
@@ -33,9 +34,9 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     what.add_argument("--views", metavar="VIEWS", help="center, random or TxS such as 10x3 (default: the recipe's)")
     what.add_argument("--recipe", default=DEFAULT_RECIPE, metavar="NAME|FILE",
                       help="recipe in vidmae/recipes, or a .yaml (default: %(default)s)")
-    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+    what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of all cells, such as data.flip_prob=0; may be repeated")
-    what.add_argument("--vary", action="append", default=[], metavar="KEY=V,V,...",
+    what.add_argument("--vary", action="append", default=[], type=with_whole_key, metavar="KEY=V,V,...",
                       help="another axis: cells for every value of a setting; may be repeated")
     what.add_argument("--allow-fewer", action="store_true", help="take what there is of classes with fewer clips than shots")
     what.add_argument("--shot-list", type=Path, metavar="FILE",

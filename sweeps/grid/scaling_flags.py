@@ -14,6 +14,7 @@ from jobs.pretrain import DEFAULT_RECIPE
 from sweeps.grid import fewshot_flags
 from sweeps.grid.matching import Match
 from sweeps.grid.states import RETRY
+from vidmae.settings.command_line import with_whole_key
 from vidmae.settings.layers import ConfigError
 
 SHARED = ("profile", "partition", "account", "qos", "constraint", "exclude", "max_requeues")  # hold for cells, too
@@ -42,7 +43,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
                            "compared at equal hours (default: the recipe's)")
     what.add_argument("--recipe", default=DEFAULT_RECIPE, metavar="NAME|FILE",
                       help="recipe in vidmae/recipes, or a .yaml (default: %(default)s)")
-    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+    what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of the recipe; may be repeated")
     what.add_argument("--name", help="first part of the runs' ids (default: the recipe's)")
     add_reading(what)

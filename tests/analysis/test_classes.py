@@ -1,6 +1,7 @@
 """Accuracy by class from stored predictions, against scikit-learn."""
 
 import csv
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_by_class_and_confusion(cells, tmp_path, capsys):
     out = tmp_path / "out"
     assert classes.main([*map(str, cells), "--out", str(out)]) == 0
-    assert capsys.readouterr().out.split() == [str(out / name) for name in ("classes.csv", "classes.md", "classes.tex", "confusion.csv")]
+    assert capsys.readouterr().out.split() == [str(out / name) for name in (
+        "classes.csv", "classes.md", "classes.tex", "confusion.csv", "confusion.png", "confusion.svg")]
     found = [classes.Predictions.read(cell / "predictions.npz") for cell in cells]
     recall = np.mean([recall_score(p.label, p.top5[:, 0], average=None) for p in found], axis=0)
     table = rows(out / "classes.csv")
@@ -42,6 +44,9 @@ def test_by_class_and_confusion(cells, tmp_path, capsys):
         dict(zip(NAMES, 100 * recall, strict=True)), abs=6e-4)
     matrix = sum(confusion_matrix(p.label, p.top5[:, 0]) for p in found)
     assert [[int(row[name]) for name in NAMES] for row in rows(out / "confusion.csv")] == matrix.tolist()
+    shares = [f"{100 * count / row.sum():.0f}" for row in matrix for count in row]
+    words = ["".join(node.itertext()).strip() for node in ElementTree.parse(out / "confusion.svg").iter("{http://www.w3.org/2000/svg}text")]
+    assert {*shares, *NAMES, "True class", "Class that was said"} <= set(words)
     worst = table[0]
     others = {name: count for name, count in zip(NAMES, matrix[NAMES.index(worst["class"])], strict=True) if name != worst["class"]}
     assert worst["taken_for"] == max(others, key=others.get)

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from analysis import report
 from analysis.page import charts
+from analysis.page.finding_tables import verdicts
+from analysis.page.findings import captions
 from analysis.page.wording import HIDDEN
 from tests.support.facilities import browser_exe, need
 from tests.support.html import Reader
@@ -35,7 +38,7 @@ EVIL = "<script>console.log('heard')</script><img src=http://127.0.0.1:9/seen.pn
 MARKUP = "<img src=x onerror=alert(1)>'\"&amp;"  # without a slash, so it is shown
 STEPS = 300_000
 TITLES = ["State and result", "What it is", "Training", "Where the seconds went", "Data left out", "Few-shot results",
-          "Reconstruction", "Interpolation", "Embeddings"]
+          "Reconstruction", "Interpolation, center mask, 25 % hidden", "Embeddings"]
 
 
 def attempt(number: int, started: float, parts: list[float], ended: str) -> dict[str, Any]:
@@ -100,14 +103,15 @@ def make_results(folder: Path) -> None:
     (folder / "result.json").write_text(json.dumps({"schema": 1, "kind": "interpolate", "mask": "center", "ratio": 0.25, "clips": 7,
                                                     "sizes_from": NAMED, "note": NAMED, "methods": []}))
     (folder / "methods.csv").write_text("domain,motion,method,clips,psnr_db\nown,all,model,7,24.56789\nown,all,fade,7,22.1\n")
-    (folder / "differences.csv").write_text("domain,motion,baseline,score,difference,ci_low\nown,all,fade,psnr_db,2.46789,\n"
-                                            "own,most,fade,psnr_db,3.5,\n")
-    (folder / "tracking_summary.csv").write_text("mask,path,method,error_px\ncenter,turning,model,2.5\n")
+    (folder / "differences.csv").write_text("domain,motion,baseline,score,difference,ci_low,ci_high\nown,all,fade,psnr_db,2.46789,,\n"
+                                            "own,most,fade,psnr_db,3.5,,\n")
+    (folder / "tracking_summary.csv").write_text("mask,path,method,error_px\ncenter,turning,model,2.5\ncenter,turning,truth,0.1\n"
+                                                  "center,turning,fade,4.5\n")
     (folder / "odd.csv").write_text(f"thing,value,Path\n{EVIL},1,{SECRET}\n{NAMED},2,\nS_20130502_0915_01,3,\n")
     for name in ("scores.csv", "videos-own.csv", "videos-own.unreadable.csv"):
         (folder / name).write_text(f"path\n{NAMED}\n")
     plots = make_private_folder(folder.parent / "embeddings")
-    (plots / "embedding-scores.csv").write_text("feature,score,value\ncls,silhouette,0.0625\n")
+    (plots / "embedding-scores.csv").write_text("feature,score,value,chance\ncls,silhouette,0.0625,\ncls,precision at 1,0.05,0.1\n")
     Image.fromarray(np.full((9, 9, 3), 99, np.uint8)).save(plots / "embedding-cls.png")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "pictures" / f"{SECRET}-row00001-0.png")
 
@@ -191,7 +195,8 @@ def test_the_page_says_what_the_records_say(read: Reader, accuracies: dict[tuple
     assert facts["Phase 1"] == "339 epochs, lr 0.0001, cosine, warm-up 5 epochs"
     assert (facts["Videos"], facts["Hours of video"], facts["Fraction"]) == ("10,496", "19.4", "10 % of s, random")
     assert facts["Commit"].startswith("0123456789ab, with changes")
-    assert read.facts("Numbers of the result")["Last loss"] == "0.5123"
+    assert read.facts("Numbers of the result")["Loss of the last step"] == "0.5123"
+    assert f"loss, mean of the last 15,000 steps{losses()[-15_000:].mean():.4g}" in read.text
     parts = {row["part"]: (row["h:mm:ss"], row["share, %"]) for row in read.records("All attempts")}
     whole = 10 + 600 + 30 + 5 + 20 + 1200 + 60 + 40 + 10
     assert parts["useful"] == ("0:30:00", f"{100 * 1800 / whole:.1f}") and parts["repeated"][0] == "0:00:40"
@@ -208,10 +213,14 @@ def test_the_page_says_what_the_records_say(read: Reader, accuracies: dict[tuple
 
 def test_results_of_looking_at_the_model(read: Reader) -> None:
     scores = next(read.records(caption) for caption in read.tables if caption.startswith("Scores of the hidden pixels"))
-    assert [(row["method"], row["psnr db"]) for row in scores] == [("model", "24.57"), ("fade", "22.1")]
-    assert [row["path"] for row in read.records(next(caption for caption in read.tables if caption.startswith("Tracking")))] == ["turning"]
+    assert [(row["method"], row["PSNR, dB"]) for row in scores] == [("model", "24.57"), ("fade", "22.1")]
+    assert read.text.count("24.57") == 1 and read.bold == ["24.57", "2.5"], "the best of each table"
+    assert ("On own the PSNR of the model is 2.47 dB above that of the best other method, fade; too few recordings for an "
+            "interval") in read.text
+    assert "Some precisions are below chance" in read.text
+    assert {row["path"] for row in read.records(next(caption for caption in read.tables if caption.startswith("Tracking")))} == {"turning"}
     margins = next(read.records(caption) for caption in read.tables if caption.startswith("Model minus baseline"))
-    assert [(row["motion"], row["difference"], row["ci low"]) for row in margins] == [("all", "2.468", "--")]
+    assert [(row["motion"], row["difference"], row["95 % from"]) for row in margins] == [("all", "2.468", "--")]
     assert [tuple(row.values()) for row in read.records("Odd")] == [(HIDDEN, "1"), (HIDDEN, "2"), (HIDDEN, "3")]
     assert read.facts("What was done")["ratio"] == "0.25"
 
@@ -265,6 +274,8 @@ def test_pictures_only_where_frames_are_asked_for(runs: Path, read: Reader, tmp_
     assert pictures_of(Reader(out.read_text())) == [
         (run / "reconstruction.png").read_bytes(), next((run / "analysis/center/pictures").iterdir()).read_bytes(), plot]
     assert SECRET not in out.read_text()
+    alts = [attrs["alt"] or "" for tag, attrs in Reader(out.read_text()).tags if tag == "img"]
+    assert alts[0].startswith("A few clips: seen, filled in, truth, picture 1") and alts[1].endswith("seen, filled in, truth, recording 1, clip 1")
     assert out.parent.stat().st_mode & 0o777 == 0o700
 
 
@@ -272,8 +283,34 @@ def test_results_that_lie_elsewhere(runs: Path, accuracies: dict[tuple[str, int]
     folder, out = runs / f"s&<b>-{SIGNATURE}/analysis/center", tmp_path / "two.html"
     assert report.main(["scratch", "--runs-dir", str(runs), "--with", str(folder), "--with", str(folder.parent), "--out", str(out)]) == 0
     text = out.read_text()
-    assert [text.count(f">{title}</h2>") for title in ("Interpolation", "Interpolation 2", "Embeddings")] == [1, 1, 1]
+    title = "Interpolation, center mask, 25 % hidden"
+    assert [text.count(f">{title}</h2>") for title in (title, f"{title} 2", "Embeddings")] == [1, 1, 1]
     assert 'id="section7"' in text and text.count("Scores of the hidden pixels") == 4  # a caption, and its name for who hears it
+
+
+@pytest.mark.parametrize(("low", "high", "said"), [
+    (0.5, 4.0, "2.00 dB above that of the best other method, flow (95 % interval of the difference: 0.50 to 4.00), which is more than chance"),
+    (-1.0, 5.0, "interval of the difference: -1.00 to 5.00), so the two are not told apart")])
+def test_a_verdict_names_the_best_other_method_and_whether_it_is_chance(low: float, high: float, said: str) -> None:
+    lines = pd.DataFrame([("own", "hold", "psnr_db", "9", "8", "10"), ("own", "flow", "psnr_db", "2", low, high), ("own", "flow", "ssim", "0.1", "0", "1")],
+                         columns=["domain", "baseline", "score", "difference", "ci_low", "ci_high"], dtype=str)
+    verdict, = verdicts("differences.csv", lines)
+    assert said in verdict and not verdicts("methods.csv", lines)
+
+
+def test_captions_tell_pictures_apart_and_never_name_a_file() -> None:
+    names = [f"{SECRET}-row00012-0", "row00003-1-heads", "row00003-1-rollout", "scene-turning-box", "scene-turning-center", SECRET]
+    assert captions([Path(f"{name}.png") for name in names]) == [
+        "recording 12, clip 1", "recording 3, clip 2, each head", "recording 3, clip 2, rollout", "scene 1 of 2", "scene 2 of 2", "picture 6 of 6"]
+
+
+def test_what_is_noisy_is_smoothed_and_axes_have_names() -> None:
+    step, value = np.arange(1, 4001), np.random.default_rng(4).normal(3, 1, 4000)
+    noisy, plain = (charts.chart("Loss", step, value, "loss", noisy=flag) for flag in (True, False))
+    assert noisy and plain and noisy.y_name == "loss" and not plain.smooth and noisy.line == plain.line
+    heights = {name: np.std([float(y) for y in re.findall(r",([\d.]+)", path)]) for name, path in (("raw", noisy.line), ("smooth", noisy.smooth))}
+    assert heights["smooth"] < heights["raw"] / 3
+    assert f"{value[-200:].mean():.4g} on average over the last 200" in noisy.said and f"{value[-1]:.4g} at the last" in plain.said
 
 
 def state_of(folder: Path) -> tuple[str, Reader]:
@@ -354,7 +391,7 @@ def test_a_browser_shows_it_and_asks_for_nothing(page: Path, tmp_path: Path) -> 
     dom, console, asked = browse(page, tmp_path, "--dump-dom")
     read = Reader(dom)
     assert [text for _, text in read.headings] == [f"s&<b>-{SIGNATURE}", *TITLES]
-    assert read.facts("Numbers of the result")["Last loss"] == "0.5123" and len(read.records("Accuracy of the cells")) == 2
+    assert read.facts("Numbers of the result")["Loss of the last step"] == "0.5123" and len(read.records("Accuracy of the cells")) == 2
     assert (console, asked) == ("", [])
     control = tmp_path / "control.html"
     control.write_text(f"<!DOCTYPE html><title>control</title>{EVIL}")

@@ -19,6 +19,7 @@ from jobs import cancel, logs, pretrain, status
 from jobs.place.launch_flags import masked_argv
 from jobs.standing.follow import Tail
 from jobs.standing.runs import all_runs, find_run, process_birth
+from sweeps.grid import fewshot_flags
 from tests.support.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
 from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.settings.layers import ConfigError
@@ -147,6 +148,17 @@ def test_every_value_and_its_origin(folder: Path, capsys: pytest.CaptureFixture[
     assert origins["train.micro_batch"] == "profile site.yaml:5" and origins["nodes"] == "profile site.yaml:1"
     assert origins["train.clip_grad"].startswith("recipe demo.yaml:") and origins["seed"] == "default"
     assert origins["cpus_per_task"].startswith("this machine has") and "hush" not in text
+
+
+def test_a_short_name_is_the_same_setting(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for settings in (("lr=5e-5", "batch=32", "workers=1"), ("train.phases.0.lr=5e-5", "train.global_batch=32", "data.workers=1")):
+        assert pretrain.main([*LOCAL, *(word for each in settings for word in ("--set", each)), "--print-config"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] and re.search(r"^train\.global_batch: 32 +# --set$", texts[0], re.M)
+    parser = fewshot_flags.make_parser("")  # what a cell records of its settings makes it another row of a table
+    args = parser.parse_args(["--shots", "2", "--set", "batch=16", "--vary", "blr=1e-3,2e-3", "--set", "data.flip_prob=0"])
+    assert (args.set, args.vary) == (["train.global_batch=16", "data.flip_prob=0"], ["train.phases.0.blr=1e-3,2e-3"])
 
 
 def test_a_name_says_that_the_decoder_rebuilds_a_part(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

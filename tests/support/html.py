@@ -13,6 +13,7 @@ class Reader(HTMLParser):
         tables: Caption -> rows of texts, that of the headings first where there is one.
         tags: Every tag with its attributes.
         text: All text outside of style sheets.
+        bold: Texts of cells that are bold.
     """
 
     def __init__(self, page: str) -> None:
@@ -20,7 +21,7 @@ class Reader(HTMLParser):
         self.headings: list[tuple[str, str]] = []
         self.tables: dict[str, list[list[str]]] = {}
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
+        self.text, self.bold = "", list[str]()
         self._open: list[str] = []
         self._rows: list[list[str]] = []
         self.feed(page)
@@ -48,7 +49,10 @@ class Reader(HTMLParser):
         if "style" in self._open:
             return
         self.text += data
-        if self._open and self._open[-1] in ("h1", "h2"):
+        if self._open[-2:] == ["td", "strong"]:
+            self.bold.append(data)
+            self._rows[-1][-1] += data
+        elif self._open and self._open[-1] in ("h1", "h2"):
             self.headings[-1] = (self.headings[-1][0], self.headings[-1][1] + data)
         elif self._open and self._open[-1] == "caption":
             self._caption += data

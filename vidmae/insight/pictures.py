@@ -1,16 +1,19 @@
-"""Pictures of what a model sees and fills in. Frames of private footage: written only where a recipe asks for it."""
+"""Pictures of what a model sees and fills in: rows of frames, each behind its name, and always seen, filled in, truth.
+
+Frames of private footage: written only where a recipe or a flag asks for it.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidmae.insight.vision import heat
+from vidmae.insight.vision import heat, written
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import Mask
 from vidmae.runs.record import write_atomic
@@ -18,10 +21,13 @@ from vidmae.runs.record import write_atomic
 GREY = 0.5
 GAP_PX = 4
 HEAT = 0.5  # share of a map's colour that is laid over a frame
+ROWS = ("seen", "filled in", "truth")
+SCALE = "low to high"
+LEAST_SCALE_PX = 16  # height of the row that shows the colours of a map
 
 
 def reconstruction(model: MaskedAutoencoder, clips: Tensor, mask: Mask, *, every: int = 2) -> np.ndarray:
-    """Three rows for each clip: masked input, reconstruction, original.
+    """Three rows for each clip: what the model saw, what it filled in, the truth.
 
     Args:
         model: In evaluation mode, on the device of `clips`.
@@ -34,12 +40,13 @@ def reconstruction(model: MaskedAutoencoder, clips: Tensor, mask: Mask, *, every
     original = clips.float() / 255
     hidden = model.removed_pixels(mask.to(clips.device))
     rows = (torch.where(hidden, GREY, original), model.reconstruct(clips, mask), original)
-    blocks = [_sheet([row[b, ::every].cpu().numpy() for row in rows]) for b in range(len(clips))]
+    blocks = [_sheet({name: row[b, ::every].cpu().numpy() for name, row in zip(ROWS, rows, strict=True)})
+              for b in range(len(clips))]
     return _bytes(_stack(blocks, 3 * GAP_PX))
 
 
 def strip(clip: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> np.ndarray:
-    """The paper's picture of an interpolation, three rows of all frames: original, what the model saw, completion.
+    """An interpolation as three rows of all frames: what the model saw, what it filled in, the truth.
 
     Args:
         clip: uint8 [T, H, W, 3].
@@ -48,11 +55,11 @@ def strip(clip: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> np.ndarra
     Returns:
         uint8 [height, width, 3], white between the pictures.
     """
-    return _bytes(_sheet(_three(clip, hidden, filled)))
+    return _bytes(_sheet(dict(zip(ROWS, _three(clip, hidden, filled), strict=True))))
 
 
 def side_by_side(clip: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> np.ndarray:
-    """The frames of a video: original, what the model saw and completion beside each other; arguments as for `strip`.
+    """The frames of a video: seen, filled in and truth beside each other; arguments as for `strip`.
 
     Returns:
         uint8 [T, H, 3 * W and gaps, 3].
@@ -61,20 +68,23 @@ def side_by_side(clip: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> np
     return np.stack([_bytes(_stack(list(frames), GAP_PX, axis=1)) for frames in rows])
 
 
-def attention_strip(clip: np.ndarray, maps: Sequence[np.ndarray], *, every: int = 1) -> np.ndarray:
-    """Frames, and below them the frames with each map laid over.
+def attention_strip(clip: np.ndarray, maps: Mapping[str, np.ndarray], *, every: int = 1) -> np.ndarray:
+    """Frames, below them the frames with each map laid over, and at last the colours from low to high.
 
     Args:
         clip: uint8 [T, H, W, 3].
-        maps: [t, h, w] each, over patches; each token's colour covers its pixels (nearest, as in the paper); the brightest
-            are the hundredth part of a map with the largest numbers.
+        maps: Name of each row -> [t, h, w], over patches; each token's colour covers its pixels (nearest, as in the paper);
+            the brightest are the hundredth part of a map with the largest numbers.
         every: Every how many frames one is shown.
     Returns:
         uint8 [height, width, 3], white between the pictures.
     """
     original = clip.astype(np.float32) / 255
-    over = [(1 - HEAT) * original + HEAT * _heated(each, clip.shape[:3]) for each in maps]
-    return _bytes(_sheet([row[::every] for row in (original, *over)]))
+    over = {name: (1 - HEAT) * original + HEAT * _heated(each, clip.shape[:3]) for name, each in maps.items()}
+    rows = {name: row[::every] for name, row in {"frames": original, **over}.items()}
+    width = len(rows["frames"]) * (clip.shape[2] + GAP_PX) - GAP_PX
+    colours = heat(np.linspace(0, 1, width)[None].repeat(max(LEAST_SCALE_PX, clip.shape[1] // 8), axis=0))
+    return _bytes(_sheet({**rows, SCALE: [colours]}))
 
 
 def attention_video(clip: np.ndarray, attention: np.ndarray) -> np.ndarray:
@@ -101,7 +111,7 @@ def save_png(picture: np.ndarray, path: Path) -> None:
 
 def _three(clip: np.ndarray, hidden: np.ndarray, filled: np.ndarray) -> list[np.ndarray]:
     original = clip.astype(np.float32) / 255
-    return [original, np.where(hidden[..., None], np.float32(GREY), original), filled.astype(np.float32)]
+    return [np.where(hidden[..., None], np.float32(GREY), original), filled.astype(np.float32), original]
 
 
 def _heated(attention: np.ndarray, size: Sequence[int]) -> np.ndarray:
@@ -116,8 +126,18 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
     return (picture.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _sheet(rows: Sequence[np.ndarray]) -> np.ndarray:
-    return _stack([_stack(list(row), GAP_PX, axis=1) for row in rows], GAP_PX)
+def _sheet(named: Mapping[str, Iterable[np.ndarray]]) -> np.ndarray:
+    """Rows of frames below each other, each behind its name; frames of a row are alike in size."""
+    rows = {name: list(frames) for name, frames in named.items()}
+    heights = [frames[0].shape[0] for frames in rows.values()]
+    names = written(list(rows), max(heights))
+    return _stack([_stack([_middle(name, height), *frames], GAP_PX, axis=1)
+                   for name, height, frames in zip(names, heights, rows.values(), strict=True)], GAP_PX)
+
+
+def _middle(paper: np.ndarray, height: int) -> np.ndarray:
+    top = (len(paper) - height) // 2
+    return paper[top:top + height]
 
 
 def _stack(tiles: list[np.ndarray], gap: int, axis: int = 0) -> np.ndarray:

@@ -5,6 +5,8 @@ Coordinates are (x, y) in px, x to the right and y down; a pixel's centre has wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -114,6 +116,26 @@ def heat(values: np.ndarray) -> np.ndarray:
 
     coloured = cv2.applyColorMap((np.clip(values, 0, 1) * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO)
     return np.asarray(coloured[..., ::-1], dtype=np.float32) / 255
+
+
+def written(words: Sequence[str], height: int) -> list[np.ndarray]:
+    """Words in black on white, to stand beside pictures.
+
+    Args:
+        words: In ASCII.
+        height: Of the pictures in px; letters are larger beside larger ones.
+    Returns:
+        float32 [height, width, 3] in 0..1 each, all as wide as the longest word needs.
+    """
+    import cv2
+
+    font, scale, margin = cv2.FONT_HERSHEY_SIMPLEX, float(np.clip(height / 250, 0.4, 1.2)), 4
+    sizes = [cv2.getTextSize(word, font, scale, 1)[0] for word in words]
+    width = max(across for across, _ in sizes) + 2 * margin
+    papers = [np.full((height, width, 3), 255, dtype=np.uint8) for _ in words]
+    for paper, word, (_, tall) in zip(papers, words, sizes, strict=True):
+        cv2.putText(paper, word, (margin, (height + tall) // 2), font, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return [paper.astype(np.float32) / 255 for paper in papers]
 
 
 def shrunk(picture: np.ndarray, height: int, width: int) -> np.ndarray:

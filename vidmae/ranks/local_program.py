@@ -168,8 +168,8 @@ def progress(console: Console, what: str) -> Iterator[Tell]:
         first = first or (now, done)
         if now - last > PLAIN_EVERY_S:
             last, new = now, done - first[1]
-            rate = new / (now - first[0])
-            left = f", {rate:.3g} a second, about {timedelta(seconds=round((total - done) / rate))} left" if new else ""
+            rate = new / (now - first[0]) if new else 0.0  # nothing is new where the very first line comes late
+            left = f", {rate:.3g} a second, about {timedelta(seconds=round((total - done) / rate))} left" if rate else ""
             print(f"{done}/{total} {what}{left}", file=sys.stderr, flush=True)
 
     yield line

@@ -1,4 +1,4 @@
-"""What a command line makes of an error: one line on standard error, and an exit code. Stdlib only."""
+"""What command lines share: short names of settings, and an error as one line and an exit code. Stdlib only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from collections.abc import Callable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of writing that name no file, or one that was only read."""
+SHORT_NAMES = {"lr": "train.phases.0.lr", "blr": "train.phases.0.blr", "duration": "train.phases.0.duration",
+               "batch": "train.global_batch", "workers": "data.workers"}
+"""What may be typed for a setting in `--set` and `--vary`. Recipes and records have the whole keys."""
+
+
+def with_whole_key(item: str) -> str:
+    """An argparse type: `key=value`, in which a short name of a setting becomes the whole key."""
+    key, equals, value = item.partition("=")
+    return f"{SHORT_NAMES.get(key.strip(), key)}{equals}{value}"
+
 
 def text_of(error: Exception) -> str:
     """An error in one line; of the system's errors the file and what is wrong with it, without a number."""

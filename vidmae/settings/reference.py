@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from vidmae.settings.command_line import SHORT_NAMES
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import leaves_of
@@ -26,6 +27,10 @@ Made from the schema by `python -m vidmae.settings.reference`; a change belongs 
 Each setting can stand in a recipe (YAML), or on the command line: `--set train.global_batch=128`. The learning rate is
 `train.phases.0.lr`. A setting marked * does not make another experiment: a run keeps its id when it changes.
 `--print-config` shows all values of a run, and where each comes from.
+
+On the command line of `jobs/pretrain.py`, `sweeps/*.py` and `analysis/roofline.py` some settings have a short name, too
+(`--set lr=5e-5 --set batch=128`):
+
 """
 TITLES = {PretrainConfig: "Pretraining: `jobs/pretrain.py`", FinetuneConfig: "Cells of a sweep: `sweeps/fewshot.py`"}
 
@@ -33,7 +38,8 @@ TITLES = {PretrainConfig: "Pretraining: `jobs/pretrain.py`", FinetuneConfig: "Ce
 def page() -> str:
     """The page, as Markdown."""
     common = [row for row in _rows(FinetuneConfig) if row in set(_rows(PretrainConfig))]
-    parts = [HEAD, *_table("Both", common)]
+    shorts = [f"- `{short}`: `{key}`" for short, key in SHORT_NAMES.items()]
+    parts = [HEAD + "\n".join(shorts) + "\n", *_table("Both", common)]
     for schema, title in TITLES.items():
         parts += _table(title, [row for row in _rows(schema) if row not in common])
     return "\n".join(parts)

@@ -279,9 +279,13 @@ def check_pictures(folder: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         f"{stem}{end}" for end in (".png", ".mp4", "-heads.png", "-rollout.png", "-rollout.mp4"))
     assert {oct(p.stat().st_mode & 0o777) for p in folder.iterdir()} == {"0o600"} and folder.stat().st_mode & 0o777 == 0o700
-    strip = np.asarray(Image.open(folder / f"{stem}.png")) / 255
-    assert strip.shape == (2 * 32 + 4, 8 * 32 + 7 * 4, 3)
-    assert np.asarray(Image.open(folder / f"{stem}-heads.png")).shape == (4 * 32 + 3 * 4, 4 * 32 + 3 * 4, 3)
+    whole = np.asarray(Image.open(folder / f"{stem}.png")) / 255
+    names, strip = whole[:, :-(8 * 36)], whole[:, -(8 * 32 + 7 * 4):]
+    assert len(strip) == 2 * 36 + 16 and all((names[top:top + 32] < 0.5).any() for top in (0, 36)), "each row has its name"
+    light = strip[72:].mean(0) @ [0.299, 0.587, 0.114]
+    assert light[0] < 0.05 and light[-1] > 0.9 and (np.diff(light) > -0.02).all(), "colours from low to high"
+    heads = np.asarray(Image.open(folder / f"{stem}-heads.png"))
+    assert len(heads) == 4 * 36 + 16 and heads.shape[1] > 4 * 36
     with open_video(folder / f"{stem}.mp4", "pyav") as reader:
         assert (reader.num_frames, reader.fps) == (8, 7.5)
         video = reader.read(range(8)) / 255

@@ -175,7 +175,7 @@ def test_a_page_with_frames_of_real_clips(tmp_path, capsys):
     page = (tmp_path / "out/neighbours.html").read_text()
     pictures = re.findall(r"src='data:image/jpeg;base64,([^']+)'", page)
     assert len(pictures) == 2 * len(rows) * len(rows) and len(set(pictures)) == len(rows)
-    assert not any(Path(row.path).stem in page for row in rows) and "http" not in page and "&lt;clip" in page
+    assert not any(Path(row.path).stem in page for row in rows) and not re.search("https?:", page) and "&lt;clip" in page
     assert embeddings.main([*args, str(tmp_path / "none.csv")]) == 2
     other = write(tmp_path / "other", features, np.arange(len(rows), dtype=np.uint64), videos.class_index, names)
     assert embeddings.main([str(other), *args[1:], str(manifest)]) == 2

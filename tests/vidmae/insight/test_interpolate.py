@@ -139,7 +139,10 @@ def test_pictures_only_where_asked_for(weights, manifest, tmp_path):
     assert picture.suffix == ".png" and video.suffix == ".mp4" and picture.stem == video.stem
     assert [oct(p.stat().st_mode & 0o777) for p in (picture, video, picture.parent)] == ["0o600", "0o600", "0o700"]
     sheet = np.asarray(Image.open(picture)) / 255
-    assert sheet.shape == (3 * 32 + 2 * 4, 8 * 32 + 7 * 4, 3)
+    names, sheet = sheet[:, :-(8 * 36)], sheet[:, -(8 * 32 + 7 * 4):]
+    assert len(sheet) == 3 * 32 + 2 * 4 and all((names[top:top + 32] < 0.5).any() for top in (0, 36, 72)), "each row has its name"
+    grey = [(np.abs(sheet[top:top + 32] - 0.5) < 0.01).all(2).mean() for top in (0, 36, 72)]
+    assert grey[0] == pytest.approx(0.5, abs=0.05) and max(grey[1:]) < 0.1, "seen, filled in, truth"
     with open_video(video, "pyav") as reader:
         assert (reader.num_frames, reader.fps) == (8, 7.5)
         frames = reader.read(range(8)) / 255

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.console import Console
 from analysis import attention, collect
 from jobs import evaluate
 from tests.support.labelled import write_labelled
-from vidmae.ranks.local_program import refuse_other_folder, run_program
+from vidmae.ranks.local_program import progress, refuse_other_folder, run_program
 from vidmae.settings.layers import ConfigError
 
 
@@ -27,6 +28,15 @@ def test_torch_gets_the_cores_that_the_readers_leave_unless_the_user_says_otherw
     assert run_program("say_threads", [], shown, "clips", workers=workers) == 3
     cores = len(os.sched_getaffinity(0))
     assert shown.file.getvalue() == f"{asked or max(1, cores - workers)} threads\n"
+
+
+def test_a_first_line_that_comes_late_is_shown_without_a_rate(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("vidmae.ranks.local_program.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with progress(Console(file=io.StringIO()), "clips") as show:
+        for now[0], done in ((60.0, 1), (61.0, 2), (80.0, 11)):  # a model that loads for a minute
+            show(done, 21)
+    assert capsys.readouterr().err == "1/21 clips\n11/21 clips, 0.5 a second, about 0:00:20 left\n"
 
 
 FOLDERS = {"runs": "runs/a-12345678/run.json", "runs/a-12345678": "runs/a-12345678/run.json",

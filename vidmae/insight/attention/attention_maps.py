@@ -45,6 +45,9 @@ from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.config import DataConfig
 from vidmae.settings.layers import load
 
+LABELS = {MEAN: "mean over heads", ROLLOUT: "rollout"}
+"""Maps that have a picture of their own, and what their row is called."""
+
 
 @dataclass
 class Seen:
@@ -123,12 +126,12 @@ class Looking:
 
     def draw(self, stem: Path, pixels: np.ndarray, maps: dict[str, np.ndarray]) -> None:
         """Write the maps of a clip as strips (.png) and beside it (.mp4)."""
-        for name in maps.keys() & {MEAN, ROLLOUT}:
+        for name in maps.keys() & LABELS.keys():
             file = stem if name == MEAN else stem.with_name(f"{stem.name}-{name}")
-            save_png(attention_strip(pixels, [maps[name]]), file.with_suffix(".png"))
+            save_png(attention_strip(pixels, {LABELS[name]: maps[name]}), file.with_suffix(".png"))
             write_mp4(attention_video(pixels, maps[name]), file.with_suffix(".mp4"),
                       self.spec.target_fps / self.spec.sampling_rate)
-        heads = [found for name, found in maps.items() if name not in (MEAN, ROLLOUT)]
+        heads = {name.replace("head", "head "): found for name, found in maps.items() if name not in LABELS}
         save_png(attention_strip(pixels, heads, every=self.shape.t_patch_size), stem.with_name(f"{stem.name}-heads.png"))
 
     def rows(self, seen: Seen) -> list[Row]:
