@@ -25,11 +25,11 @@ CAPTIONS = {  # tables that are known, in this order
 PRIVATE_COLUMNS = {"path", "paths", "file", "files", "filename", "file_name", "video", "video_name", "clip_name", "name",
                    "recording", "source"}
 NAMES = {  # columns of these tables, with their units; others get a comma before a unit that their name ends in
-    "psnr_db": "PSNR, dB", "ssim": "SSIM", "mse": "squared error", "norm_mse": "squared error of patches, normed",
-    "mc_mse": "squared error after bending", "flow_error_px": "error of motion, px", "profile_mse": "squared error in time",
+    "psnr_db": "PSNR, dB", "ssim": "SSIM", "mse": "squared error", "norm_mse": "squared error, normed",
+    "mc_mse": "squared error, bent", "flow_error_px": "error of motion, px", "profile_mse": "squared error, in time",
     "motion_px": "motion, px a frame", "ci_low": "95 % from", "ci_high": "95 % to", "better_pct": "model better, % of clips",
     "error_px": "distance from the truth, px", "objects": "places found", "one_object_pct": "found once, %",
-    "ratio_low": "95 % from", "ratio_high": "95 % to", "others_ratio": "ratio of other recordings' map",
+    "ratio_low": "95 % from", "ratio_high": "95 % to", "others_ratio": "ratio, others' map",
     "difference_low": "95 % from", "difference_high": "95 % to"}
 UNITS = {"pct": "%", "px": "px", "s": "s", "db": "dB", "h": "h"}
 WORDS = {"map": {"mean": "mean over heads", "rollout": "rollout through all blocks"}}

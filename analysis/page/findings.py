@@ -25,7 +25,7 @@ PLOTS = {"embedding-cls.png": "clips by class, by the class token",
          "confusion.png": "true classes, and the classes that were said"}
 """Pictures of numbers and not of footage."""
 PER_CLIP = {"scores.csv", "tracking.csv", "clips.csv", "neighbours.csv"}
-SHOWS = {"interpolate": "seen, filled in, truth", "attention": "frames, and maps of attention over them"}
+SHOWS = {"interpolate": "what the model saw and filled in", "attention": "frames, and maps of attention over them"}
 CLIP = re.compile(r"row(\d+)-(\d+)(-heads|-rollout)?$")
 SCENE = "scene-"  # first letters of the pictures of made scenes
 HIDDEN_KEYS = {"schema", "kind", "job_id", "finished", "weights", "weights_content", "content_sha256", "sizes_from",

@@ -275,7 +275,7 @@ def test_pictures_only_where_frames_are_asked_for(runs: Path, read: Reader, tmp_
         (run / "reconstruction.png").read_bytes(), next((run / "analysis/center/pictures").iterdir()).read_bytes(), plot]
     assert SECRET not in out.read_text()
     alts = [attrs["alt"] or "" for tag, attrs in Reader(out.read_text()).tags if tag == "img"]
-    assert alts[0].startswith("A few clips: seen, filled in, truth, picture 1") and alts[1].endswith("seen, filled in, truth, recording 1, clip 1")
+    assert alts[0].startswith("A few clips: seen, filled in, truth, picture 1") and alts[1].endswith("what the model saw and filled in, recording 1, clip 1")
     assert out.parent.stat().st_mode & 0o777 == 0o700
 
 

@@ -291,7 +291,7 @@ def check_pictures(folder: Path) -> None:
         video = reader.read(range(8)) / 255
     assert video.shape[1:3] == (32, 2 * 32 + 4)
     for t in range(8):
-        frame, over = strip[:32, t * 36:t * 36 + 32], strip[36:, t * 36:t * 36 + 32]
+        frame, over = strip[:32, t * 36:t * 36 + 32], strip[36:68, t * 36:t * 36 + 32]
         assert np.abs(video[t, :, :32] - frame).mean() < 0.06
         colours = (over - 0.5 * frame) / 0.5
         assert np.abs(video[t, :, 36:] - colours).mean() < 0.06
