@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from analysis.curves.figures import SETTINGS, figure_bytes
 from analysis.curves.robust.robust_numbers import Estimated
 from analysis.curves.robust.robust_runs import CLEAN, Tests
 from analysis.curves.robust.robust_study import Fitted, Paired, chance_pct, clean_pct
-from vidmae.runs.record import write_atomic
+from analysis.tables.figure_files import BLACK, PALETTE, write_figure
 
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = (BLACK, *PALETTE[:-1])
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: Any = ("-", "--", ":", "-.", (0, (6, 2)), (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
 PANEL_IN = (2.1, 1.8)
@@ -46,34 +44,22 @@ def draw(tests: Tests, fitted: Sequence[Fitted], shapes: Sequence[tuple[str, str
         if names := _graded(tests, test_set):
             rows = math.ceil(len(names) / COLUMNS)
             size = (PANEL_IN[0] * min(len(names), COLUMNS), PANEL_IN[1] * rows + 0.5)
-            files += _write(f"robustness-severity-{test_set}", size, folder,
-                            lambda figure, test_set=test_set, names=names: _severity(  # type: ignore[misc]
-                                figure, tests, test_set, names))
+            stem = folder / re.sub(r"[^\w.-]", "-", f"robustness-severity-{test_set}")[:200]
+            files += write_figure(stem, size,
+                                  lambda figure, test_set=test_set, names=names: _severity(  # type: ignore[misc]
+                                      figure, tests, test_set, names))
     for place in range(0, len(fitted), COLUMNS):
         some = fitted[place:place + COLUMNS]
         name = "robustness-effective" + (f"-{place // COLUMNS + 1}" if place else "")
-        files += _write(name, (2.8 * len(some), 3.2), folder, lambda figure, some=some: _scatter(  # type: ignore[misc]
+        files += write_figure(folder / name, (2.8 * len(some), 3.2), lambda figure, some=some: _scatter(  # type: ignore[misc]
             figure, tests, some))
     if shapes:
-        files += _write("robustness-shape-bias", (4.8, 1.0 + 0.3 * len(shapes)), folder, lambda figure: _shapes(
+        files += write_figure(folder / "robustness-shape-bias", (4.8, 1.0 + 0.3 * len(shapes)), lambda figure: _shapes(
             figure, tests, shapes))
     if pairs:
-        files += _write("robustness-paired", (5.6, 1.0 + 0.22 * len(pairs)), folder, lambda figure: _pairs(figure, pairs))
+        files += write_figure(folder / "robustness-paired", (5.6, 1.0 + 0.22 * len(pairs)),
+                              lambda figure: _pairs(figure, pairs))
     return files
-
-
-def _write(name: str, size: tuple[float, float], folder: Path, fill: Callable[[Figure], None]) -> list[Path]:
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        fill(figure)
-        data = {"png": figure_bytes(figure, "png", {"Software": None})}
-        figure.set_layout_engine("none")  # the layout is done
-        data["svg"] = figure_bytes(figure, "svg", {"Date": None})
-    stem = re.sub(r"[^\w.-]", "-", name)[:200]
-    for suffix, content in data.items():
-        write_atomic(folder / f"{stem}.{suffix}", content)
-    return [folder / f"{stem}.{suffix}" for suffix in data]
 
 
 def _graded(tests: Tests, test_set: str) -> list[str]:
@@ -151,7 +137,7 @@ def _pairs(figure: Figure, pairs: Sequence[Paired]) -> None:
     panel.set_yticks(range(len(pairs)), [f"{shift.test_set}: {shift.name}{made[shift.generated]}" for shift in shifts])
     panel.invert_yaxis()
     panel.set_xlabel("Top-1 of the first minus the second (points, 95 % over images)")
-    handles = [matplotlib.lines.Line2D([], [], label=name, **{**style(name, names), "linestyle": "none"}) for name in names]
+    handles = [Line2D([], [], label=name, **{**style(name, names), "linestyle": "none"}) for name in names]
     figure.legend(handles=handles, loc="outside lower center")
 
 
