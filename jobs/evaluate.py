@@ -41,8 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what")
     add_model(what, "a cell that kept its weights: its id, the start of it, its folder")
     what.add_argument("--data", required=True, metavar="NAME|PATH", help="labelled data set of the catalogue, or a manifest")
-    what.add_argument("--views", default="center", metavar="VIEWS", help="center, random or TxS such as 10x3 "
-                                                                         "(default: %(default)s)")
+    what.add_argument("--views", default="center", metavar="VIEWS", help="center, random, TxS such as 10x3, or frames16: "
+                      "16 frames one by one, for models of single frames (default: %(default)s)")
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                       help="change a setting, such as data.sampling_rate=4 or evaluate.batch=64; may be repeated")
     control = parser.add_argument_group("run control")

@@ -4,9 +4,10 @@
     python sweeps/fewshot.py --checkpoints s-vith14,scratch --data ssv2 --shots 10,50 --method finetune,linear --dry-run
     python sweeps/fewshot.py --shots 10 --vary train.layer_decay=0.75,0.8 --max-parallel 16 --retry failed --watch
 
-A cell is checkpoint x data set x shots x seed x method x overrides, and has a run folder of its own. The same command again
-submits what is missing: cells that are done or active are left alone, cells that failed are named and wait for --retry.
-Standard output is one array id a line; everything for people goes to standard error.
+A cell is checkpoint x data set x shots (or shares of each class, --fractions) x seed x method x overrides, and has a run
+folder of its own. The same command again submits what is missing: cells that are done or active are left alone, cells that
+failed are named and wait for --retry. For pictures there is sweeps/objects.py. Standard output is one array id a line;
+everything for people goes to standard error.
 
 Exit codes: 0 ok, 1 cells have failed (with --wait or --watch: not all are done), 2 usage or configuration, 4 Slurm refused
 or unreachable, 130 Ctrl-C (the jobs go on).
@@ -56,12 +57,12 @@ def main(argv: list[str] | None = None) -> int:
                   interrupted="python jobs/status.py shows what was submitted")
 
 
-def run(args: argparse.Namespace, argv: list[str]) -> int:
-    """Resolve, check, show; then print the scripts, or submit and wait."""
+def run(args: argparse.Namespace, argv: list[str], script: str = "sweeps/fewshot.py") -> int:
+    """Resolve, check, show; then print the scripts, or submit and wait. `script` is what the user typed."""
     place = choose_place(args)
     say(f"cluster: {place.cluster} ({place.why})")
     slurm.leave_surrounding_job()
-    command = ["python", "sweeps/fewshot.py", *masked_argv(argv)]
+    command = ["python", script, *masked_argv(argv)]
     if args.then_collect and place.cluster != "slurm":
         raise ConfigError("--then-collect needs Slurm; on this machine: --wait, then python analysis/collect.py")
     if args.print_config:

@@ -133,9 +133,10 @@ def _mean(column: pd.Series) -> float:
 
 def _task(cell: Mapping[str, Any]) -> str:
     """Data, shots, and whatever is not as usual."""
-    shots = f"{cell['shots']}shot" if cell["shots"] else "all"
+    share = float(cell.get("fraction") or 0)
+    shots = f"-{cell['shots']}shot" if cell["shots"] else f"_{share:g}" if share else "-all"
     method = [] if cell["method"] == "finetune" else [str(cell["method"])]
-    return " ".join([f"{cell['data']}-{shots}", *method, *(f"{key}={value}" for key, value in sorted(
+    return " ".join([f"{cell['data']}{shots}", *method, *(f"{key}={value}" for key, value in sorted(
         (cell.get("overrides") or {}).items()) if key not in WITHOUT_EFFECT)])
 
 

@@ -14,14 +14,15 @@ from analysis.page.html import Section, Table
 from analysis.page.wording import discreet
 from analysis.results.scan import RUN, KnownRecords, scan
 from vidmae.runs.accuracy import confusion, per_class_pct
-from vidmae.runs.cell_record import Cell, Result
+from vidmae.runs.cell_record import Cell, Result, amount_of
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder
 
 SCRATCH = "scratch"
 MOST_ROWS = 500
 MOST_OPEN = 30  # of a table of classes; a longer one is folded
-TASK = ["data", "shots", "method", "seed", "overrides", "select", "views"]  # cells that differ in none learned the same
+TASK = ["data", "shots", "fraction", "method", "seed", "overrides", "select", "views"]
+"""Cells that differ in none of these learned the same."""
 
 
 def few_shot_results(run: Dossier) -> Section:
@@ -47,7 +48,8 @@ def cells_beside(run: Path) -> pd.DataFrame:
     folders = [path for path in run.absolute().parent.iterdir() if path != run and (path / RUN).is_file()]
     found = [{**vars(each.cell), **(vars(each.result) if each.result else {}), "status": each.status}
              for each in scan(folders, KnownRecords(None)) if each.cell]
-    found.sort(key=lambda row: (row["data"], row["method"], row["overrides"], row["shots"] or 10**9, row["seed"]))
+    found.sort(key=lambda row: (row["data"], row["method"], row["overrides"], row["shots"] or 10**9, row["fraction"] or 1,
+                              row["seed"]))
     return pd.DataFrame(found, columns=[field.name for kind in (Cell, Result) for field in fields(kind)] + ["status"])
 
 
@@ -57,7 +59,7 @@ def texts_of(cells: pd.DataFrame) -> pd.DataFrame:
     ends = cells["top1_ci_pct"].map(lambda ends: f"{ends[0]:.2f} to {ends[1]:.2f}", na_action="ignore")
     settings = cells["overrides"].map(lambda pairs: discreet(", ".join(f"{key}={value}" for key, value in pairs)) or "--")
     shown = pd.DataFrame({
-        "data": cells["data"].map(discreet), "shots": cells["shots"].map(lambda shots: str(shots or "all")),
+        "data": cells["data"].map(discreet), "shots": list(map(amount_of, cells["shots"], cells["fraction"])),
         "method": cells["method"], "seed": cells["seed"], "settings": settings, "selection": cells["select"],
         "views": cells["views"], "top-1, %": pct["top1_pct"],
         "95 % interval": ends.where(cells["status"] == "found", cells["status"]), "top-5, %": pct["top5_pct"],

@@ -76,7 +76,7 @@ def data_facts(run: Dossier) -> list[tuple[str, str]]:
     for source in run.record.get("sources") or ():
         videos, hours, share_pct = map(number, (source["videos"], source["hours"], 100 * source["share"]))
         facts.append((f"Source {discreet(source['name'])}", f"{videos} videos, {hours} h, {share_pct} % of the clips"))
-    facts += [(key.capitalize(), number(cell[key])) for key in ("checkpoint", "shots") if key in cell]
+    facts += [(key.capitalize(), number(cell[key])) for key in ("checkpoint", "shots", "fraction") if key in cell]
     return facts + [(f"Override {key}", number(value)) for key, value in (cell.get("overrides") or {}).items()]
 
 

@@ -4,7 +4,7 @@ Columns of `of_runs`, one row per few-shot run; results.csv has those of RUN_COL
 
     run, status, said            its folder; found, missing, failed or superseded; why there is no result
     checkpoint, checkpoint_content   name of the weights it starts from, and what they are
-    data, task, shots, seed      data set; the column of the tables; labelled clips per class (0: all); seed
+    data, task, shots, seed      data set; the column of the tables; labelled clips per class (0: all, or a share); seed
     method, overrides, select, views   how it learned and was tested; settings that differ from the recipe
     top1_pct, top5_pct           accuracies in %, with the 95 % bootstrap interval over clips: top1_clips_lower_pct ...
     clips, classes, train_clips, selected_step   validation clips, classes, training clips, the step that was tested
@@ -44,18 +44,21 @@ _WHOLE = {"shots", "seed", "selected_step", "clips", "classes", "train_clips", "
 
 
 def task_of(cell: Cell) -> Task:
-    """The column of a cell."""
+    """The column of a cell; a share of the labels is called as in logs of mae_st, `imagenet_0.02`."""
+    if cell.fraction:
+        return Task(cell.data, f"_{cell.fraction:g}", None)
     return Task(cell.data, f"-{cell.shots}shot", cell.shots) if cell.shots else Task(cell.data, "-all", None)
 
 
 def of_runs(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row per run, see above; `settings` holds the overrides as pairs, `which` the end of the task's name."""
-    return _typed([_run_record(run) for run in runs], (*RUN_COLUMNS, "data", "which", "settings", "finished"))
+    """One row per run, see above; `settings` holds the overrides as pairs, `which` the end of the task's name, and
+    `pictures` whether the data set has pictures and no videos."""
+    return _typed([_run_record(run) for run in runs], (*RUN_COLUMNS, "data", "which", "pictures", "settings", "finished"))
 
 
 def of_logs(logs: Iterable[LogResult]) -> pd.DataFrame:
-    """One row per log, with LOG_COLUMNS and data, which, notes and problems."""
-    return _typed([_log_record(log) for log in logs], (*LOG_COLUMNS, "data", "which", "notes", "problems"))
+    """One row per log, with LOG_COLUMNS and data, which, pictures, notes and problems."""
+    return _typed([_log_record(log) for log in logs], (*LOG_COLUMNS, "data", "which", "pictures", "notes", "problems"))
 
 
 def tidy(runs: pd.DataFrame | None, logs: pd.DataFrame | None, versions: Sequence[Version]) -> pd.DataFrame:
@@ -88,7 +91,8 @@ def _run_record(run: Run) -> dict[str, Any]:
     if cell := run.cell:
         task = task_of(cell)
         record |= {"checkpoint": cell.checkpoint, "checkpoint_content": cell.content or None, "task": task.name,
-                   "data": cell.data, "which": task.which, "shots": cell.shots, "seed": cell.seed, "method": cell.method,
+                   "data": cell.data, "which": task.which, "pictures": cell.pictures, "shots": cell.shots, "seed": cell.seed,
+                   "method": cell.method,
                    "settings": cell.overrides, "overrides": " ".join(f"{k}={v}" for k, v in cell.overrides) or None,
                    "select": cell.select or None, "views": cell.views or None}
     if result := run.result:
@@ -106,12 +110,13 @@ def _log_record(log: LogResult) -> dict[str, Any]:
             for name, value in (("pct", found.pct), ("epoch", found.epoch))}
     status = "failed" if log.failed else "damaged" if log.problems else "found"
     return {"log": str(log.path), "status": status, "model": log.model, "task": log.task.name, "data": log.task.data,
-            "which": log.task.which, "shots": log.task.shots, "lines": log.lines, "first_epoch": log.first_epoch,
+            "which": log.task.which, "pictures": log.task.data == "imagenet", "shots": log.task.shots, "lines": log.lines,
+            "first_epoch": log.first_epoch,
             "last_epoch": log.last_epoch, "resets": log.resets, **best, "notes": log.notes, "problems": log.problems,
             "said": "; ".join((*log.notes, *log.problems)) or None}
 
 
 def _typed(records: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(records, columns=list(columns))
-    return frame.astype({name: "Int64" if name in _WHOLE else "boolean" if name == "dirty" else
+    return frame.astype({name: "Int64" if name in _WHOLE else "boolean" if name in ("dirty", "pictures") else
                          "Float64" if name.endswith("_pct") or name == "finished" else "object" for name in frame})

@@ -22,6 +22,8 @@ CHECKPOINTS: Sequence[tuple[str, str, str]] = (
     *((_KEPT.format(re.escape(name)), "v3", model) for name, model in _OURS.items()),  # files were replaced by v3's
     (_KEPT.format("hvm1"), "v3", "sayavakepicutego4d"),  # HVM-1: SAYCam, AVA, Kinetics, EPIC, UCF101 and Ego4D
     (_KEPT.format("hvm1@448"), "v3", "sayavakepicutego4d_448"),
+    ("s-image-vith14" + _RUN, "image", "s_vith14"),  # an image MAE on frames of S; ours has the video model's steps
+    ("scratch-vit_huge_patch14-1x1", "image", "random_vith14"),  # random weights of an image model
 )
 
 

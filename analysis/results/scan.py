@@ -22,7 +22,7 @@ from vidmae.runs.record import make_private_folder, write_atomic
 
 RUN, RESULT, FAILURE, CONFIG = "run.json", "result.json", "failure.json", "config.yaml"
 ARRAY = "cells.txt"  # in the folder of a job array: it holds a folder per task, and no run
-CACHE_SCHEMA = 1
+CACHE_SCHEMA = 2
 ERROR = "error"  # kind of a failure.json: the code failed, and would again
 
 _cell_values = attrgetter(*(field.name for field in fields(Cell)))  # dataclasses.astuple takes ten times as long

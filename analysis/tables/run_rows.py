@@ -171,6 +171,8 @@ def _footer(found: pd.DataFrame) -> list[str]:
 
 
 def _view_words(views: str) -> str:
+    if views.startswith("frames"):
+        return f"{views} ({views.removeprefix('frames')} frames one by one, scores averaged before the softmax)"
     if "x" in views:
         times, crops = views.split("x")
         return f"{views} ({times} times, {crops} crops, averaged)"

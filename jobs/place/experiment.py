@@ -304,7 +304,7 @@ def data_warnings(e: Experiment) -> list[str]:
         found.append(f"{manifest} was made with --no-verify: one frame of each file was read; what cannot be read, "
                      "or is read wrongly, is found in training or not at all")
     clip_s = e.config.model.num_frames * data.sampling_rate / data.target_fps
-    if share := e.summary.share_shorter(clip_s):
+    if (share := e.summary.share_shorter(clip_s)) and not all(one.summary.pictures for one in e.found):
         found.append(f"about {share:.0%} of the videos are shorter than a clip of {clip_s:.2f} s: their last frame is "
                      "repeated until the clip is full (data.sampling_rate, model.num_frames)")
     for manifest in (one.source.manifest for one in e.found):

@@ -13,13 +13,15 @@ from rich.console import Console
 from vidmae.clips.clip_cost import known_summary, record_clip_cost
 from vidmae.footage.known.unreadable import read_unreadable, unreadable_path
 from vidmae.footage.known.withdrawn import read_withdrawn, withdrawn_path
-from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Source, Summary, other_files
+from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Source, Summary, read_all
 from vidmae.footage.manifest_build import build, check_part
-from vidmae.footage.open_video import DECODERS, candidates
+from vidmae.footage.open_video import DECODERS, PILLOW, candidates
 from vidmae.footage.recordings import NAMINGS
 from vidmae.footage.verify import CLIP_S
+from vidmae.footage.video_list import EXTENSIONS, PICTURES, other_files
 from vidmae.labels.side_table import join
 from vidmae.labels.sources import count_note, find_labelled
+from vidmae.labels.synsets import name_classes, read_synsets
 from vidmae.ranks.local_program import progress
 
 HELP = """Make a manifest: the checked list of the videos of a data set.
@@ -30,15 +32,24 @@ HELP = """Make a manifest: the checked list of the videos of a data set.
     python jobs/prepare.py manifest /data/k700/val --labels folders --name kinetics-val
     python jobs/prepare.py manifest something-something-v2-train.json --root /data/ssv2 --name ssv2
     python jobs/prepare.py manifest /data/headcam --name say --about table.csv
+    python jobs/prepare.py manifest /data/imagenet/train --images --labels folders --class-names synsets.txt --name imagenet
 
 SOURCE is a folder (.mp4 .mkv .webm .avi .mov at any depth), a list of `path, label` or `path label` lines, a label file of
 Something-Something-V2 (.json), or a video. Every file is decoded, and each gets the decoder that reads it rightly; what no
 decoder reads rightly is listed in NAME.unreadable.csv with the reason. A second call looks at new and changed files only,
 and goes on where a call was stopped.
 
+With --images, pictures are listed in place of videos (.jpg .jpeg .png .webp .bmp), each a video of one frame.
+
 --about joins a table (CSV) of what is known of the recordings: the column file, and of child, date, age_months or
 birth_date, session, licence and embargo those that are there. --names reads child and date from names of SAYCam or BabyView.
 """
+
+
+PICTURE_KINDS = {  # kind of a picture -> what is said of how it is read
+    "grey": "are grey", "palette": "have a palette", "cmyk": "are CMYK, which becomes RGB",
+    "16-bit": "have 16 bits, of which the higher 8 count", "transparent": "are transparent, which is left out",
+    "animated": "are animated, of which the first frame counts", "turned": "are turned as their EXIF tag says"}
 
 
 def add_options(p: argparse.ArgumentParser) -> None:
@@ -47,7 +58,10 @@ def add_options(p: argparse.ArgumentParser) -> None:
     what.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="folder, list, label file or video")
     what.add_argument("--root", type=Path, help="what relative paths of a list are relative to, and where the videos of a "
                                                 "label file lie (default: its folder)")
-    what.add_argument("--labels", choices=("folders",), help="SOURCE/CLASS/VIDEO: the folders' names are the classes")
+    what.add_argument("--labels", choices=("folders",), help="SOURCE/CLASS/FILE: the folders' names are the classes")
+    what.add_argument("--images", action="store_true", help="list pictures in place of videos")
+    what.add_argument("--class-names", type=Path, metavar="FILE",
+                      help="lines such as `n01440764 tench, Tinca tinca`: classes that are WordNet ids get their name")
     what.add_argument("--about", type=Path, metavar="TABLE.csv", help="what is known of the recordings, by file")
     what.add_argument("--names", choices=tuple(NAMINGS), help="names that say child and date; --about goes before them")
     what.add_argument("--partial", action="store_true",
@@ -80,28 +94,33 @@ def run(args: argparse.Namespace) -> int:
     path = (args.out or Path("manifests") / f"{name}.csv").absolute()
     if path.suffix != ".csv":
         raise ManifestError(f"--out {path} must end in .csv")
-    by_folder = args.labels == "folders"
-    sources = [found for source in args.sources for found in find_labelled(source, args.root, label_folders=by_folder)]
+    if args.images and args.decoder != AUTO:
+        raise ManifestError(f"--decoder {args.decoder} decodes videos, and --images are read by {PILLOW}; leave one out")
+    decoder, extensions = (PILLOW, PICTURES) if args.images else (args.decoder, EXTENSIONS)
+    sources = [found for source in args.sources for found in find_labelled(
+        source, args.root, label_folders=args.labels == "folders", extensions=extensions)]
+    if args.class_names:
+        sources = name_classes(sources, read_synsets(args.class_names))
     console = Console(stderr=True)
     if args.about or args.names:
         sources = _join(console, sources, args)
     per_class = sorted(Counter(source.label for source in sources if source.label).values())
     if per_class:
-        console.print(f"labels: {len(per_class)} classes of {per_class[0]} to {per_class[-1]} videos", highlight=False)
-    if skipped := other_files(args.sources):
+        console.print(f"labels: {len(per_class)} classes of {per_class[0]} to {per_class[-1]} files", highlight=False)
+    if skipped := other_files(args.sources, extensions):
         console.print(f"{sum(skipped.values())} files of other kinds are not looked at: "
                       + ", ".join(f"{count} {kind or 'without an ending'}" for kind, count in skipped.most_common(5)),
                       style="yellow", highlight=False)
-    how = "one frame of each of" if args.no_verify else "checking"
-    console.print(f"{how} {len(sources)} files with {' or '.join(candidates(args.decoder))} in {args.workers} processes",
+    how, check = "one frame of each of" if args.no_verify else "checking", Check(decoder, args.images or not args.no_verify)
+    console.print(f"{how} {len(sources)} files with {' or '.join(candidates(decoder))} in {args.workers} processes",
                   highlight=False)
     known = known_summary(path)
     try:
         if args.part:
-            return _check_part(console, sources, path, args)
+            return _check_part(console, sources, path, check, args)
         with progress(console, "files") as tell:
-            summary, reused = build(sources, path, Check(args.decoder, not args.no_verify), workers=args.workers,
-                                    time_limit_s=args.time_limit_s, progress=tell)
+            summary, reused = build(sources, path, check, workers=args.workers, time_limit_s=args.time_limit_s,
+                                    progress=tell)
         if not args.no_clip_cost:
             summary = record_clip_cost(path, summary, known)
     except KeyboardInterrupt:
@@ -110,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     _say_totals(console, path, summary, reused)
     if summary.unreadable:
         _say_unreadable(console, path, args.show_names)
-        if args.decoder != AUTO:
+        if decoder not in (AUTO, PILLOW):
             console.print("  --decoder auto may read more of them", highlight=False)
     if withdrawn := len(read_withdrawn(path)):
         console.print(f"note: {withdrawn} recordings were withdrawn before and stay out ({withdrawn_path(path).name})",
@@ -126,6 +145,8 @@ def _following(path: Path, summary: Summary) -> str:
     """The command that takes a manifest: a sweep takes NAME, and finds NAME-val beside it."""
     if not summary.classes:
         return f"jobs/pretrain.py --data {path}"
+    if summary.pictures:
+        return f"sweeps/objects.py --data {path.with_stem(path.stem.removesuffix('-val'))} --fractions 0.02"
     return f"sweeps/fewshot.py --data {path.with_stem(path.stem.removesuffix('-val'))} --shots 10"
 
 
@@ -142,12 +163,12 @@ def _join(console: Console, sources: list[Source], args: argparse.Namespace) -> 
     return joined.sources
 
 
-def _check_part(console: Console, sources: list[Source], path: Path, args: argparse.Namespace) -> int:
+def _check_part(console: Console, sources: list[Source], path: Path, check: Check, args: argparse.Namespace) -> int:
     """Check one part; the manifest is made by another call."""
     part, parts = args.part
     with progress(console, "files") as tell:
-        files, unreadable = check_part(sources, path, Check(args.decoder, not args.no_verify), part, parts,
-                                       workers=args.workers, time_limit_s=args.time_limit_s, progress=tell)
+        files, unreadable = check_part(sources, path, check, part, parts, workers=args.workers,
+                                       time_limit_s=args.time_limit_s, progress=tell)
     console.print(f"part {part}/{parts}: {files} files checked, {unreadable} of them unreadable; when all parts are done, "
                   "the same command without --part makes the manifest", highlight=False, soft_wrap=True)
     return 0
@@ -162,7 +183,8 @@ def _part(text: str) -> tuple[int, int]:
 
 def _say_totals(console: Console, path: Path, summary: Summary, reused: int) -> None:
     """What there is, and what of it a user may not expect."""
-    console.print(f"{summary.videos} videos, {summary.hours:.2f} h, {summary.bytes / 2**30:.2f} GiB"
+    what = "pictures" if summary.pictures else f"videos, {summary.hours:.2f} h"
+    console.print(f"{summary.videos} {what}, {summary.bytes / 2**30:.2f} GiB"
                   + (f", {summary.classes} classes" if summary.classes else "")
                   + (f" ({reused} unchanged since the last call)" if reused else ""), highlight=False)
     console.print("read by " + ", ".join(f"{name}: {count}" for name, count in summary.decoders.items()), highlight=False)
@@ -174,13 +196,28 @@ def _say_totals(console: Console, path: Path, summary: Summary, reused: int) -> 
         return
     videos = Manifest.read(path)
     short = int((videos.seconds < CLIP_S).sum())
+    if summary.pictures:
+        _say_kinds(console, path)
     if summary.facts_sha256:
         _say_facts(console, videos)
     if copies := len(videos) - len(set(videos.content.tolist())):
-        console.print(f"note: {copies} videos are copies of others in the list, by content", style="yellow", highlight=False)
+        console.print(f"note: {copies} {what.split(',')[0]} are copies of others in the list, by content", style="yellow",
+                      highlight=False)
     if short:
         console.print(f"note: {short} videos are shorter than the paper's clips of {CLIP_S:.2f} s: a clip of them repeats "
                       "the last frame", style="yellow", highlight=False, soft_wrap=True)
+
+
+def _say_kinds(console: Console, path: Path) -> None:
+    """Which formats pictures have, and how many of them are changed before a model sees them."""
+    rows = read_all(path)[1]
+    formats = Counter(row.codec.partition(" ")[0] for row in rows)
+    console.print("formats: " + ", ".join(f"{count} {name}" for name, count in formats.most_common()), highlight=False)
+    kinds = Counter(kind for row in rows for kind in row.codec.split()[1:])
+    kinds["turned"] = sum(row.rotation > 0 for row in rows)
+    said = [f"{kinds[kind]} {what}" for kind, what in PICTURE_KINDS.items() if kinds[kind]]
+    if said:
+        console.print(f"note: {', '.join(said)}", style="yellow", highlight=False, soft_wrap=True)
 
 
 def _say_facts(console: Console, videos: Manifest) -> None:

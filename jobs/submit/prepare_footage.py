@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
                            f"--archive-mib {args.archive_mib:g} more than 0")
     how = Preparation(args.fps, args.short_side, args.quality, args.seed, args.format)
     source = find_data(args.manifest, args.manifest, environment_catalogue())
+    if read_summary(source.manifest).pictures:
+        raise PrepareError(f"{source.manifest} lists pictures: they are read as they are, and nothing need be prepared")
     name = args.name or default_name(source.name, how)
     if "/" in name or name.startswith("."):
         raise PrepareError(f"--name {name} is not the name of a data set: no slash, no dot at its beginning")

@@ -40,7 +40,9 @@ def estimate(cells: Sequence[Cell]) -> list[Estimate]:
 
 
 def views_of(views: str) -> int:
-    """Views of one clip: 30 for `10x3`."""
+    """Views of one clip: 30 for `10x3`, 16 for `frames16`."""
+    if views.startswith("frames"):
+        return int(views.removeprefix("frames"))
     times, x, crops = views.partition("x")
     return int(times) * int(crops) if x and times.isdigit() else 1
 

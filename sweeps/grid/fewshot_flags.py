@@ -1,8 +1,9 @@
-"""The command line of a few-shot sweep."""
+"""The command line of a few-shot sweep, and of the same with other defaults: sweeps/objects.py."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
@@ -14,25 +15,39 @@ DEFAULT_RECIPE = "finetune_vith14"
 METHODS = ("finetune", *PROBES)
 
 
-def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """The command line."""
+def make_parser(description: str | None, *, recipe: str = DEFAULT_RECIPE, data: Sequence[str] = (),
+                fractions: Sequence[float] = ()) -> argparse.ArgumentParser:
+    """The command line.
+
+    Args:
+        description: Of the command.
+        recipe: Default of --recipe.
+        data: Default of --data; empty takes all known labelled sets.
+        fractions: Default of --fractions; empty makes --shots or --fractions needed.
+    """
     parser = Parser(description)
     what = parser.add_argument_group("what")
-    what.add_argument("--shots", type=_numbers, required=True, metavar="K,K,...",
-                      help="labelled clips per class, such as 2,10,50; `all` (or 0) takes all clips")
+    amount = what.add_mutually_exclusive_group(required=not fractions)
+    amount.add_argument("--shots", type=_numbers, metavar="K,K,...",
+                        help="labelled clips per class, such as 2,10,50; `all` (or 0) takes all clips")
+    amount.add_argument("--fractions", type=_shares, default=list(fractions), metavar="F,F,...",
+                        help="or shares of the clips of each class, such as 0.01,0.02; 1 takes all clips"
+                             + (f" (default: {','.join(map(str, fractions))})" if fractions else ""))
     what.add_argument("--checkpoints", type=_words, default=[], metavar="C,C,...",
                       help="runs, weights files (.safetensors, .pth), scratch (default: all finished pretraining runs, and "
                            "scratch)")
-    what.add_argument("--data", type=_words, default=[], metavar="NAME,NAME,...",
-                      help="labelled data sets: names, manifests (.csv) or a catalogue (.yaml) (default: all known ones)")
+    what.add_argument("--data", type=_words, default=list(data), metavar="NAME,NAME,...",
+                      help="labelled data sets: names, manifests (.csv) or a catalogue (.yaml) "
+                           f"(default: {', '.join(data) or 'all known ones'})")
     what.add_argument("--seeds", type=_numbers, default=[0, 1, 2], metavar="N,N,...",
                       help="one draw of clips and one training each (default: 0,1,2)")
     what.add_argument("--method", type=_methods, default=["finetune"], metavar="M,M,...",
                       help=f"{', '.join(METHODS)} (default: finetune)")
     what.add_argument("--select", choices=("last", "holdout", "val-best"),
                       help="which state of a model is tested (default: the recipe's)")
-    what.add_argument("--views", metavar="VIEWS", help="center, random or TxS such as 10x3 (default: the recipe's)")
-    what.add_argument("--recipe", default=DEFAULT_RECIPE, metavar="NAME|FILE",
+    what.add_argument("--views", metavar="VIEWS", help="center, random, TxS such as 10x3, or frames16, which is for "
+                                                         "models of single frames (default: the recipe's)")
+    what.add_argument("--recipe", default=recipe, metavar="NAME|FILE",
                       help="recipe in vidmae/recipes, or a .yaml (default: %(default)s)")
     what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of all cells, such as data.flip_prob=0; may be repeated")
@@ -75,6 +90,16 @@ def _numbers(text: str) -> list[int]:
     if not all(word.isdecimal() for word in words):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number or several, such as 2,10,50")
     return list(dict.fromkeys(map(int, words)))
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        shares = [float(word) for word in _words(text)]
+    except ValueError:
+        shares = []
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share or several, above 0 and at most 1, such as 0.01,0.02")
+    return list(dict.fromkeys(shares))
 
 
 def _methods(text: str) -> list[str]:

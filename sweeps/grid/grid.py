@@ -1,4 +1,4 @@
-"""The cells of a few-shot sweep: checkpoint x data set x shots x seed x method x overrides. Pure: no file is touched.
+"""The cells of a sweep: checkpoint x data set x shots (or shares) x seed x method x overrides. Pure: no file is touched.
 
 A cell is a configuration (vidmae/settings/finetune_config.py) and the run folder that follows from it. Two cells are the
 same exactly where their signatures are: the settings, the content of the weights, of the k-shot subset and of the
@@ -17,6 +17,7 @@ from typing import Any, ClassVar, get_args
 
 from vidmae.evaluate.feature_cache import feature_spec
 from vidmae.footage.manifest import AUTO, decoder_problem, read_summary
+from vidmae.runs.cell_record import amount_of
 from vidmae.runs.record import signature
 from vidmae.settings.finetune_config import FinetuneConfig, Method
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
@@ -26,6 +27,7 @@ PROBES = tuple(method for method in get_args(Method) if method != "finetune")  #
 FILLED_IN = {  # what the sweep itself sets: key -> what to use instead of --set
     "name": "the names follow from the cells", "seed": "--seeds", "method": "--method", "data.name": "--data",
     "data.manifest": "--data", "data.val_manifest": "--data", "data.shots": "--shots", "data.subset": "--shots",
+    "data.fraction": "--fractions",
     "train.init": "--checkpoints", "train.init_content": "--checkpoints", "train.init_name": "--checkpoints",
     "select.rule": "--select", "evaluate.views": "--views", "probe.features": "it is features/ beside the runs",
 }
@@ -63,6 +65,7 @@ class LabelledSet:
         videos: Clips to learn from.
         val_videos: Clips to test on.
         classes: Of the first.
+        pictures: Whether it has pictures and no videos.
     """
 
     name: str
@@ -73,6 +76,7 @@ class LabelledSet:
     videos: int
     val_videos: int
     classes: int
+    pictures: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,12 @@ class Subset:
 
     Attributes:
         data: Where they are from.
-        shots: Per class; 0 is all clips.
+        shots: Per class; 0 is all clips, or a share of them.
         seed: Of the draw and of the training.
         path: The subset's file; empty for all clips.
         content: Content hash of the subset.
         clips: How many.
+        fraction: Share of each class; 0 where `shots` says how many.
     """
 
     data: LabelledSet
@@ -94,6 +99,12 @@ class Subset:
     path: str
     content: str
     clips: int
+    fraction: float = 0.0
+
+    @property
+    def amount(self) -> str:
+        """In a table: shots per class, `2%` or `all`."""
+        return amount_of(self.shots, self.fraction)
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ class Cell:
     @property
     def group(self) -> tuple[str, str, str, str]:
         """Its line in tables."""
-        return self.init.name, self.subset.data.name, self.method, str(self.subset.shots or "all")
+        return self.init.name, self.subset.data.name, self.method, self.subset.amount
 
     @property
     def one_process(self) -> bool:
@@ -181,9 +192,11 @@ class Cell:
         overrides = dict(item.split("=", 1) for item in self.overrides)
         m = self.config.model  # random weights have no content, but networks of different shape are not the same
         content = self.init.content or f"scratch:{m.name}-{m.img_size}px-{m.num_frames}x{m.t_patch_size}"
+        more: dict[str, Any] = {"fraction": self.subset.fraction} if self.subset.fraction else {}
+        more |= {"pictures": True} if self.subset.data.pictures else {}
         return {"checkpoint": self.init.name, "checkpoint_content": content, "data": self.subset.data.name,
                 "shots": self.subset.shots, "seed": self.subset.seed, "method": self.method, "overrides": overrides,
-                "sweep": sweep}
+                "sweep": sweep, **more}
 
 
 @dataclass(frozen=True)
@@ -247,6 +260,9 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     layers = [*settings.layers, Layer(f"checkpoint {init.name}", init.settings or {}), *parse_set(settings.overrides),
               *parse_set(variant, "--vary"), Layer("the sweep's flags", flags), Layer("the sweep", filled)]
     config, origins = build(FinetuneConfig, layers)
+    if config.evaluate.views.startswith("frames") and config.model.num_frames > 1:  # sees all frames of a clip at once
+        layers.append(Layer("a model of several frames", {"evaluate": {"views": "center"}}))
+        config, origins = build(FinetuneConfig, layers)
     for manifest in (data.manifest, data.val_manifest) if config.data.decoder != AUTO else ():
         if problem := decoder_problem(manifest, read_summary(manifest), config.data.decoder):
             raise ConfigError(problem)
@@ -261,7 +277,7 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
 
 def _cell(init: Init, subset: Subset, base: FinetuneConfig, overrides: tuple[str, ...]) -> Cell:
     config = replace(base, name=_plain(f"{init.name}-{_tail(subset, base.method)}"), seed=subset.seed,
-                     data=replace(base.data, shots=subset.shots, subset=subset.path))
+                     data=replace(base.data, shots=subset.shots, fraction=subset.fraction, subset=subset.path))
     signed = to_dict(config, signed_only=True)
     del signed["name"]  # what a checkpoint is called may change; what it is does not
     content = hashlib.sha256(f"{subset.content} {subset.data.val_content}".encode()).hexdigest()
@@ -269,7 +285,7 @@ def _cell(init: Init, subset: Subset, base: FinetuneConfig, overrides: tuple[str
 
 
 def _tail(subset: Subset, method: str) -> str:
-    shots = f"{subset.shots}shot" if subset.shots else "all"
+    shots = f"{subset.shots}shot" if subset.shots else f"{100 * subset.fraction:g}pct" if subset.fraction else "all"
     return _plain(f"{subset.data.name}-{shots}-seed{subset.seed}-{method}")
 
 

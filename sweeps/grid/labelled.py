@@ -1,4 +1,4 @@
-"""The labelled data sets of a sweep and their k-shot subsets: found in the catalogue, checked, drawn where they are missing.
+"""The labelled data sets of a sweep and their subsets, k shots or shares: found, checked, drawn where they are missing.
 
 A data set NAME is labelled where NAME and NAME-val both have a manifest with classes.
 """
@@ -15,11 +15,22 @@ from jobs.place.catalogue import MANIFESTS, Catalogue, find_data, read_catalogue
 from sweeps.grid.grid import LabelledSet, Subset
 from vidmae.footage.manifest import ManifestError, Summary, read_summary
 from vidmae.labels.shot_list import listed_shots
-from vidmae.labels.shots import Shots, ShotsError, checked, draw_shots, read_shots, shots_path, write_shots
+from vidmae.labels.shots import (
+    Shots,
+    ShotsError,
+    checked,
+    draw_fractions,
+    draw_shots,
+    read_shots,
+    shots_path,
+    write_shots,
+)
 from vidmae.labels.splits import Labelled, check_apart, read_labelled
 from vidmae.runs.record import read_json, write_json
 from vidmae.settings.layers import ConfigError
 
+Amount = int | float
+"""Clips per class, a whole number, or a share of each class, a fraction."""
 VAL = "-val"
 SCHEMA = 1
 HOW = "python jobs/prepare.py manifest FOLDER --labels folders --name NAME, and the same with NAME-val"
@@ -58,7 +69,8 @@ def _find(name: str, known: Catalogue) -> LabelledSet:
     else:
         files = (find_data(None, name, known).manifest, find_data(None, name + VAL, known).manifest)
     train, val = (_summary(file) for file in files)
-    return LabelledSet(name, *files, train.content_sha256, val.content_sha256, train.videos, val.videos, train.classes)
+    return LabelledSet(name, *files, train.content_sha256, val.content_sha256, train.videos, val.videos, train.classes,
+                       train.pictures)
 
 
 def _summary(manifest: Path) -> Summary:
@@ -110,20 +122,28 @@ class Source:
         """Every clip."""
         return Subset(self.data, 0, seed, "", self.data.content, self.data.videos)
 
-    def drawn(self, shots: Sequence[int], seed: int, *, allow_fewer: bool) -> list[Subset]:
+    def drawn(self, amounts: Sequence[Amount], seed: int, *, allow_fewer: bool) -> list[Subset]:
         """The subsets of one seed; those that are missing are drawn.
 
+        Args:
+            amounts: k of k shots, or a share of each class.
+            seed: Of the draw.
+            allow_fewer: Take what there is of classes with fewer clips than shots.
         Raises:
             ShotsError: A class has too few clips, or a subset is damaged or of an earlier state of the manifest.
         """
-        there = {k: self._read(k, seed, allow_fewer) for k in shots}
-        missing = [k for k in shots if there[k] is None]
-        if missing:
-            for subset in draw_shots(self.train, missing, seed, allow_fewer=allow_fewer):
-                there[subset.shots] = subset
-                if self.write:
-                    write_shots(shots_path(self.data.manifest, subset.shots, seed), subset)
+        there = {amount: self._read(amount, seed, allow_fewer) for amount in amounts}
+        for subset in self._draw([amount for amount in amounts if there[amount] is None], seed, allow_fewer):
+            there[subset.fraction or subset.shots] = subset
+            if self.write:
+                write_shots(self._path(subset), subset)
         return [self._subset(subset, seed) for subset in there.values() if subset]
+
+    def _draw(self, amounts: Sequence[Amount], seed: int, allow_fewer: bool) -> list[Shots]:
+        shares = [amount for amount in amounts if isinstance(amount, float)]
+        shots = [amount for amount in amounts if isinstance(amount, int)]
+        return [*(draw_fractions(self.train, shares, seed) if shares else ()),
+                *(draw_shots(self.train, shots, seed, allow_fewer=allow_fewer) if shots else ())]
 
     def listed(self, listing: Path, shots: int, seeds: Sequence[int], *, allow_fewer: bool) -> list[Subset]:
         """The subset that a list names, for every seed of the training.
@@ -136,33 +156,41 @@ class Source:
             write_shots(shots_path(self.data.manifest, shots, None), subset)
         return [self._subset(subset, seed) for seed in seeds]
 
-    def _read(self, shots: int, seed: int, allow_fewer: bool) -> Shots | None:
-        path = shots_path(self.data.manifest, shots, seed)
+    def _path(self, subset: Shots) -> Path:
+        return shots_path(self.data.manifest, subset.shots, subset.seed, subset.fraction)
+
+    def _read(self, amount: Amount, seed: int, allow_fewer: bool) -> Shots | None:
+        shots, fraction = (0, amount) if isinstance(amount, float) else (amount, 0.0)
+        path = shots_path(self.data.manifest, shots, seed, fraction)
         if not path.exists():
             return None
         subset = read_shots(path)
-        if (subset.shots, subset.seed) != (shots, seed):
-            raise ShotsError(f"{path} holds {subset.shots} shots of seed {subset.seed}; delete it, and it is drawn anew")
+        if (subset.shots, subset.seed, subset.fraction) != (shots, seed, fraction):
+            raise ShotsError(f"{path} holds {subset.amount} of seed {subset.seed}; delete it, and it is drawn anew")
         if subset.manifest_sha256 != self.data.content:
-            (now,) = draw_shots(self.train, [shots], seed, allow_fewer=allow_fewer)
+            (now,) = self._draw([amount], seed, allow_fewer)
             if now.content_sha256 != subset.content_sha256:
                 raise ShotsError(f"{path} was drawn from an earlier state of {self.data.manifest.name}, and other clips "
                                  "would be drawn now; delete it to draw anew (its cells are other cells then), or use "
                                  "--data with the old manifest")
-        return checked(subset, allow_fewer=allow_fewer)
+        return subset if subset.fraction else checked(subset, allow_fewer=allow_fewer)
 
     def _subset(self, subset: Shots, seed: int) -> Subset:
-        path = shots_path(self.data.manifest, subset.shots, subset.seed)
-        return Subset(self.data, subset.shots, seed, str(path), subset.content_sha256, len(subset))
+        return Subset(self.data, subset.shots, seed, str(self._path(subset)), subset.content_sha256, len(subset),
+                      subset.fraction)
 
 
-def find_subsets(sets: Sequence[LabelledSet], shots: Sequence[int], seeds: Sequence[int], *, listing: Path | None,
+def _is_all(amount: Amount) -> bool:
+    return amount == (1.0 if isinstance(amount, float) else 0)
+
+
+def find_subsets(sets: Sequence[LabelledSet], shots: Sequence[Amount], seeds: Sequence[int], *, listing: Path | None,
                  allow_fewer: bool, write: bool) -> list[Subset]:
     """The subsets of all data sets; they are written where they are missing.
 
     Args:
         sets: From `find_sets`.
-        shots: Clips per class; 0 is all.
+        shots: Clips per class, 0 is all; or shares of each class, 1.0 is all.
         seeds: One draw and one training each.
         listing: A list that names the clips, in place of draws.
         allow_fewer: Take what there is of classes with fewer clips.
@@ -172,7 +200,7 @@ def find_subsets(sets: Sequence[LabelledSet], shots: Sequence[int], seeds: Seque
         ManifestError: Training and validation clips overlap, or a manifest cannot be read.
         ShotsError: A subset cannot be made or used.
     """
-    if listing and (len(sets) != 1 or len(shots) != 1 or not shots[0]):
+    if listing and (len(sets) != 1 or len(shots) != 1 or not shots[0] or isinstance(shots[0], float)):
         raise ConfigError(f"--shot-list names the clips of one data set and one k; here are {len(sets)} data sets (--data) "
                           f"and {len(shots)} numbers of shots (--shots)")
     found: list[Subset] = []
@@ -180,9 +208,9 @@ def find_subsets(sets: Sequence[LabelledSet], shots: Sequence[int], seeds: Seque
         source = Source(data, write)
         source.check_apart()
         if listing:
-            found += source.listed(listing, shots[0], seeds, allow_fewer=allow_fewer)
+            found += source.listed(listing, int(shots[0]), seeds, allow_fewer=allow_fewer)
             continue
         for seed in seeds:
-            found += [source.all_clips(seed)] if 0 in shots else []
-            found += source.drawn([k for k in shots if k], seed, allow_fewer=allow_fewer)
+            found += [source.all_clips(seed)] if any(map(_is_all, shots)) else []
+            found += source.drawn([amount for amount in shots if not _is_all(amount)], seed, allow_fewer=allow_fewer)
     return found

@@ -63,7 +63,7 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     """Everything that the command means.
 
     Args:
-        args: Of sweeps/fewshot.py.
+        args: Of sweeps/fewshot.py or sweeps/objects.py.
         command: What the user typed, for the record.
         place: Where it runs.
         say: Tells people.
@@ -85,9 +85,12 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         features=str(runs_dir / FEATURES))
     inits = find_inits(args.checkpoints, args.after, runs_dir) if inits is None else inits
     sets = find_sets(args.data, site.catalogue | environment_catalogue())
-    subsets = find_subsets(sets, args.shots, args.seeds, listing=args.shot_list, allow_fewer=args.allow_fewer,
-                           write=not args.dry_run)
+    subsets = find_subsets(sets, args.shots or args.fractions, args.seeds, listing=args.shot_list,
+                           allow_fewer=args.allow_fewer, write=not args.dry_run)
     cells = make_grid(inits, subsets, settings)
+    if several := _of_several_frames(args.views, cells):
+        say(f"--views {args.views} is for models of single frames; {', '.join(several)} sees the frames of a clip at once, "
+            "in the centre view")
     device = cells[0].config.train.device
     classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
     _refuse(cells, classes, partition, runs_dir)
@@ -101,6 +104,13 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     costs = dict(zip([cell.signature for cell in cells], estimate(cells), strict=True))
     unit = Unit(on_cpu=device == "cpu" or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
     return Plan(sweep, place, classes, standings, batches, costs, unit)
+
+
+def _of_several_frames(views: str | None, cells: Sequence[Cell]) -> list[str]:
+    """Checkpoints that are not looked at frame by frame although the command asks for it."""
+    if not views or not views.startswith("frames"):
+        return []
+    return list(dict.fromkeys(c.init.name for c in cells if c.method not in PROBES and c.config.evaluate.views != views))
 
 
 def _refuse(cells: Sequence[Cell], classes: Classes, partition: slurm.Partition | None, runs_dir: Path) -> None:

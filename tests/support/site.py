@@ -55,16 +55,18 @@ def _data(here: Path) -> None:
         shutil.copy(manifests / f"s.{suffix}", here / f"apart/manifests/s.{suffix}")
     write_labelled(manifests, "ssv2", per_class=51, val_per_class=2, classes=SSV2)
     write_labelled(manifests, "kinetics", per_class=51)
+    write_labelled(manifests, "imagenet", per_class=200, pictures=True)
     for name in ("say.pth", "ssv2-50shot.pth", "ssv2-10shot.pth", "clip.mp4"):
         (here / name).write_bytes(name.encode())
     shutil.copy(ROOT / "jobs/clusters/example.yaml", here / "mysite.yaml")
     (here / "list.txt").write_text("S_20130101_0626_000_segment1.mp4\n")
     _features(manifests, here / "tables")
     fresh = here / "fresh"  # where manifests are made
-    for name in ("headcam/S/a.mp4", "k700/val/dancing/b.mp4", "ssv2/1.webm"):
+    for name in ("headcam/S/a.mp4", "k700/val/dancing/b.mp4", "ssv2/1.webm", "imagenet/train/n01440764/c.JPEG"):
         path = fresh / "data" / name
         path.parent.mkdir(parents=True)
         path.write_bytes(b"no video")
+    (fresh / "synsets.txt").write_text("n01440764 tench, Tinca tinca\n")
     (fresh / "table.csv").write_text("file,child\na,S\n")
     (fresh / "something-something-v2-train.json").write_text(json.dumps([{"id": "1", "template": SSV2[0], "label": "x"}]))
     listed = here / "released/ssv2-10shot/train.csv"
@@ -91,6 +93,7 @@ def _runs(runs: Path) -> None:
     earlier = ROOT / "tests/earlier_runs/runs"
     trained = _copy(earlier / "done-edd1b7a1", runs / "s-vith14-edd1b7a1", name="s-vith14")
     (trained / "submit/17021/17021_0_log.out").write_text("trained\n")
+    _copy(earlier / "done-edd1b7a1", runs / "s-image-vith14-edd1b7a2", name="s-image-vith14", signature="edd1b7a2")
     probabilities = np.random.default_rng(0).dirichlet(np.ones(len(SSV2)), 2 * len(SSV2))
     predictions = from_probabilities(probabilities, np.arange(len(probabilities)) // 2, np.arange(len(probabilities)), SSV2)
     for seed, source in enumerate(sorted(earlier.glob("done-motion-*"))):

@@ -44,7 +44,7 @@ def sample_crop(rng: np.random.Generator, height: int, width: int, area: tuple[f
 
 
 def crop_resize(frames: np.ndarray, which: np.ndarray, box: Box, size: int, *, flip: bool) -> Tensor:
-    """Cut a box out of some frames, resize it to a square, mirror it if asked.
+    """Cut a box out of some frames, resize it to a square, mirror it if asked. A single frame is resized once.
 
     Resized in uint8 with antialiasing: 40 times the speed of floating point on a 640 x 480 frame, and a quarter of the
     bytes to move.
@@ -59,9 +59,11 @@ def crop_resize(frames: np.ndarray, which: np.ndarray, box: Box, size: int, *, f
         uint8 [T, S, S, 3], contiguous.
     """
     top, left, height, width = box
-    cut = torch.from_numpy(frames[:, top:top + height, left:left + width][which])
+    once = len(frames) == 1  # a picture, or a frozen clip
+    cut = torch.from_numpy(frames[:, top:top + height, left:left + width][which[:1] if once else which])
     # a permuted [T, H, W, 3] is channels_last, the layout in which the uint8 kernel is fast
     small = F.interpolate(cut.permute(0, 3, 1, 2), size=(size, size), mode="bilinear", antialias=True)
     if flip:
         small = small.flip(-1)
-    return small.permute(0, 2, 3, 1).contiguous()
+    clip = small.permute(0, 2, 3, 1)
+    return (clip.expand(len(which), -1, -1, -1) if once else clip).contiguous()

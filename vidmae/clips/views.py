@@ -4,6 +4,8 @@
     random   |--======------------|   one window, square and flip for each clip, drawn from its content
     3x1      |======--============|   T windows from the first frame to the last, S squares along the long side of each:
     1x3      |-------======-------|   view v of TxS is window v // S, square v % S; 1x1 is center
+    frames4  |-------=-=-=-=------|   N single frames, for models of one frame: those that a clip of N frames has in the
+                                      middle window; view v is frame v
 
 Every square is resized to img_size.
 """
@@ -17,13 +19,14 @@ import numpy as np
 
 from vidmae.clips.order import VIEW, rng
 from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
-from vidmae.settings.finetune_config import VIEWS
+from vidmae.settings.finetune_config import VIEW_WORDS, VIEWS
 
 if TYPE_CHECKING:
     from vidmae.clips.transforms import Box
 
 RANDOM_SHORT_SIDE_PX = (256, 320)  # of the picture that the paper's random view cuts a square of 224 px out of
 _PAPER_IMG_SIZE_PX = 224
+_FRAMES = "frames"
 _TIME, _PICTURE = 0, 1  # what is drawn of a random view
 
 
@@ -36,7 +39,7 @@ class ViewSpec:
         sampling_rate: Frame stride at target_fps.
         target_fps: Rate that the stride is counted in.
         img_size: S, px.
-        views: center, random or TxS.
+        views: center, random, TxS or framesN.
         seed: Of the random view.
     """
 
@@ -49,7 +52,10 @@ class ViewSpec:
 
     def __post_init__(self) -> None:
         if not VIEWS.fullmatch(self.views):
-            raise ValueError(f"views {self.views!r} must be center, random, or TxS with S 1 or 3 (evaluate.views)")
+            raise ValueError(f"views {self.views!r} must be {VIEW_WORDS} (evaluate.views)")
+        if self.by_frame and self.num_frames != 1:
+            raise ValueError(f"views {self.views} is for models of single frames, and this one takes {self.num_frames} "
+                             "frames at once; allowed: center, random, TxS (--views)")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -58,7 +64,7 @@ class ViewSpec:
 
     @property
     def windows(self) -> int:
-        """Time windows per clip."""
+        """Time windows per clip; of framesN the N frames."""
         return self._grid[0]
 
     @property
@@ -72,9 +78,16 @@ class ViewSpec:
         return self.windows * self.squares
 
     @property
+    def by_frame(self) -> bool:
+        """Whether a view is one frame of a clip, and the model's scores of all of them are averaged."""
+        return self.views.startswith(_FRAMES)
+
+    @property
     def _grid(self) -> tuple[int, int]:
         if self.views in ("center", "random"):
             return 1, 1
+        if self.by_frame:
+            return int(self.views.removeprefix(_FRAMES)), 1
         windows, squares = self.views.split("x")
         return int(windows), int(squares)
 
@@ -91,7 +104,10 @@ def view_frames(spec: ViewSpec, view: int, *, content: int, total_frames: int, f
     Returns:
         int64 [T], ascending, in [0, total_frames).
     """
-    span = span_frames(num_frames=spec.num_frames, sampling_rate=spec.sampling_rate, target_fps=spec.target_fps, fps=fps)
+    together = spec.windows if spec.by_frame else spec.num_frames
+    span = span_frames(num_frames=together, sampling_rate=spec.sampling_rate, target_fps=spec.target_fps, fps=fps)
+    if spec.by_frame:
+        return clip_indices(max(total_frames - span, 0) * _place(0, 1), span, together, total_frames)[view:view + 1]
     if spec.views == "random":
         start = random_start(rng(VIEW, spec.seed, content, _TIME), span, total_frames)
     else:

@@ -1,6 +1,7 @@
 """Test a classifier: what it says of every clip, the same numbers every time and on any number of ranks.
 
     rows -> view_loader -> model -> softmax -> mean over a clip's views -> gather -> Predictions
+                                    mean over its frames -> softmax, with views framesN
 
 Every clip counts once: nothing is padded and no rank sees a clip of another. Batches have the same views in them whatever
 the number of ranks, and a clip's views are averaged in order on one rank in float64, so not even the last bit depends on it.
@@ -60,7 +61,7 @@ def evaluate(model: nn.Module, manifest: Manifest, rows: np.ndarray, classes: Se
     """
     spec = replace(spec, views=config.views, seed=config.seed)
     _check_labels(manifest, rows, len(classes))
-    share = _Share(spec.views_per_clip)
+    share = _Share(spec.views_per_clip, spec.by_frame)
     most, mine = (len(batches_of_rank(len(rows), spec.views_per_clip, config.batch, rank, ranks.world_size))
                   for rank in (0, ranks.rank))
     loader = view_loader(manifest, rows, spec, rank=ranks.rank, world_size=ranks.world_size, batch=config.batch,
@@ -90,16 +91,18 @@ class StoppedError(Exception):
 
 @dataclass
 class _Share:
-    """What one rank found: sums of softmax probabilities over the views of each of its clips."""
+    """What one rank found: sums over the views of each of its clips, of softmax probabilities, or of scores before it."""
 
     views: int
+    of_scores: bool = False
     sums: dict[int, np.ndarray] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
 
     def add(self, batch: ViewBatch, scores: Tensor, classes: int) -> None:
         assert scores.shape == (len(batch.rows), classes), f"scores {tuple(scores.shape)} for {classes} classes"
-        for row, prob in zip(batch.rows.tolist(), scores.cpu().double().softmax(1).numpy(), strict=True):
-            self.sums[row] = self.sums[row] + prob if row in self.sums else prob
+        numbers = scores.cpu().double()
+        for row, some in zip(batch.rows.tolist(), (numbers if self.of_scores else numbers.softmax(1)).numpy(), strict=True):
+            self.sums[row] = self.sums[row] + some if row in self.sums else some
 
     def predictions(self, manifest: Manifest, classes: Sequence[str]) -> tuple[list[int], Predictions | None, int]:
         """Rows whose probabilities are numbers, what they say, and how many rows are left out."""
@@ -108,6 +111,8 @@ class _Share:
         if not rows:
             return rows, None, bad
         prob = np.stack([self.sums[row] for row in rows]) / self.views
+        if self.of_scores:
+            prob = torch.from_numpy(prob).softmax(1).numpy()
         return rows, from_probabilities(prob, manifest.class_index[rows], manifest.content[rows], classes), bad
 
 

@@ -15,7 +15,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -23,16 +23,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from vidmae.footage.decoders.with_pillow import PILLOW
 from vidmae.footage.known.facts import FACT_COLUMNS, NO_FACTS, Facts, facts_sha256
 from vidmae.footage.known.unreadable import COLUMNS as UNREADABLE
 from vidmae.footage.known.unreadable import unreadable_path
 from vidmae.footage.manifest_columns import nothing, read_columns
 from vidmae.footage.manifest_pages import SHARED_FROM_ROWS, shared
-from vidmae.footage.video_list import ListError, read_list, walk
+from vidmae.footage.video_list import EXTENSIONS, ListError, nothing_found, read_list, walk
 from vidmae.runs.record import make_private_folder, write_atomic, write_json
 
 SCHEMA = 2
-EXTENSIONS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov"})
 AUTO = "auto"
 """Of data.decoder: follow what the manifest says of each file; of its making: try all decoders."""
 HASHED_BYTES = 2**20  # from each end of a file
@@ -116,6 +116,11 @@ class Summary:
     def hours(self) -> float:
         """Footage in hours."""
         return self.seconds / 3600
+
+    @property
+    def pictures(self) -> bool:
+        """Whether it lists pictures, each a video of one frame."""
+        return set(self.decoders) == {PILLOW}
 
     def share_shorter(self, seconds: float) -> float:
         """Share of the videos, 0 to 1 and to one percent, that are shorter than so many seconds."""
@@ -370,37 +375,32 @@ class Source:
     facts: Facts = NO_FACTS
 
 
-def find_sources(source: Path, root: Path | None = None) -> list[Source]:
-    """The videos of a folder (any depth), of a list file, or one video.
+def find_sources(source: Path, root: Path | None = None, extensions: Collection[str] = EXTENSIONS) -> list[Source]:
+    """The videos of a folder (any depth), of a list file, or one video; or pictures, where those are asked for.
 
     Args:
         source: A folder; a text file of `path, label`, `path label` or `path` lines, the first of which may be the header
             `path,label`; or a video.
         root: What relative paths of a list are relative to; default is the list's own folder.
+        extensions: EXTENSIONS or PICTURES of video_list.py.
     Raises:
         ManifestError: The source does not exist, cannot be read or names no video; or a line of a list has a third column.
     """
     try:
         if source.is_dir():
-            found = [Source(str(p.absolute()), "") for p in walk(source) if p.suffix.lower() in EXTENSIONS]
-        elif source.suffix.lower() in EXTENSIONS and source.exists():
+            found = [Source(str(p.absolute()), "") for p in walk(source) if p.suffix.lower() in extensions]
+        elif source.suffix.lower() in extensions and source.exists():
             found = [Source(str(source.absolute()), "")]
         else:
             base = (root or source.parent).absolute()
-            found = [Source(str(base / path), label) for path, label in read_list(source, EXTENSIONS)]
+            found = [Source(str(base / path), label) for path, label in read_list(source, extensions)]
     except ListError as error:
         raise ManifestError(str(error)) from error
     except OSError as error:
         raise ManifestError(f"cannot read {error.filename or source}: {error.strerror}") from error
     if not found:
-        raise ManifestError(f"{source} holds no video ({' '.join(sorted(EXTENSIONS))})")
+        raise ManifestError(nothing_found(source, extensions))
     return found
-
-
-def other_files(sources: Sequence[Path]) -> Counter[str]:
-    """How many files of each other kind lie in those sources that are folders, by ending; hidden ones do not count."""
-    return Counter(path.suffix.lower() for source in sources if source.is_dir() for path in walk(source)
-                   if path.suffix.lower() not in EXTENSIONS and not path.name.startswith("."))
 
 
 @dataclass(frozen=True)
@@ -408,7 +408,7 @@ class Check:
     """How files are judged.
 
     Attributes:
-        decoder: auto, or the one decoder that may read them.
+        decoder: auto, or the one decoder that may read them: for pictures PILLOW.
         verify: Decode every file in full; else look at one frame.
     """
 

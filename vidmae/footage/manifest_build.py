@@ -1,6 +1,6 @@
 """Makes a manifest: every file is checked, in processes that can be killed, and gets the decoder that reads it rightly.
 
-    candidates of the asked decoder     decord -> pyav -> torchcodec
+    candidates of the asked decoder     decord -> pyav -> torchcodec; of pictures pillow alone, which decodes each once
     files that one reads wrongly, hangs at or crashes at go to the next; files that are damaged themselves do not
 
     manifests/.s.checked.jsonl          verdicts so far, so that a call which was stopped goes on where it was
@@ -34,6 +34,8 @@ from vidmae.footage.manifest import (
 )
 from vidmae.runs.record import make_private_folder, write_atomic
 
+PACKET = 32  # pictures
+
 Progress = Callable[[int, int], object]
 """Told how many files are done of how many."""
 
@@ -59,8 +61,8 @@ class Judge:
     verify: bool
 
     def __call__(self, source: Source) -> Row | Refused:
-        """Probe a file, and decode it where `verify` says so."""
-        from vidmae.footage.open_video import DecodeError, import_decoder, open_video, probe, refuses, scan_packets
+        """Probe a file, and decode it where `verify` says so; a picture is always decoded."""
+        from vidmae.footage.open_video import PILLOW, DecodeError, import_decoder, open_video, probe, refuses, scan_packets
         from vidmae.footage.verify import verify
 
         path = Path(source.path)
@@ -71,6 +73,8 @@ class Judge:
         except (ImportError, OSError, RuntimeError) as error:
             return Refused(f"{self.decoder} cannot be loaded ({type(error).__name__})", final=False)
         try:
+            if self.decoder == PILLOW:
+                return _row_of_picture(source, path)
             info = probe(path)
             reason = verify(path, self.decoder) if self.verify else refuses(self.decoder, scan_packets(path)[0])
         except DecodeError as error:
@@ -87,6 +91,16 @@ class Judge:
         return Row(source.path, source.label, frames, info.fps, frames / info.fps, info.bytes, info.width, info.height,
                    info.codec, info.rotation, int(info.has_b_frames), int(info.vfr), content_hash(path),
                    path.stat().st_mtime_ns, self.decoder, source.facts)
+
+
+def _row_of_picture(source: Source, path: Path) -> Row:
+    """A row of one frame; a picture that is damaged is a DecodeError."""
+    from vidmae.footage.decoders.with_pillow import PILLOW, STILL_FPS, look_at_picture
+
+    info = look_at_picture(path)
+    stat = path.stat()
+    return Row(source.path, source.label, 1, STILL_FPS, 1 / STILL_FPS, stat.st_size, info.width, info.height, info.codec,
+               info.rotation, 0, 0, content_hash(path), stat.st_mtime_ns, PILLOW, source.facts)
 
 
 def build(sources: Sequence[Source], out: Path, check: Check, *, workers: int, time_limit_s: float,
@@ -200,8 +214,11 @@ def _renewed(row: Row, source: Source) -> Row:
 def _judge_all(sources: list[Source], check: Check, workers: int, time_limit_s: float) -> Iterator[tuple[Source, Row | str]]:
     """Of every file its row, or all the reasons why there is none."""
     from vidmae.footage.killable import map_killable
-    from vidmae.footage.open_video import candidates
+    from vidmae.footage.open_video import PILLOW, candidates
 
+    if check.decoder == PILLOW:
+        yield from _judge_pictures(sources, Judge(PILLOW, check.verify), workers, time_limit_s)
+        return
     decoders = candidates(check.decoder)
     said: dict[str, list[str]] = {source.path: [] for source in sources}
     for decoder in decoders:
@@ -218,6 +235,37 @@ def _judge_all(sources: list[Source], check: Check, workers: int, time_limit_s: 
             else:
                 left.append(source)
         sources = left
+
+
+@dataclass(frozen=True)
+class _JudgeMany:
+    """Judges a packet of files: picklable, called in a process of its own."""
+
+    judge: Judge
+
+    def __call__(self, packet: Sequence[Source]) -> list[Row | Refused]:
+        return [self.judge(source) for source in packet]
+
+
+def _judge_pictures(sources: Sequence[Source], judge: Judge, workers: int, time_limit_s: float,
+                    ) -> Iterator[tuple[Source, Row | str]]:
+    """Of every picture its row, or the reason why there is none.
+
+    A million pictures go to the processes in packets, since handing one over takes a good part of the time that decoding it
+    takes; those of a packet that crashes or hangs a process go one by one.
+    """
+    from vidmae.footage.killable import map_killable
+
+    packets, alone = [sources[i:i + PACKET] for i in range(0, len(sources), PACKET)], list[Source]()
+    for outcome in map_killable(_JudgeMany(judge), packets, workers=workers, time_limit_s=time_limit_s):
+        packet = packets[outcome.index]
+        if outcome.value is None:
+            alone += packet
+        for source, verdict in zip(packet, outcome.value or (), strict=False):
+            yield source, verdict if isinstance(verdict, Row) else verdict.reason
+    for single in map_killable(judge, alone, workers=workers, time_limit_s=time_limit_s):
+        found = single.value or Refused(f"{judge.decoder}: {single.reason}", final=False)
+        yield alone[single.index], found if isinstance(found, Row) else found.reason
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ decoder reads a file is decided when the manifest is made (`verify.py`), in proc
 #269, #363), and stands in the file's row.
 
 One rule for rotation, whatever the decoder: pictures come as a player shows them, turned by the display matrix.
+A picture (JPEG, PNG, WebP, BMP) is a video of one frame, read by Pillow (`with_pillow.py`).
 Messages hold no file name (names of children's footage are private); callers say which manifest row it was.
 """
 
@@ -20,19 +21,20 @@ from vidmae.footage.archives.archive_reader import ArchivePillowReader, ArchiveR
 from vidmae.footage.decoders.packets import PacketScan, VideoInfo, frames_in_order, probe, scan_packets, some_in_order
 from vidmae.footage.decoders.reader import DecodeError, Frames, VideoReader, regular_file
 from vidmae.footage.decoders.with_decord import DecordReader
+from vidmae.footage.decoders.with_pillow import PILLOW, PillowReader
 from vidmae.footage.decoders.with_pyav import PyAvCountingReader, PyAvReader
 from vidmae.footage.decoders.with_torchcodec import TorchcodecReader
 from vidmae.footage.manifest import AUTO
 
-__all__ = ["ARCHIVE", "DECODERS", "DecodeError", "Frames", "PacketScan", "VideoInfo", "VideoReader", "candidates",
-           "frames_in_order", "import_decoder", "may_hang", "open_video", "probe", "refuses", "scan_packets",
+__all__ = ["ARCHIVE", "DECODERS", "PILLOW", "DecodeError", "Frames", "PacketScan", "VideoInfo", "VideoReader",
+           "candidates", "frames_in_order", "import_decoder", "may_hang", "open_video", "probe", "refuses", "scan_packets",
            "second_decoder", "some_in_order"]
 
 DECODERS = ("decord", "pyav", "torchcodec")
-"""In the order in which they are tried."""
+"""Of videos, in the order in which they are tried."""
 _READERS: dict[str, type[VideoReader]] = {
     "decord": DecordReader, "pyav": PyAvReader, "torchcodec": TorchcodecReader, "pyav_counting": PyAvCountingReader,
-    ARCHIVE: ArchiveReader, "archive_pillow": ArchivePillowReader}
+    ARCHIVE: ArchiveReader, "archive_pillow": ArchivePillowReader, PILLOW: PillowReader}
 _OF_ARCHIVES = (ARCHIVE, "archive_pillow")
 
 
@@ -40,7 +42,7 @@ def candidates(asked: str) -> tuple[str, ...]:
     """The decoders that may read a file, in the order in which they are tried.
 
     Args:
-        asked: One of DECODERS, or auto: all that are installed (torchcodec need not be).
+        asked: One of DECODERS, PILLOW for pictures, or auto: all of DECODERS that are installed (torchcodec need not be).
     Raises:
         ValueError: There is no such decoder.
     """
@@ -53,10 +55,13 @@ def candidates(asked: str) -> tuple[str, ...]:
 def second_decoder(first: str) -> str:
     """Another way than `first` to read a file, right on about every file: PyAV by time stamp, or counting from the start.
 
-    Of a recording in an archive: Pillow instead of simplejpeg, with a look at what the tar file itself says.
+    Of a recording in an archive: Pillow instead of simplejpeg, with a look at what the tar file itself says. A picture is
+    read by Pillow again: there is no frame number that it could take for another.
     """
     if first == ARCHIVE:
         return "archive_pillow"
+    if first == PILLOW:
+        return PILLOW
     return "pyav_counting" if first == "pyav" else "pyav"
 
 
@@ -66,7 +71,7 @@ def open_video(path: str | Path, decoder: str) -> VideoReader:
     Args:
         path: The file. It is made absolute, so that a name with a colon is not taken for a network address. Of a recording
             in an archive: `ARCHIVE.tar#KEY`.
-        decoder: One of DECODERS, or ARCHIVE.
+        decoder: One of DECODERS, PILLOW or ARCHIVE.
     Returns:
         A reader; use it in a `with` block, in this process.
     Raises:
@@ -77,8 +82,11 @@ def open_video(path: str | Path, decoder: str) -> VideoReader:
 
 
 def may_hang(decoder: str) -> bool:
-    """Whether only a process that can be killed bounds it: all that decode video, not what reads archives of JPEG frames."""
-    return decoder not in _OF_ARCHIVES
+    """Whether only a process that can be killed bounds it: all that decode video, not what reads pictures, also of archives.
+
+    A process for each picture would cost a third of what decoding it costs.
+    """
+    return decoder not in (*_OF_ARCHIVES, PILLOW)
 
 
 def refuses(decoder: str, packets: PacketScan) -> str | None:

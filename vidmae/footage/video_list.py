@@ -10,8 +10,13 @@ import contextlib
 import csv
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+
+EXTENSIONS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov"})
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+"""Endings of pictures, which are listed as videos of one frame where they are asked for."""
 
 
 class ListError(ValueError):
@@ -92,3 +97,19 @@ def walk(folder: Path) -> Iterator[Path]:
         seen.add((stat.st_dev, stat.st_ino))
         for name in names:
             yield Path(where, name)
+
+
+def other_files(sources: Sequence[Path], extensions: Collection[str] = EXTENSIONS) -> Counter[str]:
+    """How many files of each other kind lie in those sources that are folders, by ending; hidden ones do not count."""
+    return Counter(path.suffix.lower() for source in sources if source.is_dir() for path in walk(source)
+                   if path.suffix.lower() not in extensions and not path.name.startswith("."))
+
+
+def nothing_found(source: Path, extensions: Collection[str]) -> str:
+    """That a source holds nothing with such an ending; and, where it holds the other kind, which flag takes that."""
+    of_pictures = set(extensions) >= PICTURES
+    left = other_files([source], extensions)
+    others = sum(left[ending] for ending in (EXTENSIONS if of_pictures else PICTURES))
+    kinds = ("picture", "videos: leave out --images") if of_pictures else ("video", "pictures: give --images")
+    return (f"{source} holds no {kinds[0]} ({' '.join(sorted(extensions))})"
+            + (f", but {others} {kinds[1]}" if others else ""))

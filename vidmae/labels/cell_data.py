@@ -31,7 +31,7 @@ class CellData:
 
 
 def read_cell_data(config: FinetuneConfig) -> CellData:
-    """Read the manifests and the k-shot subset of a cell.
+    """Read the manifests of a cell, and its k-shot subset or share: a file, so that all ranks have the same.
 
     Raises:
         ManifestError: A manifest cannot be read, or the two share clips or count their classes differently.

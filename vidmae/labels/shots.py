@@ -1,10 +1,13 @@
-"""k-shot subsets of a labelled manifest: exactly k clips of every class, drawn by a seed or named by a list.
+"""Subsets of a labelled manifest: k clips of every class, drawn by a seed or named by a list, or a share of each class.
 
-    manifests/ssv2.shots10-seed0.json     which clips, by content hash: nothing in it depends on paths
+    manifests/ssv2.shots10-seed0.json         which clips, by content hash: nothing in it depends on paths
+    manifests/imagenet.shots2pct-seed0.json   2 % of the clips of every class, rounded, one at least
 
 The clips of a class stand in an order that follows from the seed, the class's name and each clip's content alone, and k
 shots are its first k: 2 shots lie within 10 and 10 within 50, and neither the order of the rows, nor the number of ranks,
-nor the machine changes them. Rows of one class with the same content are one clip. Released lists: shot_list.py.
+nor the machine changes them. So it is with shares: 1 % lies within 2 %. (The released code drew a share of ImageNet on each
+GPU by itself, so that four of them saw 7.76 % of the labels in place of 2 %.) Rows of one class with the same content are
+one clip. Released lists: shot_list.py.
 """
 
 from __future__ import annotations
@@ -30,22 +33,29 @@ class ShotsError(ValueError):
 
 @dataclass(frozen=True)
 class Shots:
-    """A k-shot subset.
+    """A k-shot subset, or a share of every class.
 
     Attributes:
-        shots: k, clips per class.
+        shots: k, clips per class; 0 where it is a share.
         seed: Of the draw; None where a list names the clips.
         manifest_sha256: Content hash of the manifest that it was made of.
         clips: Every class of that manifest to the content hashes of its clips (16 hex digits), in the order of the draw.
+        fraction: Share of each class, between 0 and 1; 0 where `shots` says how many.
     """
 
     shots: int
     seed: int | None
     manifest_sha256: str
     clips: Mapping[str, Sequence[str]]
+    fraction: float = 0.0
 
     def __len__(self) -> int:
         return sum(map(len, self.clips.values()))
+
+    @property
+    def amount(self) -> str:
+        """What it is in a message: `10-shot`, or `2 %`."""
+        return f"{100 * self.fraction:g} %" if self.fraction else f"{self.shots}-shot"
 
     @property
     def content_sha256(self) -> str:
@@ -59,9 +69,10 @@ class Shots:
         return {label: len(clips) for label, clips in self.clips.items() if len(clips) < self.shots}
 
 
-def shots_path(manifest: Path, shots: int, seed: int | None) -> Path:
-    """Where a subset lies beside its manifest."""
-    return manifest.with_name(f"{manifest.stem}.shots{shots}-{'list' if seed is None else f'seed{seed}'}.json")
+def shots_path(manifest: Path, shots: int, seed: int | None, fraction: float = 0.0) -> Path:
+    """Where a subset lies beside its manifest: of so many shots, or of a share of each class."""
+    amount = f"{100 * fraction:g}pct" if fraction else str(shots)
+    return manifest.with_name(f"{manifest.stem}.shots{amount}-{'list' if seed is None else f'seed{seed}'}.json")
 
 
 def draw_shots(labelled: Labelled, shots: Sequence[int], seed: int, *, allow_fewer: bool = False) -> list[Shots]:
@@ -75,12 +86,35 @@ def draw_shots(labelled: Labelled, shots: Sequence[int], seed: int, *, allow_few
     Raises:
         ShotsError: k or the seed is out of range, or a class has fewer than k clips.
     """
-    if seed < 0:
-        raise ShotsError(f"--seed {seed} must be 0 or more")
-    ranked = {label: sorted(map("{:016x}".format, labelled.contents[rows].tolist()), key=partial(_lot, seed, label))
-              for label, rows in rows_by_class(labelled).items()}
+    ranked = _ranked(labelled, seed)
     return [checked(Shots(k, seed, labelled.summary.content_sha256, {label: clips[:k] for label, clips in ranked.items()}),
                     allow_fewer=allow_fewer) for k in shots]
+
+
+def draw_fractions(labelled: Labelled, fractions: Sequence[float], seed: int) -> list[Shots]:
+    """Draw nested subsets, each a share of every class: rounded (a half up), one clip at least.
+
+    Args:
+        labelled: All clips.
+        fractions: One share for every subset, above 0 and below 1.
+        seed: Another seed is another draw; with the same one the shares begin as k shots do.
+    Raises:
+        ShotsError: A share or the seed is out of range.
+    """
+    if wrong := [share for share in fractions if not 0 < share < 1]:
+        raise ShotsError(f"--fractions {wrong[0]:g} must be above 0 and below 1")
+    ranked = _ranked(labelled, seed)
+    return [Shots(0, seed, labelled.summary.content_sha256,
+                  {label: clips[:max(1, int(share * len(clips) + 0.5))] for label, clips in ranked.items()}, share)
+            for share in fractions]
+
+
+def _ranked(labelled: Labelled, seed: int) -> dict[str, list[str]]:
+    """The clips of every class in the order of the draw."""
+    if seed < 0:
+        raise ShotsError(f"--seed {seed} must be 0 or more")
+    return {label: sorted(map("{:016x}".format, labelled.contents[rows].tolist()), key=partial(_lot, seed, label))
+            for label, rows in rows_by_class(labelled).items()}
 
 
 def _lot(seed: int, label: str, clip: str) -> bytes:
@@ -115,7 +149,8 @@ def write_shots(path: Path, subset: Shots) -> None:
     record = {"schema": SCHEMA, "shots": subset.shots, "seed": subset.seed, "clips": len(subset),
               "content_sha256": subset.content_sha256, "manifest_content_sha256": subset.manifest_sha256,
               "counts": {label: len(clips) for label, clips in subset.clips.items()},
-              "contents": {label: list(clips) for label, clips in subset.clips.items()}}
+              "contents": {label: list(clips) for label, clips in subset.clips.items()},
+              **({"fraction": subset.fraction} if subset.fraction else {})}
     write_json(path, record, durable=False)
 
 
@@ -132,7 +167,8 @@ def read_shots(path: Path) -> Shots:
     if record is None:
         raise ShotsError(f"there is no k-shot subset {path}; make it with: {HOW_TO_DRAW}")
     try:
-        subset = Shots(record["shots"], record["seed"], record["manifest_content_sha256"], record["contents"])
+        subset = Shots(record["shots"], record["seed"], record["manifest_content_sha256"], record["contents"],
+                       record.get("fraction", 0.0))
         whole = record["schema"] == SCHEMA and record["content_sha256"] == subset.content_sha256
     except (KeyError, TypeError, AttributeError) as error:
         raise ShotsError(f"{path} is no k-shot subset ({error!r}); make it again with: {HOW_TO_DRAW}") from error
@@ -152,7 +188,7 @@ def rows_of(subset: Shots, labelled: Labelled) -> np.ndarray:
     """
     other = sorted(set(subset.clips) ^ set(labelled.classes))
     if other:
-        raise ShotsError(f"{labelled.path} has other classes than the {subset.shots}-shot subset; in one of them only: "
+        raise ShotsError(f"{labelled.path} has other classes than the {subset.amount} subset; in one of them only: "
                          f"{some(other)}; draw again with: {HOW_TO_DRAW}")
     found = []
     for label, rows in rows_by_class(labelled).items():
@@ -160,6 +196,6 @@ def rows_of(subset: Shots, labelled: Labelled) -> np.ndarray:
         found.append(rows[np.isin(labelled.contents[rows], wanted)])
     chosen: np.ndarray = np.sort(np.concatenate(found))
     if len(chosen) != len(subset):
-        raise ShotsError(f"{len(subset) - len(chosen)} of {len(subset)} clips of the {subset.shots}-shot subset are not in "
+        raise ShotsError(f"{len(subset) - len(chosen)} of {len(subset)} clips of the {subset.amount} subset are not in "
                          f"{labelled.path} any more; draw again with: {HOW_TO_DRAW}")
     return chosen

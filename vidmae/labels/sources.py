@@ -13,19 +13,23 @@ one of the official labels.json, which has no brackets: `[Something] falling lik
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from vidmae.footage.manifest import ManifestError, Source, Summary, find_sources
+from vidmae.footage.video_list import EXTENSIONS
 
 KNOWN_COUNTS: dict[str, tuple[int, int | None]] = {
     "ssv2": (174, 168_913), "ssv2-val": (174, 24_777),
     "kinetics": (700, None), "kinetics-val": (700, 33_960), "kinetics-200h": (700, None),
+    "imagenet": (1000, 1_281_167), "imagenet-val": (1000, 50_000),
 }
 """Name of a data set to its classes, and its videos where that is one number (training clips of Kinetics vanish)."""
 
 
-def find_labelled(source: Path, root: Path | None = None, *, label_folders: bool = False) -> list[Source]:
+def find_labelled(source: Path, root: Path | None = None, *, label_folders: bool = False,
+                  extensions: Collection[str] = EXTENSIONS) -> list[Source]:
     """The videos of a folder, a list, a label file of Something-Something (.json) or one video, with their labels.
 
     Args:
@@ -33,24 +37,25 @@ def find_labelled(source: Path, root: Path | None = None, *, label_folders: bool
         root: What relative paths of a list are relative to, and where the videos of a label file lie, at any depth;
             default is the folder of the list.
         label_folders: Every folder in `source` is a class that holds its videos.
+        extensions: EXTENSIONS, or PICTURES of video_list.py: pictures in place of videos.
     Raises:
         ManifestError: The source does not exist, cannot be read or is laid out in another way.
     """
     if label_folders:
-        return _by_folder(source)
+        return _by_folder(source, extensions)
     if source.suffix.lower() == ".json":
         return _by_label_file(source, root or source.parent)
-    return find_sources(source, root)
+    return find_sources(source, root, extensions)
 
 
-def _by_folder(source: Path) -> list[Source]:
+def _by_folder(source: Path, extensions: Collection[str]) -> list[Source]:
     if not source.is_dir():
         raise ManifestError(f"--labels folders needs a folder of class folders, {source} is none")
-    found = find_sources(source)
+    found = find_sources(source, extensions=extensions)
     parts = [Path(video.path).relative_to(source.absolute()).parts for video in found]
     odd = sum(len(p) != 2 for p in parts)
     if odd:
-        raise ManifestError(f"{odd} of {len(found)} videos are not at {source}/CLASS/VIDEO, as --labels folders wants it; "
+        raise ManifestError(f"{odd} of {len(found)} files are not at {source}/CLASS/FILE, as --labels folders wants it; "
                             f"give the folder that holds the class folders, such as {source}/train")
     return [Source(video.path, p[0]) for video, p in zip(found, parts, strict=True)]
 
@@ -104,6 +109,6 @@ def count_note(name: str, summary: Summary) -> str | None:
     if classes and summary.classes and summary.classes != classes:
         wrong.append(f"{summary.classes} classes, not {classes}: class numbers differ from those of released models")
     if videos and summary.videos != videos:
-        wrong.append(f"{summary.videos} videos, not {videos}")
+        wrong.append(f"{summary.videos} {'pictures' if summary.pictures else 'videos'}, not {videos}")
     return f"{name} has {'; '.join(wrong)}" if wrong else None
 

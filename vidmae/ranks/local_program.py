@@ -17,8 +17,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vidmae.footage.manifest import AUTO, EXTENSIONS, Check, find_sources
+from vidmae.footage.manifest import AUTO, Check, find_sources
 from vidmae.footage.manifest_build import build, is_manifest_of
+from vidmae.footage.video_list import EXTENSIONS
 from vidmae.runs.record import make_private_folder, write_atomic
 from vidmae.settings.layers import ConfigError, load, to_dict, to_yaml
 

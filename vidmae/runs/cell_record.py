@@ -41,12 +41,14 @@ class Cell:
         checkpoint: Name of the weights it starts from.
         content: `run:` and a signature, the hash of a file, or `scratch:` and the shape of the model.
         data: Data set.
-        shots: Labelled clips per class; 0 for all clips.
+        shots: Labelled clips per class; 0 for all clips, or a share of them.
         seed: Of the draw and of the training.
         method: finetune, linear, knn or attentive.
         overrides: Settings that differ from the recipe, sorted; without those that stand in this class or change no result.
         select: Selection rule; empty where nothing says it.
         views: Views of a clip; empty where nothing says it.
+        fraction: Share of the labelled clips of each class; 0 where `shots` says how many.
+        pictures: Whether the data set has pictures and no videos.
     """
 
     checkpoint: str
@@ -58,6 +60,8 @@ class Cell:
     overrides: tuple[tuple[str, str], ...]
     select: str
     views: str
+    fraction: float = 0.0
+    pictures: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,11 @@ class Result:
     commit: str
     dirty: bool
     finished: float
+
+
+def amount_of(shots: int, fraction: float) -> str:
+    """How much was learned from, in a table: shots per class, `2%` of each class, or `all`."""
+    return f"{100 * fraction:g}%" if fraction else str(shots or "all")
 
 
 def parse_object(text: bytes, name: str) -> dict[str, Any]:
@@ -158,7 +167,8 @@ def _cell(record: Mapping[str, Any], name: str, select: str, views: str) -> Cell
         raise ResultError(f"{name}: cell.overrides is no object")
     shown = sorted((str(key), str(value)) for key, value in overrides.items() if key not in ABOVE | WITHOUT_EFFECT)
     return Cell(_text(cell, "checkpoint"), str(cell.get("checkpoint_content") or ""), _text(cell, "data"),
-                _count(cell, "shots", 0), _count(cell, "seed", 0), _text(cell, "method"), tuple(shown), select, views)
+                _count(cell, "shots", 0), _count(cell, "seed", 0), _text(cell, "method"), tuple(shown), select, views,
+                _share(cell), cell.get("pictures") is True)
 
 
 def _check_schema(record: Mapping[str, Any], name: str) -> None:
@@ -178,6 +188,13 @@ def _number(record: Mapping[str, Any], key: str) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
         raise ResultError(f"{key} is {_said(record, key)}, not a number")
     return float(value)  # type: ignore[arg-type]
+
+
+def _share(cell: Mapping[str, Any]) -> float:
+    value = _number(cell, "fraction") if "fraction" in cell else 0.0
+    if not 0 <= value < 1:
+        raise ResultError(f"fraction is {value:g}, not a number from 0 to below 1")
+    return value
 
 
 def _pct(record: Mapping[str, Any], key: str) -> float:

@@ -61,4 +61,4 @@ def cell_of(config: FinetuneConfig) -> dict[str, object]:
     """A cell's place in a grid, where no sweep has written it to run.json."""
     return {"checkpoint": config.train.init_name, "checkpoint_content": config.train.init_content,
             "data": config.data.name, "shots": config.data.shots, "seed": config.seed, "method": config.method,
-            "overrides": {}, "sweep": ""}
+            "overrides": {}, "sweep": "", **({"fraction": config.data.fraction} if config.data.fraction else {})}

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vidmae.settings.config import DataConfig, NetConfig, RunConfig, TrainConfig, check
-from vidmae.settings.layers import unsigned
+from vidmae.settings.layers import signed_if_changed, unsigned
 from vidmae.settings.schedule import Duration, Phase
 from vidmae.settings.sizes import EncoderShape, encoder_shape
 
 Method = Literal["finetune", "linear", "knn", "attentive"]
 Rule = Literal["last", "holdout", "val-best"]
 EPOCH = Duration(1, "epochs")
-VIEWS = re.compile(r"center|random|[1-9]\d*x[13]")
+VIEWS = re.compile(r"center|random|[1-9]\d*x[13]|frames[1-9]\d*")
+VIEW_WORDS = "center, random, TxS with S 1 or 3, or framesN"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class LabelledConfig(DataConfig):
     subset: str = unsigned("")
     """File of the k-shot subset; empty takes all clips of the training manifest. Its content is signed."""
     shots: int = 10
-    """Labelled clips per class; 0 where all clips of the manifest are used."""
+    """Labelled clips per class; 0 where all clips of the manifest are used, or a share of them."""
+    fraction: float = signed_if_changed(0.0)
+    """Share of the labelled clips of each class, drawn once; 0 where shots say how many."""
     crop_area: tuple[float, float] = (0.08, 1.0)
     """Share of the frame's area that the random resized crop keeps, lowest and highest."""
     flip_prob: float = 0.5
@@ -75,6 +78,8 @@ class LabelledConfig(DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.shots >= 0, "data.shots", self.shots, "0 (all clips) or more clips per class")
+        check(0 <= self.fraction < 1, "data.fraction", self.fraction, "0 (data.shots says how many) to below 1")
+        check(not self.fraction or not self.shots, "data.fraction", self.fraction, "0 where data.shots is more than 0")
         check(self.mixup >= 0, "data.mixup", self.mixup, "0 (off) or more")
         check(self.cutmix >= 0, "data.cutmix", self.cutmix, "0 (off) or more")
         check(self.rand_augment >= 0, "data.rand_augment", self.rand_augment, "0 (off) or more operations")
@@ -141,14 +146,15 @@ class EvaluateConfig:
 
     views: str = "center"
     """center: one view; random: the paper's random time, crop and flip, with a fixed seed per clip; TxS, such as 10x3:
-    T times and S crops (1 or 3), whose softmax is averaged."""
+    T times and S crops (1 or 3), whose softmax is averaged; framesN, such as frames16: for models of single frames, the N
+    frames of the centre view one by one, whose scores before the softmax are averaged, as in the paper."""
     seed: int = 0
     """Of the random view."""
     batch: int = unsigned(16)
     """Views of one forward pass."""
 
     def __post_init__(self) -> None:
-        check(VIEWS.fullmatch(self.views) is not None, "evaluate.views", self.views, "center, random, or TxS with S 1 or 3")
+        check(VIEWS.fullmatch(self.views) is not None, "evaluate.views", self.views, VIEW_WORDS)
         check(self.seed >= 0, "evaluate.seed", self.seed, "0 or more")
         check(self.batch >= 1, "evaluate.batch", self.batch, "1 or more views")
 

@@ -88,6 +88,18 @@ def test_the_random_view_is_the_papers_with_a_seed_of_its_own():
     assert view_box(spec, 0, content=2**64 - 1, height=96, width=128)[0][2] in range(67, 85)
 
 
+def test_single_frames_are_those_of_a_clip_in_the_middle_window():
+    single = replace(SPEC, num_frames=1, views="frames16")
+    assert (single.views_per_clip, single.squares, single.shape) == (16, 1, (1, 224, 224, 3))
+    for total, fps in ((300, 30.0), (50, 30.0), (120, 12.0), (1, 30 / 128)):
+        together = view_frames(SPEC, 0, content=7, total_frames=total, fps=fps)
+        found = [view_frames(single, view, content=7, total_frames=total, fps=fps) for view in range(16)]
+        assert [frames.tolist() for frames in found] == [[frame] for frame in together.tolist()]
+        assert view_box(single, 15, content=7, height=240, width=320) == view_box(SPEC, 0, content=7, height=240, width=320)
+    with pytest.raises(ValueError, match="views frames16 is for models of single frames, and this one takes 16 frames"):
+        replace(SPEC, views="frames16")
+
+
 def test_views_that_nobody_knows_are_refused():
     with pytest.raises(ValueError, match="'10x2' must be center, random, or TxS with S 1 or 3"):
         replace(SPEC, views="10x2")

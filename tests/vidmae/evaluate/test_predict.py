@@ -17,7 +17,7 @@ from vidmae.evaluate.predict import GIVE_UP, view_spec
 from vidmae.footage.manifest import Check, Manifest, Source
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video, probe
-from vidmae.model.classifier import VideoClassifier
+from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.ranks import dist
 from vidmae.runs.predictions import Predictions
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
@@ -113,6 +113,28 @@ def test_predictions_are_those_worked_out_by_hand(manifest, alone):
             assert found.prob[row] == pytest.approx(mean[found.label[row]], abs=1e-6)
             assert found.top5[row].tolist() == np.argsort(-mean)[:5].tolist()
     assert alone["center"].classes.tolist() == CLASSES and alone["center"].prob.std() > 0.02
+
+
+def test_scores_of_single_frames_are_averaged_before_the_softmax(manifest, ranks):
+    torch.manual_seed(1)
+    model = build_classifier("vit_nano_patch8", num_classes=6, img_size=32, num_frames=1, t_patch_size=1, dropout=0.0)
+    torch.nn.init.normal_(model.head.weight, std=0.5)
+    spec = replace(SPEC, num_frames=1)
+    found = look(model, manifest, ranks, "frames4", spec=spec)
+    assert plain(found) == plain(look(model, manifest, ranks, "frames4", spec=spec, batch=3))
+    differ = []
+    for row in range(len(manifest)):
+        with open_video(manifest.path(row), "decord") as video:
+            which = view_frames(SPEC, 0, content=0, total_frames=video.num_frames, fps=float(manifest.fps[row]))
+            frames = video.read(which)
+        box, _ = view_box(SPEC, 0, content=0, height=frames.shape[1], width=frames.shape[2])
+        with torch.no_grad():
+            scores = [model.eval()(crop_resize(frames[i:i + 1], np.array([0]), box, 32, flip=False)[None])[0].double() for i in range(4)]
+        mean = torch.stack(scores).mean(0).softmax(0).numpy()
+        assert found.prob[row] == pytest.approx(mean[found.label[row]], abs=1e-6)
+        assert found.top5[row].tolist() == np.argsort(-mean)[:5].tolist()
+        differ.append(abs(float(torch.stack(scores).softmax(1).mean(0)[found.label[row]]) - found.prob[row]))
+    assert max(differ) > 1e-4, "the mean of probabilities is another rule"
 
 
 def test_numbers_of_training_are_those_of_the_test(manifest, ranks, alone):

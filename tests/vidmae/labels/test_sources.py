@@ -103,7 +103,7 @@ def test_class_folders_give_labels_whatever_their_names(tmp_path):
 @pytest.mark.parametrize("names, odd", [
     (["train/jump/1.mp4", "train/run/2.mp4", "val/jump/3.mp4"], "3 of 3"), (["jump/1.mp4", "2.mp4"], "1 of 2")])
 def test_other_layouts_than_class_folders_are_refused(tmp_path, names, odd):
-    with pytest.raises(ManifestError, match=rf"{odd} videos are not at .*/CLASS/VIDEO.*/train"):
+    with pytest.raises(ManifestError, match=rf"{odd} files are not at .*/CLASS/FILE.*/train"):
         find_labelled(touch(tmp_path, *names), label_folders=True)
     with pytest.raises(ManifestError, match="needs a folder"):
         find_labelled(touch(tmp_path, "l.csv") / "l.csv", label_folders=True)
