@@ -106,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
         sources = _join(console, sources, args)
     per_class = sorted(Counter(source.label for source in sources if source.label).values())
     if per_class:
-        console.print(f"labels: {len(per_class)} classes of {per_class[0]} to {per_class[-1]} files", highlight=False)
+        console.print(f"labels: {len(per_class)} classes of {per_class[0]} to {per_class[-1]} "
+                      f"{'pictures' if args.images else 'videos'}", highlight=False)
     if skipped := other_files(args.sources, extensions):
         console.print(f"{sum(skipped.values())} files of other kinds are not looked at: "
                       + ", ".join(f"{count} {kind or 'without an ending'}" for kind, count in skipped.most_common(5)),

@@ -267,11 +267,12 @@ def test_the_commands_in_the_help_are_accepted(tmp_path):
     rows = many_rows(per_class=50)
     written(tmp_path / "manifests", rows, "ssv2")
     written(tmp_path / "manifests", many_rows(seed=1, per_class=3), "ssv2-val")
+    written(tmp_path / "manifests", rows, "imagenet")
     (tmp_path / "released/ssv2-10shot").mkdir(parents=True)
     (tmp_path / "released/ssv2-10shot/train.csv").write_text("".join(f"{r.path}, {r.label}\n" for r in rows[::5]))
     shown = "".join(cli("prepare.py", verb, "--help", cwd=tmp_path).stdout for verb in ("check", "shots"))
     lines = re.findall(r"^ +python jobs/prepare.py (.*)$", shown, re.MULTILINE)
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         done = cli("prepare.py", *line.split(), cwd=tmp_path)
         assert done.returncode == 0, done.stderr

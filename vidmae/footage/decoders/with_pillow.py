@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def look_at_picture(path: str | Path) -> PictureInfo:
     Raises:
         DecodeError: It is no picture of the formats above, or is damaged; the message does not hold its name.
     """
-    with PillowReader(regular_file(path)) as reader:
+    with closing(PillowReader(regular_file(path))) as reader:
         _, height, width, _ = reader.read([0]).shape
         return PictureInfo(reader.codec, reader.rotation, height, width)
 
