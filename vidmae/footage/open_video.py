@@ -84,7 +84,7 @@ def open_video(path: str | Path, decoder: str) -> VideoReader:
 def may_hang(decoder: str) -> bool:
     """Whether only a process that can be killed bounds it: all that decode video, not what reads pictures, also of archives.
 
-    A process for each picture would cost a third of what decoding it costs.
+    Every picture was decoded in a process that can be killed when its manifest was made.
     """
     return decoder not in (*_OF_ARCHIVES, PILLOW)
 

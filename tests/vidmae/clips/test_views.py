@@ -101,7 +101,7 @@ def test_single_frames_are_those_of_a_clip_in_the_middle_window():
 
 
 def test_views_that_nobody_knows_are_refused():
-    with pytest.raises(ValueError, match="'10x2' must be center, random, or TxS with S 1 or 3"):
+    with pytest.raises(ValueError, match="'10x2' must be center, random, TxS with S 1 or 3, or framesN"):
         replace(SPEC, views="10x2")
 
 
