@@ -263,6 +263,9 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     if config.evaluate.views.startswith("frames") and config.model.num_frames > 1:  # sees all frames of a clip at once
         layers.append(Layer("a model of several frames", {"evaluate": {"views": "center"}}))
         config, origins = build(FinetuneConfig, layers)
+    if method == "attentive" and config.model.num_frames == 1 and config.probe.token_grid[0] > 1:  # has one slot of time
+        layers.append(Layer("a model of single frames", {"probe": {"token_grid": [1, *config.probe.token_grid[1:]]}}))
+        config, origins = build(FinetuneConfig, layers)
     for manifest in (data.manifest, data.val_manifest) if config.data.decoder != AUTO else ():
         if problem := decoder_problem(manifest, read_summary(manifest), config.data.decoder):
             raise ConfigError(problem)

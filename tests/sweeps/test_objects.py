@@ -100,6 +100,15 @@ def test_frame_by_frame_is_for_image_models(capsys: pytest.CaptureFixture[str]) 
     assert "--views frames16 is for models of single frames; scratch sees the frames of a clip at once" in capsys.readouterr().err
 
 
+def test_every_method_is_for_image_models_too() -> None:
+    (data,) = find_sets(["imagenet"], Catalogue())
+    subsets = find_subsets([data], [0.02], [0], listing=None, allow_fewer=False, write=False)
+    cells = make_grid([VIDEO, IMAGE], subsets, settings(methods=["finetune", "linear", "knn", "attentive"]))
+    assert len(cells) == 8
+    assert {(c.init.name, c.method): c.config.probe.token_grid for c in cells if c.method in ("attentive", "knn")} == {
+        ("s", "attentive"): (8, 4, 4), ("s", "knn"): (8, 4, 4), ("s-image", "attentive"): (1, 4, 4), ("s-image", "knn"): (8, 4, 4)}
+
+
 @pytest.mark.parametrize(("args", "said"), [
     (["--fractions", "0"], "above 0 and at most 1"), (["--fractions", "2"], "above 0 and at most 1"), (["--fractions", "x"], "not a share"),
     (["--fractions", "0.1", "--shots", "2"], "not allowed with"), (["--set", "data.fraction=0.5"], "--fractions"),
