@@ -203,7 +203,8 @@ def listings(collected: Collected) -> dict[str, pd.DataFrame]:
     """What the tables are made of, by the name of a file."""
     listed, suffix = {}, collected.shown.suffix
     if collected.runs is not None:
-        listed[f"results{suffix}"] = collected.runs.reindex(columns=RUN_COLUMNS)
+        without = [] if collected.runs["pair"].notna().any() else ["pair"]
+        listed[f"results{suffix}"] = collected.runs.reindex(columns=[name for name in RUN_COLUMNS if name not in without])
     if collected.logs:
         listed["logs"] = log_rows.listed(collected.logs)
     listed[TIDY + suffix] = tidy(collected.runs, collected.logs.logs if collected.logs else None, collected.shown.versions)

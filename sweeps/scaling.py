@@ -39,8 +39,9 @@ from jobs.submit import launch
 from jobs.submit.submission import one_launcher
 from sweeps.fewshot import name_ended
 from sweeps.grid import scaling_flags
-from sweeps.grid.points import Point, look_at
-from sweeps.run import array_submission, last_job, scaling_run
+from sweeps.grid.points import Point
+from sweeps.grid.pretraining import look_at
+from sweeps.run import array_submission, last_job, pretrain_jobs, scaling_run
 from sweeps.run.scaling_show import rows, to_json, total
 from sweeps.run.show import show
 from sweeps.run.study import Study, resolve
@@ -140,7 +141,7 @@ def dry_run(study: Study, args: argparse.Namespace) -> int:
     """The table on stderr, the batch scripts on stdout; or all of it as one object."""
     present(study)
     name_all(study)
-    texts = scaling_run.scripts(study, args.max_parallel or 0)
+    texts = pretrain_jobs.scripts(study.points, study.again, args.max_parallel or 0, study.place.cluster)
     texts += array_submission.scripts(study.cells.sweep, study.cells.batches) if study.cells.batches else []
     if texts and study.place.cluster == "slurm":
         texts.append(scaling_run.last_script(study))
@@ -157,7 +158,8 @@ def submit_all(call: Call) -> tuple[Study, RunFolder]:
     study = call.study()
     present(study)
     scaling_run.write_fractions(study)
-    study = call.study(scaling_run.pretrain(study, call.args.max_parallel or 0, call.command, say, call.note))
+    study = call.study(pretrain_jobs.pretrain(study.points, study.again, call.args.max_parallel or 0, call.command, say,
+                                              call.note))
     arrays = array_submission.submit(study.cells.sweep, study.cells.batches, say) if study.cells.batches else []
     call.note([array.job_id for array in arrays])
     job, last = scaling_run.submit_last(study, [array.job_id for array in arrays], fresh=bool(call.jobs),
@@ -177,7 +179,7 @@ def here(call: Call, arrays: Path) -> int:
         study = call.study()
         present(study)
         scaling_run.write_fractions(study)
-    points = scaling_run.pretrain_here(study, call.command, say, call.note)
+    points = pretrain_jobs.pretrain_here(study.points, study.again, call.command, say, call.note)
     with one_launcher(arrays):
         study = call.study(points)
         cells = array_submission.submit(study.cells.sweep, study.cells.batches, say) if study.cells.batches else []

@@ -4,6 +4,8 @@ Columns of `of_runs`, one row per few-shot run; results.csv has those of RUN_COL
 
     run, status, said            its folder; found, missing, failed or superseded; why there is no result
     checkpoint, checkpoint_content   name of the weights it starts from, and what they are
+    pair                         of an image model that is matched to a video model: by what, and the run of that; the
+                                 column is left out where no run has it
     data, task, shots, seed      data set; the column of the tables; labelled clips per class (0: all, or a share); seed
     method, overrides, select, views   how it learned and was tested; settings that differ from the recipe
     top1_pct, top5_pct           accuracies in %, with the 95 % bootstrap interval over clips: top1_clips_lower_pct ...
@@ -32,9 +34,10 @@ from analysis.results.scan import Run
 from vidmae.runs.cell_record import Cell
 
 METRICS = ("top1", "top5")
-RUN_COLUMNS = ("run", "status", "row", "checkpoint", "checkpoint_content", "task", "shots", "seed", "method", "overrides",
-               "select", "selected_step", "views", "top1_pct", "top1_clips_lower_pct", "top1_clips_upper_pct", "top5_pct",
-               "top5_clips_lower_pct", "top5_clips_upper_pct", "clips", "classes", "train_clips", "commit", "dirty", "said")
+RUN_COLUMNS = ("run", "status", "row", "checkpoint", "checkpoint_content", "pair", "task", "shots", "seed", "method",
+               "overrides", "select", "selected_step", "views", "top1_pct", "top1_clips_lower_pct", "top1_clips_upper_pct",
+               "top5_pct", "top5_clips_lower_pct", "top5_clips_upper_pct", "clips", "classes", "train_clips", "commit",
+               "dirty", "said")
 LOG_COLUMNS = ("log", "status", "row", "model", "task", "shots", "lines", "first_epoch", "last_epoch", "resets", "top1_pct",
                "top1_epoch", "top5_pct", "top5_epoch", "said")
 TIDY_COLUMNS = ("source", "row", "model", "task", "data", "shots", "seed", "method", "overrides", "select", "views",
@@ -90,8 +93,9 @@ def _run_record(run: Run) -> dict[str, Any]:
     record: dict[str, Any] = {"run": run.path, "status": run.status, "said": run.said or None}
     if cell := run.cell:
         task = task_of(cell)
-        record |= {"checkpoint": cell.checkpoint, "checkpoint_content": cell.content or None, "task": task.name,
-                   "data": cell.data, "which": task.which, "pictures": cell.pictures, "shots": cell.shots, "seed": cell.seed,
+        record |= {"checkpoint": cell.checkpoint, "checkpoint_content": cell.content or None, "pair": cell.pair or None,
+                   "task": task.name, "data": cell.data, "which": task.which, "pictures": cell.pictures, "shots": cell.shots,
+                   "seed": cell.seed,
                    "method": cell.method,
                    "settings": cell.overrides, "overrides": " ".join(f"{k}={v}" for k, v in cell.overrides) or None,
                    "select": cell.select or None, "views": cell.views or None}

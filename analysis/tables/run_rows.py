@@ -166,8 +166,20 @@ def _footer(found: pd.DataFrame) -> list[str]:
     span = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return [f"Views per clip: {', '.join(map(_view_words, views))}.",
             f"Validation clips: {some([f'{data} {number:,}' for data, number in clips.itertuples(index=False)])}.",
-            f"Seeds per cell: {span}.",
+            f"Seeds per cell: {span}.", *_pair_words(found),
             f"Code: {some([f'{commit} ({number} runs)' for commit, number in code.value_counts().items()])}."]
+
+
+def _pair_words(found: pd.DataFrame) -> list[str]:
+    """Which image model is matched to which video model, by the names of their rows' models; the run where that has none."""
+    paired = found.loc[found["pair"].notna(), ["model", "pair"]].drop_duplicates()
+    models = found["checkpoint_content"].map(str).str.removeprefix("run:")
+    called = dict(zip(models, found["model"], strict=True))
+    said = []
+    for model, pair in paired.itertuples(index=False):
+        match, _, run = str(pair).partition(" of ")
+        said.append(f"{model} is matched to {called.get(run.rpartition('-')[2], run)} by {match}")
+    return [f"Pairs of image and video model: {some(said)}."] if said else []
 
 
 def _view_words(views: str) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.place.catalogue import DataSource, environment_catalogue, find_data
 from jobs.place.found_data import FoundData, data_problems, find_sources_of, stock_or_problem, turns_of
@@ -65,6 +66,7 @@ class Experiment:
         plan: Derived numbers; None where the configuration and the resources do not fit together.
         found: The manifests with their totals; one, or those of the sources of a mixture.
         stocks: What each of them has to show; empty where that cannot be known.
+        pair: Of an image model that is matched to a video model: what run.json says of the two.
     """
 
     place: Place
@@ -82,6 +84,7 @@ class Experiment:
     plan: Plan | None
     found: Sequence[FoundData] = ()
     stocks: Sequence[Stock] = ()
+    pair: Mapping[str, Any] | None = None
 
     @property
     def on_cpu(self) -> bool:
@@ -303,7 +306,7 @@ def data_warnings(e: Experiment) -> list[str]:
     for manifest in (one.source.manifest for one in e.found if not one.summary.verified):
         found.append(f"{manifest} was made with --no-verify: one frame of each file was read; what cannot be read, "
                      "or is read wrongly, is found in training or not at all")
-    clip_s = e.config.model.num_frames * data.sampling_rate / data.target_fps
+    clip_s = e.config.in_window * data.sampling_rate / data.target_fps
     if (share := e.summary.share_shorter(clip_s)) and not all(one.summary.pictures for one in e.found):
         found.append(f"about {share:.0%} of the videos are shorter than a clip of {clip_s:.2f} s: their last frame is "
                      "repeated until the clip is full (data.sampling_rate, model.num_frames)")

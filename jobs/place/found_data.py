@@ -78,7 +78,7 @@ def find_sources_of(config: PretrainConfig, given: str | None, catalogue: Catalo
 def stock_or_problem(config: PretrainConfig, found: Sequence[FoundData]) -> tuple[list[Stock], str]:
     """What each source has to show, or why that cannot be known."""
     try:
-        return stocks(config.data, [one.summary for one in found], num_frames=config.model.num_frames, seed=config.seed), ""
+        return stocks(config.data, [one.summary for one in found], num_frames=config.in_window, seed=config.seed), ""
     except ManifestError as error:
         return [], str(error)
 

@@ -54,7 +54,8 @@ def _data_rows(e: Experiment) -> list[Row]:
         if data.sources:
             line += f", weight {taken.weight:g}, {turns[i] / sum(turns):.1%} of the clips"
         lines.append(f"{line} ({_short(one.source.manifest)})")
-    shown = [(name, getattr(data, name)) for name in ("weight", "order", "age_months", "clip")]
+    names = "weight", "order", "age_months", "clip", "window_frames", "window_clips"
+    shown = [(name, getattr(data, name)) for name in names]
     usual = FootageConfig()
     unusual = [f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in shown
                if value != getattr(usual, name)]

@@ -2,7 +2,8 @@
 
     run                 its weights.safetensors; model, frames and frame rate as in its config.yaml
     NAME.safetensors    model as in the file's header
-    NAME.pth            a released file; model as in the recipe
+    NAME.pth            a released file; model as in the recipe. One in the layout of the original image MAE brings its own:
+                        one frame, sizes from the shapes of its tensors; so does such a .safetensors
     scratch             no weights, once for every shape of model among the others; alone, the recipe's model
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 from jobs.standing.runs import all_runs, find_run, state_of, why
 from sweeps.grid.grid import Init
 from vidmae.footage.manifest import content_hash
+from vidmae.model.tensor_shapes import image_model
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import ConfigError, load
@@ -60,7 +62,9 @@ def _of_run(run: RunFolder, may_wait: bool) -> Init:
     if record.get("kind") != "pretrain":
         raise ConfigError(f"{run.path.name} is no pretraining run (--checkpoints)")
     after = "" if run.result.exists() else _job_of(run, may_wait)
-    return init_of(run, record["signature"], load(PretrainConfig, run.config), after)
+    pair = record.get("pair") or {}
+    init = init_of(run, record["signature"], load(PretrainConfig, run.config), after)
+    return replace(init, pair=f"{pair['match']} of {pair['video']}") if pair else init
 
 
 def init_of(run: RunFolder, signature: str, config: PretrainConfig, after: str) -> Init:
@@ -99,7 +103,12 @@ def _job_of(run: RunFolder, may_wait: bool) -> str:
 def _of_file(path: Path) -> Init:
     if not path.is_file():
         raise ConfigError(f"there is no file {path} (--checkpoints takes runs, .safetensors or .pth files, and scratch)")
-    settings = {"model": _model_of(path)} if path.suffix == ".safetensors" else None
+    try:
+        settings = {"model": image} if (image := image_model(path)) else None
+    except ValueError as error:
+        raise ConfigError(f"{error} (--checkpoints)") from error
+    if settings is None and path.suffix == ".safetensors":
+        settings = {"model": _model_of(path)}
     return Init(path.stem, str(path), content_hash(path), settings)
 
 

@@ -43,6 +43,7 @@ class Init:
         content: `run:` and the run's signature, or the content hash of a file; empty for scratch.
         settings: What it says of the model and its clips: sections of FinetuneConfig.
         after: Slurm job that still has to write the weights, or empty.
+        pair: Of an image model that is matched to a video model: by what, and to which run; or empty.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Init:
     content: str = ""
     settings: Mapping[str, Any] | None = None
     after: str = ""
+    pair: str = ""
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ class Cell:
         content = self.init.content or f"scratch:{m.name}-{m.img_size}px-{m.num_frames}x{m.t_patch_size}"
         more: dict[str, Any] = {"fraction": self.subset.fraction} if self.subset.fraction else {}
         more |= {"pictures": True} if self.subset.data.pictures else {}
+        more |= {"pair": self.init.pair} if self.init.pair else {}
         return {"checkpoint": self.init.name, "checkpoint_content": content, "data": self.subset.data.name,
                 "shots": self.subset.shots, "seed": self.subset.seed, "method": self.method, "overrides": overrides,
                 "sweep": sweep, **more}
@@ -269,6 +272,14 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     for manifest in (data.manifest, data.val_manifest) if config.data.decoder != AUTO else ():
         if problem := decoder_problem(manifest, read_summary(manifest), config.data.decoder):
             raise ConfigError(problem)
+    frames = (init.settings or {}).get("model", {}).get("num_frames")
+    if frames == 1 and config.model.num_frames != 1:
+        raise ConfigError(f"model.num_frames is {config.model.num_frames} [from {origins['model.num_frames']}], allowed "
+                          f"with {init.name}: 1, since it is an image model, which sees one frame; --views frames16 tests "
+                          "it on videos, as the mean of the logits of 16 frames")
+    if frames == 1 and method == "attentive" and not origins["probe.token_grid"].startswith("--"):
+        config = replace(config, probe=replace(config.probe, token_grid=(1, *config.probe.token_grid[1:])))
+        origins["probe.token_grid"] = f"checkpoint {init.name}, which has one slot of time"
     try:
         config.model.shape()
         if method in PROBES:

@@ -1,18 +1,25 @@
-"""How long each fraction of a data set is trained, so that runs on little and on much can be compared. Pure numbers.
+"""How long runs are trained that shall be compared. Pure numbers.
+
+Fractions of a data set (sweeps/scaling.py), of which the whole is the data set, of several the first:
 
     steps    as many optimizer steps as the recipe gives for the whole: the same compute, ever more epochs of less data
     epochs   as many epochs as the recipe gives for the whole: ever fewer steps
     paper    as many epochs as the released run on that fraction
 
-The whole is the data set, of several the first. All phases of a recipe stay, with their learning rates: a cool-down at a
-tenth of the rate keeps its part of the run.
+An image model that is matched to a video model (sweeps/pair.py):
+
+    frames   it sees as many frames          clips    it sees as many clips, of one frame each
+    steps    as many optimizer steps         flops    its training takes as many FLOPs
+
+All phases of a recipe stay, with their learning rates: a cool-down at a tenth of the rate keeps its part of the run.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -21,6 +28,7 @@ from vidmae.settings.layers import ConfigError
 from vidmae.settings.schedule import Duration, Phase, Schedule
 
 Match = Literal["steps", "epochs", "paper"]
+PairMatch = Literal["frames", "clips", "steps", "flops"]
 
 # Epochs of the two phases. Source: Orhan et al. 2024 (arXiv 2402.00300 v3), released pretraining logs of child S. Those on
 # fractions began with the weights of v1 (first number) and cooled down at 1e-5; all of it at 64 clips per step, where the
@@ -49,11 +57,71 @@ def match_phases(phases: Sequence[Phase], match: Match, amount: Amount, *, whole
         return tuple(phases)
     steps = [end - whole.start_of(i) for i, end in enumerate(whole.ends)]
     if match == "steps":
-        return tuple(replace(phase, duration=_steps(length), warmup=_steps(warmup))
-                     for phase, length, warmup in zip(phases, steps, whole.warmups, strict=True))
+        return in_steps(phases, steps, whole.warmups)
     part = Fraction(videos, of_videos)
     return tuple(replace(phase, duration=_epochs(phase.duration, length * part), warmup=_epochs(phase.warmup, warmup * part))
                  for phase, length, warmup in zip(phases, steps, whole.warmups, strict=True))
+
+
+def in_steps(phases: Sequence[Phase], lengths: Sequence[int], warmups: Sequence[int]) -> tuple[Phase, ...]:
+    """The phases with lengths and warm-ups in optimizer steps."""
+    return tuple(replace(phase, duration=_steps(length), warmup=_steps(warmup))
+                 for phase, length, warmup in zip(phases, lengths, warmups, strict=True))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a pretraining shows its model, and what that costs.
+
+    Attributes:
+        steps: Optimizer steps.
+        global_batch: Clips per step.
+        clip_frames: Frames of a clip.
+        clip_flops: FLOPs of training on a clip.
+    """
+
+    steps: int
+    global_batch: int
+    clip_frames: int
+    clip_flops: float
+
+    @property
+    def amounts(self) -> dict[PairMatch, float]:
+        """All that two runs can be matched by."""
+        clips = self.steps * self.global_batch
+        return {"frames": clips * self.clip_frames, "clips": clips, "steps": self.steps, "flops": clips * self.clip_flops}
+
+
+def matched_phases(phases: Sequence[Phase], match: PairMatch, video: Shown, image: Shown, schedule: Schedule,
+                   ) -> tuple[Phase, ...]:
+    """The phases of an image model that shall see as much as a video model.
+
+    Args:
+        phases: Of the video model.
+        match: What is equal.
+        video: What the video model sees.
+        image: What the image model sees in one step; its `steps` are 1.
+        schedule: Of the video model, in steps.
+    Returns:
+        Phases in steps; each ends at the step that is nearest to its share. Those of the video model as they are where
+        batch and steps are equal.
+    Raises:
+        ConfigError: A phase would have no step.
+    """
+    ratio = Fraction(video.amounts[match]) / video.steps / Fraction(image.amounts[match])
+    if ratio == 1 and image.global_batch == video.global_batch:
+        return tuple(phases)
+    ends = [0, *(_nearest(end * ratio) for end in schedule.ends)]
+    lengths = [end - start for start, end in itertools.pairwise(ends)]
+    if not all(lengths):
+        raise ConfigError(f"--match {match}: phase {lengths.index(0)} of the image model would have 0 steps, since one of "
+                          f"its steps is {float(1 / ratio):.4g} steps of the video model (--image-set train.global_batch)")
+    warmups = [min(length, _nearest(warmup * ratio)) for length, warmup in zip(lengths, schedule.warmups, strict=True)]
+    return in_steps(phases, lengths, warmups)
+
+
+def _nearest(steps: Fraction) -> int:
+    return math.floor(steps + Fraction(1, 2))
 
 
 def _as_released(phases: Sequence[Phase], amount: Amount) -> tuple[Phase, ...]:

@@ -10,19 +10,18 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobs.place.catalogue import DataSource
 from jobs.place.experiment import KIND, Experiment, Place, Setting, assemble, config_layers, read_data, read_profile
 from jobs.place.found_data import FoundData, stock_or_problem, turns_of
-from jobs.standing.runs import State, all_runs, states
+from jobs.standing.runs import all_runs
 from sweeps.grid.matching import match_phases
 from sweeps.grid.portions import DataSet, Portion, portions
-from sweeps.grid.states import kind_of
+from sweeps.grid.pretraining import Pretraining
 from vidmae.footage.manifest import Summary
-from vidmae.runs.cost import train_flops_per_clip
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import ConfigError, Layer, build, load, to_dict
@@ -32,44 +31,16 @@ FILLED_IN = {"seed": "--repeats", "name": "--name", "data.name": "--data", "data
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(Pretraining):
     """A pretraining run.
 
     Attributes:
         portion: What it is trained on.
         repeat: Its seed.
-        experiment: All of it, as jobs/pretrain.py would have it.
-        kind: How far it is; see `sweeps.grid.states.Standing`.
-        state: Of its newest job; None where it never had one.
     """
 
-    portion: Portion
-    repeat: int
-    experiment: Experiment
-    kind: str = "new"
-    state: State | None = None
-
-    @property
-    def run(self) -> RunFolder:
-        """Its folder."""
-        return self.experiment.run
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps; 0 where the configuration cannot run."""
-        return self.experiment.plan.schedule.total_steps if self.experiment.plan else 0
-
-    @property
-    def epochs(self) -> float:
-        """How often it sees its data."""
-        plan = self.experiment.plan
-        return plan.total_clips / plan.clips_per_epoch if plan else 0.0
-
-    @property
-    def flops(self) -> float:
-        """Of the whole run."""
-        plan = self.experiment.plan
-        return plan.total_clips * train_flops_per_clip(self.experiment.config.model.shape()) if plan else 0.0
+    portion: Portion = field(kw_only=True)
+    repeat: int = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -167,17 +138,9 @@ def make_points(args: argparse.Namespace, frame: Frame) -> list[Point]:
     for portion, repeat in portions(args, frame.sets):
         phases = match_phases(frame.base.train.phases, args.match, portion.amount, whole=whole,
                               videos=_visits(frame.base, portion.source, portion.summary), of_videos=first)
-        points.append(Point(portion, repeat, _experiment(frame, portion, repeat, phases)))
+        points.append(Point(_experiment(frame, portion, repeat, phases), portion=portion, repeat=repeat))
     _refuse_others(points, frame)
     return points
-
-
-def look_at(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
-    """The points with how far each is, and what could not be asked."""
-    found, problems = states([point.run for point in points if point.run.record.exists()])
-    known = {state.run.path: state for state in found}
-    return [replace(point, kind=kind_of(known.get(point.run.path)), state=known.get(point.run.path))
-            for point in points], problems
 
 
 def _experiment(frame: Frame, portion: Portion, repeat: int, phases: tuple[Phase, ...]) -> Experiment:

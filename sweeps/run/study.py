@@ -13,12 +13,14 @@ from jobs.place.experiment import Place, problems
 from jobs.standing.runs import submissions
 from sweeps.grid.checkpoints import init_of, short_names
 from sweeps.grid.grid import Init
-from sweeps.grid.points import Point, look_at, make_points, read_frame
+from sweeps.grid.points import Point, make_points, read_frame
 from sweeps.grid.portions import parse_subsets
+from sweeps.grid.pretraining import look_at
 from sweeps.grid.scaling_flags import fewshot_args
-from sweeps.grid.states import RETRY, Standing, chosen
+from sweeps.grid.states import Standing, chosen
 from sweeps.run import sweep_plan
 from sweeps.run.array_submission import Say
+from sweeps.run.pretrain_jobs import kinds_again
 from sweeps.run.show import Unit
 from sweeps.run.sweep_plan import Plan
 from vidmae.runs.record import CANCELLED
@@ -88,8 +90,7 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         say(f"note: {problem}")
     if wrong := list(dict.fromkeys(problem for point in found for problem in problems(point.experiment))):
         raise ConfigError("\nerror: ".join(wrong))
-    again = frozenset(RETRY) - {"all"} if args.retry == "all" else frozenset(filter(None, [args.retry]))
-    again = (again | {"new"}) if points is None else frozenset()
+    again = kinds_again(args.retry) if points is None else frozenset()
     starts = {content_of(point): _submitted_s(point, again) for point in found}
 
     def choose(standings: Sequence[Standing]) -> list[Standing]:

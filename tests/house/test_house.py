@@ -107,6 +107,7 @@ PURE_OF_TORCH = {
     "vidmae.labels.shots", "vidmae.labels.side_table", "vidmae.labels.sources", "vidmae.labels.splits",
     "vidmae.labels.synsets", "vidmae.labels.withdrawal",
     "vidmae.mixtures.ages", "vidmae.mixtures.mixture", "vidmae.mixtures.mixture_order",
+    "vidmae.model.tensor_shapes",
     "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.runs.step_time",
     "vidmae.settings.attention_config",
     "vidmae.settings.clips_config", "vidmae.settings.config", "vidmae.settings.embed_config",

@@ -345,3 +345,31 @@ def test_the_live_table_counts_cells_and_shows_the_best(tmp_path: Path) -> None:
     found[1].run.result.write_text('{"top1_pct": NaN}')
     found[0].run.result.write_text('{"top1_pct": 2')
     assert watch.rows()[1][8] == "-", "damaged results are for the tables to name"
+
+
+IMAGE = Init("image", "/w/image.pth", "f" * 64, {"model": {"name": "vit_nano_patch16", "img_size": 112, "num_frames": 1, "t_patch_size": 1}})
+
+
+def test_an_image_model_takes_every_method_and_no_clip_of_several_frames() -> None:
+    cells = {cell.method: cell for cell in grid([IMAGE], methods=["finetune", "linear", "knn", "attentive"])}
+    assert {cell.config.model.num_frames for cell in cells.values()} == {1} and len(cells) == 4
+    assert cells["attentive"].config.probe.token_grid == (1, 4, 4) and cells["finetune"].config.probe.token_grid == (8, 4, 4)
+    assert cells["attentive"].origins["probe.token_grid"].startswith("checkpoint image")
+    (chosen_grid,) = grid([IMAGE], methods=["attentive"], overrides=("probe.token_grid=[1, 2, 2]",))
+    assert chosen_grid.config.probe.token_grid == (1, 2, 2)
+    with pytest.raises(ConfigError, match=r"model\.num_frames is 16 \[from --set\], allowed with image: 1, .*--views frames16"):
+        grid([IMAGE], overrides=("model.num_frames=16", "model.t_patch_size=2"))
+
+
+def test_a_released_image_mae_brings_its_model(tmp_path: Path) -> None:
+    shapes = {"pos_embed": (1, 50, 96), "patch_embed.proj.weight": (96, 3, 16, 16)} | {f"blocks.{i}.norm1.bias": (96,) for i in range(3)}
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "mae.safetensors")
+    (init,) = find_inits([str(tmp_path / "mae.safetensors")], [], tmp_path / "runs")
+    assert init.settings == IMAGE.settings
+    (tmp_path / "say.pth").write_bytes(b"weights")
+    found = find_inits([str(tmp_path / "mae.safetensors"), str(tmp_path / "say.pth"), "scratch"], [], tmp_path / "runs")
+    assert [init.name for init in found] == ["mae", "say", "scratch-vit_nano_patch16", "scratch"] and found[1].settings is None
+    shapes["blocks.3.norm1.bias"] = (96,)
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "mae.safetensors")
+    with pytest.raises(ConfigError, match=r"width 96 with 4 blocks.*--checkpoints"):
+        find_inits([str(tmp_path / "mae.safetensors")], [], tmp_path / "runs")

@@ -27,6 +27,7 @@ class ClipSpec:
     """What a clip is and how it is cut; the meaning of each value stands in config.FootageConfig and ModelConfig.
 
     `sampling` has the sources of a mixture, each with its first row, its sampling_rate and its target_fps.
+    `window_frames` is data.window_frames: of a window of so many frames one is shown; 0: all of a window are shown.
     """
 
     num_frames: int
@@ -41,6 +42,7 @@ class ClipSpec:
     num_tokens: int
     clip: str = "normal"
     sampling: tuple[tuple[int, int, float], ...] = ()
+    window_frames: int = 0
 
     @staticmethod
     def of(model: NetConfig, data: DataConfig, num_tokens: int, **more: Any) -> ClipSpec:
@@ -55,7 +57,12 @@ class ClipSpec:
         rate, target_fps = self.sampling_rate, self.target_fps
         if self.sampling:
             _, rate, target_fps = self.sampling[bisect_right(self.sampling, row, key=lambda source: source[0]) - 1]
-        return span_frames(num_frames=self.num_frames, sampling_rate=rate, target_fps=target_fps, fps=fps)
+        return span_frames(num_frames=self.in_window, sampling_rate=rate, target_fps=target_fps, fps=fps)
+
+    @property
+    def in_window(self) -> int:
+        """Frames of a time window."""
+        return self.window_frames or self.num_frames
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -97,8 +104,9 @@ class Cutter:
         rngs = [rng(CLIP, self.seed, p.epoch, p.slot, p.repeat) for p in places]
         with open_video(self.manifest.path(row), self.manifest.decoder(row)) as video:
             starts = [self._start(place, own, span, video.num_frames) for place, own in zip(places, rngs, strict=True)]
-            indices = np.stack([self._arranged(clip_indices(start, span, spec.num_frames, video.num_frames), place)
+            indices = np.stack([self._shown(clip_indices(start, span, spec.in_window, video.num_frames), place)
                                 for start, place in zip(starts, places, strict=True)])
+            rngs = [self._again(place, own) for place, own in zip(places, rngs, strict=True)]
             for i, frames, which in read_clips(video, indices, frame_bytes=self.manifest.frame_bytes(row)):
                 self._cut_one(frames, which, rngs[i], clips[i])
                 noise[i] = rngs[i].random(spec.num_tokens, dtype=np.float32)
@@ -108,10 +116,15 @@ class Cutter:
             return random_start(self._window_rng(place, own), span, total_frames)
         return min(place.stretch * span, max(total_frames - span, 0.0))  # a substitute may be shorter
 
-    def _arranged(self, indices: np.ndarray, place: Place) -> np.ndarray:
-        if self.spec.clip == "normal":  # almost always: no generator is made for it
-            return indices
-        return arranged(indices, self.spec.clip, rng(FRAMES, self.seed, place.epoch, place.slot, place.repeat))
+    def _shown(self, indices: np.ndarray, place: Place) -> np.ndarray:
+        """Of the frame numbers of a window those that the clip shows, in its order."""
+        if self.spec.clip != "normal":  # almost never: else no generator is made for it
+            indices = arranged(indices, self.spec.clip, rng(FRAMES, self.seed, place.epoch, place.slot, place.repeat))
+        return indices if place.frame is None else indices[[place.frame]]
+
+    def _again(self, place: Place, own: np.random.Generator) -> np.random.Generator:
+        """What draws crop, flip and mask: a window that comes again has its own draws each time."""
+        return rng(CLIP, self.seed, place.epoch, place.slot, place.repeat, place.turn) if place.turn else own
 
     def _window_rng(self, place: Place, own: np.random.Generator) -> np.random.Generator:
         if self.spec.repeat_window == "shared":

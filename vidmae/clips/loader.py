@@ -88,7 +88,7 @@ class _MicroBatches(Dataset[Batch]):
         noise = empty_batch((self.micro_batch, self.spec.num_tokens), torch.float32)
         rows: list[int] = []
         substituted, rechecked = [], []
-        for _, group in groupby(places, key=lambda p: (p.epoch, p.slot, p.row)):
+        for _, group in groupby(places, key=lambda p: (p.epoch, p.slot, p.row, p.turn)):
             repeats = list(group)
             part = slice(len(rows), len(rows) + len(repeats))
             row, reason = self._read(repeats, clips[part].numpy(), noise[part].numpy())

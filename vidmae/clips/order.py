@@ -15,13 +15,13 @@ This is the order of one manifest, each video once in an epoch; the others are i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
-PERMUTATION, WINDOW, CLIP, SUBSTITUTE, VIEW, RECHECK, SHUFFLE, OFFSET, FRAMES = range(9)
+PERMUTATION, WINDOW, CLIP, SUBSTITUTE, VIEW, RECHECK, SHUFFLE, OFFSET, FRAMES, STILL = range(10)
 """First word of a seed: streams of different purpose never meet."""
 
 
@@ -35,6 +35,8 @@ class Place:
         row: The video's row in the manifest.
         repeat: Which of the video's repeat_aug clips.
         stretch: The clip's time window, counted in clips from the start of the video; None where it is drawn.
+        frame: Of a clip that is one frame of a longer one: which frame of it; else None.
+        turn: How often this time window has come before, each time for another frame.
     """
 
     epoch: int
@@ -42,6 +44,8 @@ class Place:
     row: int
     repeat: int
     stretch: int | None = None
+    frame: int | None = None
+    turn: int = 0
 
 
 class Order(Protocol):
@@ -69,6 +73,41 @@ class ShuffledVideos:
     def substitute(self, place: Place, number: int) -> int:
         """See `substitute_row`."""
         return substitute_row(place, number, videos=self.videos, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class FramesOfClips:
+    """One frame of each clip of another order: what an image model sees of the clips that a video model saw.
+
+        position   0 1 2 ... N-1 | N N+1 ...      N = clips_per_turn
+        clip       0 1 2 ... N-1 | 0  1  ...      of the other order
+        turn             0       |     1          shows another frame of each clip
+
+    The frames of a clip come in an order that is drawn for the clip. So after N * frames positions each frame of the first
+    N clips has come once.
+
+    Attributes:
+        order: Of the clips.
+        frames: Of a clip.
+        clips_per_turn: N; 0 has one turn without an end.
+        seed: Of the run.
+    """
+
+    order: Order
+    frames: int
+    clips_per_turn: int
+    seed: int
+
+    def place(self, position: int) -> Place:
+        """The frame at a position of the row of all frames."""
+        turn, clip = divmod(position, self.clips_per_turn) if self.clips_per_turn else (0, position)
+        place, (round_, number) = self.order.place(clip), divmod(turn, self.frames)
+        drawn = rng(STILL, self.seed, place.epoch, place.slot, place.repeat, round_).permutation(self.frames)
+        return replace(place, frame=int(drawn[number]), turn=turn)
+
+    def substitute(self, place: Place, number: int) -> int:
+        """The row that would be read for the clip."""
+        return self.order.substitute(place, number)
 
 
 def place_of(position: int, *, videos: int, repeat_aug: int, seed: int) -> Place:

@@ -2,7 +2,7 @@
 
     load_trained_encoder("runs/s-1a2b3c4d")            a finished run, pretraining or few-shot with keep_weights
     load_trained_encoder("weights.safetensors")        an export
-    load_trained_encoder("ssv2-10shot.pth")            a released file, pretrained or finetuned
+    load_trained_encoder("ssv2-10shot.pth")            a released file, pretrained or finetuned; also one of an image MAE
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.keys import clip_sizes, looks_like
+from vidmae.model.released_image import is_released_image, under_our_names
 from vidmae.model.weights import load_encoder, load_state, read_metadata
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import DataConfig, PretrainConfig
@@ -70,6 +71,8 @@ def shape_of(state: Mapping[str, Tensor]) -> EncoderShape:
     Raises:
         ValueError: They are not those of a video encoder that this suite knows.
     """
+    if is_released_image(state):
+        state = under_our_names(state, 0, 1)  # shapes alone are looked at
     name = looks_like(state).removeprefix("mae_")
     if name.split("_")[:-1] not in [["vit", size] for size in ENCODER_SIZES]:
         raise ValueError(f"it holds no video encoder of this suite: it looks like {name}")

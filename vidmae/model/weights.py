@@ -28,7 +28,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vidmae.model.encoder import Encoder
 from vidmae.model.keys import by_group, groups, looks_like
+from vidmae.model.released_image import fit_names
 from vidmae.runs.record import fsync_folder, make_private_folder
 
 State = dict[str, Tensor]
@@ -92,7 +94,8 @@ def load_encoder(
 ) -> LoadReport:
     """Start a classifier from a pretrained model or from another classifier. To evaluate one, use `load_weights`.
 
-    Every tensor of the encoder must fit; a decoder is left out. A head is loaded where the file and the model have one of
+    Every tensor of the encoder must fit; a decoder is left out. A released image MAE comes under our names
+    (released_image.py) and fits a model of one frame. A head is loaded where the file and the model have one of
     the same classes. Where the file has none the model keeps its own, where the model has none the file's is left out,
     and the report says so.
 
@@ -107,6 +110,11 @@ def load_encoder(
         ValueError: The file cannot be used or does not fit; says by how much and what the file looks like.
     """
     state, own = load_state(path), model.state_dict()
+    if isinstance(model, Encoder):
+        try:
+            state = dict(fit_names(state, num_frames=model.shape.num_frames, mean=model.mean, std=model.std))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     head = [name for name in state if name.startswith("head.")]
     left_out = head if new_head or "head.weight" not in own else []
     wanted = {name: t for name, t in state.items() if name not in left_out}

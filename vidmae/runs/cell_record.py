@@ -49,6 +49,7 @@ class Cell:
         views: Views of a clip; empty where nothing says it.
         fraction: Share of the labelled clips of each class; 0 where `shots` says how many.
         pictures: Whether the data set has pictures and no videos.
+        pair: Of an image model that is matched to a video model: `frames of s-vith14-1a2b3c4d`; else empty.
     """
 
     checkpoint: str
@@ -62,6 +63,7 @@ class Cell:
     views: str
     fraction: float = 0.0
     pictures: bool = False
+    pair: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def _cell(record: Mapping[str, Any], name: str, select: str, views: str) -> Cell
     shown = sorted((str(key), str(value)) for key, value in overrides.items() if key not in ABOVE | WITHOUT_EFFECT)
     return Cell(_text(cell, "checkpoint"), str(cell.get("checkpoint_content") or ""), _text(cell, "data"),
                 _count(cell, "shots", 0), _count(cell, "seed", 0), _text(cell, "method"), tuple(shown), select, views,
-                _share(cell), cell.get("pictures") is True)
+                _share(cell), cell.get("pictures") is True, str(cell.get("pair") or ""))
 
 
 def _check_schema(record: Mapping[str, Any], name: str) -> None:

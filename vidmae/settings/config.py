@@ -201,6 +201,12 @@ class FootageConfig(DataConfig):
     clip: Literal["normal", "shuffled-frames", "reversed", "frozen", "static-pair"] = signed_if_changed("normal")
     """How the frames of a clip are put together. shuffled-frames: in a random order; reversed: backwards; frozen: the
     middle frame all the time; static-pair: the first frame for one half of the clip, the last for the other."""
+    window_frames: int = signed_if_changed(0)
+    """Of an image model (model.num_frames 1): each clip is one frame of what a clip of so many frames would show. 0: a clip
+    has a time window of its own. sweeps/pair.py sets it to the frames of the video model."""
+    window_clips: int = signed_if_changed(0)
+    """With window_frames: after so many clips the same time windows come again, and another frame of each is shown. 0: all
+    clips have new windows. sweeps/pair.py sets it to the clips that the video model saw."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -210,6 +216,9 @@ class FootageConfig(DataConfig):
         if self.age_months is not None:
             low, high = self.age_months
             check(0 <= low < high, "data.age_months", list(self.age_months), "0 <= lowest < highest")
+        check(self.window_frames >= 0, "data.window_frames", self.window_frames, "0 (a window of its own) or more frames")
+        check(self.window_clips == 0 or (self.window_clips > 0 and self.window_frames > 0), "data.window_clips",
+              self.window_clips, "0, or with data.window_frames 1 or more clips")
 
     @property
     def is_plain(self) -> bool:
@@ -379,6 +388,16 @@ class PretrainConfig(RunConfig):
     """First part of the run folder's name."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: FootageConfig = field(default_factory=FootageConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.model.num_frames == 1 or not self.data.window_frames, "data.window_frames", self.data.window_frames,
+              f"0 with model.num_frames {self.model.num_frames}; it is for image models, which have 1")
+
+    @property
+    def in_window(self) -> int:
+        """Frames of a clip's time window; see data.window_frames."""
+        return self.data.window_frames or self.model.num_frames
 
 
 def find_recipe(name: str) -> Path:

@@ -11,7 +11,7 @@ import torch
 
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
-from vidmae.clips.order import Order
+from vidmae.clips.order import FramesOfClips, Order, ShuffledVideos
 from vidmae.footage.manifest import Manifest, content_hash
 from vidmae.mixtures.mixture import Footage, sampling_of
 from vidmae.mixtures.mixture_order import MixtureOrder, turns_per_epoch
@@ -88,18 +88,27 @@ def footage_plan(config: PretrainConfig, footage: Footage, world_size: int) -> P
                      once=config.data.order == "single-pass")
 
 
-def footage_order(config: PretrainConfig, footage: Footage, plan: Plan) -> MixtureOrder | None:
+def mixture_order(config: PretrainConfig, footage: Footage, plan: Plan) -> MixtureOrder | None:
     """The order of the clips; None where each video comes once in an epoch, shuffled."""
     if not footage.parts:
         return None
-    return MixtureOrder.of(footage, config.data, seed=config.seed, run_clips=plan.total_clips)
+    return MixtureOrder.of(footage, config.data, seed=config.seed, run_clips=config.data.window_clips or plan.total_clips)
+
+
+def footage_order(config: PretrainConfig, footage: Footage, plan: Plan) -> Order | None:
+    """What comes when: the order of the clips, or of the frames of them that an image model sees (data.window_frames)."""
+    order, data = mixture_order(config, footage, plan), config.data
+    if not data.window_frames:
+        return order
+    of_clips = order or ShuffledVideos(len(footage.manifest), data.repeat_aug, config.seed)
+    return FramesOfClips(of_clips, data.window_frames, data.window_clips, config.seed)
 
 
 def clip_spec(config: RunConfig, noise: int, footage: Footage | None = None) -> ClipSpec:
     """What a clip of this configuration is; `noise` numbers are drawn with each, for its mask."""
     data, more = config.data, dict[str, Any]()
     if isinstance(data, FootageConfig):
-        more["clip"] = data.clip
+        more |= {"clip": data.clip, "window_frames": data.window_frames}
         if data.sources and footage:
             own = [sampling_of(source, data) for source in data.sources]
             more["sampling"] = tuple((first, *one) for first, one in zip(footage.firsts, own, strict=True))

@@ -32,7 +32,7 @@ from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import SCHEMA, RunFolder, job_id, read_json, touch_heartbeat, write_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import to_dict
-from vidmae.train.build import build_model, clip_loader, footage_order, footage_plan
+from vidmae.train.build import build_model, clip_loader, footage_order, footage_plan, mixture_order
 from vidmae.train.trainer import Trainer, train_to_end
 
 SAMPLING = ("sampling_rate", "target_fps", "decoder")  # of the data settings: what a user of the weights must know
@@ -45,7 +45,7 @@ def main(run_path: str) -> int:
 
 def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, started: float) -> bool:
     """Train to the last step and write result.json; False where a signal asked to stop and the state is saved."""
-    footage = read_footage(config.data, num_frames=config.model.num_frames, seed=config.seed)
+    footage = read_footage(config.data, num_frames=config.in_window, seed=config.seed)
     trainer, reached, log = train_to_end(run, config, ranks, started,
                                          lambda log: Pretrainer(run, config, ranks, footage, log))
     if log is not None:
@@ -70,12 +70,16 @@ class Pretrainer(Trainer[PretrainConfig]):
 
     def more_metrics(self, step: int) -> dict[str, Any]:
         """Clips of each source of a mixture; unreadable videos are replaced by others of their source."""
-        if not self.config.data.sources or self.order is None:
+        mixture = self.mixture
+        if not self.config.data.sources or mixture is None:
             return {}
         taken = window_of(step - 1, self.skipped) + 1
 
         def seen(windows: int) -> np.ndarray:
-            return np.array(self.order.seen(windows * self.config.train.global_batch)) if self.order else np.zeros(0)
+            clips, of_turn = windows * self.config.train.global_batch, self.config.data.window_clips
+            turns, rest = divmod(clips, of_turn) if of_turn else (0, clips)
+            found: np.ndarray = turns * np.array(mixture.seen(of_turn)) + np.array(mixture.seen(rest))
+            return found
 
         counts = seen(taken) - sum(seen(left_out + 1) - seen(left_out) for left_out in self.skipped if left_out < taken)
         return {"seen": {source.name: int(count) for source, count in zip(self.config.data.sources, counts, strict=True)}}
@@ -89,11 +93,11 @@ class Pretrainer(Trainer[PretrainConfig]):
 
     def clips(self, *, start: int, unreadable: Mapping[int, str]) -> Iterable[Batch]:
         """Clips and mask noise."""
-        self.order = footage_order(self.config, self.footage, self.plan)
+        self.mixture = mixture_order(self.config, self.footage, self.plan)
         return clip_loader(self.config, self.manifest, self.plan, rank=self.ranks.rank, start=start, stop=self.total_steps,
                            skipped=self.skipped, unreadable=unreadable, workers=self.config.data.workers,
                            noise=self.config.model.shape().num_tokens, pin_memory=self.ranks.device.type == "cuda",
-                           footage=self.footage, order=self.order)
+                           footage=self.footage, order=footage_order(self.config, self.footage, self.plan))
 
     def inputs(self, batch: Batch, position: int) -> tuple[Any, ...]:  # noqa: ARG002
         """Clips and their masks."""

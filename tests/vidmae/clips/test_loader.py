@@ -15,7 +15,7 @@ from tests.support.facilities import need
 from vidmae.clips import cutting, order
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
-from vidmae.clips.order import place_of
+from vidmae.clips.order import FramesOfClips, ShuffledVideos, place_of
 from vidmae.footage.frame_numbers import clip_indices, span_frames
 from vidmae.footage.manifest import Check, Manifest, find_sources
 from vidmae.footage.manifest_build import build
@@ -262,3 +262,68 @@ def test_a_worker_that_hangs_does_not_keep_the_job_from_ending(manifest):
     del steps
     worker.join(20)
     assert not worker.is_alive() and time.monotonic() - began < 20
+
+
+def frames_shown(manifest, monkeypatch, spec, **options) -> Counter:
+    """How often each frame of each file is shown, caught where frames would be read; black ones are shown instead."""
+    caught, files = Counter(), []
+
+    def open_spy(path, decoder):
+        files.append(str(path))
+        return open_video(path, decoder)
+
+    def read_spy(video, indices, *, frame_bytes):
+        caught.update((files[-1], int(number)) for number in indices.ravel())
+        return ((i, np.zeros((1, 48, 64, 3), np.uint8), np.zeros(indices.shape[1], np.int64)) for i in range(len(indices)))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cutting, "open_video", open_spy)
+        patched.setattr(cutting, "read_clips", read_spy)
+        list(make_loader(manifest, spec, seed=0, global_batch=4, micro_batch=4, grad_accum=1, rank=0, world_size=1, start_step=0,
+                         workers=0, read_limit_s=0, read_retries=1, **options))
+    return caught
+
+
+STILL = replace(SPEC, num_frames=1, num_tokens=4, window_frames=16)
+
+
+@pytest.mark.parametrize("clip", ["normal", "static-pair"])
+def test_an_image_model_sees_the_very_frames_of_a_video_model(manifest, monkeypatch, clip):
+    """12 clips are 6 visits of 5 videos: no whole epoch."""
+    of_video = frames_shown(manifest, monkeypatch, replace(SPEC, clip=clip), stop_step=3)
+    stills = FramesOfClips(ShuffledVideos(len(manifest), 2, 0), 16, 12, 0)
+    of_image = frames_shown(manifest, monkeypatch, replace(STILL, clip=clip), stop_step=48, order=stills)
+    assert of_image == of_video and sum(of_video.values()) == 12 * 16
+    one_each = frames_shown(manifest, monkeypatch, replace(STILL, clip=clip), stop_step=3, order=stills)
+    assert one_each <= of_video and sum(one_each.values()) == 12
+    assert not frames_shown(manifest, monkeypatch, replace(STILL, window_frames=0), stop_step=48) <= of_video, "else drawn anew"
+
+
+def test_an_image_is_cut_out_as_its_clip_is_and_differently_when_the_clip_comes_again(manifest, reference):
+    def images(start, stop):
+        return joined(list(make_loader(
+            manifest, STILL, seed=0, global_batch=4, micro_batch=4, grad_accum=1, rank=0, world_size=1, start_step=start,
+            stop_step=stop, workers=0, read_limit_s=0, read_retries=1,
+            order=FramesOfClips(ShuffledVideos(len(manifest), 2, 0), 16, 12, 0))))
+
+    first, second = images(0, 3), images(3, 6)
+    assert torch.equal(first.rows, reference.rows) and torch.equal(second.rows, reference.rows)
+    which = [[k for k in range(16) if torch.equal(image[0], clip[k])] for image, clip in zip(first.clips, reference.clips, strict=True)]
+    assert all(which) and len({k[0] for k in which}) > 3, "one frame of each clip, pixel by pixel, not always the same one"
+    same = [any(torch.equal(image[0], frame) for frame in clip) for image, clip in zip(second.clips, reference.clips, strict=True)]
+    assert sum(same) <= 2 and not torch.equal(second.noise, first.noise)
+
+
+def test_every_frame_of_every_clip_comes_once_in_a_round_and_positions_stand_alone():
+    stills = FramesOfClips(ShuffledVideos(7, 3, 5), 4, 30, 5)
+    places = [stills.place(p) for p in range(2 * 4 * 30)]
+    clips = [place_of(p, videos=7, repeat_aug=3, seed=5) for p in range(30)]
+    for round_ in (places[:120], places[120:]):
+        assert Counter((p.epoch, p.slot, p.repeat, p.frame) for p in round_) == Counter(
+            (c.epoch, c.slot, c.repeat, frame) for c in clips for frame in range(4))
+    assert [p.turn for p in places] == [i // 30 for i in range(240)]
+    assert [stills.place(p) for p in (239, 0, 95)] == [places[p] for p in (239, 0, 95)]
+    assert [p.row for p in places[:30]] == [c.row for c in clips]
+    endless = FramesOfClips(ShuffledVideos(7, 3, 5), 4, 0, 5)
+    assert endless.place(1000).turn == 0 and endless.place(1000).row == place_of(1000, videos=7, repeat_aug=3, seed=5).row
+    assert stills.substitute(places[100], 2) == ShuffledVideos(7, 3, 5).substitute(clips[10], 2), "what stood in for the clip"

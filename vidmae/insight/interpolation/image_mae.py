@@ -5,15 +5,13 @@
 
 Of a frame that is hidden as a whole such a model sees nothing, and gives what it takes any frame for.
 
-A released image MAE is a video MAE of one frame but for four things, none of which changes a number: position tables hold
-the class token's row, q, k and v are one matrix, the decoder's class token is the encoder's, and pixels are normalised per
-channel by ImageNet's statistics. The last goes into the weights of the first and the last layer, so that this suite's
-normalisation fits. Source: He et al. 2022 (arXiv 2111.06377).
+A released image MAE is a video MAE of one frame but for names (vidmae/model/released_image.py) and two things, neither of
+which changes a number: the decoder's class token is the encoder's, and pixels are normalised per channel by ImageNet's
+statistics. The last goes into the weights of the first and the last layer. Source: He et al. 2022 (arXiv 2111.06377).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,11 +23,11 @@ from vidmae.insight.interpolation.baselines import Filler
 from vidmae.model.keys import PATCH_EMBED
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import mask_from_order
+from vidmae.model.released_image import IMAGENET_MEAN, IMAGENET_STD, under_our_names
 from vidmae.model.trained import load_trained
 from vidmae.model.weights import load_into, load_state
 from vidmae.settings.sizes import CHANNELS, ModelShape, model_shape, size_of
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREFIXES = "", "decoder_"  # of the encoder's names and of the decoder's
 
 
@@ -107,27 +105,10 @@ def released_shape(state: Mapping[str, Tensor]) -> ModelShape:
 
 
 def released_weights(state: Mapping[str, Tensor], mean: float, std: float) -> dict[str, Tensor]:
-    """The weights of a released image MAE under this suite's names, for pixels that are normalised by `mean` and `std`."""
-    made: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if match := re.fullmatch(r"(.*\.attn)\.qkv\.(\w+)", name):
-            made |= {f"{match[1]}.{part}.{match[2]}": t for part, t in zip("qkv", tensor.chunk(3), strict=True)}
-        elif match := re.fullmatch(r"(|decoder_)pos_embed", name):
-            made |= {f"{name}_class": tensor[:, :1], f"{name}_spatial": tensor[:, 1:],
-                     f"{name}_temporal": torch.zeros_like(tensor[:, :1])}
-        else:
-            made[name] = tensor
-    _take_pixels(made, mean, std)
+    """The weights of a released image MAE, encoder and decoder, for pixels that are normalised by `mean` and `std`."""
+    made = under_our_names(state, mean, std)
     _give_pixels(made, mean, std)
     return made
-
-
-def _take_pixels(state: dict[str, Tensor], mean: float, std: float) -> None:
-    """Let the first layer take pixels that are normalised by `mean` and `std`, and patches with an axis of time."""
-    weight, bias = (state[f"patch_embed.proj.{part}"].double() for part in ("weight", "bias"))
-    means, stds = (torch.tensor(values, dtype=torch.double)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    state["patch_embed.proj.bias"] = bias + (weight * (mean - means) / stds).sum(dim=(1, 2, 3))
-    state[PATCH_EMBED] = (weight * std / stds)[:, :, None]
 
 
 def _give_pixels(state: dict[str, Tensor], mean: float, std: float) -> None:
