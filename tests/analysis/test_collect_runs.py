@@ -498,21 +498,3 @@ def test_rows_that_would_be_called_alike_stay_two(capsys: pytest.CaptureFixture[
     assert code == 0 and "found 2, expected 2, missing 0, failed 0, damaged 0, skipped 0, superseded 0" in err
     rows = {model: row["ssv2-10shot top1_pct"] for (model, source), row in rows_of("tables/fewshot.csv").items() if source == "runs"}
     assert rows == {"m aaaaaaaa": "10.000", "m aaaaaaaa (2)": "20.000"}
-
-
-def test_a_table_says_which_image_model_belongs_to_which_video_model(capsys: pytest.CaptureFixture[str]) -> None:
-    video, image, other = (make_cell(name) for name in ("s-vith14", "s-vith14-image-frames", "a-image-clips"))
-    video["checkpoint_content"] = "run:1a2b3c4d"
-    write_run(video, 20.0, 40.0)
-    code, _, _ = run(capsys)
-    assert code == 0 and "pair" not in Path("tables/results.csv").read_text().partition("\n")[0].split(",")
-    assert "Pairs" not in Path("tables/fewshot.md").read_text()
-    write_run({**image, "pair": "frames of s-vith14-1a2b3c4d"}, 10.0, 30.0)
-    write_run({**other, "pair": "clips of a-vith14-5e6f7a8b"}, 9.0, 29.0)
-    code, _, _ = run(capsys)
-    with Path("tables/results.csv").open(newline="") as lines:
-        assert {row["row"]: row["pair"] for row in csv.DictReader(lines)} == {
-            "s-vith14": "--", "s-vith14-image-frames": "frames of s-vith14-1a2b3c4d", "a-image-clips": "clips of a-vith14-5e6f7a8b"}
-    said = next(line for line in Path("tables/fewshot.md").read_text().splitlines() if "Pairs" in line)
-    assert "s-vith14-image-frames is matched to s-vith14 by frames" in said, "by the name of its row"
-    assert "a-image-clips is matched to a-vith14-5e6f7a8b by clips" in said, "which has no row here"

@@ -91,11 +91,11 @@ def _features(manifests: Path, tables: Path) -> None:
 def _runs(runs: Path) -> None:
     """A pretraining run and two cells of it, from the folders of earlier code."""
     earlier = ROOT / "tests/earlier_runs/runs"
-    content = json.loads((runs.parent / "manifests/s.json").read_text())["content_sha256"]
+    content = json.loads((runs.parent / "manifests/s-val.json").read_text())["content_sha256"]
     trained = _copy(earlier / "done-edd1b7a1", runs / "s-vith14-edd1b7a1", name="s-vith14", content_sha256=content)
     (trained / "submit/17021/17021_0_log.out").write_text("trained\n")
     _copy(earlier / "done-edd1b7a1", runs / "s-image-vith14-edd1b7a2", name="s-image-vith14", signature="edd1b7a2")
-    manifest = runs.parent / "manifests/s.csv"
+    manifest = runs.parent / "manifests/s-val.csv"
     config = (trained / "config.yaml").read_text().replace("HERE/manifests/clips.csv", str(manifest))
     (trained / "config.yaml").write_text(config.replace("img_size: 16", "img_size: 64"))  # an image of 4 tokens hides none or all
     probabilities = np.random.default_rng(0).dirichlet(np.ones(len(SSV2)), 2 * len(SSV2))
