@@ -230,13 +230,13 @@ def guarantee(pair: Pair) -> str:
     """What is guaranteed of the frames that the image model sees, in words."""
     (one, other), frames = (shown.amounts["clips"] for shown in pair.shown), pair.shown[0].clip_frames
     turns, of_clips = other / one, f"of the {one:,} clips of the video model"
-    if turns < 1 - FAR:
-        said = f"one frame of each of the first {other:,} {of_clips}"
-    elif turns < 1 + FAR:
-        said = f"one frame of each {of_clips}"
+    again = "where a clip comes again with another frame, crop, flip and mask are drawn anew"
+    if turns < 1 + FAR:
+        said, again = f"one frame of each {of_clips}", "cut out as the clip is"
+        said = said if turns > 1 - FAR else f"one frame of each of the first {other:,} {of_clips}"
     elif turns < frames * (1 - FAR):
         said = f"{turns:.4g} of the {frames} frames of each {of_clips}"
     else:
         times = "once" if abs(turns / frames - 1) < FAR else f"{turns / frames:.4g} times"
         said = f"each of the {frames} frames of each {of_clips}, {times}"
-    return f"the image model sees {said}; where a clip comes again with another frame, crop, flip and mask are drawn anew"
+    return f"the image model sees {said}; {again}"
