@@ -35,8 +35,8 @@ from jobs.standing.follow import outcome, wait_for
 from jobs.standing.runs import why
 from jobs.submit.submission import one_launcher
 from sweeps.grid.matching import PairMatch
-from sweeps.grid.pairs import Pair, guarantee, read_pair, rows
 from sweeps.grid.states import RETRY
+from sweeps.run.pairs import Pair, guarantee, read_pair, rows
 from sweeps.run.pretrain_jobs import kinds_again, pretrain, pretrain_here, scripts
 from sweeps.run.show import ENDED, Unit, show
 from vidmae.runs.record import make_private_folder
