@@ -148,6 +148,8 @@ def parts_sheet(time: StepTime, config: PretrainConfig, summary: Summary | None,
     link = f", {machine.link_gbit:g} Gbit/s" if machine.nodes > 1 else ""
     data = f"{work.clip_cpu_ms:.3g} ms a clip, {time.readers} of {machine.cores_per_gpu} cores" if work.clip_cpu_ms else \
         "CPU time of a clip not measured"
+    cores = step_time.update_cores(work, machine)
+    host = f"{time.offload.gigabytes:.2f} GB by {machine.gpu.host_gb_s:g} GB/s, {cores} cores"
     parts = pd.DataFrame([
         ("arithmetic", f"{100 * time.mfu.share:.3g} % of {machine.gpu.peak_tflops:g} TFLOP/s, {_kind(time)}",
          time.arithmetic_s, time.arithmetic_s if mfu_counts else 0.0),
@@ -155,6 +157,7 @@ def parts_sheet(time: StepTime, config: PretrainConfig, summary: Summary | None,
          0.0 if mfu_counts else time.memory_s),
         ("links", f"ZeRO {work.zero_stage}, {traffic.gigabytes:.2f} GB{link}", traffic.reduce_s + traffic.gather_s,
          traffic.exposed_s),
+        *([("offload", host, time.offload.whole_s, time.offload.exposed_s)] if work.offload else []),
         ("data", data, time.data_s, None if time.data_s is None else time.step_s - time.gpu_s),
         ("step", f"{work.micro_batch} clips x {work.grad_accum} on each of {machine.world_size} GPUs", time.step_s,
          time.step_s)], columns=["part", "from", "ms", "adds_ms"]).astype({"ms": float, "adds_ms": float})
@@ -174,7 +177,8 @@ def footer(time: StepTime, config: PretrainConfig, summary: Summary | None, name
     note = step_time.other_clip(summary.clip_cost, config) if summary and summary.clip_cost else ""
     return [step_time.data_line(time, name), *([note] if note else []),
             f"slowest: {time.slowest}: {step_time.advice(time, name)}", cost, f"MFU {time.mfu.source}",
-            f"memory and links: {100 * step_time.REACHED:g} % of what their data sheets say is assumed to be reached"]
+            f"memory and links: {100 * step_time.REACHED:g} % of what their data sheets say is assumed to be reached",
+            *([step_time.offload_line(time)] if time.work.offload else [])]
 
 
 def nodes_sheet(times: Sequence[StepTime], left_out: Sequence[str], clips: int | None, asked: int) -> Sheet:
@@ -214,9 +218,10 @@ def record(time: StepTime, others: Sequence[StepTime], name: str, clips: int | N
 def _numbers(time: StepTime) -> dict[str, Any]:
     return {"micro_batch": time.work.micro_batch, "grad_accum": time.work.grad_accum, "arithmetic_s": time.arithmetic_s,
             "memory_s": time.memory_s, "reduce_s": time.traffic.reduce_s, "gather_s": time.traffic.gather_s,
-            "links_exposed_s": time.traffic.exposed_s, "data_s": time.data_s, "gpu_s": time.gpu_s, "step_s": time.step_s,
-            "data_wait": time.wait, "fed_clips_per_s_per_gpu": time.fed_clips_per_s,
-            "wanted_clips_per_s_per_gpu": time.wanted_clips_per_s, "gpu_hours_per_million_clips": time.gpu_hours(MILLION)}
+            "links_exposed_s": time.traffic.exposed_s, "offload_exposed_s": time.offload.exposed_s, "data_s": time.data_s,
+            "gpu_s": time.gpu_s, "step_s": time.step_s, "data_wait": time.wait,
+            "fed_clips_per_s_per_gpu": time.fed_clips_per_s, "wanted_clips_per_s_per_gpu": time.wanted_clips_per_s,
+            "gpu_hours_per_million_clips": time.gpu_hours(MILLION)}
 
 
 def _kind(time: StepTime) -> str:

@@ -78,18 +78,24 @@ def _model_rows(e: Experiment) -> list[Row]:
     shape, train = e.config.model.shape(), e.config.train
     precision = assumed(train.precision, on_cpu=e.on_cpu)
     activations = cost.activation_gib(shape, micro_batch=e.plan.micro_batch, precision=precision,
-                                      checkpointing=bool(e.config.model.activation_checkpointing))
-    states = [cost.state_gib(shape, zero_stage=stage, precision=precision, world_size=e.resources.world_size)
-              for stage in range(4)]
+                                      checkpointing=int(e.config.model.activation_checkpointing))
+    offload = train.offload == "optimizer"
+    states = [cost.state_gib(shape, zero_stage=stage, precision=precision, world_size=e.resources.world_size,
+                             offload=offload) for stage in range(4)]
     listed = "  ".join(f"ZeRO {stage}: {gib:.2f}" for stage, gib in enumerate(states))
     total = states[train.zero_stage] + activations
     guess = f", {precision} assumed: a run takes what is faster there" if train.precision == AUTO and e.on_cpu else ""
     tokens = f"{shape.num_tokens:,} tokens, {shape.num_kept:,} kept"
+    if shape.decoder_mask_ratio:
+        tokens += f", {shape.num_rebuilt:,} of {shape.num_tokens - shape.num_kept:,} hidden ones rebuilt"
+    on_host = cost.host_gib(shape, precision=precision, world_size=e.resources.world_size, grad_accum=e.plan.grad_accum)
     return [
         ("model", f"{shape.name}: {cost.parameters(shape) / 1e6:,.1f} M parameters, {tokens}"),
         ("memory", f"GiB of states per {'rank' if e.on_cpu else 'GPU'}: {listed}"),
         ("", f"ZeRO {train.zero_stage} with activations of about {activations:.1f} GiB: about {total:.1f} GiB (estimated)"
              + guess),
+        *([("", f"the optimizer takes about {on_host * e.resources.tasks_per_node:.1f} GiB of a node's memory (estimated)")]
+          if offload else []),
     ]
 
 

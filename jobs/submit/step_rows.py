@@ -34,6 +34,7 @@ def step_rows(e: Experiment) -> list[tuple[str, str]]:
         ("step", f"arithmetic {_ms(time.arithmetic_s)} at {100 * time.mfu.share:.3g} % MFU ({time.mfu.source})"),
         ("", f"memory traffic {_ms(time.memory_s)}, which an MFU includes"),
         ("", f"links {_ms(links)}, {_ms(time.traffic.exposed_s)} of it not hidden (ZeRO {time.work.zero_stage}{link})"),
+        *([("", step_time.offload_line(time))] if time.work.offload else []),
         ("", step_time.data_line(time, e.data.name)),
     ]
     if note := step_time.other_clip(e.summary.clip_cost, e.config):

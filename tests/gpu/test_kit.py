@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 import zipfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu import bundle
+from tests.gpu import bundle, warm
 from tests.gpu.report import Report, table
 from tests.gpu.run import LIMITS_S
 from tests.support.facilities import need
@@ -73,6 +74,31 @@ def test_a_stage_that_fails_or_hangs_is_told_and_stops_no_other(footage: Path, t
     assert "ended after" in stages["right_zero"]["why"] and "exit code 1" in stages["no_such_stage"]["why"]
     assert "No module named 'tests.gpu.stages.no_such_stage'" in (out / "stages.txt").read_text()
     assert "**FAILED**" in (out / "table.md").read_text()
+
+
+def test_programs_of_a_server_are_like_those_that_start_anew(tmp_path: Path) -> None:
+    """Exit codes, output, environment, a kill; and nothing is left behind. The server loads nothing, to be quick."""
+    address, said = tmp_path / "socket", tmp_path / "said.txt"
+    with subprocess.Popen([sys.executable, "-c", f"from tests.gpu import warm; warm.load = int; warm.serve({str(address)!r})"], cwd=ROOT,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server, said.open("w") as out:
+        assert server.stdout.readline() == b"ready\n"
+        env = {**os.environ, warm.SOCKET: str(address), "TOLD": "7"}
+        assert warm.start("timeit", ["-n1", "-r1", "import os; print('TOLD', os.environ['TOLD'])"], env, out).wait(timeout=30) == 0
+        assert warm.start("timeit", ["--wrong"], env, out).wait(timeout=30) == 2
+        assert warm.start("no_such_module", [], env, out).wait(timeout=30) == 1
+        sleeps = ["-n1", "-r1", "import time; time.sleep(60)"]
+        killed, left = (warm.start("timeit", sleeps, env, out) for _ in range(2))
+        with pytest.raises(subprocess.TimeoutExpired):
+            killed.wait(timeout=0.1)
+        assert killed.poll() is None
+        killed.kill()
+        assert killed.wait(timeout=30) == killed.poll() == -9
+        gone = os.pidfd_open(left.pid)
+        left._connection.close()  # as if its user had been killed
+        assert select.select([gone], [], [], 30)[0]
+        server.stdin.close()
+        assert server.wait(timeout=30) == 0
+    assert "TOLD 7\n" in said.read_text() and "No module named no_such_module" in said.read_text()
 
 
 def test_a_check_can_fail() -> None:

@@ -60,6 +60,26 @@ def test_repeats_that_a_micro_batch_has_no_room_for(manifest: Path, capsys: pyte
     assert re.search(r"slowest +links: fewer nodes", said)
 
 
+def test_an_optimizer_on_the_cpu(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """8 A100: each updates an eighth of the weights with the cores that its loader leaves, and the states leave the GPU."""
+    plain, said = dry_run(capsys, "--nodes", "1"), dry_run(capsys, "--nodes", "1", "--set", "train.offload=optimizer")
+    assert "offload" not in plain and re.search(r" offload: [\d.]+ ms not hidden; gradients [\d.]+ ms to the host", said)
+    assert re.search(r"the optimizer takes about 10\.8 GiB of a node's memory", said)  # 18 bytes of 645.5 million parameters
+    gib = [float(re.search(r"ZeRO 1: ([\d.]+)", text)[1]) for text in (plain, said)]
+    assert gib[0] - gib[1] == pytest.approx(12 * 645_534_104 / 8 / 2**30, abs=0.02)
+
+
+def test_decoder_masking_and_checkpointing_are_in_the_plan(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = dry_run(capsys, "--nodes", "1")
+    half = dry_run(capsys, "--nodes", "1", "--set", "model.decoder_mask_ratio=0.5")
+    again = dry_run(capsys, "--nodes", "1", "--set", "model.activation_checkpointing=2")
+    ms = [float(re.search(r"arithmetic ([\d.]+) ms", text)[1]) for text in (plain, half, again)]
+    assert ms[0] / ms[1] == pytest.approx(1.16, abs=0.01) and ms[2] / ms[0] == pytest.approx(7 / 6, rel=0.01)
+    gib = [float(re.search(r"activations of about ([\d.]+) GiB", text)[1]) for text in (plain, half, again)]
+    assert gib[1] < gib[0] and 0.6 < gib[2] / gib[0] < 0.7
+    assert "922 of 1,844 hidden ones rebuilt" in half and "rebuilt" not in plain
+
+
 def test_a_manifest_without_it(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = dry_run(capsys, "--nodes", "1")
     assert "data: the CPU time of a clip was not measured; python jobs/prepare.py manifest FOLDER --name s measures it" in said

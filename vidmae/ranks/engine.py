@@ -9,6 +9,12 @@ Precision and ZeRO stage (what each combination becomes):
 
 Stage 0 goes through autocast because deepspeed's own bf16 optimizer counts one empty update at its start, which makes
 the first real one 0.735 of the learning rate (measured with deepspeed 0.19.8).
+
+An update reads from the device once: the loss, the numbers that are averaged over the ranks, and the norm of the gradients
+come in one copy, before any weight changes (`_Norms`). Left to itself deepspeed asks five to six times, and with an
+optimizer in the host's memory once for every parameter in the backward pass and once more after it; a GPU then idles until
+the next kernels come. What deepspeed still asks for: with fp16 whether a gradient overflowed, with the optimizer in the
+host's memory the sum of each group's norms, and in CUDA a wait for small numbers that it copies to the device.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -92,6 +98,8 @@ def engine_config(train: TrainConfig, *, micro_batch: int, grad_accum: int, devi
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     elif train.precision != "fp32":
         config[train.precision] = {"enabled": True}
+    if "bf16" in config:  # the norm says as much, which `Engine.update` looks at; this would read every gradient once more
+        config["bf16"]["check_grad_overflow"] = False
     return config
 
 
@@ -120,6 +128,10 @@ class Engine:
         self._engine._copy_recovery_script = lambda _: None  # two programs that it would add to each checkpoint
         self._ranks, self._train, self._grad_accum = ranks, train, grad_accum
         self._losses: list[Tensor] = []
+        self._sums: Tensor = torch.empty(0)
+        self._read: list[float] | None = None
+        if train.zero_stage:
+            self._norms = _Norms(self._engine.optimizer, self._look, skips=train.precision == "fp16")
 
     @property
     def module(self) -> nn.Module:
@@ -160,24 +172,45 @@ class Engine:
         Raises:
             NonFiniteError: On every rank alike and before any weight changed.
         """
-        mine = torch.cat([self.losses.sum()[None], torch.tensor(extra, dtype=torch.float64, device=self._ranks.device)])
-        norms = self._plain_grad_norm()[None].double() if self._train.zero_stage == 0 else mine[:0]
-        # one copy to the host, before the update: what is not finite must not reach the weights
-        total, *sums = torch.cat([self._ranks.sum_tensor(mine), norms]).tolist()
-        norm = sums.pop() if self._train.zero_stage == 0 else None
+        more = torch.tensor(extra, dtype=torch.float64).to(self._ranks.device, non_blocking=True)
+        self._sums, self._read = self._ranks.sum_tensor(torch.cat([self.losses.sum()[None], more])), None
         self._losses.clear()
-        loss = total / (self._ranks.world_size * self._grad_accum)
-        if loss != loss or abs(loss) == float("inf"):
-            raise NonFiniteError(f"the loss is {loss}")
-        skipped = self.skipped_steps
-        if norm is not None and not norm < float("inf"):
-            raise NonFiniteError(f"the gradient norm is {norm}")
-        self._engine.step()
+        skipped, norm = self.skipped_steps, None
+        if self._train.zero_stage == 0:
+            norm = float(self._look([self._plain_grad_norm()])[0])
+        self._engine.step()  # in stages 1 to 3 this looks, once it has the norm
+        if self._read is None:  # fp16 skips an update before there is a norm
+            self._look([])
+        assert self._read is not None
+        loss, *sums = self._read
         if norm is None:
             norm = float(self._engine.get_global_grad_norm() or 0.0)
         if self._train.precision != "fp16" and (self.skipped_steps > skipped or not norm < float("inf")):
             raise NonFiniteError(f"the gradient norm is {norm}")
         return loss, norm, [s / self._ranks.world_size for s in sums]
+
+    def _look(self, norms: Sequence[Tensor]) -> list[Tensor]:
+        """Read loss, extras and norms in one copy to the host, before the update: what is not finite must not reach the
+        weights.
+
+        Args:
+            norms: Of the gradients, one number each; deepspeed writes -1 where one is not finite.
+        Returns:
+            The same norms in the host's memory.
+        Raises:
+            NonFiniteError: The loss or, without fp16's loss scale, a norm is not finite; on every rank alike.
+        """
+        here = [norm.detach().double().reshape(1).to(self._sums.device, non_blocking=True) for norm in norms]
+        numbers = torch.cat([self._sums, *here]).tolist()
+        read, found = numbers[:len(self._sums)], numbers[len(self._sums):]
+        loss = read[0] / (self._ranks.world_size * self._grad_accum)
+        if loss != loss or abs(loss) == float("inf"):
+            raise NonFiniteError(f"the loss is {loss}")
+        bad = [norm for norm in found if not 0 <= norm < float("inf")]
+        if bad and self._train.precision != "fp16":
+            raise NonFiniteError(f"the gradient norm is {'not finite' if bad[0] == -1 else bad[0]}")
+        self._read = [loss, *read[1:]]
+        return [torch.tensor(number, dtype=norm.dtype) for number, norm in zip(found, norms, strict=True)]
 
     def _plain_grad_norm(self) -> Tensor:
         """Stage 0 keeps whole, already averaged gradients on every rank; deepspeed reports no norm for them."""
@@ -246,6 +279,44 @@ class Engine:
         for name, parameter in self.module.named_parameters():
             full = parameter if self._train.zero_stage == 0 else safe_get_full_fp32_param(parameter)
             yield name, full.detach().float().cpu()
+
+
+class _Norms:
+    """Stands where deepspeed's ZeRO optimizer asks for norms: each is in the host's memory before anybody looks at it.
+
+    deepspeed computes them as before; it then compares, clips and keeps numbers that wait for no device.
+
+    Args:
+        optimizer: deepspeed's, of ZeRO 1 to 3.
+        look: Gives norms on the device as norms in the host's memory.
+        skips: The update is skipped, and not refused, where a gradient is not finite; deepspeed then looks for itself.
+    """
+
+    def __init__(self, optimizer: Any, look: Callable[[Sequence[Tensor]], list[Tensor]], *, skips: bool) -> None:
+        self._optimizer, self._look = optimizer, look
+        self._of_group = optimizer.complete_grad_norm_calculation_for_cpu_offload
+        if hasattr(optimizer, "scaled_global_norm"):  # stages 1 and 2
+            self._norm = optimizer.scaled_global_norm
+            optimizer.scaled_global_norm = self.scaled_global_norm
+        else:
+            self._norms = optimizer._get_norm_groups
+            optimizer._get_norm_groups = self.norm_groups
+        optimizer.complete_grad_norm_calculation_for_cpu_offload = self.of_parameters
+        if not skips:
+            optimizer.update_offload_overflow_tracker = lambda _: None  # the norm of each parameter says as much
+
+    def scaled_global_norm(self) -> Tensor:
+        return self._look([self._norm()])[0]
+
+    def norm_groups(self) -> list[Tensor]:
+        return self._look(self._norms())
+
+    def of_parameters(self, params: Any) -> Any:
+        """The norm of a group whose optimizer is in the host's memory: its parameters' norms come in one copy."""
+        norms = self._optimizer.norm_for_param_grads
+        if norms:
+            norms.update(zip(norms, torch.stack(list(norms.values())).cpu().unbind(), strict=True))
+        return self._of_group(params)
 
 
 class _Files:

@@ -45,6 +45,19 @@ def train_flops_per_clip(shape: ModelShape, *, textbook: bool = False) -> float:
     return 3 * forward_flops_per_clip(shape, textbook=textbook) - _patch_embed_flops(shape, textbook)
 
 
+def recomputed_flops_per_clip(shape: ModelShape, every: int) -> float:
+    """FLOPs of the blocks that activation checkpointing computes again: 0 none, 1 all, N every N-th from the first on.
+
+    Whole blocks, as compiled ones are computed; of an eager block torch leaves out the last product, whose result nobody
+    needs.
+    """
+    if not every:
+        return 0.0
+    encoder = _recomputed(shape.depth, every) * _block_flops(shape.num_kept + 1, shape.embed_dim)
+    tokens = 1 + shape.num_kept + shape.num_rebuilt
+    return encoder + _recomputed(shape.decoder_depth, every) * _block_flops(tokens, shape.decoder_embed_dim)
+
+
 def encoder_flops_per_clip(shape: EncoderShape) -> float:
     """FLOPs of one view through a classifier's encoder, which sees all tokens: 3.27e12 for ViT-H/14; the head aside."""
     embed = 2 * shape.num_tokens * shape.patch_dim * shape.embed_dim
@@ -56,7 +69,7 @@ def finetune_flops_per_clip(shape: EncoderShape) -> float:
     return 3 * encoder_flops_per_clip(shape)
 
 
-def state_gib(shape: ModelShape, *, zero_stage: int, precision: str, world_size: int) -> float:
+def state_gib(shape: ModelShape, *, zero_stage: int, precision: str, world_size: int, offload: bool = False) -> float:
     """GiB per GPU for weights, gradients, master weights and AdamW's two averages.
 
     In 16 bits 2 + 2 + 12 bytes per parameter. Stage 0 computes bf16 by autocast over float32 weights (4 + 4 + 8); the
@@ -67,27 +80,53 @@ def state_gib(shape: ModelShape, *, zero_stage: int, precision: str, world_size:
         zero_stage: What is shared among the ranks: 1 optimizer state, 2 and gradients, 3 and weights.
         precision: fp32, bf16 or fp16.
         world_size: Ranks.
+        offload: Master weights and averages lie in the host's memory (see `host_gib`), in the sharded stages.
     Source: Rajbhandari et al. 2020 (arXiv 1910.02054) sec. 5.
     """
     low = precision != "fp32" and zero_stage > 0
     weights, gradients, optimizer = (2, 2, 12) if low else (4, 4, 8 if zero_stage == 0 else 12)
+    optimizer = 0 if offload and zero_stage else optimizer
     share = [1 / world_size if zero_stage >= stage else 1.0 for stage in (3, 2, 1)]
     return parameters(shape) * (weights * share[0] + gradients * share[1] + optimizer * share[2]) / GIB
 
 
-def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, checkpointing: bool) -> float:
+def host_gib(shape: ModelShape, *, precision: str, world_size: int, grad_accum: int) -> float:
+    """GiB of the host's memory that one rank needs for an optimizer that lies there (train.offload).
+
+    Per parameter of its share: master weight and two averages (12), gradient in float32 (4), the weight that goes back to
+    the GPU, and where gradients add up over several forward passes the sum so far.
+
+    Args:
+        shape: The model.
+        precision: fp32, bf16 or fp16.
+        world_size: Ranks.
+        grad_accum: Forward passes per update.
+    """
+    number = 4 if precision == "fp32" else 2
+    return parameters(shape) / world_size * (16 + number * (2 if grad_accum > 1 else 1)) / GIB
+
+
+def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, checkpointing: int) -> float:
     """GiB that one micro-batch keeps for the backward pass, fused attention assumed.
 
     A block keeps 12 numbers per token and channel: input and output of both norms (4), q k v (3), the attention's
-    output (1), the GELU's input (4). With checkpointing it keeps its input, and one block at a time is whole, the GELU's
-    output (4) with it. A test holds this against the tensors that autograd saves.
+    output (1), the GELU's input (4). One that is computed again keeps its input, and one of these at a time is whole, the
+    GELU's output (4) with it. A test holds this against the tensors that autograd saves.
+
+    Args:
+        shape: The model.
+        micro_batch: Clips.
+        precision: fp32, bf16 or fp16.
+        checkpointing: Blocks that are computed again in the backward pass: 0 none, 1 all, N every N-th from the first on.
     """
     number = 4 if precision == "fp32" else 2
     encoder = (shape.num_kept + 1) * shape.embed_dim
     removed = shape.num_rebuilt
     decoder = (1 + shape.num_kept + removed) * shape.decoder_embed_dim
-    blocks = shape.depth * encoder + shape.decoder_depth * decoder
-    blocks = blocks + 15 * max(encoder, decoder) if checkpointing else 12 * blocks
+    blocks = 12 * (shape.depth * encoder + shape.decoder_depth * decoder)
+    if checkpointing:
+        again = _recomputed(shape.depth, checkpointing) * encoder + _recomputed(shape.decoder_depth, checkpointing) * decoder
+        blocks += 15 * max(encoder, decoder) - 11 * again
     ends = shape.num_kept * shape.patch_dim + 2 * encoder + 2 * removed * shape.decoder_embed_dim
     loss = 2 * removed * shape.pred_dim * 4  # prediction and target in float32
     return micro_batch * ((blocks + ends) * number + loss) / GIB
@@ -107,6 +146,11 @@ def hours_of(flops: float, *, peak_tflops: float, mfu: float = 0.4) -> float:
     if not 0 < mfu <= 1:
         raise ValueError(f"mfu {mfu} must be above 0 and at most 1, a share of the peak")
     return flops / (peak_tflops * 1e12 * mfu) / 3600
+
+
+def _recomputed(depth: int, every: int) -> int:
+    """How many of so many blocks activation checkpointing computes again: those whose number N divides, from 0 on."""
+    return -(-depth // every)
 
 
 def _block_parameters(dim: int) -> int:

@@ -1,6 +1,6 @@
 """Where the time of one optimizer step will go, before it runs: arithmetic, memory, gradients on the links, clips.
 
-    GPU      |==== arithmetic at an MFU, or memory traffic, whichever is longer ====|= links, not hidden =|
+    GPU      |==== arithmetic at an MFU, or memory traffic, whichever is longer ====|= links, not hidden =|= offload =|
     loader   |=============== global_batch / GPUs clips, read ahead meanwhile ===============|
     step     the longer of the two; what the loader is longer is `data_wait` in metrics.jsonl
 
@@ -29,6 +29,8 @@ REACHED = 0.8  # assumed share of a data sheet's bandwidth that a long transfer 
 MEASURED_MFU = Path(__file__).with_name("measured_mfu.yaml")
 BUCKET_NUMBERS = 50_000_000  # gradients that a GPU sends at a time: ranks/engine.py tells deepspeed so
 ADAM_BYTES = 28  # per parameter and update: reads gradient, weight and both averages, writes the last three, in float32
+HOST_GB_S = 300.0  # assumed of the memory of a node, all GPUs together: 8 channels of DDR5-4800 have 307
+CORE_GB_S = 25.0  # assumed of a core that updates weights; measured 28, AdamW with two threads on an AMD EPYC (Zen 4)
 ACCESSES = 5  # of a number that is kept for the backward pass: written and read, read again, its gradient written and read
 
 
@@ -70,6 +72,7 @@ class Work:
         workers: Loader processes per rank.
         clip_cpu_ms: CPU time of one clip, from file to frames, milliseconds; None where it is not known.
         prepared: Clips come from footage that is prepared already.
+        offload: The optimizer lies in the host's memory, and the CPU updates the weights.
     """
 
     shape: ModelShape
@@ -81,6 +84,7 @@ class Work:
     workers: int
     clip_cpu_ms: float | None
     prepared: bool = False
+    offload: bool = False
 
     @property
     def clips(self) -> int:
@@ -102,7 +106,8 @@ def work_of(config: PretrainConfig, *, micro_batch: int, grad_accum: int, clip_m
     train = config.train
     precision = "bf16" if train.precision == "auto" else train.precision
     return Work(config.model.shape(), micro_batch, grad_accum, precision, train.zero_stage,
-                int(config.model.activation_checkpointing), config.data.workers, clip_ms, prepared)
+                int(config.model.activation_checkpointing), config.data.workers, clip_ms, prepared,
+                train.offload == "optimizer")
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,30 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Offload:
+    """Seconds that an optimizer in the host's memory takes in one step, as if nothing else ran; 0 without one.
+
+    Attributes:
+        down_s: Gradients on their way to the host.
+        update_s: The CPU updates the weights.
+        up_s: Weights on their way back.
+        exposed_s: Seconds of all three in which the GPU waits; gradients travel during the backward pass.
+        gigabytes: What passes the GPU's link to its host, both ways.
+    """
+
+    down_s: float = 0.0
+    update_s: float = 0.0
+    up_s: float = 0.0
+    exposed_s: float = 0.0
+    gigabytes: float = 0.0
+
+    @property
+    def whole_s(self) -> float:
+        """All three, one after the other."""
+        return self.down_s + self.update_s + self.up_s
+
+
+@dataclass(frozen=True)
 class StepTime:
     """The parts of one step of one rank, seconds.
 
@@ -141,6 +170,7 @@ class StepTime:
         arithmetic_s: Matrix products at `mfu`.
         memory_s: Weights, optimizer states and activations through the GPU's memory.
         traffic: Gradients and weights on the links.
+        offload: An optimizer in the host's memory.
     """
 
     work: Work
@@ -149,6 +179,7 @@ class StepTime:
     arithmetic_s: float
     memory_s: float
     traffic: Traffic
+    offload: Offload
 
     @property
     def readers(self) -> int:
@@ -163,7 +194,7 @@ class StepTime:
     @property
     def gpu_s(self) -> float:
         """A step whose clips are at hand."""
-        return max(self.arithmetic_s, self.memory_s) + self.traffic.exposed_s
+        return max(self.arithmetic_s, self.memory_s) + self.traffic.exposed_s + self.offload.exposed_s
 
     @property
     def step_s(self) -> float:
@@ -188,11 +219,13 @@ class StepTime:
 
     @property
     def slowest(self) -> str:
-        """What a shorter step needs to be shorter: data, links, memory or arithmetic."""
+        """What a shorter step needs to be shorter: data, links, offload, memory or arithmetic."""
         if self.data_s is not None and self.data_s > self.gpu_s:
             return "data"
-        if self.traffic.exposed_s > max(self.arithmetic_s, self.memory_s):
-            return "links"
+        waits = {"links": self.traffic.exposed_s, "offload": self.offload.exposed_s}
+        longest = max(waits, key=lambda part: waits[part])
+        if waits[longest] > max(self.arithmetic_s, self.memory_s):
+            return longest
         return "memory" if self.memory_s > self.arithmetic_s else "arithmetic"
 
     def gpu_hours(self, clips: float) -> float:
@@ -213,11 +246,12 @@ def step_time(work: Work, machine: Machine, *, mfu: Mfu | None = None, bucket_nu
     """
     mfu = mfu or find_mfu(machine.gpu, work.shape.name, work.micro_batch)
     flops = work.clips * cost.train_flops_per_clip(work.shape)
-    again = work.clips * cost.forward_flops_per_clip(work.shape) / work.checkpointing if work.checkpointing else 0.0
+    again = work.clips * cost.recomputed_flops_per_clip(work.shape, work.checkpointing)
     peak = machine.gpu.peak_tflops * 1e12 * (0.5 if work.precision == "fp32" else 1.0)
     arithmetic_s = (flops + again) / (peak * mfu.share)
     memory_s = memory_bytes(work, machine.world_size) / (machine.gpu.memory_gb_s * 1e9 * REACHED)
-    return StepTime(work, machine, mfu, arithmetic_s, memory_s, link_traffic(work, machine, arithmetic_s, bucket_numbers))
+    return StepTime(work, machine, mfu, arithmetic_s, memory_s, link_traffic(work, machine, arithmetic_s, bucket_numbers),
+                    offload_time(work, machine, arithmetic_s) if work.offload else Offload())
 
 
 def memory_bytes(work: Work, world_size: int) -> float:
@@ -225,13 +259,13 @@ def memory_bytes(work: Work, world_size: int) -> float:
 
     Each micro-batch reads the weights twice (forward, backward), writes and reads the gradients, and moves the numbers that
     `cost.activation_gib` counts ACCESSES times. The update moves ADAM_BYTES per parameter, of a rank's share where the
-    optimizer is sharded.
+    optimizer is sharded; none where the CPU does it.
     """
     weight = _number_bytes(work)
     activations = cost.activation_gib(work.shape, micro_batch=work.micro_batch, precision=work.precision,
-                                      checkpointing=bool(work.checkpointing)) * cost.GIB
+                                      checkpointing=work.checkpointing) * cost.GIB
     parameters = cost.parameters(work.shape)
-    update = ADAM_BYTES * parameters / (world_size if work.zero_stage else 1)
+    update = 0.0 if work.offload else ADAM_BYTES * parameters / (world_size if work.zero_stage else 1)
     return work.grad_accum * (4 * weight * parameters + ACCESSES * activations) + update
 
 
@@ -286,6 +320,40 @@ def link_traffic(work: Work, machine: Machine, arithmetic_s: float, bucket_numbe
     n = machine.world_size
     sent = (times * (1 if stage == 3 else 2) + gathers) * (n - 1) / n * size
     return Traffic(reduce_s, gather_s, exposed_s, sent / 1e9)
+
+
+def update_cores(work: Work, machine: Machine) -> int:
+    """Cores of a rank that update weights: those that the loader leaves, as the batch script shares them."""
+    return max(1, machine.cores_per_gpu - work.workers)
+
+
+def update_gb_s(work: Work, machine: Machine) -> float:
+    """Bytes a second, 1e9, that a rank's cores move when they update: CORE_GB_S each, no more than its share of the node."""
+    return min(CORE_GB_S * update_cores(work, machine), HOST_GB_S * REACHED / machine.gpus_per_node)
+
+
+def offload_time(work: Work, machine: Machine, arithmetic_s: float) -> Offload:
+    """An optimizer in the host's memory, of a rank's share of the parameters, as deepspeed 0.19.8 does it.
+
+        gradients   to the host in float32, while the backward pass lasts; in stages 2 and 3 with several forward passes per
+                    update, the sum so far goes there after each pass and comes back for the next, which waits for it
+        update      on the CPU: ADAM_BYTES, 8 more to clip the gradient in place, a weight read and one written to go back
+        weights     back to the GPU, then to the other ranks (`link_traffic`)
+
+    Args:
+        work: The step.
+        machine: Where it runs.
+        arithmetic_s: Of the step; two thirds of it are the backward pass.
+    Source: Ren et al. 2021 (arXiv 2101.06840) sec. 4; deepspeed/runtime/zero/stage_1_and_2.py, copy_grads_in_partition.
+    """
+    share, number = cost.parameters(work.shape) / machine.world_size, _number_bytes(work)
+    sums = work.grad_accum if work.zero_stage >= 2 and work.grad_accum > 1 else 0
+    down, up = share * (4 + number * sums), share * number * max(1, sums)
+    link = machine.gpu.host_gb_s * 1e9 * REACHED
+    down_s, up_s = down / link, up / link
+    update_s = share * (ADAM_BYTES + 8 + 4 + number) / (update_gb_s(work, machine) * 1e9)
+    exposed_s = max(0.0, down_s - arithmetic_s * 2 / 3) + update_s + up_s
+    return Offload(down_s, update_s, up_s, exposed_s, (down + up) / 1e9)
 
 
 def _exposed_s(backward_s: float, reduce_s: float, buckets: int) -> float:
@@ -390,6 +458,15 @@ def data_advice(time: StepTime, name: str) -> str:
     return more if enough else f"python jobs/prepare.py footage {name}, and {more}"
 
 
+def offload_line(time: StepTime) -> str:
+    """One sentence on an optimizer in the host's memory."""
+    o, machine = time.offload, time.machine
+    return (f"offload: {1000 * o.exposed_s:,.3g} ms not hidden; gradients {1000 * o.down_s:,.3g} ms to the host and weights "
+            f"{1000 * o.up_s:,.3g} ms back at {REACHED * machine.gpu.host_gb_s:.3g} GB/s, update "
+            f"{1000 * o.update_s:,.3g} ms at {update_gb_s(time.work, machine):.3g} GB/s on "
+            f"{update_cores(time.work, machine)} cores (assumed)")
+
+
 def advice(time: StepTime, name: str) -> str:
     """What to do about the slowest part."""
     work = time.work
@@ -400,6 +477,10 @@ def advice(time: StepTime, name: str) -> str:
         repeated = work.zero_stage == 3 or (work.zero_stage == 2 and work.grad_accum > 1)
         first = "--set train.zero_stage=1 where the states fit, " if repeated else ""
         return f"{first}{fewer}; python analysis/roofline.py compares"
+    if time.slowest == "offload":
+        few = update_cores(work, time.machine) * CORE_GB_S < HOST_GB_S * REACHED / time.machine.gpus_per_node
+        more = "more --cpus-per-task" if few else "more GPUs, which share the update"
+        return f"--set train.offload=none where the states fit, or {more}"
     if time.slowest == "memory":
         more = "a larger --set train.micro_batch" if work.grad_accum > 1 else "fewer GPUs"
         return f"{more}, so that weights are read for more clips"

@@ -262,9 +262,10 @@ class TrainConfig:
     """DeepSpeed ZeRO: 0 nothing sharded, 1 optimizer state, 2 and gradients, 3 and parameters."""
     offload: Literal["none", "optimizer"] = unsigned("none")
     """optimizer: master weights and AdamW's averages lie in the host's memory, and the CPU updates them. ZeRO 1 to 3."""
-    compile: Literal["auto", True, False] = unsigned("auto")
+    compile: Literal["auto", "graphs", True, False] = unsigned("auto")
     """torch.compile for the blocks of the model. auto: on a GPU, not on a CPU. A run keeps what it began with, since
-    compiled arithmetic rounds differently; true or false decides anew. ZeRO 0 to 2."""
+    compiled arithmetic rounds differently; true or false decides anew. graphs: as true, and the GPU replays the kernels of
+    a block as one CUDA graph, for small micro-batches, whose kernels are short. ZeRO 0 to 2."""
     deterministic: bool = unsigned(False)
     """Only kernels that add up in a fixed order, so that a run on a GPU repeats to the bit; slower on a GPU."""
     init: str = ""
@@ -286,7 +287,7 @@ class TrainConfig:
               "bf16 or fp32 with train.zero_stage 0 (the loss scaler of fp16 comes with stages 1 to 3)")
         check(self.offload == "none" or self.zero_stage > 0, "train.offload", self.offload,
               "none with train.zero_stage 0, which shards nothing; ZeRO 1 to 3 can offload (--set train.zero_stage=1)")
-        check(self.compile is not True or self.zero_stage < 3, "train.compile", self.compile,
+        check(self.compile in ("auto", False) or self.zero_stage < 3, "train.compile", self.compile,
               "auto or false with train.zero_stage 3, which gathers weights inside the blocks; ZeRO 0 to 2 can compile")
         check(self.threads >= 0, "train.threads", self.threads, "0 (leave it) or more")
 
@@ -378,6 +379,8 @@ class RunConfig:
         ok = bool(self.name) and all(c.isalnum() or c in "._-" for c in self.name) and self.name[0] not in ".-"
         check(ok, "name", self.name, "letters, digits, dot, dash and underscore, not led by a dot or a dash")
         check(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+        check(self.train.compile != "graphs" or not self.model.activation_checkpointing, "train.compile", self.train.compile,
+              "auto, true or false with model.activation_checkpointing, which computes blocks again outside of their graphs")
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,13 @@ def compiles(run: RunFolder, train: TrainConfig, ranks: Ranks, say: Callable[[st
         elif on_gpu and not wanted:
             say("train.compile auto: false (ZeRO 3 gathers weights inside the blocks; ZeRO 1 and 2 compile)")
     else:
-        wanted = train.compile
+        wanted = bool(train.compile)
     problems = ranks.gather(compiled.why_not(ranks.device)) if wanted else []
     problem = next(filter(None, problems), None)
     if wanted and train.zero_stage == 3:
         problem = "train.zero_stage is 3, which gathers weights inside the blocks; 0 to 2 can compile"
+    if train.compile == "graphs" and not on_gpu:
+        problem = "this run is on a CPU, which has no CUDA graphs; true compiles there"
     if problem and train.compile == "auto" and before is None:
         say(f"train.compile auto: false ({problem})")
         wanted = False

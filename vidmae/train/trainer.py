@@ -115,8 +115,9 @@ class Trainer(ABC, Generic[C]):
         model, groups = self.build()
         if self.compiled:
             compiled.use_own_cache(ranks.local_rank)
-            number = compiled.compile_blocks(model)
-            self.say(f"the first step compiles the model's {number} blocks")
+            graphs = config.train.compile == "graphs"
+            number = compiled.compile_blocks(model, graphs=graphs)
+            self.say(f"the first step compiles the model's {number} blocks" + (", as CUDA graphs" if graphs else ""))
         self.engine = Engine(model, groups, config.train, ranks, micro_batch=plan.micro_batch, grad_accum=plan.grad_accum)
         self.step = self.start = checkpoint.restore(self.engine, run, config.train, ranks, self.say)
         self.saver = checkpoint.Saver(self.engine, run, config.train, ranks, keep=config.checkpoint, say=self.say)

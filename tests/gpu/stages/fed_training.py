@@ -48,7 +48,7 @@ def _train(report: Report, name: str, config: ModelConfig, every: int, clips: Pa
              "train.phases=[{duration: 100000 steps, lr: 1.5e-4, warmup: 100 steps, schedule: cosine}]"]
     run_folder = runs.make_run(f"training-{name}", clips, config, device.type, *given, compiled=True)
     began = time.monotonic()
-    process = runs.start(run_folder, threads=1 if device.type == "cpu" else 0)
+    process = runs.start(run_folder, threads=1 if device.type == "cpu" else 0, anew=True)
     try:
         runs.wait_for(run_folder, process, 1 if whole else every + 1, timeout_s=limit_s)
         started_s = time.monotonic() - began

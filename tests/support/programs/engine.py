@@ -2,11 +2,16 @@
 
 import json
 import sys
+import traceback
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+import vidmae
 from vidmae.ranks import dist
 from vidmae.ranks.engine import TAG, Engine, NonFiniteError
 from vidmae.ranks.shard_writer import write_shards
@@ -24,6 +29,64 @@ class Net(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         out = self.b(torch.tanh(self.a(x.to(self.a.weight.dtype)))).float()
         return ((out - y) ** 2).mean()
+
+
+class Reads(TorchDispatchMode):
+    """Counts what the host waits for where the device is a GPU: numbers of tensors that Python looks at, by who asks.
+
+    What was copied to the host's memory, and what is made of that alone, is looked at for nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        import deepspeed
+        self.counts = {"vidmae": 0, "deepspeed": 0}
+        self._who = {str(Path(package.__file__).parent) + "/": name for package, name in ((vidmae, "vidmae"), (deepspeed, "deepspeed"))}
+        lists, copies = torch.Tensor.tolist, torch.Tensor.cpu
+        self._patches = [mock.patch.object(torch.Tensor, "tolist", lambda tensor: self.read(tensor) or lists(tensor)),
+                         mock.patch.object(torch.Tensor, "cpu", lambda tensor: self.read(tensor) or self.host([copies(tensor)])[0])]
+
+    def read(self, tensor: torch.Tensor) -> None:
+        if not getattr(tensor, "in_host_memory", False):
+            files = [frame.filename for frame in traceback.extract_stack()[::-1]]
+            self.counts[next(name for file in files for folder, name in self._who.items() if file.startswith(folder))] += 1
+
+    def host(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        for tensor in tensors:
+            tensor.in_host_memory = True  # type: ignore[attr-defined]
+        return tensors
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.read(args[0])
+        out = func(*args, **(kwargs or {}))
+        given, made = ([x for x in tree_leaves(tree) if isinstance(x, torch.Tensor)] for tree in ((args, kwargs), out))
+        if given and all(getattr(x, "in_host_memory", False) for x in given):
+            self.host(made)
+        return out
+
+    def __enter__(self) -> "Reads":
+        for patch in self._patches:
+            patch.start()
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        for patch in self._patches:
+            patch.stop()
+
+
+def reads_of_a_step(engine: Engine, x: torch.Tensor, y: torch.Tensor, accum: int) -> dict[str, int]:
+    """Who looks at numbers of the device in one step, and how often."""
+    reads, look = Reads(), engine._look
+    engine._look = lambda norms: reads.host(look(norms))  # type: ignore[method-assign]
+    if engine._train.zero_stage:
+        engine._norms._look = engine._look
+    with reads:
+        for _ in range(accum):
+            engine.backward(x, y)
+        engine.update(extra=[1.0])
+    return reads.counts
 
 
 def build() -> tuple[Net, list[dict]]:
@@ -75,6 +138,9 @@ def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path
         if mode == "reset" and step == 3:
             engine.reset_optimizer()
         x, y = batch(step)
+        if mode == "reads":
+            saved = reads_of_a_step(engine, x[:micro], y[:micro], accum)
+            continue
         if mode == "nan" and step == 2 and ranks.rank == ranks.world_size - 1:
             y = y * float("nan")
         if mode == "inf" and step == 2 and ranks.rank == ranks.world_size - 1:

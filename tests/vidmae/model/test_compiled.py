@@ -82,6 +82,23 @@ def test_blocks_share_graphs_without_a_break_and_nothing_is_compiled_twice(make,
     assert graphs_and_breaks() == (kinds, 0), "later steps and evaluation compile nothing"
 
 
+def test_gradients_of_graphs_are_copies_and_every_forward_pass_begins_a_step(monkeypatch):
+    """A graph's own memory is written again by the next step."""
+    begun, asked = [], []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(1))
+    quick = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **how: asked.append(how.pop("mode", None)) or quick(f, **how | {"backend": "aot_eager"}))
+    eager, ours = mae(), mae()
+    compiled.compile_blocks(ours, graphs=True)
+    assert_equal(mae_step(ours), mae_step(eager), 1e-6, 5e-6)
+    assert asked == ["reduce-overhead"] and len(begun) == 1 and graphs_and_breaks() == (2, 0)
+    weight, seen = ours.blocks[0].mlp.fc1.weight, []
+    weight.register_hook(seen.append)  # after the copy
+    mae_step(ours)
+    assert len(begun) == 2 and len(seen) == 1
+    assert len(weight._backward_hooks) == 2 and next(iter(weight._backward_hooks.values())) is torch.clone
+
+
 def kept_numbers(block, x):
     """Numbers per token and channel that autograd keeps for the backward pass, parameters aside."""
     own, kept = {p.untyped_storage().data_ptr() for p in block.parameters()}, {}

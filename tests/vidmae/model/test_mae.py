@@ -2,6 +2,7 @@
 
 import copy
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tests.support import reference_mae
 from vidmae.model import blocks
 from vidmae.model.groups import no_weight_decay, param_groups
 from vidmae.model.mae import build_mae
-from vidmae.model.masking import random_mask
+from vidmae.model.masking import mask_from_noise, random_mask
 from vidmae.model.patches import nearest_predicted, patchify, predicted_frames, unpatchify
 
 TOY = {"img_size": 32, "num_frames": 8, "pred_t_dim": 8, "decoder_embed_dim": 48, "decoder_depth": 2,
@@ -153,6 +154,22 @@ def test_autocast_keeps_no_copy_of_a_weight():
     assert torchs_copies  # else the test would see nothing
     assert all(torch.equal(a, b) for a, b in zip(mine[:3], torchs[:3], strict=True))
     assert torch.allclose(mine[3], torchs[3], rtol=0.02)  # ours is summed in float32
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_masks_loss_and_gradients_ask_nothing_of_the_device(ratio, monkeypatch):
+    """On the meta device, which has no numbers: a GPU would make the host wait for one."""
+    monkeypatch.setattr(blocks, "recomputed", lambda *_: nullcontext())  # looks at addresses, which are not there either
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)  # knows no such device
+    with torch.device("meta"):
+        model = build_mae("mae_vit_nano_patch8", **TOY, decoder_mask_ratio=ratio)
+        s = model.shape
+        clips = torch.empty(2, s.num_frames, s.img_size, s.img_size, 3, dtype=torch.uint8)
+        loss = model(clips, mask_from_noise(torch.empty(2, s.num_tokens), s.mask_ratio))
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+    with pytest.raises(RuntimeError, match="meta"):
+        loss.item()
 
 
 def test_order_of_the_kept_tokens_does_not_matter():

@@ -102,8 +102,34 @@ def test_flops_of_a_finetuning_step_of_real_size(name, unreal):
 @pytest.mark.parametrize("decoder_mask_ratio", [0.0, 0.5])
 def test_activation_estimate_is_near_the_saved_tensors(decoder_mask_ratio):
     model, clips, mask = toy_step("sdpa", decoder_mask_ratio)
-    own = {p.data_ptr() for p in model.parameters()}
-    saved = {}
+    estimate = cost.activation_gib(model.shape, micro_batch=1, precision="fp32", checkpointing=False)
+    assert saved_gib(model, clips, mask) == pytest.approx(estimate, rel=0.1)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_flops_and_memory_of_blocks_that_are_computed_again(every):
+    """Against torch's count, and against what autograd saves outside of them; their inputs are held elsewhere."""
+    from torch.utils.flop_counter import FlopCounterMode
+    model, clips, mask = toy_step("naive", 0.5)
+    model.activation_checkpointing = every
+    with FlopCounterMode(display=False) as counter:
+        model(clips, mask).backward()
+    s, again = model.shape, cost.recomputed_flops_per_clip(model.shape, every)
+    encoder, decoder = (s.num_kept + 1) * s.embed_dim, (1 + s.num_kept + s.num_rebuilt) * s.decoder_embed_dim
+    count = [len([i for i in range(depth) if i % every == 0]) for depth in (s.depth, s.decoder_depth)]
+    last_products = 2 * 4 * (count[0] * encoder * s.embed_dim + count[1] * decoder * s.decoder_embed_dim)
+    assert counter.get_total_flops() == cost.train_flops_per_clip(s) + again - last_products and again > last_products > 0
+
+    model, clips, mask = toy_step("sdpa", 0.5)
+    model.activation_checkpointing = every
+    one_whole = 15 * max(encoder, decoder) + count[0] * encoder + count[1] * decoder
+    estimate = cost.activation_gib(s, micro_batch=1, precision="fp32", checkpointing=every)
+    assert saved_gib(model, clips, mask) == pytest.approx(estimate - 4 * one_whole / cost.GIB, rel=0.12)
+
+
+def saved_gib(model, clips, mask):
+    """Of all that autograd keeps for the backward pass, parameters aside."""
+    own, saved = {p.data_ptr() for p in model.parameters()}, {}
 
     def keep(tensor):
         storage = tensor.untyped_storage()
@@ -113,9 +139,7 @@ def test_activation_estimate_is_near_the_saved_tensors(decoder_mask_ratio):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         model(clips, mask)
-    measured = sum(storage.nbytes() for storage in saved.values()) / cost.GIB
-    estimate = cost.activation_gib(model.shape, micro_batch=1, precision="fp32", checkpointing=False)
-    assert measured == pytest.approx(estimate, rel=0.1)
+    return sum(storage.nbytes() for storage in saved.values()) / cost.GIB
 
 
 def test_half_of_the_decoder_saves_what_the_readme_says():
@@ -134,12 +158,23 @@ def test_states_by_stage():
     assert fp32 == pytest.approx([16 * p, 8 * p + 3 * p, 4 * p + 4 * p, 5 * p])
 
 
+def test_states_in_the_host_s_memory():
+    p = 645_534_104 / cost.GIB
+    assert [cost.state_gib(HUGE, zero_stage=s, precision="bf16", world_size=4, offload=True) for s in (1, 2, 3)] == pytest.approx(
+        [4 * p, 2.5 * p, p])
+    on_host = [cost.host_gib(HUGE, precision=kind, world_size=4, grad_accum=n) for kind, n in (("bf16", 1), ("bf16", 2), ("fp32", 1))]
+    assert on_host == pytest.approx([18 / 4 * p, 20 / 4 * p, 20 / 4 * p])
+
+
 def test_activations():
     one, two = (cost.activation_gib(HUGE, micro_batch=n, precision="bf16", checkpointing=False) for n in (1, 2))
     in_blocks = 12 * (32 * 205 * 1280 + 4 * 2049 * 512) * 2  # numbers per token and channel, tokens, channels, bytes
     assert one * cost.GIB == pytest.approx(in_blocks + 23e6, abs=1e6)  # and the ends, the target and the prediction
     assert two == pytest.approx(2 * one)
     assert cost.activation_gib(HUGE, micro_batch=1, precision="bf16", checkpointing=True) < 0.25 * one
+    half = cost.activation_gib(HUGE, micro_batch=1, precision="bf16", checkpointing=2)
+    by_hand = (12 + 1) * (16 * 205 * 1280 + 2 * 2049 * 512) + 15 * 2049 * 512  # half whole, half their inputs, one again
+    assert half * cost.GIB == pytest.approx(2 * by_hand + 23e6, abs=1e6)
 
 
 def test_an_encoder_that_sees_all_tokens():

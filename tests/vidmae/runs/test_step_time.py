@@ -13,7 +13,7 @@ from vidmae.runs import cost, step_time
 from vidmae.runs.gpus import GPUS, find_gpu
 from vidmae.runs.step_time import Machine, Mfu, Work
 from vidmae.settings.config import PretrainConfig, TrainConfig
-from vidmae.settings.layers import build
+from vidmae.settings.layers import build, parse_set
 from vidmae.settings.sizes import model_shape
 
 HUGE, PARAMETERS = model_shape("mae_vit_huge_patch14"), 645_534_104
@@ -33,6 +33,8 @@ def test_arithmetic_by_hand() -> None:
     assert again == pytest.approx(4 / 3, rel=0.01)  # the forward pass twice
     half = step_time.step_time(replace(WORK, checkpointing=2), ONE).arithmetic_s / time.arithmetic_s
     assert half == pytest.approx(7 / 6, rel=0.01)
+    third = step_time.step_time(replace(WORK, checkpointing=3), ONE)  # blocks 0, 3 ... 30 of 32, and 0, 3 of the decoder's 4
+    assert third.arithmetic_s / time.arithmetic_s == pytest.approx(1 + 11 / 32 / 3, rel=0.015)
 
 
 def test_memory_by_hand() -> None:
@@ -84,6 +86,48 @@ def test_what_the_backward_pass_hides() -> None:
     whole = step_time.link_traffic(replace(WORK, zero_stage=0), EIGHT, 1.0)
     assert whole.exposed_s == whole.reduce_s and whole.gather_s == 0
     assert step_time.link_traffic(replace(WORK, zero_stage=3), EIGHT, 1.0).exposed_s == 0
+
+
+def test_an_optimizer_in_the_host_s_memory_by_hand() -> None:
+    """ViT-H on one H100: 51.2 GB/s to the host, 8 cores that the loader leaves move 200 GB/s, and nobody shares the node."""
+    alone, work = Machine(H100, 1, 1, 16), replace(WORK, workers=8, offload=True)
+    plain, off = step_time.step_time(replace(work, offload=False), alone), step_time.step_time(work, alone)
+    assert off.offload.down_s == pytest.approx(4 * 645.534104e6 / 51.2e9) == pytest.approx(0.05043, rel=1e-3)
+    assert off.offload.up_s == pytest.approx(0.02522, rel=1e-3)  # in 16 bits
+    assert off.offload.update_s == pytest.approx(42 * 645.534104e6 / 200e9) == pytest.approx(0.13556, rel=1e-3)
+    assert off.arithmetic_s * 2 / 3 > off.offload.down_s  # so that the backward pass hides it
+    assert off.step_s == pytest.approx(plain.step_s + 0.02522 + 0.13556, rel=1e-3) and off.slowest == "arithmetic"
+    assert plain.offload == step_time.Offload() and off.memory_s < plain.memory_s
+    assert step_time.memory_bytes(replace(work, offload=False), 1) - step_time.memory_bytes(work, 1) == 28 * PARAMETERS
+
+
+def test_what_makes_an_update_on_the_cpu_slow() -> None:
+    few = step_time.step_time(replace(WORK, micro_batch=4, offload=True), Machine(H100, 1, 1, 16))  # 16 workers leave one core
+    assert few.offload.update_s == pytest.approx(42 * PARAMETERS / 25e9) and few.slowest == "offload"
+    assert step_time.advice(few, "s") == "--set train.offload=none where the states fit, or more --cpus-per-task"
+    assert few.offload.exposed_s == pytest.approx(few.offload.whole_s - 2 / 3 * few.arithmetic_s)
+    eight = step_time.step_time(replace(WORK, micro_batch=1, workers=8, offload=True), ONE)  # 8 GPUs share 240 GB/s and the weights
+    assert eight.offload.update_s == pytest.approx(42 * PARAMETERS / 8 / 30e9)
+    assert step_time.advice(eight, "s").endswith("more GPUs, which share the update")
+    assert "update 113 ms at 30 GB/s on 8 cores (assumed)" in step_time.offload_line(eight)
+
+
+@pytest.mark.parametrize(("stage", "accum", "precision", "down", "up"), [
+    (1, 4, "bf16", 4, 2), (2, 1, "bf16", 4, 2), (2, 4, "bf16", 4 + 4 * 2, 3 * 2 + 2), (3, 2, "fp32", 4 + 2 * 4, 4 + 4)])
+def test_what_passes_the_link_to_the_host(stage: int, accum: int, precision: str, down: int, up: int) -> None:
+    """Bytes per parameter of a rank's share: gradients once, sums after each of several passes and back before all but one."""
+    work = replace(WORK, zero_stage=stage, grad_accum=accum, precision=precision, offload=True)
+    assert step_time.step_time(work, ONE).offload.gigabytes == pytest.approx((down + up) * PARAMETERS / 8 / 1e9)
+
+
+def test_a_setting_becomes_work() -> None:
+    config = build(PretrainConfig, parse_set(["train.offload=optimizer", "model.activation_checkpointing=3",
+                                              "model.decoder_mask_ratio=0.5"]))[0]
+    work = step_time.work_of(config, micro_batch=2, grad_accum=1, clip_ms=None)
+    assert work.offload and work.checkpointing == 3 and work.shape.num_rebuilt == 922
+    whole = step_time.step_time(replace(work, shape=HUGE, checkpointing=0), ONE)
+    half = step_time.step_time(replace(work, checkpointing=0), ONE)
+    assert whole.arithmetic_s / half.arithmetic_s == pytest.approx(1.16, abs=0.005) and half.memory_s < whole.memory_s
 
 
 def test_the_buckets_are_those_of_the_engine() -> None:

@@ -161,6 +161,8 @@ def test_auto_does_without_a_compiler_and_true_does_not(choose):
     assert "ZeRO 3" in choose(GPU, zero_stage=3)[1]
     with pytest.raises(ValueError, match=r"train.compile is true .* but no C\+\+ compiler"):
         choose(CPU, compile=True, problem="no C++ compiler")
+    with pytest.raises(ValueError, match=r"train.compile is graphs .* but this run is on a CPU, which has no CUDA graphs"):
+        choose(CPU, compile="graphs")
     with pytest.raises(ValueError, match=r"but train\.zero_stage is 3"):
         write_json(choose.run.choices, {"compile": True})
         choose(GPU, zero_stage=3)
