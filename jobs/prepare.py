@@ -22,10 +22,10 @@ from pathlib import Path
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.place import prepare_check, prepare_fraction, prepare_manifest, prepare_shots, prepare_withdraw
+from jobs.place import prepare_check, prepare_fraction, prepare_shots, prepare_withdraw
 from jobs.place.launch_flags import Parser
 from jobs.scheduler.commands import SlurmError
-from jobs.submit import prepare_footage
+from jobs.submit import prepare_footage, prepare_manifest
 from vidmae.footage.history import FractionError
 from vidmae.footage.manifest import ManifestError
 from vidmae.footage.recordings import RecordingsError

@@ -56,6 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     control.add_argument("--wait", action="store_true", help="wait for the job and leave with its exit code")
     control.add_argument("--follow", action="store_true", help="wait, and show rank 0's log; Ctrl-C leaves the job alone")
     control.add_argument("--retry", action="store_true", help="submit again a run that failed; it continues")
+    control.add_argument("--stage", metavar="DIR",
+                         help="copy archives of prepared footage to this folder on a disk of each node, such as '$TMPDIR', "
+                              "while training reads them (--set data.stage_gib bounds it)")
     control.add_argument("--profile-steps", type=int, metavar="STEPS",
                          help="rank 0 records so many steps with torch's profiler, to profile/ in the run folder")
     out = parser.add_argument_group("output")

@@ -134,6 +134,7 @@ def record_of(state: State) -> dict[str, Any]:
         "top1_pct": None,
         "data": said.get("data"), "manifest_version": str(said.get("content_sha256") or "")[:8] or None,
         "heartbeat_age_s": round(time.time() - beat["time"], 1) if "time" in beat else None, "spent": spent,
+        "staged": beat.get("staged"),
     }
     if state.active and beat.get("eta_s") is not None:
         record["eta_s"] = max(0.0, float(beat["eta_s"]) - (time.time() - float(beat["time"])))

@@ -36,6 +36,7 @@ from jobs.submit.submission import one_launcher
 from sweeps.grid import fewshot_flags
 from sweeps.grid.states import RETRY, Standing, look
 from sweeps.run.array_submission import scripts, submit, submit_collect, task_ids
+from sweeps.run.clips_first import announce, clips_first
 from sweeps.run.show import records, rows, show
 from sweeps.run.sweep_plan import Plan, resolve
 from sweeps.run.watch import wait_for
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace, argv: list[str], script: str = "sweeps/fewshot
     with one_launcher(make_private_folder(runs_dir / ARRAYS)):
         plan = resolve(args, command, place, say)
         present(plan)
+        announce(plan, args, say)
         arrays = submit_all(plan, args)
     name_ended(plan.ended)
     next_commands(plan, args, arrays)
@@ -102,6 +104,7 @@ def present(plan: Plan) -> None:
 def dry_run(plan: Plan, args: argparse.Namespace) -> int:
     """The grid on stderr, the batch scripts on stdout; or all of it as one object."""
     present(plan)
+    announce(plan, args, say)
     name_ended(plan.ended)
     texts = scripts(plan.sweep, plan.batches) if plan.batches else []
     if args.json:
@@ -117,7 +120,9 @@ def dry_run(plan: Plan, args: argparse.Namespace) -> int:
 
 def submit_all(plan: Plan, args: argparse.Namespace) -> list[str]:
     """Submit the arrays, and the job that collects; ids of the arrays, printed one a line."""
-    done = submit(plan.sweep, plan.batches, say) if plan.batches else []
+    done = []
+    if plan.batches:
+        done = submit(clips_first(plan, args, plan.sweep.command, say), plan.batches, say)
     if not done:
         kinds = Counter(s.kind for s in plan.standings)
         say(f"nothing to submit: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}")

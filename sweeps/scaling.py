@@ -42,6 +42,7 @@ from sweeps.grid import scaling_flags
 from sweeps.grid.points import Point
 from sweeps.grid.pretraining import look_at
 from sweeps.run import array_submission, last_job, pretrain_jobs, scaling_run
+from sweeps.run.clips_first import clips_first
 from sweeps.run.scaling_show import rows, to_json, total
 from sweeps.run.show import show
 from sweeps.run.study import Study, resolve
@@ -160,7 +161,7 @@ def submit_all(call: Call) -> tuple[Study, RunFolder]:
     scaling_run.write_fractions(study)
     study = call.study(pretrain_jobs.pretrain(study.points, study.again, call.args.max_parallel or 0, call.command, say,
                                               call.note))
-    arrays = array_submission.submit(study.cells.sweep, study.cells.batches, say) if study.cells.batches else []
+    arrays = _submit_cells(study)
     call.note([array.job_id for array in arrays])
     job, last = scaling_run.submit_last(study, [array.job_id for array in arrays], fresh=bool(call.jobs),
                                         retry=call.args.retry is not None, say=say)
@@ -173,6 +174,14 @@ def submit_all(call: Call) -> tuple[Study, RunFolder]:
     return study, job
 
 
+def _submit_cells(study: Study) -> list[array_submission.Submitted]:
+    """Submit the few-shot cells that are missing, behind the preparation of their clips where that is asked for."""
+    plan = study.cells
+    if not plan.batches:
+        return []
+    return array_submission.submit(clips_first(plan, study.fewshot, plan.sweep.command, say), plan.batches, say)
+
+
 def here(call: Call, arrays: Path) -> int:
     """One thing after the other on this machine."""
     with one_launcher(arrays):
@@ -182,7 +191,7 @@ def here(call: Call, arrays: Path) -> int:
     points = pretrain_jobs.pretrain_here(study.points, study.again, call.command, say, call.note)
     with one_launcher(arrays):
         study = call.study(points)
-        cells = array_submission.submit(study.cells.sweep, study.cells.batches, say) if study.cells.batches else []
+        cells = _submit_cells(study)
     call.note([array.job_id for array in cells])
     name_all(study)
     if any(s.kind == "active" for s in study.cells.standings) or cells:

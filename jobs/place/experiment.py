@@ -145,6 +145,8 @@ def resolve(args: argparse.Namespace, place: Place) -> Experiment:
     """
     setting = read_profile(args, place)
     layers = [*config_layers(args, setting[0]), *([Layer("--name", {"name": args.name})] if args.name is not None else [])]
+    if args.stage is not None:
+        layers.append(Layer("--stage", {"data": {"stage": args.stage}}))
     if args.profile_steps is not None:
         layers.append(Layer("--profile-steps", {"log": {"profile_steps": args.profile_steps}}))
     config, runs_dir = build(PretrainConfig, layers)[0], args.runs_dir.expanduser().absolute()

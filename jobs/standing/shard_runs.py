@@ -18,7 +18,7 @@ from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.layers import ConfigError
 
 PATTERN = re.compile(r"[*?\[]")
-CLIPS = re.compile(r"^(\d+)/(\d+) clips$", re.MULTILINE)
+CLIPS = re.compile(r"^(\d+)/(\d+) (?:clips|files|s of footage)$", re.MULTILINE)
 ERROR = re.compile(r"^(?:error: |[\w.]+Error: ).*", re.MULTILINE)
 
 

@@ -36,8 +36,9 @@ any other, with the same labels in the same order: `--data s-256` trains on it. 
 The phase at which frames are kept is drawn for each recording. --fps 3.75 keeps what frame stride 8 at 30 fps samples; a
 multiple of it (7.5, 15) keeps more phases, for as many times the bytes. A recording with fewer frames a second keeps all.
 
-A call that is stopped loses the recordings that it was at, and the same command goes on. A recording that cannot be
-decoded is left out and listed in NAME.unreadable.csv with the reason.
+A call that is stopped loses the recordings that it was at, and the same command goes on. Where the manifest has got new
+recordings, the same command adds archives for these alone. A recording that cannot be decoded is left out and listed in
+NAME.unreadable.csv with the reason.
 """
 MIB, GIB = 2**20, 2**30
 
@@ -96,9 +97,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def default_name(of: str, how: Preparation) -> str:
-    """Name of a prepared data set."""
-    return f"{of}-{how.short_side_px}" + ("" if how.fps == FPS else f"-{how.fps:g}fps") + (
-        "" if how.form == "archives" else f"-{how.form}")
+    """Name of a prepared data set; that of a validation set ends in -val as before, so that sweeps find it."""
+    name = of.removesuffix("-val")
+    return f"{name}-{how.short_side_px}" + ("" if how.fps == FPS else f"-{how.fps:g}fps") + (
+        "" if how.form == "archives" else f"-{how.form}") + of[len(name):]
 
 
 def _estimate(console: Console, source: Path, how: Preparation, args: argparse.Namespace) -> int:
@@ -126,6 +128,11 @@ def _submit(console: Console, config: PrepareConfig, folder: Path, args: argpars
         raise PrepareError("--format chunks is made on one machine: leave out --cluster slurm, or call it within a job")
     if args.gpus_per_node is None:
         args.gpus_per_node = 0
+    if not args.dry_run:
+        from vidmae.preparing.prepared_folder import Order, reopen
+
+        how = Preparation(config.fps, config.short_side_px, config.quality, config.seed, config.form)
+        reopen(Order(Path(config.source), how, folder, Path(config.manifest), config.archive_mib))
     work = Work("vidmae.preparing.prepare_shard", folder, args.shards, "cpu", 0)
     return sharding.run(work, config, args, ["python", "jobs/prepare.py", "footage", args.manifest], console, _show)
 
@@ -140,8 +147,9 @@ def _show(record: dict[str, Any], console: Console) -> None:
 
 def _prepare(console: Console, source: Path, how: Preparation, folder: Path, manifest: Path,
              args: argparse.Namespace) -> int:
-    from vidmae.preparing.prepare_archives import Order, prepare
+    from vidmae.preparing.prepare_archives import prepare
     from vidmae.preparing.prepare_chunks import prepare_chunks
+    from vidmae.preparing.prepared_folder import Order
 
     order, known = Order(source, how, folder, manifest, args.archive_mib), known_summary(manifest)
     try:

@@ -56,6 +56,9 @@ def make_parser(description: str | None, *, recipe: str = DEFAULT_RECIPE, data: 
     what.add_argument("--allow-fewer", action="store_true", help="take what there is of classes with fewer clips than shots")
     what.add_argument("--shot-list", type=Path, metavar="FILE",
                       help="take the clips of this list of `path, label` lines, for one data set and one number of shots")
+    what.add_argument("--prepare", nargs="?", type=int, const=0, metavar="PX",
+                      help="decode each clip once, before the cells start, and let all cells read small JPEG frames, kept "
+                           "by content in runs/clips; PX is their short side (default: 256 for clips of 224 px)")
     add_resources(parser)
     control = parser.add_argument_group("run control")
     control.add_argument("--dry-run", action="store_true", help="show the grid, its cost and the scripts; write nothing")

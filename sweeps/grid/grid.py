@@ -17,6 +17,7 @@ from typing import Any, ClassVar, get_args
 
 from vidmae.evaluate.feature_cache import feature_spec
 from vidmae.footage.manifest import AUTO, decoder_problem, read_summary
+from vidmae.preparing.preparation import Preparation
 from vidmae.runs.cell_record import amount_of
 from vidmae.runs.record import signature
 from vidmae.settings.finetune_config import FinetuneConfig, Method
@@ -28,6 +29,7 @@ FILLED_IN = {  # what the sweep itself sets: key -> what to use instead of --set
     "name": "the names follow from the cells", "seed": "--seeds", "method": "--method", "data.name": "--data",
     "data.manifest": "--data", "data.val_manifest": "--data", "data.shots": "--shots", "data.subset": "--shots",
     "data.fraction": "--fractions",
+    "data.prepared": "--prepare", "data.archives": "--prepare",
     "train.init": "--checkpoints", "train.init_content": "--checkpoints", "train.init_name": "--checkpoints",
     "select.rule": "--select", "evaluate.views": "--views", "probe.features": "it is features/ beside the runs",
 }
@@ -68,6 +70,8 @@ class LabelledSet:
         val_videos: Clips to test on.
         classes: Of the first.
         pictures: Whether it has pictures and no videos.
+        clip_ms: CPU time of reading a clip to learn from; 0 where it was not measured.
+        prepared: Whether its clips are prepared footage.
     """
 
     name: str
@@ -79,6 +83,8 @@ class LabelledSet:
     val_videos: int
     classes: int
     pictures: bool = False
+    clip_ms: float = 0.0
+    prepared: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,6 +220,8 @@ class Settings:
         select: Of `--select`; None leaves the recipe's rule.
         views: Of `--views`; None leaves the recipe's.
         features: Folder of the cached features.
+        clips: Folder for prepared clips; empty: cells read the files.
+        prepare_px: Short side of a prepared frame, at most; 0 follows the size of the model's clips.
     """
 
     layers: Sequence[Layer]
@@ -223,6 +231,8 @@ class Settings:
     select: str | None
     views: str | None
     features: str
+    clips: str = ""
+    prepare_px: int = 0
 
 
 def make_grid(inits: Sequence[Init], subsets: Sequence[Subset], settings: Settings) -> list[Cell]:
@@ -244,7 +254,8 @@ def _product(inits: Sequence[Init], subsets: Sequence[Subset], settings: Setting
         base, origins = _config(init, data, method, variant, settings)
         for subset in subsets:
             if subset.data == data:
-                yield replace(_cell(init, subset, base, (*settings.overrides, *variant)), origins=origins)
+                shown = [f"data.prepared={base.data.prepared}"] if base.data.prepared else []
+                yield replace(_cell(init, subset, base, (*settings.overrides, *variant, *shown)), origins=origins)
 
 
 def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], settings: Settings,
@@ -266,8 +277,9 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     if config.evaluate.views.startswith("frames") and config.model.num_frames > 1:  # sees all frames of a clip at once
         layers.append(Layer("a model of several frames", {"evaluate": {"views": "center"}}))
         config, origins = build(FinetuneConfig, layers)
-    if method == "attentive" and config.model.num_frames == 1 and config.probe.token_grid[0] > 1:  # has one slot of time
-        layers.append(Layer("a model of single frames", {"probe": {"token_grid": [1, *config.probe.token_grid[1:]]}}))
+    own_grid = origins["probe.token_grid"].startswith("--")
+    if method == "attentive" and config.model.num_frames == 1 and config.probe.token_grid[0] > 1 and not own_grid:
+        layers.append(Layer("an image model, which has one slot of time", {"probe": {"token_grid": [1, *config.probe.token_grid[1:]]}}))
         config, origins = build(FinetuneConfig, layers)
     for manifest in (data.manifest, data.val_manifest) if config.data.decoder != AUTO else ():
         if problem := decoder_problem(manifest, read_summary(manifest), config.data.decoder):
@@ -277,16 +289,26 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
         raise ConfigError(f"model.num_frames is {config.model.num_frames} [from {origins['model.num_frames']}], allowed "
                           f"with {init.name}: 1, since it is an image model, which sees one frame; --views frames16 tests "
                           "it on videos, as the mean of the logits of 16 frames")
-    if frames == 1 and method == "attentive" and not origins["probe.token_grid"].startswith("--"):
-        config = replace(config, probe=replace(config.probe, token_grid=(1, *config.probe.token_grid[1:])))
-        origins["probe.token_grid"] = f"checkpoint {init.name}, which has one slot of time"
     try:
         config.model.shape()
         if method in PROBES:
             feature_spec(config)
+        if settings.clips:
+            prepared = preparation_of(config, settings.prepare_px).name
+            config = replace(config, data=replace(config.data, prepared=prepared, archives=f"{settings.clips}/{prepared}"))
+            origins |= {"data.prepared": "--prepare", "data.archives": "--prepare"}
     except ValueError as error:
         raise ConfigError(f"{init.name}: {error}") from error
     return config, origins
+
+
+def preparation_of(config: FinetuneConfig, prepare_px: int) -> Preparation:
+    """How --prepare prepares the clips of a cell.
+
+    Raises:
+        PrepareError: A value is out of range.
+    """
+    return Preparation.for_clips(config.model.img_size, config.data.target_fps / config.data.sampling_rate, prepare_px)
 
 
 def _cell(init: Init, subset: Subset, base: FinetuneConfig, overrides: tuple[str, ...]) -> Cell:

@@ -69,8 +69,9 @@ def _find(name: str, known: Catalogue) -> LabelledSet:
     else:
         files = (find_data(None, name, known).manifest, find_data(None, name + VAL, known).manifest)
     train, val = (_summary(file) for file in files)
+    costs = (train.clip_cost or {}).get("ms_per_clip", {})
     return LabelledSet(name, *files, train.content_sha256, val.content_sha256, train.videos, val.videos, train.classes,
-                       train.pictures)
+                       train.pictures, float(costs.get("1", 0.0)), train.prepared is not None)
 
 
 def _summary(manifest: Path) -> Summary:

@@ -44,6 +44,7 @@ class Sweep:
         runs_dir: Folder of the runs.
         command: What the user typed.
         max_parallel: Cells of an array at a time; 0 is no limit.
+        first: Slurm job that must have ended before any cell starts, or empty.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Sweep:
     runs_dir: Path
     command: tuple[str, ...]
     max_parallel: int
+    first: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ def make_request(sweep: Sweep, batch: Batch, array: Path, waits_for: Sequence[st
         waits_for: Ids of the arrays that must have ended before.
     """
     p, config = sweep.profile, batch.cells[0].cell.config
+    awaited = [*([sweep.first] if sweep.first else []), *waits_for]
     options = {name: getattr(p, name) for name in ("account", "qos", "constraint", "exclude", "nodelist")}
     waits = [p.dependency, f"afterok:{batch.after}" if batch.after else "",
-             ":".join(["afterany", *waits_for]) if waits_for else ""]
+             ":".join(["afterany", *awaited]) if awaited else ""]
     options["dependency"] = ",".join(filter(None, waits))
     return launch.Request(
         run=RunFolder(array), job_name=p.job_name or array.name, resources=batch.resources,

@@ -39,6 +39,7 @@ class Study:
         match: What is equal between fractions.
         again: Kinds of pretraining runs that this call submits.
         commands: Scripts of the analysis, with their arguments.
+        fewshot: Flags of the few-shot sweep.
     """
 
     place: Place
@@ -48,6 +49,7 @@ class Study:
     match: str
     again: frozenset[str]
     commands: tuple[tuple[str, ...], ...]
+    fewshot: argparse.Namespace
 
     @property
     def submits(self) -> list[Point]:
@@ -97,11 +99,12 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         picked = chosen([_without_parent(s, starts[s.cell.source]) for s in standings], args.retry)
         return [s for s in picked if starts[s.cell.source] is not None]
 
-    cells = sweep_plan.resolve(fewshot_args(args, place), command, place, say, inits=_inits(found), choose=choose)
+    fewshot = fewshot_args(args, place)
+    cells = sweep_plan.resolve(fewshot, command, place, say, inits=_inits(found), choose=choose)
     first = found[0].experiment
     unit = Unit(on_cpu=first.on_cpu, gpu_type=first.resources.gpu_type)
     sets = list(dict.fromkeys(point.portion.of.name for point in found))
-    return Study(place, found, cells, unit, args.match, again, _commands(args, sets))
+    return Study(place, found, cells, unit, args.match, again, _commands(args, sets), fewshot)
 
 
 def content_of(point: Point) -> str:

@@ -22,7 +22,7 @@ from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import ConfigError
 from vidmae.settings.recipe import read_recipe
 
-FEATURES = "features"  # beside the runs
+FEATURES, CLIPS = "features", "clips"  # beside the runs
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,13 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     settings = Settings(
         layers=(read_recipe(args.recipe, FinetuneConfig), *site.config), overrides=tuple(args.set),
         variants=parse_vary(args.vary), methods=args.method, select=args.select, views=args.views,
-        features=str(runs_dir / FEATURES))
+        features=str(runs_dir / FEATURES), clips="" if args.prepare is None else str(runs_dir / CLIPS),
+        prepare_px=args.prepare or 0)
     inits = find_inits(args.checkpoints, args.after, runs_dir) if inits is None else inits
     sets = find_sets(args.data, site.catalogue | environment_catalogue())
+    if args.prepare is not None and (ready := [data.name for data in sets if data.prepared]):
+        raise ConfigError(f"{', '.join(ready)}: these clips are prepared footage already; leave out --prepare, or them "
+                          "(--data)")
     subsets = find_subsets(sets, args.shots or args.fractions, args.seeds, listing=args.shot_list,
                            allow_fewer=args.allow_fewer, write=not args.dry_run)
     cells = make_grid(inits, subsets, settings)

@@ -33,8 +33,9 @@ from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
 from vidmae.footage.manifest import Check, Manifest, find_sources
 from vidmae.footage.manifest_build import build
 from vidmae.preparing.preparation import Preparation
-from vidmae.preparing.prepare_archives import Order, prepare
+from vidmae.preparing.prepare_archives import prepare
 from vidmae.preparing.prepare_chunks import prepare_chunks
+from vidmae.preparing.prepared_folder import Order
 
 ROOT = Path(__file__).parents[2]
 MINUTES, ROUNDS = 6, 24

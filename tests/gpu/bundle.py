@@ -144,7 +144,8 @@ def _prepare(video: list[Any], folder: Path) -> list[Any]:
     """Prepare the video of a row as `jobs/prepare.py footage` does; the rows of its archive."""
     from vidmae.footage.manifest import Check, read_all, write_manifest
     from vidmae.preparing.preparation import Preparation
-    from vidmae.preparing.prepare_archives import Order, prepare
+    from vidmae.preparing.prepare_archives import prepare
+    from vidmae.preparing.prepared_folder import Order
 
     with TemporaryDirectory() as place:
         csv, prepared = Path(place) / "raw.csv", Path(place) / "prepared.csv"

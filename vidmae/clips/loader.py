@@ -26,7 +26,7 @@ from vidmae.clips.reading import Reader
 from vidmae.clips.recheck import Recheck, Rechecker
 from vidmae.clips.workers import empty_batch, read_ahead
 from vidmae.footage.manifest import HOW_TO_MAKE, Manifest
-from vidmae.footage.open_video import DecodeError
+from vidmae.footage.open_video import DecodeError, bytes_read
 from vidmae.runs.nonfinite import window_of
 from vidmae.runs.quarantine import Substitution
 
@@ -44,6 +44,7 @@ class Batch:
         labels: int64 [m], class of each clip; -1 where the manifest has none.
         substituted: Videos that were replaced.
         rechecked: Clips that were read a second time.
+        archive_bytes: Read for them of archives: from copies on a disk of the node, and from where the archives are.
     """
 
     clips: Tensor
@@ -52,6 +53,7 @@ class Batch:
     labels: Tensor
     substituted: tuple[Substitution, ...] = ()
     rechecked: tuple[Recheck, ...] = ()
+    archive_bytes: tuple[int, int] = (0, 0)
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory, from which a GPU reads while it computes."""
@@ -87,6 +89,7 @@ class _MicroBatches(Dataset[Batch]):
         clips = empty_batch((self.micro_batch, *self.spec.shape), torch.uint8)
         noise = empty_batch((self.micro_batch, self.spec.num_tokens), torch.float32)
         rows: list[int] = []
+        before = bytes_read()
         substituted, rechecked = [], []
         for _, group in groupby(places, key=lambda p: (p.epoch, p.slot, p.row, p.turn)):
             repeats = list(group)
@@ -98,7 +101,8 @@ class _MicroBatches(Dataset[Batch]):
                 asked = repeats[0]
                 substituted.append(Substitution(asked.epoch, asked.slot, asked.row, row, len(repeats), reason))
         return Batch(clips, noise, torch.tensor(rows), torch.from_numpy(self.manifest.class_index[rows]),
-                     tuple(substituted), tuple(filter(None, rechecked)))
+                     tuple(substituted), tuple(filter(None, rechecked)),
+                     (bytes_read()[0] - before[0], bytes_read()[1] - before[1]))
 
     def _read(self, places: list[Place], clips: np.ndarray, noise: np.ndarray) -> tuple[int, str | None]:
         """The row that was read, and why it is not the one that was asked for."""

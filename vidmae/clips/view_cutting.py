@@ -41,7 +41,7 @@ class ViewCutter:
         Raises:
             DecodeError: The video cannot be read.
         """
-        spec, content = self.spec, int(self.manifest.content[row])
+        spec, content = self.spec, int(self.manifest.source[row])
         with open_video(self.manifest.path(row), self.manifest.decoder(row)) as video:
             indices = np.stack([view_frames(spec, view, content=content, total_frames=video.num_frames,
                                             fps=float(self.manifest.fps[row])) for view in views])

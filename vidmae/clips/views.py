@@ -98,7 +98,7 @@ def view_frames(spec: ViewSpec, view: int, *, content: int, total_frames: int, f
     Args:
         spec: What a view is.
         view: Which of the clip's views, from 0.
-        content: Content hash of the clip.
+        content: Content hash of the clip, of a prepared one that of its source.
         total_frames: Of the file.
         fps: Of the file.
     Returns:

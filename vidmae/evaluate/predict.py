@@ -113,7 +113,7 @@ class _Share:
         prob = np.stack([self.sums[row] for row in rows]) / self.views
         if self.of_scores:
             prob = torch.from_numpy(prob).softmax(1).numpy()
-        return rows, from_probabilities(prob, manifest.class_index[rows], manifest.content[rows], classes), bad
+        return rows, from_probabilities(prob, manifest.class_index[rows], manifest.source[rows], classes), bad
 
 
 def _gather(share: _Share, manifest: Manifest, rows: np.ndarray, classes: Sequence[str], ranks: Ranks) -> Predictions:

@@ -27,7 +27,7 @@ from vidmae.footage.decoders.with_pillow import PILLOW
 from vidmae.footage.known.facts import FACT_COLUMNS, NO_FACTS, Facts, facts_sha256
 from vidmae.footage.known.unreadable import COLUMNS as UNREADABLE
 from vidmae.footage.known.unreadable import unreadable_path
-from vidmae.footage.manifest_columns import nothing, read_columns
+from vidmae.footage.manifest_columns import class_table, nothing, read_columns
 from vidmae.footage.manifest_pages import SHARED_FROM_ROWS, shared
 from vidmae.footage.video_list import EXTENSIONS, ListError, nothing_found, read_list, walk
 from vidmae.runs.record import make_private_folder, write_atomic, write_json
@@ -45,9 +45,10 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One video: the columns of the csv, behind which those of `facts` follow where anything is known.
+    """One video: the columns of the csv, behind which those of `facts` follow where anything is known, and `source`.
 
-    `content` hashes the size and the first and last MiB of the file; `decoder` is the one that was found to read it rightly.
+    `content` hashes the size and the first and last MiB of the file; `decoder` is the one that was found to read it rightly;
+    `source` is the content of the recording that it was prepared from, empty for a recording as it is.
     """
 
     path: str
@@ -66,9 +67,11 @@ class Row:
     mtime_ns: int
     decoder: str
     facts: Facts = NO_FACTS
+    source: str = ""
 
 
-COLUMNS = tuple(f.name for f in fields(Row) if f.name != "facts")
+COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("facts", "source"))
+ALL_COLUMNS = (*COLUMNS, *FACT_COLUMNS, "source")
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def open_rows(path: Path) -> tuple[Summary, BinaryIO, tuple[str, ...]]:
         raise ManifestError(f"{path} has 0 videos; make one with: {HOW_TO_MAKE}")
     file.seek(0)
     columns = tuple(file.readline().decode().rstrip("\n").split(","))
-    if columns not in (COLUMNS, COLUMNS + FACT_COLUMNS):
+    if columns not in (COLUMNS, COLUMNS + FACT_COLUMNS, ALL_COLUMNS):
         raise ManifestError(f"{path} has other columns than {', '.join(COLUMNS)}; make it again with: {HOW_TO_MAKE}")
     return summary, file, columns
 
@@ -201,7 +204,7 @@ def read_all(path: Path) -> tuple[Summary, list[Row]]:
         ManifestError: It is missing, cut, changed since it was made, or has no row.
     """
     summary, rows = read_rows(path)
-    return summary, [parse_row(dict(zip(COLUMNS + FACT_COLUMNS, row, strict=False))) for row in rows]
+    return summary, [parse_row(dict(zip(ALL_COLUMNS, row, strict=False))) for row in rows]
 
 
 def write_part(out: Path, rows: Iterable[Row], whole: Summary, fraction: dict[str, Any]) -> Summary:
@@ -232,7 +235,7 @@ def _in_order(rows: Iterable[Row]) -> list[Row]:
 _KINDS = {"path": "text", "label": "code", "frames": "int", "fps": "float", "seconds": "float", "width": "int",
           "height": "int", "content": "hash", "decoder": "code"}
 _FACT_KINDS = {"child": "code", "date": "maybe time", "age_months": "maybe float"}
-_ARRAYS = ("frames", "fps", "seconds", "width", "height", "content", "class_index", *_FACT_KINDS, "_decoder")
+_ARRAYS = ("frames", "fps", "seconds", "width", "height", "content", "source", "class_index", *_FACT_KINDS, "_decoder")
 
 
 @dataclass(frozen=True)
@@ -245,6 +248,7 @@ class Manifest:
         summary: Totals of the whole manifest, also after `take`.
         frames, fps, seconds, width, height: One number per video.
         content: uint64 [N], content hashes as numbers.
+        source: uint64 [N], the same of the recordings that these were prepared from; of one as it is, its own.
         decoders: Names of decoders; `decoder` has the one of a row.
         class_index: int64 [N]; the label itself where all are whole numbers, else its rank in alphabetical order; -1
             where there is no label.
@@ -260,6 +264,7 @@ class Manifest:
     width: np.ndarray
     height: np.ndarray
     content: np.ndarray
+    source: np.ndarray
     class_index: np.ndarray
     child: np.ndarray
     date: np.ndarray
@@ -321,13 +326,14 @@ class Manifest:
         if content_sha256 not in ("", summary.content_sha256):
             raise ManifestError(f"{path} lists other videos or labels than when this was started; choose another --out")
         texts, arrays = shared(path, summary.csv_sha256, summary.videos, lambda: _read_arrays(path))
-        return Manifest(summary, **arrays, children=tuple(texts["children"]), decoders=tuple(texts["decoders"]))
+        return Manifest(summary, **{"source": arrays["content"], **arrays}, children=tuple(texts["children"]),
+                        decoders=tuple(texts["decoders"]))
 
 
 def _read_arrays(path: Path) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
     """Names of children and decoders, and the arrays of a Manifest, from its csv."""
     summary, file, columns = open_rows(path)
-    known = {**_KINDS, **(_FACT_KINDS if columns != COLUMNS else {})}
+    known = {**_KINDS, **(_FACT_KINDS if columns != COLUMNS else {}), **({"source": "hash"} if "source" in columns else {})}
     with file:
         found = read_columns(file, columns, known, summary.videos)
     paths, labels, decoders = (found.pop(name) for name in ("path", "label", "decoder"))
@@ -355,15 +361,6 @@ def decoder_problem(path: Path, summary: Summary, decoder: str) -> str | None:
     listed = ", ".join(f"{count} with {name}" for name, count in sorted(others.items()))
     return (f"data.decoder is {decoder}, but {path} was checked with others: {listed}; allowed: auto, which follows the "
             f"manifest, or make it again with: {HOW_TO_MAKE} --decoder {decoder}")
-
-
-def class_table(labels: Sequence[str]) -> np.ndarray:
-    """Class index of every label: int64, as in `Manifest.class_index`; `labels` are all different ones of a manifest."""
-    named = [label for label in labels if label]
-    if all(label.isdecimal() for label in named):
-        return np.array([int(label) if label else -1 for label in labels], dtype=np.int64)
-    rank = {label: i for i, label in enumerate(sorted(named))}
-    return np.array([rank.get(label, -1) for label in labels], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -431,15 +428,18 @@ def content_hash(path: Path) -> str:
 def parse_row(record: dict[str, Any]) -> Row:
     """A row from the texts or values of its columns."""
     values = {name: kind(record[name]) for name, kind in _PARSED.items()}
-    return Row(**values, facts=Facts(*(str(record.get(name) or "") for name in FACT_COLUMNS)))
+    facts = Facts(*(str(record.get(name) or "") for name in FACT_COLUMNS))
+    return Row(**values, facts=facts, source=str(record.get("source") or ""))
 
 
 def row_record(row: Row) -> dict[str, Any]:
     """A row as `parse_row` reads it."""
-    return {**{name: getattr(row, name) for name in COLUMNS}, **(asdict(row.facts) if row.facts else {})}
+    return {**{name: getattr(row, name) for name in COLUMNS}, **(asdict(row.facts) if row.facts else {}),
+            **({"source": row.source} if row.source else {})}
 
 
-_PARSED: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Row)[:-1]}
+_PARSED: dict[str, Any] = {f.name: {"int": int, "float": float, "str": str}[str(f.type)]
+                           for f in fields(Row) if f.name in COLUMNS}
 
 
 def write_manifest(out: Path, rows: list[Row], bad: list[tuple[str, str]], check: Check,
@@ -472,8 +472,11 @@ def write_summary(manifest: Path, summary: Summary) -> None:
 def _sum(rows: list[Row], bad: list[tuple[str, str]], check: Check, **known: Any) -> tuple[Summary, bytes]:
     """The totals and the csv."""
     facts = any(row.facts for row in rows)
-    data = _csv_bytes(COLUMNS + FACT_COLUMNS if facts else COLUMNS, (
-        [*(getattr(row, name) for name in COLUMNS), *(astuple(row.facts) if facts else ())] for row in rows))
+    prepared = any(row.source for row in rows)
+    columns = ALL_COLUMNS if prepared else COLUMNS + FACT_COLUMNS if facts else COLUMNS
+    data = _csv_bytes(columns, (
+        [*(getattr(row, name) for name in COLUMNS), *(astuple(row.facts) if facts or prepared else ()),
+         *([row.source or row.content] if prepared else ())] for row in rows))
     contents = "".join(f"{row.content} {row.decoder} {row.label}\n" for row in rows)
     lengths_s = [row.seconds for row in rows] or [0.0]
     summary = Summary(

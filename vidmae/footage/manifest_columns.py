@@ -103,6 +103,15 @@ def read_columns(file: BinaryIO, columns: Sequence[str], kinds: Mapping[str, str
     return {**numbers, **texts, **codes}
 
 
+def class_table(labels: Sequence[str]) -> np.ndarray:
+    """Class index of every label: int64, as in `Manifest.class_index`; `labels` are all different ones of a manifest."""
+    named = [label for label in labels if label]
+    if all(label.isdecimal() for label in named):
+        return np.array([int(label) if label else -1 for label in labels], dtype=np.int64)
+    rank = {label: i for i, label in enumerate(sorted(named))}
+    return np.array([rank.get(label, -1) for label in labels], dtype=np.int64)
+
+
 def nothing(kind: str, rows: int) -> Any:
     """What `read_columns` gives for a column in which every value is empty, without its memory."""
     if kind == "code":

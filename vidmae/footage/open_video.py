@@ -18,6 +18,8 @@ from pathlib import Path
 
 from vidmae.footage.archives.archive_layout import DECODER as ARCHIVE
 from vidmae.footage.archives.archive_reader import ArchivePillowReader, ArchiveReader
+from vidmae.footage.archives.staging import Stager, bytes_read
+from vidmae.footage.archives.staging import use as use_copies
 from vidmae.footage.decoders.packets import PacketScan, VideoInfo, frames_in_order, probe, scan_packets, some_in_order
 from vidmae.footage.decoders.reader import DecodeError, Frames, VideoReader, regular_file
 from vidmae.footage.decoders.with_decord import DecordReader
@@ -26,9 +28,9 @@ from vidmae.footage.decoders.with_pyav import PyAvCountingReader, PyAvReader
 from vidmae.footage.decoders.with_torchcodec import TorchcodecReader
 from vidmae.footage.manifest import AUTO
 
-__all__ = ["ARCHIVE", "DECODERS", "PILLOW", "DecodeError", "Frames", "PacketScan", "VideoInfo", "VideoReader",
-           "candidates", "frames_in_order", "import_decoder", "may_hang", "open_video", "probe", "refuses", "scan_packets",
-           "second_decoder", "some_in_order"]
+__all__ = ["ARCHIVE", "DECODERS", "PILLOW", "DecodeError", "Frames", "PacketScan", "Stager", "VideoInfo", "VideoReader",
+           "bytes_read", "candidates", "frames_in_order", "import_decoder", "may_hang", "open_video", "probe", "refuses",
+           "scan_packets", "second_decoder", "some_in_order", "use_copies"]
 
 DECODERS = ("decord", "pyav", "torchcodec")
 """Of videos, in the order in which they are tried."""

@@ -19,7 +19,8 @@ from vidmae.clips.view_loader import ViewBatch, refuse_unreadable, view_loader
 from vidmae.clips.views import ViewSpec
 from vidmae.evaluate.extract import pooled_features
 from vidmae.evaluate.predict import GIVE_UP
-from vidmae.footage.manifest import Manifest, class_table, read_all
+from vidmae.footage.manifest import Manifest, read_all
+from vidmae.footage.manifest_columns import class_table
 from vidmae.insight.embedding_files import KIND, Embeddings, file_path, make_folder, read_file, rows_of_files
 from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.ranks import dist

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from vidmae.footage.manifest import COLUMNS, Manifest, ManifestError, read_rows
+from vidmae.footage.open_video import ARCHIVE, DecodeError, open_video
+from vidmae.labels.pooled_clips import pooled
 from vidmae.labels.shots import Shots, ShotsError, draw_shots, read_shots, rows_of
 from vidmae.labels.splits import check_apart, read_labelled, some, some_rows
 from vidmae.settings.finetune_config import FinetuneConfig
@@ -48,9 +50,11 @@ def read_cell_data(config: FinetuneConfig) -> CellData:
     if config.select.rule == "holdout":
         learn, held = hold_out(learn, config.select.holdout)
         rows_held = rows_of(held, labelled)
-    return CellData(manifest.take(rows_of(learn, labelled)), manifest.take(rows_held),
-                    Manifest.read(Path(config.data.val_manifest), decoder=config.data.decoder),
-                    class_names(labelled.classes))
+    parts = [manifest.take(rows_of(learn, labelled)), manifest.take(rows_held),
+             Manifest.read(Path(config.data.val_manifest), decoder=config.data.decoder)]
+    if config.data.archives:
+        parts = [pooled(part, Path(config.data.archives)) for part in parts]
+    return CellData(*parts, class_names(labelled.classes))
 
 
 def check_files(config: FinetuneConfig, data: CellData) -> None:
@@ -59,6 +63,12 @@ def check_files(config: FinetuneConfig, data: CellData) -> None:
     Raises:
         ManifestError: Some are not; the message has row numbers (from 1), no file names.
     """
+    if config.data.archives:
+        clips = [part.path(row) for part in (data.train, data.held_out, data.val) for row in range(len(part))]
+        if lost := sum(not _opens(clip) for clip in clips):
+            raise ManifestError(f"{lost} of {len(clips)} clips are not in the archives of {config.data.archives} any more; "
+                                "remove that folder, and the sweep's command with --retry prepares them again")
+        return
     for path, parts in ((config.data.manifest, (data.train, data.held_out)), (config.data.val_manifest, (data.val,))):
         wanted = {part.path(row) for part in parts for row in range(len(part))}
         rows = enumerate(read_rows(Path(path))[1], 1)
@@ -70,10 +80,21 @@ def check_files(config: FinetuneConfig, data: CellData) -> None:
 
 
 def _is_as_listed(row: list[str]) -> bool:
+    if row[COLUMNS.index("decoder")] == ARCHIVE:
+        return _opens(row[0])
     try:
         return Path(row[0]).stat().st_size == int(row[COLUMNS.index("bytes")])
     except OSError:
         return False
+
+
+def _opens(clip: str) -> bool:
+    """Whether an archive holds a clip."""
+    try:
+        open_video(clip, ARCHIVE).close()
+    except DecodeError:
+        return False
+    return True
 
 
 def hold_out(subset: Shots, share: float) -> tuple[Shots, Shots]:

@@ -4,10 +4,10 @@
     something-something-v2-train.json           the videos are ROOT/ID.webm, the class is made from `template` (else `label`)
     train.csv with `path, label`                vidmae/footage/manifest.py
 
-Class index = rank of the name in the order of Python's strings (`manifest.class_table`). The released models were trained
-on class folders of Something-Something that keep the brackets of the template and drop its commas. That order is not the
-one of the official labels.json, which has no brackets: `[Something] falling like a rock` is class 173 there and here, and
-135 in labels.json.
+Class index = rank of the name in the order of Python's strings (`manifest_columns.class_table`). The released models were
+trained on class folders of Something-Something that keep the brackets of the template and drop its commas. That order is not
+the one of the official labels.json, which has no brackets: `[Something] falling like a rock` is class 173 there and here,
+and 135 in labels.json.
 """
 
 from __future__ import annotations

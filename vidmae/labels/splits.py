@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vidmae.footage.manifest import COLUMNS, ManifestError, Summary, class_table, read_rows
+from vidmae.footage.manifest import ALL_COLUMNS, COLUMNS, ManifestError, Summary, read_rows
+from vidmae.footage.manifest_columns import class_table
 
 SHOWN = 10  # of a long list in a message
 HOW_TO_LABEL = "python jobs/prepare.py manifest FOLDER --labels folders --name NAME"
@@ -24,7 +25,8 @@ class Labelled:
         summary: Its totals.
         classes: Labels in the order of their class index.
         class_of: int64 [N]; place of every row's label in `classes`.
-        contents: uint64 [N]; the rows' content hashes as numbers.
+        contents: uint64 [N]; the rows' content hashes as numbers, of a prepared row that of the recording it is made of: so
+            footage is known again however it was prepared, and the same clips are drawn of it.
         paths: Of the files; empty unless asked for.
     """
 
@@ -53,7 +55,7 @@ def read_labelled(manifest: Path, *, paths: bool = False) -> Labelled:
     codes, contents, known, files = array("q"), array("Q"), dict[str, int](), list[str]()
     for row in rows:
         codes.append(known.setdefault(row[1], len(known)))
-        contents.append(int(row[content], 16))
+        contents.append(int(row[-1] if len(row) == len(ALL_COLUMNS) else row[content], 16))
         if paths:
             files.append(row[0])
     labels, class_of = list(known), np.array(codes)

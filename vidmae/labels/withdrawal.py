@@ -57,7 +57,7 @@ class Had:
     Attributes:
         runs: Ids of runs, and the first 8 digits of the version that each saw.
         fractions: Manifests in the same folder that hold some of it, and how many recordings.
-        prepared: Manifests of footage that was prepared from an earlier version.
+        prepared: Manifests of footage that was prepared from an earlier version, or for a sweep, with some of it.
         shots: Files of k-shot subsets that hold some of it.
     """
 
@@ -125,12 +125,14 @@ def who_had(chosen: Withdrawal, runs_dir: Path) -> Had:
     """
     versions = {chosen.before.content_sha256, *(each.before_content_sha256 for each in read_versions(chosen.manifest))}
     fractions, prepared = list[tuple[Path, int]](), list[Path]()
-    for path in sorted(chosen.manifest.parent.glob("*.csv")):
+    gone = chosen.contents | withdrawn_contents(chosen.manifest)
+    for path in (*sorted(chosen.manifest.parent.glob("*.csv")), *sorted(runs_dir.glob("clips/*/clips.csv"))):
         if path == chosen.manifest or path.name.endswith((".unreadable.csv", ".withdrawn.csv")):
             continue
         try:
             record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            if (record.get("prepared") or {}).get("of_content_sha256") in versions:
+            made = record.get("prepared") or {}
+            if made.get("of_content_sha256") in versions or (made and gone & {row.source for row in read_all(path)[1]}):
                 prepared.append(path)
                 versions.add(record["content_sha256"])
             elif count := len({row.content for row in read_all(path)[1]} & chosen.contents):

@@ -3,7 +3,7 @@ done anywhere, in any order, and give the same files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,22 +25,28 @@ class ArchivePlan:
     recordings: dict[int, Recording]
 
 
-def plan_archives(rows: Sequence[Row], how: Preparation, folder: Path, archive_mib: float) -> list[ArchivePlan]:
-    """Deal recordings out to archives in the order of the manifest; those with the same content once.
+def archive_path(folder: Path, number: int) -> Path:
+    """The archive of a number."""
+    return folder / f"frames-{number:05d}.tar"
+
+
+def plan_archives(recordings: Mapping[int, Recording], how: Preparation, folder: Path, archive_mib: float, *,
+                  first: int = 0) -> list[ArchivePlan]:
+    """Deal recordings out to archives in their order.
 
     Args:
-        rows: Of the manifest.
+        recordings: By key.
         how: The settings.
         folder: Of the archives.
         archive_mib: About how large each becomes; a recording is never cut.
+        first: Number of the first one.
     """
-    different = {how.key_of(row.content): as_recording(row) for row in rows}
     plans: list[ArchivePlan] = []
     left = 0.0
-    for key, recording in different.items():
+    for key, recording in recordings.items():
         size = estimated_bytes(recording, how)
         if not plans or size > left:
-            plans.append(ArchivePlan(folder / f"frames-{len(plans):05d}.tar", {}))
+            plans.append(ArchivePlan(archive_path(folder, first + len(plans)), {}))
             left = archive_mib * 2**20
         plans[-1].recordings[key] = recording
         left -= size
@@ -50,6 +56,11 @@ def plan_archives(rows: Sequence[Row], how: Preparation, folder: Path, archive_m
 def as_recording(row: Row) -> Recording:
     """What preparing needs to know of a row."""
     return Recording(row.path, row.content, row.frames, row.fps, row.height, row.width)
+
+
+def source_of(row: Row) -> str:
+    """Content hash of the recording that a row was prepared from; of one that was not prepared, its own."""
+    return row.source or row.content
 
 
 def estimated_bytes(recording: Recording, how: Preparation) -> float:

@@ -27,6 +27,8 @@ FPS = 3.75
 SHORT_SIDE_PX = 256
 """For clips of 224 px; 512 for 448."""
 QUALITY = 90
+PHASES = 4  # of windows, between two frames of a clip of a sweep
+ROOM = 256 / 224  # short side of a frame for each px of a clip, as in the paper
 SAME_FPS = 0.01  # a rate this near (relative) to the recording's own is the recording's own
 SOON_S = 1e-6  # time stamps are rounded
 
@@ -68,6 +70,27 @@ class Preparation:
             raise PrepareError(f"--quality {self.quality} is not allowed: 1 to 100")
         if self.seed < 0:
             raise PrepareError(f"--seed {self.seed} must be 0 or more")
+
+    @staticmethod
+    def for_clips(img_size: int, clip_fps: float, short_side_px: int = 0) -> Preparation:
+        """How labelled clips are prepared for the cells of a sweep.
+
+        Frames are kept at four times the rate that a clip has, so that a window begins at four places between two of them; a
+        recording with fewer frames a second keeps all of its own. The short side leaves room for the crop.
+
+        Args:
+            img_size: Of a clip, px.
+            clip_fps: Frames per second of a clip: target_fps / sampling_rate.
+            short_side_px: Of a kept frame, at most; 0: 256 for clips of 224 px, and in proportion.
+        Raises:
+            PrepareError: A value is out of range.
+        """
+        return Preparation(PHASES * clip_fps, short_side_px or 2 * round(img_size * ROOM / 2))
+
+    @property
+    def name(self) -> str:
+        """What tables and folders call it."""
+        return f"{self.short_side_px}px-{self.fps:g}fps-q{self.quality}"
 
     def record(self) -> dict[str, object]:
         """For a summary."""

@@ -1,6 +1,6 @@
 """Prepares a data set as archives: what is missing of it, in processes that can be killed, and then its manifest.
 
-    OUT/prepared.json                 of which manifest, and how; another manifest or other settings are refused
+    OUT/prepared.json                 of which manifest, and how (prepared_folder.py); other settings are refused
     OUT/parts/KEY.*                   recordings whose archive is not complete yet (archive_parts.py)
     OUT/frames-00003.tar, .npy        an archive; .json beside it is written last and says what it holds and what is missing
     manifests/NAME.csv                written once all archives are there
@@ -16,43 +16,26 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from vidmae.footage.archives.archive_layout import DECODER, row_path
 from vidmae.footage.archives.archive_writer import join
 from vidmae.footage.killable import map_killable
-from vidmae.footage.manifest import AUTO, Check, Row, Summary, read_all, write_manifest
+from vidmae.footage.known.withdrawn import Version, add_version
+from vidmae.footage.manifest import AUTO, Check, ManifestError, Row, Summary, read_all, write_manifest
 from vidmae.preparing.archive_parts import Lost, Part, PartMaker, part_path, read_part, record_path, remove_part
-from vidmae.preparing.archive_plan import ArchivePlan, plan_archives
+from vidmae.preparing.archive_plan import ArchivePlan, source_of
 from vidmae.preparing.kept_frames import Recording
-from vidmae.preparing.preparation import Preparation, PrepareError
+from vidmae.preparing.preparation import PrepareError
+from vidmae.preparing.prepared_folder import BUSY, SCHEMA, Order, settle
 from vidmae.runs.record import held, make_private_folder, read_json, write_json
 
-SCHEMA = 1
 LEAST_LIMIT_S = 600.0  # for one recording; a long one gets as long as it lasts
 SIGN_OF_LIFE_S = 60.0
 Tell = Callable[[int, int], object]
 """Told how many seconds of footage are done of how many."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is asked for.
-
-    Attributes:
-        source: Manifest of the footage.
-        how: The settings.
-        folder: OUT, for the archives.
-        manifest: The csv to write.
-        archive_mib: About how large an archive becomes.
-    """
-
-    source: Path
-    how: Preparation
-    folder: Path
-    manifest: Path
-    archive_mib: float = 1024.0
 
 
 @dataclass
@@ -103,8 +86,7 @@ def prepare(order: Order, *, workers: int, time_limit_s: float, tell: Tell, shar
     """
     summary, rows = read_all(order.source)
     make_private_folder(order.folder / "parts")
-    sign(order, summary)
-    plans = plan_archives(rows, order.how, order.folder, order.archive_mib)
+    plans = settle(order, summary, rows)
     report = Report(recordings=sum(len(plan.recordings) for plan in plans))
     with alone(order, shard, shards):
         _make_all(plans[shard::shards], order, workers, time_limit_s, tell, report)
@@ -117,27 +99,6 @@ def prepare(order: Order, *, workers: int, time_limit_s: float, tell: Tell, shar
     return _write(order, summary, rows, plans, made), report
 
 
-def sign(order: Order, summary: Summary) -> None:
-    """Say whose folder it is.
-
-    Args:
-        order: What is asked for.
-        summary: Totals of its source.
-    Raises:
-        PrepareError: It is another's.
-    """
-    path = order.folder / "prepared.json"  # beside config.yaml, where an array makes the archives
-    mine = {"schema": SCHEMA, "of_content_sha256": summary.content_sha256, "archive_mib": order.archive_mib,
-            **order.how.record()}
-    there = read_json(path)
-    if there is None:
-        write_json(path, mine)
-    elif there != mine:
-        wrong = ", ".join(f"{key} {there.get(key)}, now {mine.get(key)}" for key in mine if there.get(key) != mine.get(key))
-        raise PrepareError(f"{order.folder} holds footage that was prepared otherwise ({wrong}); choose another --out, or "
-                           "remove it")
-
-
 @contextmanager
 def alone(order: Order, shard: int, shards: int) -> Iterator[None]:
     """One call at a time for each shard, with signs of life."""
@@ -147,7 +108,7 @@ def alone(order: Order, shard: int, shards: int) -> Iterator[None]:
         while not ended.wait(SIGN_OF_LIFE_S):
             lock.touch()
 
-    with held(lock, heartbeat=lock, what=f"{order.folder} is being filled", remedy="wait for it, or stop it"):
+    with held(lock, heartbeat=lock, what=f"{order.folder} is being filled", remedy=BUSY):
         thread = threading.Thread(target=live, daemon=True)
         thread.start()
         try:
@@ -266,6 +227,22 @@ def _write(order: Order, summary: Summary, rows: Sequence[Row], plans: Sequence[
         new.append(replace(
             row, path=row_path(archive.absolute(), key), frames=part.frames, fps=part.fps, seconds=part.frames / part.fps,
             bytes=part.bytes, width=part.width, height=part.height, codec="mjpeg", rotation=0, has_b_frames=0, vfr=0,
-            content=f"{key:016x}", mtime_ns=0, decoder=DECODER))
-    return write_manifest(order.manifest, new, bad, Check(AUTO, True), summary.fraction,
-                          prepared=prepared_from(order, summary))
+            content=f"{key:016x}", mtime_ns=0, decoder=DECODER, source=source_of(row)))
+    earlier = _contents(order.manifest)
+    written = write_manifest(order.manifest, new, bad, Check(AUTO, True), summary.fraction,
+                             prepared=prepared_from(order, summary))
+    contents = {row.content for row in new}
+    if earlier and earlier[1] != contents:
+        add_version(order.manifest, Version(
+            datetime.now(timezone.utc).isoformat(timespec="seconds"), len(earlier[1] - contents),
+            f"prepared again: {len(contents - earlier[1])} new recordings", earlier[0], written.content_sha256))
+    return written
+
+
+def _contents(manifest: Path) -> tuple[str, set[str]] | None:
+    """Content hash of the manifest that is there before, and those of its recordings."""
+    try:
+        summary, rows = read_all(manifest)
+    except ManifestError:
+        return None
+    return summary.content_sha256, {row.content for row in rows}

@@ -10,7 +10,7 @@ A clip of an archive costs a quarter to read; chunks take half of the bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from vidmae.footage.manifest import Check, Source, Summary, read_all, write_mani
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video
 from vidmae.preparing.archive_parts import Lost, Part, psnr_db, read_part, record_path, timed
-from vidmae.preparing.archive_plan import as_recording
+from vidmae.preparing.archive_plan import as_recording, source_of
 from vidmae.preparing.kept_frames import Recording, kept_frames
 from vidmae.preparing.preparation import Preparation
-from vidmae.preparing.prepare_archives import LEAST_LIMIT_S, Order, Report, Tell, alone, make_each, prepared_from, sign
+from vidmae.preparing.prepare_archives import LEAST_LIMIT_S, Report, Tell, alone, make_each, prepared_from
+from vidmae.preparing.prepared_folder import Order, sign
 from vidmae.runs.record import make_private_folder, write_json
 
 CHUNK_S = 600.0  # of footage, at most
@@ -91,8 +92,8 @@ def prepare_chunks(order: Order, *, workers: int, time_limit_s: float, tell: Tel
     """
     summary, rows = read_all(order.source)
     make_private_folder(order.folder)
-    sign(order, summary)
     of = {order.how.key_of(row.content): row for row in rows}
+    sign(order, summary, of)
     recordings = {order.how.key_of(row.content): as_recording(row) for row in rows}
     report = Report(recordings=len(recordings))
     lost: list[tuple[str, str]] = []
@@ -109,7 +110,8 @@ def prepare_chunks(order: Order, *, workers: int, time_limit_s: float, tell: Tel
     check = Check("pyav", True)
     build(sources, order.manifest, check, workers=workers, time_limit_s=max(LEAST_LIMIT_S, time_limit_s),
           progress=lambda *_: None)
-    new = read_all(order.manifest)[1] if sources else []
+    new = [replace(row, source=source_of(of[int(Path(row.path).name[:16], 16)]))
+           for row in (read_all(order.manifest)[1] if sources else [])]
     return write_manifest(order.manifest, new, lost, check, summary.fraction, prepared=prepared_from(order, summary)), report
 
 

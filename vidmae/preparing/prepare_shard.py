@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from vidmae.preparing.preparation import Preparation
-from vidmae.preparing.prepare_archives import Order, Report, prepare
+from vidmae.preparing.prepare_archives import Report, prepare
+from vidmae.preparing.prepared_folder import Order
 from vidmae.ranks.program import EXIT_OK
 from vidmae.ranks.shard_program import EXIT_INCOMPLETE, Say, run
 from vidmae.runs.record import write_json
@@ -30,13 +31,14 @@ def work(out: Path, shard: int, shards: int, say_every_s: float) -> int:
     if summary is None:
         say("this shard's archives are there; others are at work", now=True)
         return EXIT_OK
-    write_json(out / "result.json", record_of(report, config.manifest))
+    write_json(out / "result.json", record_of(report, config))
     return EXIT_INCOMPLETE if report.lost else EXIT_OK
 
 
-def record_of(report: Report, manifest: str) -> dict[str, object]:
+def record_of(report: Report, config: PrepareConfig) -> dict[str, object]:
     """result.json."""
-    return {"schema": 1, "kind": "prepare", "manifest": manifest, "recordings": report.recordings, "frames": report.frames,
+    return {"schema": 1, "kind": "prepare", "manifest": config.manifest, "of_content_sha256": config.source_content,
+            "recordings": report.recordings, "frames": report.frames,
             "bytes": report.bytes, "seconds": report.seconds, "unreadable": dict(report.lost), "lost_s": report.lost_s,
             "psnr_db": report.psnr_db, "least_psnr_db": report.least_psnr_db, "ssim": report.ssim}
 

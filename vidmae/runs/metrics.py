@@ -12,6 +12,7 @@ metrics.jsonl holds one JSON object per optimizer step:
     substituted   clips of other videos, in place of videos that cannot be read (quarantine.csv lists them)
     rechecked     clips that a second decoder read again (data.recheck_pct)
     differing     of those the rows of the manifest, from 1, where the two decoders differ
+    staged        with data.stage: share of the bytes of archives that came from copies on a disk of the node, 0 to 1
     seen          of a mixture (data.sources): clips of each source up to this step
 """
 
@@ -105,7 +106,8 @@ class MetricsWriter:
         if now - self._last_beat >= HEARTBEAT_S or not left:
             self._last_beat = now
             touch_heartbeat(self._run, state="training", step=step, total_steps=self._total, loss=record["loss"],
-                            clips_per_s=record["clips_per_s"], eta_s=eta_s)
+                            clips_per_s=record["clips_per_s"], eta_s=eta_s,
+                            **({"staged": record["staged"]} if "staged" in record else {}))
             self._log.write()
         if now - self._last_log >= self._log_every_s or not left:
             self._last_log = now

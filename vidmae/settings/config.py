@@ -131,6 +131,10 @@ class DataConfig:
     """Further tries to read a video that cannot be read; then another takes its place."""
     max_bad_pct: float = unsigned(1.0)
     """Share of the videos, percent, that may be replaced; more stop the run. Counted over 1,000 videos at least."""
+    stage: str = unsigned("")
+    """Folder on a disk of each node, such as $TMPDIR; archives are copied there while training reads them. Empty: none."""
+    stage_gib: float = unsigned(0.0)
+    """GiB that the copies may take; 0: what the disk has room for, less a tenth of it."""
 
     def __post_init__(self) -> None:
         check(self.sampling_rate >= 1, "data.sampling_rate", self.sampling_rate, "1 or more frames")
@@ -146,6 +150,7 @@ class DataConfig:
         check(self.read_retries >= 0, "data.read_retries", self.read_retries, "0 or more tries")
         check(0 <= self.recheck_pct <= 100, "data.recheck_pct", self.recheck_pct, "0 (off) to 100 percent")
         check(0 <= self.max_bad_pct <= 100, "data.max_bad_pct", self.max_bad_pct, "0 to 100 percent")
+        check(self.stage_gib >= 0, "data.stage_gib", self.stage_gib, "0 (what there is room for) or more GiB")
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,11 @@ class LabelledConfig(DataConfig):
     """Labelled clips per class; 0 where all clips of the manifest are used, or a share of them."""
     fraction: float = signed_if_changed(0.0)
     """Share of the labelled clips of each class, drawn once; 0 where shots say how many."""
+    prepared: str = signed_if_changed("")
+    """How the clips were prepared before cells read them, such as 256px-15fps-q90; empty: cells read the files. Filled in by
+    --prepare."""
+    archives: str = unsigned("")
+    """Folder of the prepared clips; filled in by the launcher."""
     crop_area: tuple[float, float] = (0.08, 1.0)
     """Share of the frame's area that the random resized crop keeps, lowest and highest."""
     flip_prob: float = 0.5

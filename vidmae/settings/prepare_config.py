@@ -13,8 +13,8 @@ class PrepareConfig:
 
     source: str = ""
     """Manifest of the footage."""
-    source_content: str = ""
-    """Hash of its contents and labels."""
+    source_content: str = unsigned("")
+    """Hash of its contents and labels; a later manifest of the same footage adds archives."""
     manifest: str = ""
     """The manifest to write when all archives are there."""
     fps: float = 3.75
@@ -33,3 +33,19 @@ class PrepareConfig:
     """Processes of each job; 0: one for each of its cores."""
     time_limit_s: float = unsigned(0.0)
     """Seconds for one recording; 0: ten minutes, or as long as the recording lasts."""
+
+
+@dataclass(frozen=True)
+class ManifestConfig:
+    """A manifest that an array of jobs makes; its files stand in sources.jsonl."""
+
+    manifest: str = ""
+    """The manifest to write when all parts are checked."""
+    decoder: str = unsigned("auto")
+    """auto, or the one decoder that may read the files."""
+    verify: bool = unsigned(True)
+    """Decode every file in full; else look at one frame."""
+    workers: int = unsigned(0)
+    """Processes of each job; 0: one for each of its cores."""
+    time_limit_s: float = unsigned(600.0)
+    """Seconds for one file and decoder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
 from vidmae.clips.order import FramesOfClips, Order, ShuffledVideos
 from vidmae.footage.manifest import Manifest, content_hash
+from vidmae.footage.open_video import ARCHIVE, Stager, use_copies
 from vidmae.mixtures.mixture import Footage, sampling_of
 from vidmae.mixtures.mixture_order import MixtureOrder, turns_per_epoch
 from vidmae.model.classifier import VideoClassifier, build_classifier
@@ -22,7 +24,7 @@ from vidmae.ranks.dist import Ranks
 from vidmae.runs import cost
 from vidmae.runs.metrics import measure_gemm_flops
 from vidmae.runs.plan import Plan, make_plan
-from vidmae.settings.config import FootageConfig, PretrainConfig, RunConfig
+from vidmae.settings.config import DataConfig, FootageConfig, PretrainConfig, RunConfig
 from vidmae.settings.finetune_config import FinetuneConfig, FinetuneTrainConfig
 
 RUN = "run:"  # of a train.init_content that names a run by its signature
@@ -129,6 +131,23 @@ def clip_loader(config: RunConfig, manifest: Manifest, plan: Plan, *, rank: int,
         start_step=start, stop_step=stop, skipped=skipped, workers=workers, read_limit_s=config.data.read_limit_s,
         read_retries=config.data.read_retries,
         recheck_pct=config.data.recheck_pct, unreadable=unreadable, pin_memory=pin_memory, order=order)
+
+
+def stage(data: DataConfig, manifest: Manifest, ranks: Ranks, say: Callable[[str], object]) -> None:
+    """Where data.stage says so, begin to copy the archives of a manifest to a disk of this node, and read the copies.
+
+    Args:
+        data: The settings.
+        manifest: Of the run.
+        ranks: All ranks; one of each node copies.
+        say: Told how it ended.
+    """
+    folder = Path(os.path.expandvars(data.stage)).expanduser() if data.stage else None
+    use_copies(folder)
+    if folder and ranks.local_rank == 0:
+        archives = [row for row in range(len(manifest)) if manifest.decoder(row) == ARCHIVE]
+        Stager(lambda: dict.fromkeys(Path(manifest.path(row).rpartition("#")[0]) for row in archives), folder,
+               data.stage_gib, say)
 
 
 def peak_flops(config: RunConfig, ranks: Ranks) -> float | None:

@@ -55,7 +55,7 @@ def probe(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: float) 
         return False
     if fitted is not None:
         probabilities, steps = fitted
-        predictions = from_probabilities(probabilities, data.val.class_index, data.val.content, data.classes)
+        predictions = from_probabilities(probabilities, data.val.class_index, data.val.source, data.classes)
         write_cell_result(run, config, predictions, Learned(
             train_clips=len(data.train), steps=steps, selected_step=steps, world_size=ranks.world_size,
             train_s=seconds[0] + time.perf_counter() - began, eval_s=seconds[1]))

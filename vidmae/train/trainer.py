@@ -34,7 +34,7 @@ from vidmae.runs.quarantine import Quarantine, Substitution
 from vidmae.runs.record import RunFolder, touch_heartbeat
 from vidmae.settings.config import RunConfig
 from vidmae.settings.sizes import CHANNELS, EncoderShape
-from vidmae.train.build import peak_flops
+from vidmae.train.build import peak_flops, stage
 from vidmae.train.choices import compiles, keep_choice, read_choices
 from vidmae.train.fitting import Trial, largest_that_fits
 from vidmae.train.prefetch import Prefetcher
@@ -135,6 +135,7 @@ class Trainer(ABC, Generic[C]):
         self.quarantine = Quarantine(run, start_step=self.start, max_bad_pct=config.data.max_bad_pct,
                                      videos_per_step=config.train.global_batch / config.data.repeat_aug,
                                      is_main=ranks.is_main, say=self.say)
+        stage(config.data, manifest, ranks, self.say)
         self.ahead = Prefetcher(iter(self.clips(start=self.start, unreadable=self.quarantine.unreadable)), ranks.device)
         self.profiler = StepProfiler(run, config.log.profile_steps if ranks.is_main else 0, ranks.device)
 
@@ -291,7 +292,7 @@ class Trainer(ABC, Generic[C]):
             engine.reset_optimizer()
         lr = plan.schedule.lr_at(step)
         engine.set_lr(lr)
-        began, waited_s, rows = time.perf_counter(), 0.0, []
+        began, waited_s, rows, archive_bytes = time.perf_counter(), 0.0, [], [0, 0]
         replaced: list[Substitution] = []
         rechecked: list[Recheck] = []
         for j in range(plan.grad_accum):
@@ -300,6 +301,7 @@ class Trainer(ABC, Generic[C]):
             rows += batch.rows.tolist()
             replaced += batch.substituted
             rechecked += batch.rechecked
+            archive_bytes = [sum(pair) for pair in zip(archive_bytes, batch.archive_bytes, strict=True)]
             engine.backward(*self.inputs(batch, step * plan.grad_accum + j))
             self.ahead.fetch()
         losses, stop, clips_replaced = engine.losses, float(preempt.received() is not None), sum(s.clips for s in replaced)
@@ -323,8 +325,16 @@ class Trainer(ABC, Generic[C]):
             "clips_per_s": clips_per_s, "mfu": clips_per_s / self.peak_clips_per_s if self.peak_clips_per_s else None,
             "peak_gib": peak_memory_gib(device), "skipped": engine.skipped_steps,
             "substituted": round(substituted * self.ranks.world_size), "rechecked": len(found),
-            "differing": sorted(each.row + 1 for each in found if each.problem), **self.more_metrics(step + 1),
+            "differing": sorted(each.row + 1 for each in found if each.problem), **self._staged(archive_bytes),
+            **self.more_metrics(step + 1),
         }, stops > 0, busy
+
+    def _staged(self, archive_bytes: list[int]) -> dict[str, float]:
+        """Where archives are copied to a disk of the node: the share of their bytes that came from there. Collective."""
+        if not self.config.data.stage:
+            return {}
+        staged, others = self.ranks.sum([float(size) for size in archive_bytes])
+        return {"staged": staged / max(1.0, staged + others)}
 
 
 class BadWindowError(NonFiniteError):

@@ -30,9 +30,10 @@ from vidmae.footage.manifest import Check, Manifest, find_sources, read_all, rea
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import DecodeError, frames_in_order, open_video, scan_packets, some_in_order
 from vidmae.preparing import prepare_shard
-from vidmae.preparing.preparation import Preparation
-from vidmae.preparing.prepare_archives import Order, PrepareError, prepare
+from vidmae.preparing.preparation import Preparation, PrepareError
+from vidmae.preparing.prepare_archives import prepare
 from vidmae.preparing.prepare_chunks import prepare_chunks
+from vidmae.preparing.prepared_folder import Order
 from vidmae.preparing.take_out import take_out
 from vidmae.ranks import shard_program
 from vidmae.settings.layers import to_yaml

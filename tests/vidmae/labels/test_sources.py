@@ -9,7 +9,8 @@ import pytest
 from tests.support import videos
 from tests.support.facilities import need
 from tests.support.launching import cli
-from vidmae.footage.manifest import Manifest, ManifestError, Source, Summary, class_table
+from vidmae.footage.manifest import Manifest, ManifestError, Source, Summary
+from vidmae.footage.manifest_columns import class_table
 from vidmae.labels.sources import class_of_template, count_note, find_labelled
 
 # templates of the official files and the class numbers of the released lists (mae_st, datafiles/old/ssv2-10shot/train.csv)

@@ -7,7 +7,8 @@ from tests.support.runs import make_manifest, make_run, train
 from vidmae.footage.archives.archive_layout import split_row_path
 from vidmae.footage.manifest import Manifest
 from vidmae.preparing.preparation import Preparation
-from vidmae.preparing.prepare_archives import Order, prepare
+from vidmae.preparing.prepare_archives import prepare
+from vidmae.preparing.prepared_folder import Order
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.quarantine import read_quarantine
 

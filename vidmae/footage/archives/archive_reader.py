@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidmae.footage.archives import staging
 from vidmae.footage.archives.archive_layout import BLOCK, END, ENTRY, checksum, index_path, member_name, split_row_path
 from vidmae.footage.archives.jpeg import decode_into, decode_with_pillow, load_coder, size_of
 from vidmae.footage.decoders.reader import DecodeError, Frames, VideoReader
@@ -26,7 +27,8 @@ class _Archive:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.file = FileIO(path)
+            self.copy = staging.copy_of(path)
+            self.file = FileIO(self.copy or path)
             self.entries = np.load(index_path(path), mmap_mode="r", allow_pickle=False)
             self.bytes = os.fstat(self.file.fileno()).st_size
         except FileNotFoundError as error:
@@ -54,7 +56,9 @@ _open: OrderedDict[Path, _Archive] = OrderedDict()
 
 
 def _archive(path: Path) -> _Archive:
-    archive = _open.pop(path, None) or _Archive(path)
+    archive = _open.pop(path, None)
+    if archive is None or (archive.copy is None and staging.copy_of(path)):
+        archive = _Archive(path)
     _open[path] = archive
     if len(_open) > KEPT_OPEN:
         _open.popitem(last=False)
@@ -106,6 +110,7 @@ class ArchiveReader(VideoReader):
                 at = int(starts[i]) - begin
                 jpeg = data[at:at + int(sizes[i])]
                 if checksum(jpeg) != int(chosen["crc32"][i]):
+                    self._give_up()
                     raise DecodeError(f"frame {indices[i]} is damaged in its archive (checksum)")
                 self._look_at(int(indices[i]), data[at - BLOCK:at])
                 yield jpeg
@@ -115,12 +120,19 @@ class ArchiveReader(VideoReader):
         try:
             data = os.pread(self._archive.file.fileno(), end - begin, begin)
         except OSError as error:
-            _open.pop(self._path, None)
+            self._give_up()
             raise DecodeError(f"its archive cannot be read: {error.strerror}") from None
         if len(data) != end - begin:
-            _open.pop(self._path, None)
+            self._give_up()
             raise DecodeError("its archive is cut")
+        staging.count(len(data), staged=self._archive.copy is not None)
         return memoryview(data)
+
+    def _give_up(self) -> None:
+        """Open the archive anew the next time, and not a copy of it."""
+        _open.pop(self._path, None)
+        if self._archive.copy is not None:
+            staging.distrust(self._path)
 
     def _look_at(self, number: int, head: memoryview) -> None:
         """What stands before a frame; of interest to the reader that checks."""

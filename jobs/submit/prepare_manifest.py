@@ -6,14 +6,18 @@ import argparse
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from jobs.place.experiment import SLURM_ONLY
+from jobs.submit import sharding
+from jobs.submit.shards_here import Work
 from vidmae.clips.clip_cost import known_summary, record_clip_cost
 from vidmae.footage.known.unreadable import read_unreadable, unreadable_path
 from vidmae.footage.known.withdrawn import read_withdrawn, withdrawn_path
-from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Source, Summary, read_all
+from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Source, Summary, read_all, read_summary
 from vidmae.footage.manifest_build import build, check_part
 from vidmae.footage.open_video import DECODERS, PILLOW, candidates
 from vidmae.footage.recordings import NAMINGS
@@ -22,7 +26,8 @@ from vidmae.footage.video_list import EXTENSIONS, PICTURES, other_files
 from vidmae.labels.side_table import join
 from vidmae.labels.sources import count_note, find_labelled
 from vidmae.labels.synsets import name_classes, read_synsets
-from vidmae.ranks.local_program import progress
+from vidmae.ranks.local_program import prepare_folder, progress
+from vidmae.settings.prepare_config import ManifestConfig
 
 HELP = """Make a manifest: the checked list of the videos of a data set.
 
@@ -33,6 +38,7 @@ HELP = """Make a manifest: the checked list of the videos of a data set.
     python jobs/prepare.py manifest something-something-v2-train.json --root /data/ssv2 --name ssv2
     python jobs/prepare.py manifest /data/headcam --name say --about table.csv
     python jobs/prepare.py manifest /data/imagenet/train --images --labels folders --class-names synsets.txt --name imagenet
+    python jobs/prepare.py manifest /data/headcam --name say --cluster slurm --shards 100 --partition cpu
 
 SOURCE is a folder (.mp4 .mkv .webm .avi .mov at any depth), a list of `path, label` or `path label` lines, a label file of
 Something-Something-V2 (.json), or a video. Every file is decoded, and each gets the decoder that reads it rightly; what no
@@ -70,7 +76,7 @@ def add_options(p: argparse.ArgumentParser) -> None:
                       help="auto: each file gets the first of these that reads it rightly; another lists what it reads "
                            "wrongly as unreadable (default: %(default)s)")
     what.add_argument("--no-verify", action="store_true", help="read one frame of each file instead of all")
-    control = p.add_argument_group("run control")
+    control = p.add_argument_group("processes")
     control.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
     control.add_argument("--part", type=_part, metavar="I/N",
                          help="check part I of N only, I from 0, as a task of an array; the same command without --part "
@@ -79,11 +85,13 @@ def add_options(p: argparse.ArgumentParser) -> None:
                          help="seconds for one file and decoder before it is killed (default: %(default)g)")
     control.add_argument("--no-clip-cost", action="store_true",
                          help="do not measure the CPU time of a clip (up to 8 videos, about 20 s), which plans show")
+    sharding.add_shards(p, dry_run="count the files, or with --cluster slurm show the script; write nothing")
     out = p.add_argument_group("output")
     out.add_argument("--name", help="name of the data set (default: the source's name)")
     out.add_argument("--out", type=Path, help="the csv to write (default: manifests/NAME.csv)")
     out.add_argument("--show-names", action="store_true",
                      help="show the names of unreadable files, and of those that --about misses; they may be private")
+    out.add_argument("--json", action="store_true", help="with --cluster slurm: one JSON object instead of the job's id")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,7 +120,15 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"{sum(skipped.values())} files of other kinds are not looked at: "
                       + ", ".join(f"{count} {kind or 'without an ending'}" for kind, count in skipped.most_common(5)),
                       style="yellow", highlight=False)
-    how, check = "one frame of each of" if args.no_verify else "checking", Check(decoder, args.images or not args.no_verify)
+    check = Check(decoder, args.images or not args.no_verify)
+    if args.cluster is None and (asked := next((f"--{flag}" for flag in SLURM_ONLY if getattr(args, flag)), None)):
+        raise ManifestError(f"{asked} is for a job; add --cluster slurm, or leave it out to check the files on this machine")
+    if args.cluster == "slurm":
+        return _submit(console, sources, path, check, args)
+    if args.dry_run:
+        console.print(f"{len(sources)} files\ndry run: nothing was written", highlight=False)
+        return 0
+    how = "one frame of each of" if args.no_verify else "checking"
     console.print(f"{how} {len(sources)} files with {' or '.join(candidates(decoder))} in {args.workers} processes",
                   highlight=False)
     known = known_summary(path)
@@ -127,19 +143,49 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         console.print("\nstopped; what was checked so far is kept: the same command goes on", highlight=False)
         return 130
+    _say(console, path, summary, reused, args)
+    console.print(f"manifest: {path}\nnext: python {_following(path, summary)} --dry-run", highlight=False, soft_wrap=True)
+    print(path)
+    return 0 if summary.videos else 3
+
+
+def _say(console: Console, path: Path, summary: Summary, reused: int, args: argparse.Namespace) -> None:
+    """What came of it."""
     _say_totals(console, path, summary, reused)
     if summary.unreadable:
         _say_unreadable(console, path, args.show_names)
-        if decoder not in (AUTO, PILLOW):
+        if summary.decoder not in (AUTO, PILLOW):
             console.print("  --decoder auto may read more of them", highlight=False)
     if withdrawn := len(read_withdrawn(path)):
         console.print(f"note: {withdrawn} recordings were withdrawn before and stay out ({withdrawn_path(path).name})",
                       style="yellow", highlight=False, soft_wrap=True)
     if note := count_note(path.stem, summary):
         console.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
-    console.print(f"manifest: {path}\nnext: python {_following(path, summary)} --dry-run", highlight=False, soft_wrap=True)
-    print(path)
-    return 0 if summary.videos else 3
+
+
+def _submit(console: Console, sources: list[Source], path: Path, check: Check, args: argparse.Namespace) -> int:
+    """An array of jobs, each for some of the files; the last one makes the manifest."""
+    from vidmae.preparing.manifest_shard import write_sources
+
+    if args.part:
+        raise ManifestError("--part is for a task of your own array; with --cluster slurm, --shards N makes one")
+    if args.gpus_per_node is None:
+        args.gpus_per_node = 0
+    out = path.with_name(f".{path.stem}.array")
+    config = ManifestConfig(str(path), check.decoder, check.verify, time_limit_s=args.time_limit_s)
+    if not args.dry_run:
+        prepare_folder(out, config)
+        if write_sources(out, sources, check):  # others than before: what was checked is known, what is new is not
+            for old in (*out.glob("done-*.json"), out / "result.json"):
+                old.unlink(missing_ok=True)
+
+    def show(_: dict[str, Any], console: Console) -> None:
+        summary = read_summary(path)
+        _say(console, path, summary if args.no_clip_cost else record_clip_cost(path, summary, summary), 0, args)
+
+    work = Work("vidmae.preparing.manifest_shard", out, args.shards, "cpu", 0)
+    command = ["python", "jobs/prepare.py", "manifest", *map(str, args.sources)]
+    return sharding.run(work, config, args, command, console, show)
 
 
 def _following(path: Path, summary: Summary) -> str:

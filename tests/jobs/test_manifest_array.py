@@ -1,0 +1,57 @@
+"""A manifest that an array of jobs makes: the parts by the program itself, the manifest by the last of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import videos
+from tests.support.facilities import need
+from tests.support.launching import cli
+from vidmae.footage.manifest import Check, find_sources, read_all
+from vidmae.footage.manifest_build import build
+from vidmae.preparing import manifest_shard
+from vidmae.ranks import shard_program
+from vidmae.runs.record import read_json
+from vidmae.settings.layers import to_yaml
+from vidmae.settings.prepare_config import ManifestConfig
+
+
+@pytest.fixture
+def footage(tmp_path: Path) -> Path:
+    need("ffmpeg")
+    folder = tmp_path / "footage"
+    folder.mkdir()
+    for name in "abc":
+        videos.h264(folder / f"secret-{name}.mp4", size="64x48", fps=10, seconds=1, extra=("-vf", f"rotate={ord(name)}"))
+    (folder / "secret-d.mp4").write_text("no video")
+    return folder
+
+
+def test_the_last_part_makes_the_manifest_of_all(footage: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out, manifest, check = tmp_path / ".s.array", tmp_path / "s.csv", Check("pyav", True)
+    out.mkdir()
+    (out / "config.yaml").write_text(to_yaml(ManifestConfig(str(manifest), "pyav", workers=1)))
+    sources = find_sources(footage)
+    assert manifest_shard.write_sources(out, sources, check) and not manifest_shard.write_sources(out, sources, check)
+    for shard in (2, 0, 1):
+        assert not (out / "result.json").exists() and not manifest.exists()
+        assert shard_program.run("manifest_shard", [str(out), "--shard", f"{shard}/3"], manifest_shard.work) == 0
+    assert read_json(out / "result.json")["videos"] == 3 and read_json(out / "result.json")["left_out"] == 1
+    assert "secret" not in capfd.readouterr().out
+    build(sources, tmp_path / "alone.csv", check, workers=1, time_limit_s=60, progress=lambda *_: None)
+    assert read_all(manifest) == read_all(tmp_path / "alone.csv")
+    assert not list(tmp_path.glob(".s.checked*")), "the journals of the parts are taken over"
+    assert manifest_shard.write_sources(out, sources[1:], check), "other files are another question"
+    assert [source.path for source in manifest_shard.read_sources(out)] == [source.path for source in sources[1:]]
+
+
+def test_the_command_shows_its_script_and_counts(footage: Path, tmp_path: Path) -> None:
+    asked = ["prepare.py", "manifest", str(footage), "--name", "s"]
+    dry = cli(*asked, "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0 and "4 files" in dry.stderr and not (tmp_path / "manifests").exists()
+    refused = cli(*asked, "--partition", "cpu", cwd=tmp_path)
+    assert refused.returncode == 2 and "--cluster slurm" in refused.stderr
+    refused = cli(*asked, "--cluster", "slurm", "--part", "0/2", cwd=tmp_path)
+    assert refused.returncode == 2 and "--shards N" in refused.stderr
