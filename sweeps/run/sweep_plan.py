@@ -13,7 +13,7 @@ from jobs.scheduler import slurm
 from sweeps.grid.batches import Batch, Classes, make_batches, make_classes
 from sweeps.grid.checkpoints import find_inits
 from sweeps.grid.estimate import Estimate, check_batch, estimate
-from sweeps.grid.grid import KIND, PROBES, Cell, Init, Settings, make_grid, parse_vary
+from sweeps.grid.grid import KIND, PROBES, Cell, Init, LabelledSet, Settings, make_grid, parse_vary
 from sweeps.grid.labelled import find_sets, find_subsets
 from sweeps.grid.states import Standing, chosen, look
 from sweeps.run.array_submission import NO_LIMIT, Say, Sweep
@@ -86,9 +86,8 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         prepare_px=args.prepare or 0)
     inits = find_inits(args.checkpoints, args.after, runs_dir) if inits is None else inits
     sets = find_sets(args.data, site.catalogue | environment_catalogue())
-    if args.prepare is not None and (ready := [data.name for data in sets if data.prepared]):
-        raise ConfigError(f"{', '.join(ready)}: these clips are prepared footage already; leave out --prepare, or them "
-                          "(--data)")
+    if args.prepare is not None:
+        sets = _unprepared(sets, named=bool(args.data), say=say)
     subsets = find_subsets(sets, args.shots or args.fractions, args.seeds, listing=args.shot_list,
                            allow_fewer=args.allow_fewer, write=not args.dry_run)
     cells = make_grid(inits, subsets, settings)
@@ -115,6 +114,17 @@ def _of_several_frames(views: str | None, cells: Sequence[Cell]) -> list[str]:
     if not views or not views.startswith("frames"):
         return []
     return list(dict.fromkeys(c.init.name for c in cells if c.method not in PROBES and c.config.evaluate.views != views))
+
+
+def _unprepared(sets: Sequence[LabelledSet], *, named: bool, say: Say) -> list[LabelledSet]:
+    """The data sets that --prepare is for: prepared footage is left out, or refused where a user names it."""
+    ready = ", ".join(data.name for data in sets if data.prepared)
+    rest = [data for data in sets if not data.prepared]
+    if ready and (named or not rest):
+        raise ConfigError(f"{ready}: these clips are prepared footage already; leave out --prepare, or them (--data)")
+    if ready:
+        say(f"left out, since they are prepared footage already: {ready}")
+    return rest
 
 
 def _refuse(cells: Sequence[Cell], classes: Classes, partition: slurm.Partition | None, runs_dir: Path) -> None:

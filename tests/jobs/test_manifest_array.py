@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from jobs import prepare
 from tests.support import videos
 from tests.support.facilities import need
-from tests.support.launching import cli
+from tests.support.preparing import in_this_process
 from vidmae.footage.manifest import Check, find_sources, read_all
 from vidmae.footage.manifest_build import build
 from vidmae.preparing import manifest_shard
@@ -16,6 +18,12 @@ from vidmae.ranks import shard_program
 from vidmae.runs.record import read_json
 from vidmae.settings.layers import to_yaml
 from vidmae.settings.prepare_config import ManifestConfig
+
+
+@pytest.fixture(autouse=True)
+def here() -> Iterator[None]:
+    with in_this_process():
+        yield
 
 
 @pytest.fixture
@@ -47,11 +55,11 @@ def test_the_last_part_makes_the_manifest_of_all(footage: Path, tmp_path: Path, 
     assert [source.path for source in manifest_shard.read_sources(out)] == [source.path for source in sources[1:]]
 
 
-def test_the_command_shows_its_script_and_counts(footage: Path, tmp_path: Path) -> None:
-    asked = ["prepare.py", "manifest", str(footage), "--name", "s"]
-    dry = cli(*asked, "--dry-run", cwd=tmp_path)
-    assert dry.returncode == 0 and "4 files" in dry.stderr and not (tmp_path / "manifests").exists()
-    refused = cli(*asked, "--partition", "cpu", cwd=tmp_path)
-    assert refused.returncode == 2 and "--cluster slurm" in refused.stderr
-    refused = cli(*asked, "--cluster", "slurm", "--part", "0/2", cwd=tmp_path)
-    assert refused.returncode == 2 and "--shards N" in refused.stderr
+def test_the_command_counts_and_refuses(footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["manifest", str(footage), "--name", "s"]
+    for more, code, said in ((["--dry-run"], 0, "4 files"), (["--partition", "cpu"], 2, "--cluster slurm"),
+                             (["--cluster", "slurm", "--part", "0/2"], 2, "--shards N")):
+        assert prepare.main([*asked, *more]) == code and said in capsys.readouterr().err
+    assert not (tmp_path / "manifests").exists()

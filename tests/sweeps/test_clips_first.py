@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
+from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jobs import prepare
 from jobs.standing.runs import all_runs
+from sweeps import fewshot
 from tests.support import videos
 from tests.support.facilities import need
-from tests.support.launching import cli, write_cell_profile
+from tests.support.launching import write_cell_profile
+from tests.support.preparing import in_this_process
 from tests.sweeps.test_fewshot import GRID
 from tests.vidmae.footage.test_archives import frames_of
 from vidmae.clips.view_cutting import ViewCutter
 from vidmae.clips.views import ViewSpec
+from vidmae.footage.archives import archive_reader
 from vidmae.footage.manifest import Check, Manifest, ManifestError, find_sources, read_all
 from vidmae.footage.manifest_build import build
 from vidmae.labels.cell_data import check_files, read_cell_data
@@ -40,37 +45,51 @@ def labelled(tmp_path_factory) -> Path:
                 videos.h264(clip, size="96x72", fps=9, seconds=2, extra=extra)
                 lines.append(f"{clip} {label}\n")
         (folder / f"{name}.txt").write_text("".join(lines))
-        build(find_sources(folder / f"{name}.txt"), folder / f"manifests/{name}.csv", Check("pyav", False), workers=1, time_limit_s=60,
-              progress=lambda *_: None)
+        with in_this_process():
+            build(find_sources(folder / f"{name}.txt"), folder / f"manifests/{name}.csv", Check("pyav", False), workers=1, time_limit_s=60,
+                  progress=lambda *_: None)
     return folder
 
 
-def sweep(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    done = cli("sweeps/fewshot.py", *GRID, "--seeds", "0", "--cluster", "local", "--profile", "cells.yaml", *args, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return done
+@pytest.fixture(autouse=True)
+def here(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In that folder; clips are prepared in this process, which has no archive open."""
+    monkeypatch.chdir(labelled)
+    monkeypatch.setattr(archive_reader, "_open", OrderedDict())
+    for name in ("VIDMAE_PROFILE", "VIDMAE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    with in_this_process():
+        yield
+
+
+def sweep(capsys: pytest.CaptureFixture[str], *args: str, code: int = 0) -> str:
+    """As a user would, in this process; what it says."""
+    found = fewshot.main([*GRID, "--seeds", "0", "--cluster", "local", "--profile", "cells.yaml", *args])
+    said = capsys.readouterr().err
+    assert found == code, said
+    return said
 
 
 def configs(folder: Path, part: str) -> dict[str, FinetuneConfig]:
     return {run.path.name: load(FinetuneConfig, run.config) for run in all_runs(folder / "runs") if part in run.path.name}
 
 
-def test_each_clip_is_decoded_once_for_all_sweeps(labelled: Path) -> None:
+def test_each_clip_is_decoded_once_for_all_sweeps(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_cell_profile(labelled)
     before = {path.name for path in labelled.iterdir()}
-    dry = sweep(labelled, "--shots", "1", "--prepare", "--dry-run")
-    assert "are prepared first" in dry.stderr and {path.name for path in labelled.iterdir()} == before
-    first = sweep(labelled, "--shots", "1", "--prepare", "--wait")
+    assert "are prepared first" in sweep(capsys, "--shots", "1", "--prepare", "--dry-run")
+    assert {path.name for path in labelled.iterdir()} == before
+    first = sweep(capsys, "--shots", "1", "--prepare", "--wait")
     pool = labelled / "runs/clips/74px-15fps-q90"
-    assert "6 clips are prepared there" in first.stderr and len(Manifest.read(pool / "clips.csv")) == 6, "2 of 8, and 4"
+    assert "6 clips are prepared there" in first and len(Manifest.read(pool / "clips.csv")) == 6, "2 of 8, and 4"
     archives = {path: path.read_bytes() for path in pool.glob("frames-*.tar")}
-    second = sweep(labelled, "--shots", "1,2", "--prepare", "--wait")
-    assert "8 clips are prepared there" in second.stderr and "6 were there before" in second.stderr, second.stderr
+    second = sweep(capsys, "--shots", "1,2", "--prepare", "--wait")
+    assert "8 clips are prepared there" in second and "6 were there before" in second
     assert {path: path.read_bytes() for path in archives} == archives, "a larger subset adds archives"
-    again = sweep(labelled, "--shots", "2", "--prepare", "--method", "knn", "--wait")
-    assert "are prepared already" in again.stderr
-    raw = sweep(labelled, "--shots", "1", "--wait")
-    assert "--prepare" not in raw.stderr, "so few clips are not worth a word"
+    again = sweep(capsys, "--shots", "2", "--prepare", "--method", "knn", "--wait")
+    assert "are prepared already" in again
+    raw = sweep(capsys, "--shots", "1", "--wait")
+    assert "--prepare" not in raw, "so few clips are not worth a word"
     (name, of_pool), (raw_name, _) = sorted(configs(labelled, "1shot-").items(), key=lambda item: item[1].data.prepared == "")
     assert name != raw_name and (of_pool.data.prepared, of_pool.data.archives) == ("74px-15fps-q90", str(pool))
     records = [read_json(labelled / "runs" / each / "result.json")["cell"]["overrides"] for each in (name, raw_name)]
@@ -94,6 +113,7 @@ def test_cells_read_the_same_clips(labelled: Path) -> None:
                 ViewCutter(manifest, spec).cut(row, [0], clip)
             assert np.abs(clips[0].astype(int) - clips[1]).mean() < 12, "the same window and square of a test picture"
             assert len(frames_of(mine, row)) == theirs.frames[row]
+    archive_reader._open.clear()
     gone = next(Path(config.data.archives).glob("frames-*.npy"))
     gone.rename(gone.with_suffix(".away"))
     try:
@@ -103,13 +123,12 @@ def test_cells_read_the_same_clips(labelled: Path) -> None:
         gone.with_suffix(".away").rename(gone)
 
 
-def test_clips_that_nobody_prepared_are_an_error(labelled: Path, tmp_path: Path) -> None:
+def test_clips_that_nobody_prepared_are_an_error(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = next(each for each in configs(labelled, "1shot-").values() if each.data.prepared)
     whole = type(config.data)(**{**config.data.__dict__, "subset": ""})
     with pytest.raises(ManifestError, match=r"4 of 8 clips are not in .*74px"):
         read_cell_data(FinetuneConfig(data=whole, seed=0))
-    said = cli("sweeps/fewshot.py", *GRID, "--shots", "1", "--cluster", "local", "--set", "data.prepared=x", cwd=labelled)
-    assert said.returncode == 2 and "--prepare decides it" in said.stderr
+    assert "--prepare decides it" in sweep(capsys, "--shots", "1", "--set", "data.prepared=x", code=2)
 
 
 def test_windows_may_begin_at_four_places_and_the_crop_has_room() -> None:
@@ -117,14 +136,13 @@ def test_windows_may_begin_at_four_places_and_the_crop_has_room() -> None:
     assert Preparation.for_clips(448, 3.75).short_side_px == 512 and Preparation.for_clips(224, 7.5, 480).name == "480px-30fps-q90"
 
 
-def test_footage_that_is_prepared_needs_it_not(labelled: Path) -> None:
+def test_footage_that_is_prepared_needs_it_not(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("toys", "toys-val"):
-        done = cli("prepare.py", "footage", name, "--fps", "15", "--short-side", "74", cwd=labelled)
-        assert done.returncode == 0, done.stderr
+        assert prepare.main(["footage", name, "--fps", "15", "--short-side", "74"]) == 0
     assert (labelled / "manifests/toys-74-15fps-val.csv").exists(), "a sweep finds NAME-val"
-    said = cli("sweeps/fewshot.py", *GRID, "--shots", "1", "--data", "toys-74-15fps", "--prepare", "--cluster", "local", "--dry-run", cwd=labelled)
-    assert said.returncode == 2 and "prepared footage already" in said.stderr
-    sweep(labelled, "--shots", "1", "--data", "toys-74-15fps", "--wait")
+    said = sweep(capsys, "--shots", "1", "--data", "toys-74-15fps", "--prepare", "--dry-run", code=2)
+    assert "prepared footage already" in said
+    sweep(capsys, "--shots", "1", "--data", "toys-74-15fps", "--wait")
     drawn, other = ({content for clips in read_json(labelled / f"manifests/{name}.shots1-seed0.json")["contents"].values() for content in clips}
                     for name in ("toys", "toys-74-15fps"))
     assert drawn == other, "the same clips are drawn of footage that is prepared"

@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jobs import prepare as prepare_command
 from tests.support import videos
 from tests.support.facilities import need
-from tests.support.launching import cli
+from tests.support.preparing import in_this_process
 from tests.vidmae.footage.test_archives import frames_of
 from vidmae.footage.known.withdrawn import read_versions
 from vidmae.footage.manifest import Check, Manifest, find_sources, read_all, read_summary
@@ -25,6 +27,12 @@ from vidmae.settings.layers import to_yaml
 from vidmae.settings.prepare_config import PrepareConfig
 
 HOW = Preparation(fps=3.75, short_side_px=48)
+
+
+@pytest.fixture(autouse=True)
+def here() -> Iterator[None]:
+    with in_this_process():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +119,9 @@ def test_a_record_that_somebody_removed_is_made_anew(recordings, tmp_path):
     assert all(len(frames_of(manifest, row)) for row in range(3))
 
 
-def test_prepared_and_raw_footage_of_one_recording_are_known_as_one(recordings, tmp_path):
+def test_prepared_and_raw_footage_of_one_recording_are_known_as_one(recordings, tmp_path, monkeypatch, capsys):
     """By name on the command line; footage that was prepared in two ways, too."""
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "manifests"
     folder.mkdir()
     manifest_of(recordings, "abde", folder / "raw.csv")
@@ -125,8 +134,9 @@ def test_prepared_and_raw_footage_of_one_recording_are_known_as_one(recordings, 
     rows = read_all(folder / "raw-small.csv")[1]
     assert [row.source for row in rows] == [row.content for row in read_all(folder / "raw.csv")[1]]
     for train, val in (("raw-small", "val"), ("raw", "val-small"), ("raw-small", "val-large")):
-        said = cli("prepare.py", "check", train, val, cwd=tmp_path)
-        assert said.returncode == 2 and "1 of 2 recordings" in said.stderr and "rows 1 of the first" in said.stderr, said.stderr
+        assert prepare_command.main(["check", train, val]) == 2
+        said = capsys.readouterr().err
+        assert "1 of 2 recordings" in said and "rows 1 of the first" in said
     manifest_of(recordings, "c", folder / "apart.csv")
     shutil.copy(folder / "apart.csv", folder / "x.csv")
     with pytest.raises(ValueError, match="classes"):

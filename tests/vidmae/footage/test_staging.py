@@ -2,6 +2,7 @@
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tests.support import videos
 from tests.support.facilities import need
+from tests.support.preparing import in_this_process
 from tests.vidmae.footage.test_archives import frames_of
 from vidmae.footage.archives import archive_reader, staging
 from vidmae.footage.archives.archive_layout import split_row_path
@@ -20,20 +22,33 @@ from vidmae.preparing.prepare_archives import prepare
 from vidmae.preparing.prepared_folder import Order
 
 
-@pytest.fixture
-def manifest(tmp_path, monkeypatch) -> Manifest:
-    """Three recordings, an archive for each, in a process that has read nothing yet and looks for no copy afterwards."""
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """The manifest of three recordings, an archive for each."""
     need("ffmpeg")
-    (tmp_path / "raw").mkdir()
+    folder = tmp_path_factory.mktemp("prepared")
+    (folder / "raw").mkdir()
     for seconds in (1, 2, 3):
-        videos.h264(tmp_path / f"raw/{seconds}.mp4", size="96x64", fps=12, seconds=seconds)
-    build(find_sources(tmp_path / "raw"), tmp_path / "s.csv", Check("pyav", False), workers=1, time_limit_s=60, progress=lambda *_: None)
-    order = Order(tmp_path / "s.csv", Preparation(fps=12), tmp_path / "data", tmp_path / "s-256.csv", 0.0001)
-    prepare(order, workers=1, time_limit_s=60, tell=lambda *_: None)
+        videos.h264(folder / f"raw/{seconds}.mp4", size="96x64", fps=12, seconds=seconds)
+    order = Order(folder / "s.csv", Preparation(fps=12), folder / "data", folder / "s-256.csv", 0.0001)
+    with in_this_process():
+        build(find_sources(folder / "raw"), folder / "s.csv", Check("pyav", False), workers=1, time_limit_s=60, progress=lambda *_: None)
+        prepare(order, workers=1, time_limit_s=60, tell=lambda *_: None)
+    return folder / "s-256.csv"
+
+
+@pytest.fixture
+def manifest(prepared, monkeypatch) -> Iterator[Manifest]:
+    """In a process that has read nothing yet and looks for no copy afterwards; archives are as they were afterwards."""
     monkeypatch.setattr(archive_reader, "_open", OrderedDict())
     monkeypatch.setattr(staging, "_read", [0, 0])
-    yield Manifest.read(tmp_path / "s-256.csv")
+    found = Manifest.read(prepared)
+    before = {archive: (archive.read_bytes(), archive.stat()) for archive in archives(found)}
+    yield found
     staging.use(None)
+    for archive, (data, stat) in before.items():
+        archive.write_bytes(data)
+        os.utime(archive, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def archives(manifest: Manifest) -> list[Path]:
@@ -49,7 +64,7 @@ def stage(manifest: Manifest, folder: Path, most_gib: float = 0.0) -> list[str]:
 def test_copies_are_read_once_they_are_there(manifest, tmp_path):
     raw = [frames_of(manifest, row) for row in range(3)]
     staging.use(tmp_path / "disk")
-    assert np.array_equal(frames_of(manifest, 0), raw[0])
+    assert all(np.array_equal(frames_of(manifest, row), raw[row]) for row in range(3))
     read, others = staging.bytes_read()
     assert read == 0 < others
     (said,) = stage(manifest, tmp_path / "disk")

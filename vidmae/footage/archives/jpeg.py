@@ -53,12 +53,14 @@ def decode_into(jpeg: memoryview, out: np.ndarray) -> None:
     """
     import simplejpeg
 
-    if size_of(jpeg) != out.shape[:2]:
-        raise DecodeError("the picture size changes within the recording")
     try:
-        simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=False, fastupsample=False, buffer=out)
+        made = simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=False, fastupsample=False, buffer=out)
     except ValueError:
-        raise DecodeError("a frame of the archive is damaged") from None
+        if size_of(jpeg) == out.shape[:2]:
+            raise DecodeError("a frame of the archive is damaged") from None
+        made = None
+    if made is None or made.shape != out.shape:
+        raise DecodeError("the picture size changes within the recording")
 
 
 def decode_with_pillow(jpeg: memoryview, out: np.ndarray) -> None:
