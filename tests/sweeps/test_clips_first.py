@@ -149,3 +149,14 @@ def test_footage_that_is_prepared_needs_it_not(labelled: Path, capsys: pytest.Ca
     config = next(each for each in configs(labelled, "toys-74").values())
     check_files(config, read_cell_data(config))
     assert {row.decoder for row in read_all(labelled / "manifests/toys-74-15fps.csv")[1]} == {"archive"}
+
+
+def test_what_is_withdrawn_leaves_the_clips_of_sweeps(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = labelled / "runs/clips/74px-15fps-q90/clips.csv"
+    prepared = set(Manifest.read(pool).source.tolist())
+    gone = next(row for row in read_all(labelled / "manifests/toys.csv")[1] if int(row.content, 16) in prepared)
+    (labelled / "gone.txt").write_text(f"{Path(gone.path).name}\n")
+    assert prepare.main(["withdraw", "toys", "--files", "gone.txt", "--archives"]) == 0
+    said = capsys.readouterr().err
+    assert "prepared footage clips: 1 rows and 1 recordings taken out" in said, said
+    assert set(Manifest.read(pool).source.tolist()) == prepared - {int(gone.content, 16)}

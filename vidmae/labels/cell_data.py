@@ -50,11 +50,13 @@ def read_cell_data(config: FinetuneConfig) -> CellData:
     if config.select.rule == "holdout":
         learn, held = hold_out(learn, config.select.holdout)
         rows_held = rows_of(held, labelled)
-    parts = [manifest.take(rows_of(learn, labelled)), manifest.take(rows_held),
-             Manifest.read(Path(config.data.val_manifest), decoder=config.data.decoder)]
-    if config.data.archives:
-        parts = [pooled(part, Path(config.data.archives)) for part in parts]
-    return CellData(*parts, class_names(labelled.classes))
+    data = CellData(manifest.take(rows_of(learn, labelled)), manifest.take(rows_held),
+                    Manifest.read(Path(config.data.val_manifest), decoder=config.data.decoder),
+                    class_names(labelled.classes))
+    if not config.data.archives:
+        return data
+    train, held_out, val = (pooled(part, Path(config.data.archives)) for part in (data.train, data.held_out, data.val))
+    return CellData(train, held_out, val, data.classes)
 
 
 def check_files(config: FinetuneConfig, data: CellData) -> None:
