@@ -78,5 +78,10 @@ def work(out: Path, shard: int, shards: int, say_every_s: float) -> int:
     return EXIT_OK
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Do this shard; 0 done, 1 failed, 2 cannot be done as asked."""
+    return run("vidmae.preparing.manifest_shard", argv, work)
+
+
 if __name__ == "__main__":
-    sys.exit(run("vidmae.preparing.manifest_shard", None, work))
+    sys.exit(main())

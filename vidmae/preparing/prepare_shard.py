@@ -43,5 +43,10 @@ def record_of(report: Report, config: PrepareConfig) -> dict[str, object]:
             "psnr_db": report.psnr_db, "least_psnr_db": report.least_psnr_db, "ssim": report.ssim}
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Do this shard; 0 done, 1 failed, 2 cannot be done as asked, 3 some recordings are lost."""
+    return run("vidmae.preparing.prepare_shard", argv, work)
+
+
 if __name__ == "__main__":
-    sys.exit(run("vidmae.preparing.prepare_shard", None, work))
+    sys.exit(main())

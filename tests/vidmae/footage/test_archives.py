@@ -35,7 +35,6 @@ from vidmae.preparing.prepare_archives import prepare
 from vidmae.preparing.prepare_chunks import prepare_chunks
 from vidmae.preparing.prepared_folder import Order
 from vidmae.preparing.take_out import take_out
-from vidmae.ranks import shard_program
 from vidmae.settings.layers import to_yaml
 from vidmae.settings.prepare_config import PrepareConfig
 
@@ -169,7 +168,7 @@ def test_shards_do_their_archives_and_the_last_one_writes_the_manifest(source, w
     out.mkdir()
     (out / "config.yaml").write_text(to_yaml(config))
     for shard in (1, 0):
-        assert shard_program.run("prepare_shard", [str(out), "--shard", f"{shard}/2"], prepare_shard.work) == 0
+        assert prepare_shard.main([str(out), "--shard", f"{shard}/2"]) == 0
         assert manifest.exists() == (out / "result.json").exists() == (shard == 0)
     assert files_of(tmp_path) == files_of(whole[0].parents[1])
     assert json.loads((out / "result.json").read_text())["recordings"] == 6

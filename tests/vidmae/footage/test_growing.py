@@ -22,7 +22,6 @@ from vidmae.preparing.archive_parts import record_path
 from vidmae.preparing.preparation import Preparation, PrepareError
 from vidmae.preparing.prepare_archives import prepare
 from vidmae.preparing.prepared_folder import Order
-from vidmae.ranks import shard_program
 from vidmae.settings.layers import to_yaml
 from vidmae.settings.prepare_config import PrepareConfig
 
@@ -91,7 +90,7 @@ def test_shards_agree_about_what_is_new(recordings, tmp_path):
     config = PrepareConfig(str(source), read_summary(source).content_sha256, str(tmp_path / "s-48.csv"), short_side_px=48, archive_mib=0.0001, workers=1)
     (out / "config.yaml").write_text(to_yaml(config))
     for shard in (1, 0):
-        assert shard_program.run("prepare_shard", [str(out), "--shard", f"{shard}/2"], prepare_shard.work) == 0
+        assert prepare_shard.main([str(out), "--shard", f"{shard}/2"]) == 0
     assert len(Manifest.read(tmp_path / "s-48.csv")) == 4 and (out / "result.json").exists()
     fresh = tmp_path / "fresh"
     fresh.mkdir()

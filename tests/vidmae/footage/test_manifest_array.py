@@ -14,7 +14,6 @@ from tests.support.preparing import in_this_process
 from vidmae.footage.manifest import Check, find_sources, read_all
 from vidmae.footage.manifest_build import build
 from vidmae.preparing import manifest_shard
-from vidmae.ranks import shard_program
 from vidmae.runs.record import read_json
 from vidmae.settings.layers import to_yaml
 from vidmae.settings.prepare_config import ManifestConfig
@@ -45,7 +44,7 @@ def test_the_last_part_makes_the_manifest_of_all(footage: Path, tmp_path: Path, 
     assert manifest_shard.write_sources(out, sources, check) and not manifest_shard.write_sources(out, sources, check)
     for shard in (2, 0, 1):
         assert not (out / "result.json").exists() and not manifest.exists()
-        assert shard_program.run("manifest_shard", [str(out), "--shard", f"{shard}/3"], manifest_shard.work) == 0
+        assert manifest_shard.main([str(out), "--shard", f"{shard}/3"]) == 0
     assert read_json(out / "result.json")["videos"] == 3 and read_json(out / "result.json")["left_out"] == 1
     assert "secret" not in capfd.readouterr().out
     build(sources, tmp_path / "alone.csv", check, workers=1, time_limit_s=60, progress=lambda *_: None)
