@@ -69,7 +69,7 @@ def announce(plan: Plan, args: argparse.Namespace, say: Say) -> None:
         sets = {subset.data.name: subset.data for subset in subsets}.values()
         most = sum(subset.clips for subset in subsets) + sum(data.val_videos for data in sets)
         say(f"clips: at most {most:,} are prepared first, in {folder}; all cells read them there")
-    reading_s = sum(_reading_s(s.cell, plan.costs[s.cell.signature].steps) for batch in plan.batches for s in batch.cells)
+    reading_s = sum(_reading_s(cell, plan.costs[cell.signature].steps) for cell in _cells(plan))
     if args.prepare is None and reading_s > LEAST_READING_S:
         say(f"reading: about {reading_s / 3600:.1f} h of CPU time, since each cell decodes its clips in every epoch; "
             "--prepare decodes each clip once for all cells")
@@ -91,10 +91,15 @@ def wanted_rows(cells: Sequence[Cell]) -> list[Row]:
 def _folders(plan: Plan) -> dict[Path, list[Cell]]:
     """The cells that this call submits, by the folder of their clips."""
     found: dict[Path, list[Cell]] = {}
-    for cell in (s.cell for batch in plan.batches for s in batch.cells):
+    for cell in _cells(plan):
         if cell.config.data.archives:
             found.setdefault(Path(cell.config.data.archives), []).append(cell)
     return found
+
+
+def _cells(plan: Plan) -> list[Cell]:
+    """The few-shot cells that this call submits."""
+    return [s.cell for batch in plan.batches for s in batch.cells if isinstance(s.cell, Cell)]
 
 
 def _reading_s(cell: Cell, steps: int) -> float:

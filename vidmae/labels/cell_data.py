@@ -55,8 +55,8 @@ def read_cell_data(config: FinetuneConfig) -> CellData:
                     class_names(labelled.classes))
     if not config.data.archives:
         return data
-    train, held_out, val = (pooled(part, Path(config.data.archives)) for part in (data.train, data.held_out, data.val))
-    return CellData(train, held_out, val, data.classes)
+    folder = Path(config.data.archives)
+    return CellData(pooled(data.train, folder), pooled(data.held_out, folder), pooled(data.val, folder), data.classes)
 
 
 def check_files(config: FinetuneConfig, data: CellData) -> None:
