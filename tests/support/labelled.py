@@ -1,10 +1,19 @@
-"""Labelled manifests without videos: all that a sweep reads before its cells run."""
+"""Labelled manifests without videos, all that a sweep reads before its cells run; and preparing without processes of its own, each of
+which would load OpenCV, scikit-image and PyAV anew, for a second of a core."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from vidmae.footage import killable
+from vidmae.footage.killable import Outcome
 from vidmae.footage.manifest import Check, Row, write_manifest
+from vidmae.preparing import prepare_archives
 
 CLASSES = ("Pouring [something]", "Covering", "Dropping")
 
@@ -20,3 +29,20 @@ def write_labelled(folder: Path, name: str = "toys", *, per_class: int = 12, val
                 for i in range(count)]
         write_manifest(folder / f"{stem}.csv", sorted(rows, key=lambda row: row.path), [], Check(decoder, True))
     return folder / f"{name}.csv"
+
+
+def _map_here(function: Any, items: Any, **_: Any) -> Iterator[Outcome[Any]]:
+    for index, item in enumerate(items):
+        try:
+            yield Outcome(index, function(item), None)
+        except Exception as error:
+            yield Outcome(index, None, str(error))
+
+
+@contextmanager
+def in_this_process() -> Iterator[None]:
+    """While it is entered, recordings are checked and prepared in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (prepare_archives, killable):
+            patch.setattr(module, "map_killable", _map_here)
+        yield

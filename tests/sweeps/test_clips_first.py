@@ -14,8 +14,8 @@ from jobs.standing.runs import all_runs
 from sweeps import fewshot
 from tests.support import videos
 from tests.support.facilities import need
+from tests.support.labelled import in_this_process
 from tests.support.launching import write_cell_profile
-from tests.support.preparing import in_this_process
 from tests.sweeps.test_fewshot import GRID
 from tests.vidmae.footage.test_archives import frames_of
 from vidmae.clips.view_cutting import ViewCutter

@@ -11,7 +11,7 @@ import pytest
 from jobs import prepare as prepare_command
 from tests.support import videos
 from tests.support.facilities import need
-from tests.support.preparing import in_this_process
+from tests.support.labelled import in_this_process
 from tests.vidmae.footage.test_archives import frames_of
 from vidmae.footage.known.withdrawn import read_versions
 from vidmae.footage.manifest import Check, Manifest, find_sources, read_all, read_summary

@@ -10,7 +10,7 @@ import pytest
 from jobs import prepare
 from tests.support import videos
 from tests.support.facilities import need
-from tests.support.preparing import in_this_process
+from tests.support.labelled import in_this_process
 from vidmae.footage.manifest import Check, find_sources, read_all
 from vidmae.footage.manifest_build import build
 from vidmae.preparing import manifest_shard

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import videos
 from tests.support.facilities import need
-from tests.support.preparing import in_this_process
+from tests.support.labelled import in_this_process
 from tests.vidmae.footage.test_archives import frames_of
 from vidmae.footage.archives import archive_reader, staging
 from vidmae.footage.archives.archive_layout import split_row_path
