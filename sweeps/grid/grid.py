@@ -280,7 +280,7 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     own_grid = origins["probe.token_grid"].startswith("--")
     if method == "attentive" and config.model.num_frames == 1 and config.probe.token_grid[0] > 1 and not own_grid:
         grid = [1, *config.probe.token_grid[1:]]
-        layers.append(Layer("an image model, which has one slot of time", {"probe": {"token_grid": grid}}))
+        layers.append(Layer(f"checkpoint {init.name}, which has one slot of time", {"probe": {"token_grid": grid}}))
         config, origins = build(FinetuneConfig, layers)
     for manifest in (data.manifest, data.val_manifest) if config.data.decoder != AUTO else ():
         if problem := decoder_problem(manifest, read_summary(manifest), config.data.decoder):

@@ -70,7 +70,7 @@ def announce(plan: Plan, args: argparse.Namespace, say: Say) -> None:
         most = sum(subset.clips for subset in subsets) + sum(data.val_videos for data in sets)
         say(f"clips: at most {most:,} are prepared first, in {folder}; all cells read them there")
     reading_s = sum(_reading_s(cell, plan.costs[cell.signature].steps) for cell in _cells(plan))
-    if args.prepare is None and reading_s > LEAST_READING_S:
+    if reading_s > LEAST_READING_S and args.prepare is None:
         say(f"reading: about {reading_s / 3600:.1f} h of CPU time, since each cell decodes its clips in every epoch; "
             "--prepare decodes each clip once for all cells")
 

@@ -90,7 +90,7 @@ def _is_recipe(name: str) -> bool:
 
 def _planned(args: argparse.Namespace, place: Place) -> tuple[Experiment, Schedule | None]:
     """The video model of a recipe, as jobs/pretrain.py would have it."""
-    e = resolve(argparse.Namespace(**{**vars(args), "recipe": args.video, "profile_steps": None}), place)
+    e = resolve(argparse.Namespace(**{**vars(args), "recipe": args.video, "profile_steps": None, "stage": None}), place)
     return e, e.plan.schedule if e.plan else None
 
 
