@@ -40,6 +40,7 @@ from sweeps.run.pairs import Pair, guarantee, read_pair, rows
 from sweeps.run.pretrain_jobs import kinds_again, pretrain, pretrain_here, scripts
 from sweeps.run.show import ENDED, Unit, show
 from vidmae.runs.record import make_private_folder
+from vidmae.settings.command_line import with_whole_key
 from vidmae.settings.layers import ConfigError
 
 IMAGE_RECIPE = "pretrain_s_image_vith14"
@@ -59,9 +60,9 @@ def make_parser() -> argparse.ArgumentParser:
                            "model's (default: %(default)s)")
     what.add_argument("--data", metavar="NAME|PATH",
                       help="data set of the catalogue, manifest (.csv), folder or catalogue (.yaml) (default: the recipe's)")
-    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+    what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of the video model's recipe, and so of both; may be repeated")
-    what.add_argument("--image-set", action="append", default=[], metavar="KEY=VALUE",
+    what.add_argument("--image-set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of the image model alone, such as train.global_batch=4096; may be repeated")
     what.add_argument("--name", help="first part of the video run's id (default: the recipe's)")
     add_resources(parser)

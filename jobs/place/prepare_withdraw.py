@@ -94,6 +94,8 @@ def _taken_out(prepared: Path, manifest: Path) -> bool:
         say(str(error))
         return False
     say(f"prepared footage {prepared.stem}: {rows} rows and {recordings} recordings taken out of manifest and archives")
+    if recordings:
+        say("note: copies of these archives on disks of nodes (data.stage) still hold them: remove STAGE/vidmae-UID there")
     return True
 
 

@@ -79,13 +79,15 @@ def run(args: argparse.Namespace) -> int:
     source = find_data(args.manifest, args.manifest, environment_catalogue())
     if read_summary(source.manifest).pictures:
         raise PrepareError(f"{source.manifest} lists pictures: they are read as they are, and nothing need be prepared")
-    name = args.name or default_name(source.name, how)
+    name, earlier = args.name or default_name(source.name, how), source.name + _ending(how)
     if "/" in name or name.startswith("."):
         raise PrepareError(f"--name {name} is not the name of a data set: no slash, no dot at its beginning")
     manifest = (MANIFESTS / f"{name}.csv").absolute()
     if manifest == source.manifest.absolute():
         raise PrepareError(f"--name {name} is the footage's own name; choose another")
     console, folder = Console(stderr=True), (args.out or Path("prepared") / name).absolute()
+    if not args.name and name != earlier and (MANIFESTS / f"{earlier}.csv").exists():
+        tell(console, f"note: {MANIFESTS / earlier}.csv is there from before; --name {earlier} goes on with it")
     if args.cluster is None and (asked := next((f"--{flag}" for flag in SLURM_ONLY if getattr(args, flag)), None)):
         raise PrepareError(f"{asked} is for a job; add --cluster slurm, or leave it out to prepare on this machine")
     if args.cluster == "slurm":
@@ -99,8 +101,13 @@ def run(args: argparse.Namespace) -> int:
 def default_name(of: str, how: Preparation) -> str:
     """Name of a prepared data set; that of a validation set ends in -val as before, so that sweeps find it."""
     name = of.removesuffix("-val")
-    return f"{name}-{how.short_side_px}" + ("" if how.fps == FPS else f"-{how.fps:g}fps") + (
-        "" if how.form == "archives" else f"-{how.form}") + of[len(name):]
+    return name + _ending(how) + of[len(name):]
+
+
+def _ending(how: Preparation) -> str:
+    """What a name gets, such as -256 or -256-7.5fps."""
+    return f"-{how.short_side_px}" + ("" if how.fps == FPS else f"-{how.fps:g}fps") + (
+        "" if how.form == "archives" else f"-{how.form}")
 
 
 def _estimate(console: Console, source: Path, how: Preparation, args: argparse.Namespace) -> int:

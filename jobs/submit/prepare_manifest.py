@@ -18,7 +18,7 @@ from vidmae.clips.clip_cost import known_summary, record_clip_cost
 from vidmae.footage.known.unreadable import read_unreadable, unreadable_path
 from vidmae.footage.known.withdrawn import read_withdrawn, withdrawn_path
 from vidmae.footage.manifest import AUTO, Check, Manifest, ManifestError, Source, Summary, read_all, read_summary
-from vidmae.footage.manifest_build import build, check_part
+from vidmae.footage.manifest_build import build, check_part, still_holds
 from vidmae.footage.open_video import DECODERS, PILLOW, candidates
 from vidmae.footage.recordings import NAMINGS
 from vidmae.footage.verify import CLIP_S
@@ -175,7 +175,8 @@ def _submit(console: Console, sources: list[Source], path: Path, check: Check, a
     config = ManifestConfig(str(path), check.decoder, check.verify, time_limit_s=args.time_limit_s)
     if not args.dry_run:
         prepare_folder(out, config)
-        if write_sources(out, sources, check):  # others than before: what was checked is known, what is new is not
+        others = write_sources(out, sources, check)  # what was checked is known, what is new or was replaced is not
+        if others or ((out / "result.json").exists() and not still_holds(path)):
             for old in (*out.glob("done-*.json"), out / "result.json"):
                 old.unlink(missing_ok=True)
 

@@ -25,6 +25,7 @@ from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
 
 KIND = "fewshot"
 PROBES = tuple(method for method in get_args(Method) if method != "finetune")  # on frozen features: one process, no looks
+SEVERAL_FRAMES = "a model of several frames"  # origin of evaluate.views where framesN was asked of such a model
 FILLED_IN = {  # what the sweep itself sets: key -> what to use instead of --set
     "name": "the names follow from the cells", "seed": "--seeds", "method": "--method", "data.name": "--data",
     "data.manifest": "--data", "data.val_manifest": "--data", "data.shots": "--shots", "data.subset": "--shots",
@@ -275,7 +276,7 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
               *parse_set(variant, "--vary"), Layer("the sweep's flags", flags), Layer("the sweep", filled)]
     config, origins = build(FinetuneConfig, layers)
     if config.evaluate.views.startswith("frames") and config.model.num_frames > 1:  # sees all frames of a clip at once
-        layers.append(Layer("a model of several frames", {"evaluate": {"views": "center"}}))
+        layers.append(Layer(SEVERAL_FRAMES, {"evaluate": {"views": "center"}}))
         config, origins = build(FinetuneConfig, layers)
     own_grid = origins["probe.token_grid"].startswith("--")
     if method == "attentive" and config.model.num_frames == 1 and config.probe.token_grid[0] > 1 and not own_grid:

@@ -104,7 +104,7 @@ def _cells(plan: Plan) -> list[Cell]:
 
 def _reading_s(cell: Cell, steps: int) -> float:
     data, config = cell.subset.data, cell.config
-    if cell.method in PROBES or data.prepared:
+    if cell.method in PROBES or data.prepared or data.pictures:
         return 0.0
     clips = steps * config.train.global_batch + data.val_videos * views_of(config.evaluate.views)
     return clips * data.clip_ms / 1000

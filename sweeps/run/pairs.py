@@ -149,7 +149,8 @@ def _image(args: argparse.Namespace, place: Place, setting: Setting, video: Expe
     """The image model of a video model."""
     config, name = video.config, f"{video.config.name}-image-{args.match}"
     recipe = read_recipe(args.image, PretrainConfig)
-    differs = {key: value for key, value in recipe.values.get("model", {}).items() if key not in ENCODER}
+    differs = {"decoder_mask_ratio": 0.0}  # the video model's objective is not the image model's
+    differs |= {key: value for key, value in recipe.values.get("model", {}).items() if key not in ENCODER}
     layers = [Layer(f"video model {video.run.path.name}", to_dict(config)),
               Layer(recipe.origin, {"model": differs}, recipe.lines)]
     own = _own(args.image_set)
@@ -239,4 +240,6 @@ def guarantee(pair: Pair) -> str:
     else:
         times = "once" if abs(turns / frames - 1) < FAR else f"{turns / frames:.4g} times"
         said = f"each of the {frames} frames of each {of_clips}, {times}"
-    return f"the image model sees {said}; {again}"
+    clip = pair.video.experiment.config.data.clip
+    arranged = "" if clip == "normal" else f"; frames are as data.clip {clip} arranges them, and may be equal"
+    return f"the image model sees {said}; {again}{arranged}"

@@ -13,7 +13,7 @@ from jobs.scheduler import slurm
 from sweeps.grid.batches import Batch, Classes, make_batches, make_classes
 from sweeps.grid.checkpoints import find_inits
 from sweeps.grid.estimate import Estimate, check_batch, estimate
-from sweeps.grid.grid import KIND, PROBES, Cell, Init, LabelledSet, Settings, make_grid, parse_vary
+from sweeps.grid.grid import KIND, PROBES, SEVERAL_FRAMES, Cell, Init, LabelledSet, Settings, make_grid, parse_vary
 from sweeps.grid.labelled import find_sets, find_subsets
 from sweeps.grid.states import Standing, chosen, look
 from sweeps.run.array_submission import NO_LIMIT, Say, Sweep
@@ -91,9 +91,10 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     subsets = find_subsets(sets, args.shots or args.fractions, args.seeds, listing=args.shot_list,
                            allow_fewer=args.allow_fewer, write=not args.dry_run)
     cells = make_grid(inits, subsets, settings)
-    if several := _of_several_frames(args.views, cells):
-        say(f"--views {args.views} is for models of single frames; {', '.join(several)} sees the frames of a clip at once, "
-            "in the centre view")
+    if several := _of_several_frames(cells):
+        asked = f"--views {args.views}" if args.views else "evaluate.views framesN"
+        say(f"{asked} is for models of single frames; {', '.join(several)} sees the frames of a clip at once, in the centre "
+            "view")
     device = cells[0].config.train.device
     classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
     _refuse(cells, classes, partition, runs_dir)
@@ -109,21 +110,25 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     return Plan(sweep, place, classes, standings, batches, costs, unit)
 
 
-def _of_several_frames(views: str | None, cells: Sequence[Cell]) -> list[str]:
-    """Checkpoints that are not looked at frame by frame although the command asks for it."""
-    if not views or not views.startswith("frames"):
-        return []
-    return list(dict.fromkeys(c.init.name for c in cells if c.method not in PROBES and c.config.evaluate.views != views))
+def _of_several_frames(cells: Sequence[Cell]) -> list[str]:
+    """Checkpoints that are not looked at frame by frame although the command, a recipe or a profile asks for it."""
+    return list(dict.fromkeys(c.init.name for c in cells if c.origins.get("evaluate.views") == SEVERAL_FRAMES))
 
 
 def _unprepared(sets: Sequence[LabelledSet], *, named: bool, say: Say) -> list[LabelledSet]:
-    """The data sets that --prepare is for: prepared footage is left out, or refused where a user names it."""
+    """The data sets that --prepare is for: prepared footage and pictures are left out, or refused where they are named."""
     ready = ", ".join(data.name for data in sets if data.prepared)
-    rest = [data for data in sets if not data.prepared]
+    pictures = ", ".join(data.name for data in sets if data.pictures)
+    rest = [data for data in sets if not data.prepared and not data.pictures]
     if ready and (named or not rest):
         raise ConfigError(f"{ready}: these clips are prepared footage already; leave out --prepare, or them (--data)")
+    if pictures and (named or not rest):
+        raise ConfigError(f"{pictures}: pictures are read as they are, and nothing need be prepared; leave out --prepare, "
+                          "or them (--data)")
     if ready:
         say(f"left out, since they are prepared footage already: {ready}")
+    if pictures:
+        say(f"left out, since pictures are read as they are: {pictures}")
     return rest
 
 

@@ -137,8 +137,12 @@ def test_windows_may_begin_at_four_places_and_the_crop_has_room() -> None:
 
 
 def test_footage_that_is_prepared_needs_it_not(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    earlier = labelled / "manifests/toys-val-74-15fps.csv"
+    earlier.touch()
     for name in ("toys", "toys-val"):
         assert prepare.main(["footage", name, "--fps", "15", "--short-side", "74"]) == 0
+        assert ("--name toys-val-74-15fps goes on with it" in capsys.readouterr().err) == (name == "toys-val")
+    earlier.unlink()
     assert (labelled / "manifests/toys-74-15fps-val.csv").exists(), "a sweep finds NAME-val"
     said = sweep(capsys, "--shots", "1", "--data", "toys-74-15fps", "--prepare", "--dry-run", code=2)
     assert "prepared footage already" in said
@@ -158,5 +162,5 @@ def test_what_is_withdrawn_leaves_the_clips_of_sweeps(labelled: Path, capsys: py
     (labelled / "gone.txt").write_text(f"{Path(gone.path).name}\n")
     assert prepare.main(["withdraw", "toys", "--files", "gone.txt", "--archives"]) == 0
     said = capsys.readouterr().err
-    assert "prepared footage clips: 1 rows and 1 recordings taken out" in said, said
+    assert "prepared footage clips: 1 rows and 1 recordings taken out" in said and "(data.stage) still hold them" in said, said
     assert set(Manifest.read(pool).source.tolist()) == prepared - {int(gone.content, 16)}

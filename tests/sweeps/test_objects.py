@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobs.place.catalogue import Catalogue
 from sweeps import fewshot, objects
@@ -49,6 +50,16 @@ def test_the_flags_are_those_of_the_few_shot_sweep() -> None:
         args = objects.make_parser().parse_args(shlex.split(command))
         assert args.recipe == "finetune_imagenet" and args.data == ["imagenet"]
     assert objects.make_parser().parse_args([]).fractions == [0.01, 0.02]
+
+
+def test_pictures_need_not_be_prepared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert objects.main([*LOCAL, "--prepare"]) == 2
+    assert "imagenet: pictures are read as they are, and nothing need be prepared; leave out --prepare" in capsys.readouterr().err
+    write_labelled(folder / "manifests", "toys", per_class=200)
+    assert fewshot.main([*LOCAL, "--shots", "1", "--prepare", "--json"]) == 0
+    told = capsys.readouterr()
+    assert "left out, since pictures are read as they are: imagenet" in told.err
+    assert {cell["data"] for cell in json.loads(told.out)["cells"]} == {"toys"}
 
 
 def test_a_grid_of_shares(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +108,12 @@ def test_frame_by_frame_is_for_image_models(capsys: pytest.CaptureFixture[str]) 
     (record,) = (cell.record("x") for cell in [by_name["s"]])
     assert (record["fraction"], record["pictures"], record["shots"]) == (0.02, True, 0)
     assert objects.main([*LOCAL, "--views", "frames16"]) == 0
-    assert "--views frames16 is for models of single frames; scratch sees the frames of a clip at once" in capsys.readouterr().err
+    said = "is for models of single frames; scratch sees the frames of a clip at once"
+    assert f"--views frames16 {said}" in capsys.readouterr().err
+    recipe = yaml.safe_load(find_recipe("finetune_demo").read_text())
+    Path("frames.yaml").write_text(yaml.safe_dump({**recipe, "evaluate": {**recipe.get("evaluate", {}), "views": "frames16"}}))
+    assert objects.main(["--recipe", "frames.yaml", *LOCAL[2:]]) == 0
+    assert f"evaluate.views framesN {said}" in capsys.readouterr().err
 
 
 def test_every_method_is_for_image_models_too() -> None:

@@ -304,6 +304,16 @@ def test_a_run_that_lost_its_data_is_refused(folder: Path, earlier: Path, told: 
     assert "does not say how long it was trained" in told(*args)[2]
 
 
+def test_the_objective_of_the_image_model_is_that_of_its_recipe(folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", slurm_env(folder)["PATH"])
+    more = ["--set", "model.decoder_mask_ratio=0.5", "--set", "data.clip=frozen", "--set", "batch=8", "--image-set", "batch=32"]
+    code, _, err = told(*DEMO, "--match", "frames", "--set", "train.device=auto", *more)
+    assert code == 0 and "frames are as data.clip frozen arranges them, and may be equal" in err, err
+    image, video = sorted((load(PretrainConfig, run.config) for run in all_runs(folder / "runs")), key=lambda config: config.model.num_frames)
+    assert (video.model.decoder_mask_ratio, image.model.decoder_mask_ratio) == (0.5, 0.0)
+    assert (video.train.global_batch, image.train.global_batch) == (8, 32), "short names of settings"
+
+
 def test_an_order_that_shows_footage_once_is_not_shown_again(folder: Path, told: Told) -> None:
     write(folder / "manifests", saycam_names(300, parts=7))
     once = ["--video", "demo", "--image", "demo_image", "--data", "s", "--set", "data.order=windows"]

@@ -335,6 +335,14 @@ def is_manifest_of(path: Path, sources: Sequence[Source]) -> bool:
     return {row.path for row in rows}.union(bad) == {source.path for source in sources} and all(map(_unchanged, rows))
 
 
+def still_holds(path: Path) -> bool:
+    """Whether a manifest is there, and none of its videos was changed, replaced or removed since."""
+    try:
+        return all(map(_unchanged, read_all(path)[1]))
+    except ManifestError:
+        return False
+
+
 def _different(sources: Sequence[Source]) -> list[Source]:
     """Every file once.
 

@@ -26,7 +26,8 @@ def pooled(manifest: Manifest, folder: Path) -> Manifest:
     place = np.minimum(np.searchsorted(known, manifest.content), len(known) - 1)
     if missing := int((known[place] != manifest.content).sum()):
         raise ManifestError(f"{missing} of {len(manifest)} clips are not in {folder}: preparing them has not come to its "
-                            "end, or they cannot be decoded (clips.unreadable.csv there); the sweep's command with --retry "
-                            "prepares what is missing, and without --prepare cells read the files themselves")
+                            "end, or they cannot be decoded; the sweep's command with --retry prepares what is missing. "
+                            "Clips that could not be decoded (clips.unreadable.csv there) are not tried again; without "
+                            "--prepare cells read the files themselves")
     return replace(pool.take(first[place]), summary=manifest.summary, class_index=manifest.class_index, child=manifest.child,
                    date=manifest.date, age_months=manifest.age_months, children=manifest.children)

@@ -3,11 +3,13 @@
     OUT/config.yaml        what is asked for
     OUT/sources.jsonl      how files are judged; then the files with their labels and what is known of them
     OUT/done-I-of-N.json   this part is checked; its verdicts are in a journal beside the manifest (manifest_build.py)
-    OUT/result.json        written by the shard that finds all parts done, behind the manifest
+    OUT/result.json        written by the shard that finds all parts done, behind the manifest; not where sources.jsonl was
+                           written anew meanwhile
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -25,6 +27,7 @@ from vidmae.settings.layers import load
 from vidmae.settings.prepare_config import ManifestConfig
 
 SOURCES = "sources.jsonl"
+OTHERS = "other files have been asked for meanwhile; the same command goes on with them"
 
 
 def write_sources(out: Path, sources: Sequence[Source], check: Check) -> bool:
@@ -55,13 +58,22 @@ def done_path(out: Path, shard: int, shards: int) -> Path:
     return out / f"done-{shard}-of-{shards}.json"
 
 
+def _asked(out: Path) -> bytes:
+    """A hash of what is asked for now; the user may ask for other files while the array is at work."""
+    return hashlib.sha256((out / SOURCES).read_bytes()).digest()
+
+
 def work(out: Path, shard: int, shards: int, say_every_s: float) -> int:
     """Check every `shards`-th file from this one on; where all parts are done, make the manifest."""
+    asked = _asked(out)
     config, sources, say = load(ManifestConfig, out / "config.yaml"), read_sources(out), Say(say_every_s)
     manifest, check = Path(config.manifest), Check(config.decoder, config.verify)
     workers, limit_s = config.workers or len(os.sched_getaffinity(0)), config.time_limit_s
     files, unreadable = check_part(sources, manifest, check, shard, shards, workers=workers, time_limit_s=limit_s,
                                    progress=lambda done, total: say(f"{done}/{total} files"))
+    if _asked(out) != asked:
+        say(OTHERS, now=True)
+        return EXIT_OK
     write_json(done_path(out, shard, shards), {"schema": 1, "files": files, "unreadable": unreadable})
     if not all(done_path(out, other, shards).exists() for other in range(shards)):
         say("this part is checked; others are at work", now=True)
@@ -70,6 +82,9 @@ def work(out: Path, shard: int, shards: int, say_every_s: float) -> int:
     try:
         with held(lock, heartbeat=lock, what=f"{manifest} is being made", remedy="nothing"):
             summary, _ = build(sources, manifest, check, workers=workers, time_limit_s=limit_s, progress=lambda *_: None)
+            if _asked(out) != asked:
+                say(OTHERS, now=True)
+                return EXIT_OK
             write_json(out / "result.json", {"schema": 1, "kind": "manifest", "manifest": str(manifest),
                                              "videos": summary.videos, "left_out": summary.unreadable,
                                              "seconds": summary.seconds})

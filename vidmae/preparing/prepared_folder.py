@@ -112,7 +112,7 @@ def reopen(order: Order) -> None:
     summary, rows = read_all(order.source)
     sign(order, summary, [order.how.key_of(row.content) for row in rows])
     result = order.folder / "result.json"
-    if (read_json(result) or {}).get("of_content_sha256", summary.content_sha256) != summary.content_sha256:
+    if result.exists() and (read_json(result) or {}).get("of_content_sha256") != summary.content_sha256:
         result.unlink()
 
 

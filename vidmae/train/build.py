@@ -26,6 +26,7 @@ from vidmae.runs.metrics import measure_gemm_flops
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.settings.config import DataConfig, FootageConfig, PretrainConfig, RunConfig
 from vidmae.settings.finetune_config import FinetuneConfig, FinetuneTrainConfig
+from vidmae.settings.layers import ConfigError
 
 RUN = "run:"  # of a train.init_content that names a run by its signature
 
@@ -141,8 +142,13 @@ def stage(data: DataConfig, manifest: Manifest, ranks: Ranks, say: Callable[[str
         manifest: Of the run.
         ranks: All ranks; one of each node copies.
         say: Told how it ended.
+    Raises:
+        ConfigError: data.stage is no absolute path on this node.
     """
     folder = Path(os.path.expandvars(data.stage)).expanduser() if data.stage else None
+    if folder and not folder.is_absolute():
+        raise ConfigError(f"data.stage {data.stage!r} is {str(folder)!r} on this node, allowed: an absolute path; is the "
+                          "variable set there? (--stage)")
     use_copies(folder)
     if folder and ranks.local_rank == 0:
         archives = [row for row in range(len(manifest)) if manifest.decoder(row) == ARCHIVE]

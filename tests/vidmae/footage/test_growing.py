@@ -21,7 +21,7 @@ from vidmae.preparing import prepare_shard
 from vidmae.preparing.archive_parts import record_path
 from vidmae.preparing.preparation import Preparation, PrepareError
 from vidmae.preparing.prepare_archives import prepare
-from vidmae.preparing.prepared_folder import Order
+from vidmae.preparing.prepared_folder import Order, reopen
 from vidmae.settings.layers import to_yaml
 from vidmae.settings.prepare_config import PrepareConfig
 
@@ -95,6 +95,18 @@ def test_shards_agree_about_what_is_new(recordings, tmp_path):
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     assert fill(source, fresh)[0].content_sha256 == read_summary(tmp_path / "s-48.csv").content_sha256
+
+
+@pytest.mark.parametrize(("known", "stays"), [("the same", True), ("another", False), (None, False)])
+def test_the_result_of_an_earlier_array_stays_for_the_same_manifest_alone(recordings, tmp_path, known, stays):
+    """One of an earlier version does not say of which manifest it is."""
+    source = manifest_of(recordings, "b", tmp_path / "s.csv")
+    fill(source, tmp_path)
+    content = read_summary(source).content_sha256 if known == "the same" else known
+    result = tmp_path / "data/result.json"
+    result.write_text(json.dumps({} if content is None else {"of_content_sha256": content}))
+    reopen(Order(source, HOW, tmp_path / "data", tmp_path / "s-48.csv", 0.0001))
+    assert result.exists() == stays
 
 
 def test_other_footage_does_not_grow_into_a_folder(recordings, tmp_path):

@@ -4,6 +4,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from vidmae.footage.open_video import DecodeError
 from vidmae.preparing.preparation import Preparation
 from vidmae.preparing.prepare_archives import prepare
 from vidmae.preparing.prepared_folder import Order
+from vidmae.settings.config import FootageConfig
+from vidmae.settings.layers import ConfigError
+from vidmae.train.build import stage as build_stage
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,7 @@ def test_copies_are_read_once_they_are_there(manifest, tmp_path):
 def test_a_copy_that_was_begun_goes_on(manifest, tmp_path):
     first = archives(manifest)[0]
     folder = staging.folder_of(tmp_path / "disk")
-    folder.mkdir(parents=True)
+    folder.mkdir(0o700, parents=True)
     draft = folder / f"{staging.name_of(first)}.part"
     draft.write_bytes(first.read_bytes()[:700])
     stage(manifest, tmp_path / "disk")
@@ -91,7 +95,7 @@ def test_a_copy_that_was_begun_goes_on(manifest, tmp_path):
 def test_the_bound_holds_and_what_others_left_goes_first(manifest, tmp_path):
     sizes = [archive.stat().st_size for archive in archives(manifest)]
     folder = staging.folder_of(tmp_path / "disk")
-    folder.mkdir(parents=True)
+    folder.mkdir(0o700, parents=True)
     (folder / "0123.tar").write_bytes(bytes(sizes[0]))
     (said,) = stage(manifest, tmp_path / "disk", (sizes[0] + sizes[1]) / 2**30)
     assert said.startswith("2 of 3 archives") and not (folder / "0123.tar").exists()
@@ -107,6 +111,38 @@ def test_a_damaged_copy_costs_one_try(manifest, tmp_path):
     with pytest.raises(DecodeError, match="checksum"):
         frames_of(manifest, 1)
     assert np.array_equal(frames_of(manifest, 1), right), "the second try reads the archive itself"
+
+
+def test_a_copy_that_goes_while_it_is_opened_costs_nothing(manifest, tmp_path, monkeypatch):
+    right = frames_of(manifest, 0)
+    archive_reader._open.clear()
+    monkeypatch.setattr(staging, "copy_of", lambda _: tmp_path / "evicted.tar")
+    assert np.array_equal(frames_of(manifest, 0), right)
+
+
+@pytest.mark.parametrize("how", ["open to others", "a link"])
+def test_a_folder_that_others_can_enter_is_not_used(manifest, tmp_path, how):
+    stage(manifest, tmp_path / "disk")
+    staging.use(tmp_path / "disk")
+    folder, archive = staging.folder_of(tmp_path / "disk"), archives(manifest)[0]
+    assert staging.copy_of(archive)
+    if how == "a link":
+        folder.symlink_to(folder.rename(tmp_path / "elsewhere"))
+    else:
+        folder.chmod(0o750)
+    assert staging.copy_of(archive) is None, "what may be another user's is not read"
+    (folder / staging.name_of(archive)).unlink()
+    (said,) = stage(manifest, tmp_path / "disk")
+    assert "is not a folder that only you can enter (data.stage)" in said
+    assert not (folder / staging.name_of(archive)).exists(), "and no footage goes there"
+
+
+def test_a_variable_that_is_not_set_is_no_folder(manifest, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NO_SUCH_DISK", raising=False)
+    with pytest.raises(ConfigError, match=r"\$NO_SUCH_DISK.* on this node, allowed: an absolute path"):
+        build_stage(FootageConfig(stage="$NO_SUCH_DISK"), manifest, SimpleNamespace(local_rank=0), print)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_cannot_be_written_ends_the_copying_alone(manifest, tmp_path):

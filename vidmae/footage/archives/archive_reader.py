@@ -22,17 +22,27 @@ KEPT_OPEN = 64  # archives of a process
 READ_OVER_BYTES = 2**17  # a gap this small between two frames is read over: cheaper than another read
 
 
+def _opened(path: Path) -> tuple[FileIO, Path | None]:
+    """The copy of an archive that is open, and its path; or the archive itself."""
+    if copy := staging.copy_of(path):
+        try:
+            return FileIO(copy), copy
+        except FileNotFoundError:
+            pass  # another run has made room meanwhile
+    return FileIO(path), None
+
+
 class _Archive:
     """One archive that is open, and its index."""
 
     def __init__(self, path: Path) -> None:
         try:
-            self.copy = staging.copy_of(path)
-            self.file = FileIO(self.copy or path)
+            self.file, self.copy = _opened(path)
             self.entries = np.load(index_path(path), mmap_mode="r", allow_pickle=False)
             self.bytes = os.fstat(self.file.fileno()).st_size
         except FileNotFoundError as error:
-            raise DecodeError("no such archive" if error.filename == str(path) else "its archive has no index") from None
+            gone = str(error.filename) == str(path)
+            raise DecodeError("no such archive" if gone else "its archive has no index") from None
         except OSError as error:
             raise DecodeError(f"its archive cannot be opened: {error.strerror}") from None
         except (ValueError, EOFError):

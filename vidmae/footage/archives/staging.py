@@ -3,6 +3,7 @@
     STAGE/vidmae-UID/NAME.tar         a copy; NAME follows from the archive's path, size and time of change
     STAGE/vidmae-UID/NAME.tar.part    one under way; the next run goes on with it
 
+The folder must belong to the user and be closed to all others; else nothing is copied to it and nothing read from it.
 One thread of each node copies one archive after the other while the run trains from the network. What other runs have left
 is removed, the oldest first, where there is no room. A disk that is full or breaks ends the copying and nothing else.
 """
@@ -13,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -48,7 +50,16 @@ def copy_of(archive: Path) -> Path | None:
     if archive not in _names:
         _names[archive] = name_of(archive)
     copy = _folder / _names[archive]
-    return copy if copy.exists() else None
+    return copy if _is_own(_folder) and copy.exists() else None
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder is there that belongs to this user and that nobody else can enter; a link to one is none."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def distrust(archive: Path) -> None:
@@ -68,8 +79,8 @@ def bytes_read() -> tuple[int, int]:
 
 def name_of(archive: Path) -> str:
     """Name of a copy."""
-    stat = archive.stat()
-    text = f"{archive.absolute()}\n{stat.st_size}\n{stat.st_mtime_ns}"
+    now = archive.stat()
+    text = f"{archive.absolute()}\n{now.st_size}\n{now.st_mtime_ns}"
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest() + ".tar"
 
 
@@ -92,6 +103,10 @@ class Stager:
     def _run(self) -> None:
         try:
             make_private_folder(self._folder)
+            if not _is_own(self._folder):
+                self._say(f"{self._folder} is not a folder that only you can enter (data.stage): archives are read where "
+                          "they are")
+                return
             with (self._folder / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # the disk is the node's own: one run at a time copies to it
                 self._copy_all(list(self._archives()))
