@@ -62,8 +62,10 @@ def test_effective_robustness_is_the_distance_from_the_line_through_all_models()
     assert found.effective_pct == pytest.approx(shifted - foretold) and found.at(clean) == pytest.approx(foretold)
     with pytest.raises(ValueError, match=r"needs a line .* of 3 models or more; here are 2"):
         effective_robustness(clean[:2], shifted[:2], 1000)
-    with pytest.raises(ValueError, match="all 3 models have the clean accuracy 50"):
+    with pytest.raises(ValueError, match="all 3 models have about the clean accuracy 50"):
         effective_robustness(np.full(3, 50.0), shifted, 1000)
+    with pytest.raises(ValueError, match="all 3 models have about the clean accuracy 99"):
+        effective_robustness(np.array([99.8, 99.9, 100.0]), shifted, 100)  # half an image of 100 is 0.5
     assert np.isfinite(effective_robustness(np.array([0.0, 50, 100]), np.array([0.0, 10, 50]), 100).effective_pct).all()
 
 

@@ -11,10 +11,13 @@ import pandas as pd
 import pytest
 
 from analysis import report, robustness
-from analysis.curves.robust.robust_study import Fitted, Shift
+from analysis.curves.robust import robust_runs
+from analysis.curves.robust.robust_runs import read_tests
+from analysis.curves.robust.robust_sheets import shifts_sheet
+from analysis.curves.robust.robust_study import Fitted, Shift, chance_pct, clean_pct, fit_shift, shifts_of
 from tests.support.tested import answers, write_tested
 from vidmae.footage.manifest import Check, Row, write_manifest
-from vidmae.runs.record import write_json
+from vidmae.runs.record import read_json, write_json
 
 CLASSES = tuple("abcd")
 LABEL = np.arange(40) % 4
@@ -80,6 +83,7 @@ def test_the_numbers_are_those_worked_out_by_hand(made: Path) -> None:
     assert [float(row["effective_points"]) for row in (video, image, scratch)] == pytest.approx(above)
     sketches = rows["sketches", "sketches", told(VIDEO)]
     assert (float(sketches["clean_pct"]), float(sketches["pct"])) == (90.0, 30.0), "clean is the model's own validation set"
+    assert "Clean accuracy is that on the model's own validation set for sketches." in (made / "robustness.md").read_text()
     assert {row["shift"] for row in rows.values()} == {"imagenet-c", "shape", "sketches"}
     assert [row["generated"] for row in rows.values() if row["shift"] == "shape"] == ["True"] * 3
     errors = {row["corruption"]: row for row in table(made, "robustness-corruption-error")}
@@ -90,8 +94,10 @@ def test_of_a_model_that_guesses_nothing_is_kept() -> None:
     shift = Shift("toys", "weather", ("fog:1",), False)
     clean, shifted = pd.Series({"good": 40.0, "guesses": 11.7}), pd.Series({"good": 25.0, "guesses": 11.0})
     fitted = Fitted(shift, clean, shifted, None, "", 120)
-    assert fitted.kept(10.0, above=False)["good"] == 62.5 and fitted.kept(10.0, above=True)["good"] == 50
-    assert fitted.kept(10.0, above=False).isna()["guesses"] and fitted.kept(10.0, above=True).isna()["guesses"]
+    chance = {"good": 10.0, "guesses": 10.0}
+    assert fitted.kept(chance, above=False)["good"] == 62.5 and fitted.kept(chance, above=True)["good"] == 50
+    assert fitted.kept(chance, above=False).isna()["guesses"] and fitted.kept(chance, above=True).isna()["guesses"]
+    assert fitted.kept({**chance, "guesses": 1.0}, above=True)["guesses"] == pytest.approx(100 * 10 / 10.7), "of a hundred answers"
 
 
 def test_shape_and_texture(made: Path) -> None:
@@ -156,6 +162,53 @@ def test_two_models_have_no_line_and_a_missing_cell_is_named(runs: Path, tmp_pat
     assert "there is no robustness cell in" in capsys.readouterr().err
 
 
+def test_cells_that_were_not_tested_alike_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"clean": answers(right(20), LABEL, CLASSES)}
+    first, second = (write_tested(tmp_path / "runs", VIDEO, 0, said, group=group) for group in ("noise", "blur"))
+    assert len(read_tests([tmp_path / "runs"]).rows) == 1
+    for file, key, value in ((second.record, "content_sha256", "other"), (second.result, "views", "5x3")):
+        before = read_json(file) or {}
+        write_json(file, {**before, key: value})
+        assert robustness.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert f"{told(VIDEO)}, seed 0, was tested on toys-val in 2 ways" in error and {first.path.name, second.path.name} <= set(
+            error.replace(";", ",").replace(": ", ", ").split(", "))
+        write_json(file, before)
+
+
+def test_seeds_that_lack_a_condition_do_not_count_and_that_is_said(tmp_path: Path) -> None:
+    clean, fog = answers(right(36), LABEL, CLASSES), answers(right(20), LABEL, CLASSES)
+    write_tested(tmp_path / "a", VIDEO, 0, {"clean": clean, "fog:1": fog})
+    write_tested(tmp_path / "a", VIDEO, 1, {"clean": answers(right(4), LABEL, CLASSES)})
+    tests = read_tests([tmp_path / "a"])
+    assert tests.means("toys-val")[told(VIDEO)].to_dict() == {"clean": 90.0, "fog:1": 50.0}
+    assert tests.lost == [f"{told(VIDEO)} on toys-val: of the seeds 0, 1 only 0 counts, since the others were not tested under every condition"]
+    write_tested(tmp_path / "b", VIDEO, 0, {"clean": clean})
+    write_tested(tmp_path / "b", VIDEO, 1, {"fog:1": fog})
+    tests = read_tests([tmp_path / "b"])
+    assert len(tests.rows) == 2 and tests.lost[0].startswith(f"{told(VIDEO)} on toys-val: no seed of 0, 1 was tested under every condition")
+
+
+def test_each_model_has_its_own_chance_and_clean_is_a_mean_over_seeds(tmp_path: Path) -> None:
+    eight = tuple("abcdefgh")
+    write_tested(tmp_path, VIDEO, 0, {"fog:1": answers(right(20), LABEL, CLASSES), "frost:1": answers(right(20), LABEL, CLASSES)},
+                 cell_top1_pct=90.0, generated=("frost",), imagenet_c=("fog", "frost"))
+    write_tested(tmp_path, VIDEO, 1, {"fog:1": answers(right(20), LABEL, CLASSES)}, cell_top1_pct=60.0)
+    write_tested(tmp_path, IMAGE, 0, {"fog:1": answers(right(20), LABEL, eight), "frost:1": answers(right(20), LABEL, eight)},
+                 generated=("frost",), imagenet_c=("fog", "frost"))
+    tests = read_tests([tmp_path])
+    assert [chance_pct(tests, "toys-val", told(model)) for model in (VIDEO, IMAGE)] == [25.0, 12.5]
+    (shift,) = shifts_of(tests)
+    assert shift.name == "imagenet-c" and not shift.generated
+    sheet = shifts_sheet(tests, [fit_shift(tests, shift)], {})
+    assert dict(zip(sheet.records["model"], sheet.records["chance_pct"], strict=True)) == {told(VIDEO): 25.0, told(IMAGE): 12.5}
+    assert "toys-val, imagenet-c: generated among its conditions: frost" in sheet.footer
+    assert "Clean accuracy is that on the model's own validation set for toys-val." in sheet.footer, "no clean images were tested"
+    rows = pd.DataFrame([(told(VIDEO), 0, 90.0), (told(VIDEO), 0, 90.0), (told(VIDEO), 1, 60.0)], columns=["model", "seed", "cell_top1_pct"])
+    uneven = robust_runs.Tests(rows.assign(set="s", condition=["fog:1", "fog:2", "fog:1"], top1_pct=1.0), [])
+    assert clean_pct(uneven, "s").to_dict() == {told(VIDEO): 75.0}, "not 80, over rows"
+
+
 def test_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [Row(f"/secret/{'abcd'[i % 4]}/x{i:02d}-y.png", "abcd"[i % 4], 1, 1.0, 1.0, 9, 8, 8, "png", 0, 0, 0, f"{i:016x}", 1, "decord")
             for i in range(40)]
@@ -166,6 +219,7 @@ def test_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert robustness.main([str(tmp_path / "runs"), "--humans", str(tmp_path / "people.csv"), "--out", str(tmp_path / "out"),
                             "--no-figures"]) == 0
     (row,) = table(tmp_path / "out", "robustness-consistency")
+    assert row["images"] == "40", "and not as many for each person"
     # the first person is right where the model is: 1; the second on 30 of 40: observed 0.75, expected 0.5
     assert row["second"] == "humans (2)" and [float(row[key]) for key in ("value", "low", "high")] == pytest.approx([0.75, 0.5, 1])
     (tmp_path / "people.csv").write_text("subj,imagename\n")

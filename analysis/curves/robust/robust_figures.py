@@ -78,7 +78,8 @@ def _severity(figure: Figure, tests: Tests, test_set: str, names: Sequence[str])
         for model in means:
             y = means.loc[own.index, model].to_numpy(float)
             panel.plot([0, *own["level"]], [clean[model], *y], label=model, linewidth=1.2, **style(model, tests.models))
-        panel.axhline(chance_pct(tests, test_set), color="0.6", linewidth=0.8, label="chance")
+        for place, chance in enumerate(sorted({chance_pct(tests, test_set, model) for model in means})):
+            panel.axhline(chance, color="0.6", linewidth=0.8, label=None if place else "chance")
         panel.set_title(name.replace("_", " ") + (", generated" if own["generated"].all() else ""), fontsize=8)
         panel.set_ylim(bottom=0)
         panel.set_xlabel("Severity (0 is clean)", fontsize=7)

@@ -122,16 +122,16 @@ def effective_robustness(clean_pct: np.ndarray, shifted_pct: np.ndarray, images:
         shifted_pct: Under the shift.
         images: How many they are of; an accuracy of 0 or 100 % is taken for half an image more or less.
     Raises:
-        ValueError: There are fewer than three models, or all have the same clean accuracy.
+        ValueError: There are fewer than three models, or all have about the same clean accuracy.
     Source: Taori et al. 2020 (arXiv 2007.00644), sec. 2 and 3.
     """
     if len(clean_pct) < LEAST_MODELS:
         raise ValueError(f"effective robustness needs a line through the clean and the shifted accuracies of {LEAST_MODELS} "
                          f"models or more; here are {len(clean_pct)}")
-    if np.ptp(clean_pct) == 0:
-        raise ValueError(f"all {len(clean_pct)} models have the clean accuracy {clean_pct[0]:.3f} %, so no line can be "
-                         "fitted")
     half = 50 / images
+    if np.ptp(np.clip(clean_pct, half, 100 - half)) == 0:
+        raise ValueError(f"all {len(clean_pct)} models have about the clean accuracy {clean_pct[0]:.3f} %, so no line can "
+                         "be fitted")
     slope, intercept = np.polyfit(_logit(clean_pct, half), _logit(shifted_pct, half), 1)
     foretold = 100 / (1 + np.exp(-(intercept + slope * _logit(clean_pct, half))))
     return EffectiveRobustness(float(slope), float(intercept), foretold, shifted_pct - foretold)

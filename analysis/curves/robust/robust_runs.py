@@ -25,7 +25,10 @@ KIND = "robustness"
 CLEAN = "clean"
 SEED = re.compile(r"-seed(\d+)(?=-|$)")
 COLUMNS = ["model", "seed", "task", "set", "condition", "name", "level", "group", "generated", "imagenet_c", "clips",
-           "answers", "top1_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature"]
+           "answers", "top1_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature", "how"]
+
+HOW = ("answers", "how_answered", "views", "precision", "num_frames")
+"""Entries of result.json in which cells of one model, seed and set must agree, beside the content of the clips."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Tests:
 
     Attributes:
         rows: COLUMNS; a row per model, seed, set and condition, each once.
-        lost: What is missing or damaged, a line each.
+        lost: What is missing, damaged or left out, a line each.
     """
 
     rows: pd.DataFrame
@@ -77,7 +80,8 @@ def read_tests(folders: Sequence[Path]) -> Tests:
     """Read every robustness cell in folders of runs.
 
     Raises:
-        ValueError: There is no such folder, or no robustness cell in it.
+        ValueError: There is no such folder, or no robustness cell in it, or cells of one model, seed and set were not tested
+            alike.
     """
     found: list[dict[str, Any]] = []
     lost: list[str] = []
@@ -98,8 +102,10 @@ def read_tests(folders: Sequence[Path]) -> Tests:
     if not count:
         raise ValueError(f"there is no robustness cell in {', '.join(map(str, folders))}; make some: "
                          "python sweeps/robustness.py")
-    rows = pd.DataFrame(found, columns=COLUMNS)
-    return Tests(_named(rows).drop_duplicates(["model", "seed", "set", "condition"], ignore_index=True), lost)
+    rows = _named(pd.DataFrame(found, columns=COLUMNS))
+    _check_alike(rows)
+    rows, uneven = _of_common_seeds(rows.drop_duplicates(["model", "seed", "set", "condition"], ignore_index=True))
+    return Tests(rows, lost + uneven)
 
 
 def _runs(folder: Path) -> Iterator[RunFolder]:
@@ -126,7 +132,8 @@ def _rows(run: RunFolder, record: dict[str, Any], result: dict[str, Any]) -> lis
     shared = {"model": SEED.sub("", name), "seed": int(cell.get("seed", 0)), "task": " ".join(task),
               "set": str(result["set"]), "answers": int(result["answers"]), "cell_top1_pct": result.get("cell_top1_pct"),
               "num_frames": int(result["num_frames"]), "cues": bool(result["cues"]), "own_set": bool(result["own_set"]),
-              "run": str(run.path), "signature": str(cell["tested_signature"])}
+              "run": str(run.path), "signature": str(cell["tested_signature"]),
+              "how": repr((record.get("content_sha256"), *(result.get(key) for key in HOW)))}
     keys = ("name", "level", "group", "generated", "imagenet_c", "clips", "top1_pct", "file")
     return [{**shared, "condition": each["text"], **{key: each[key] for key in keys}} for each in result["conditions"]]
 
@@ -137,6 +144,39 @@ def _named(rows: pd.DataFrame) -> pd.DataFrame:
     alike = cells[cells.duplicated(["model", "seed"], keep=False)]["model"].unique()
     twice = rows["model"].isin(alike)
     return rows.assign(model=rows["model"].where(~twice, rows["model"] + " " + rows["signature"]))
+
+
+def _check_alike(rows: pd.DataFrame) -> None:
+    for (model, seed, test_set), cells in rows.groupby(["model", "seed", "set"], sort=False):
+        ways = cells.drop_duplicates("how")
+        if len(ways) > 1:
+            folders = ", ".join(Path(run).name for run in ways["run"])
+            raise ValueError(f"{model}, seed {seed}, was tested on {test_set} in {len(ways)} ways, which differ in the "
+                             f"content of the clips, --label-map, --own-classes, views or precision: {folders}; take all "
+                             "but one way out of the folders, or give the sets two names (--sets)")
+
+
+def _of_common_seeds(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows without seeds that lack a condition which others of the model have on a set, and what was left out."""
+    left_out, said = pd.Series(False, index=rows.index), []
+    for (model, test_set), own in rows.groupby(["model", "set"], sort=False):
+        seeds = [set(some) for _, some in own.groupby("condition")["seed"]]
+        common, every = set.intersection(*seeds), set.union(*seeds)
+        if common == every:
+            continue
+        if common:
+            left_out[own.index[~own["seed"].isin(common)]] = True
+            what = (f"of the seeds {_listed(every)} only {_listed(common)} counts, since the others were not tested under "
+                    "every condition")
+        else:
+            what = (f"no seed of {_listed(every)} was tested under every condition, so the means are of different seeds and "
+                    "cannot be compared")
+        said.append(f"{model} on {test_set}: {what}")
+    return rows[~left_out].reset_index(drop=True), said
+
+
+def _listed(seeds: set[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
 
 
 @dataclass(frozen=True)

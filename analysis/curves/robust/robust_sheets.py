@@ -27,7 +27,8 @@ def shifts_sheet(tests: Tests, fitted: Sequence[Fitted], errors: Mapping[str, Co
     """A row per set, shift and model."""
     records = []
     for each in fitted:
-        shift, chance = each.shift, chance_pct(tests, each.shift.test_set)
+        shift = each.shift
+        chance = {str(model): chance_pct(tests, shift.test_set, model) for model in each.shifted.index}
         kept, above = each.kept(chance, above=False), each.kept(chance, above=True)
         of_set = errors.get(shift.test_set)
         for model in each.shifted.index:
@@ -37,7 +38,7 @@ def shifts_sheet(tests: Tests, fitted: Sequence[Fitted], errors: Mapping[str, Co
                 "conditions": len(shift.conditions), "clean_pct": each.clean[model], "pct": each.shifted[model],
                 "kept_pct": kept[model], "kept_above_chance_pct": above[model], "effective_points": each.effective(model),
                 "mce_pct": of_set.mce.get(model) if is_c and of_set else None,
-                "relative_mce_pct": of_set.relative.get(model) if is_c and of_set else None, "chance_pct": chance})
+                "relative_mce_pct": of_set.relative.get(model) if is_c and of_set else None, "chance_pct": chance[model]})
     frame = pd.DataFrame(records)
     shown = pd.DataFrame({
         "set": frame["set"], "shift": frame["shift"] + frame["generated"].map({True: GENERATED, False: ""}),
@@ -54,8 +55,13 @@ def shifts_sheet(tests: Tests, fitted: Sequence[Fitted], errors: Mapping[str, Co
                "2020). Every model is on the line that it is compared with."),
               *(line for each in errors.values() for line in each.said),
               *dict.fromkeys(each.why for each in fitted if each.why)]
-    if any(fit.shift.conditions == (CLEAN,) for fit in fitted):
-        footer.append("A set that is tested as it is has the accuracy on the model's own validation set beside it as clean.")
+    if sets := [fit.shift.test_set for fit in fitted
+                if fit.shift.conditions == (CLEAN,) or CLEAN not in tests.means(fit.shift.test_set).index]:
+        footer.append(f"Clean accuracy is that on the model's own validation set for {', '.join(dict.fromkeys(sets))}.")
+    for fit in fitted:
+        facts = tests.facts(fit.shift.test_set).loc[list(fit.shift.conditions)]
+        if not fit.shift.generated and (made := list(dict.fromkeys(facts["name"][facts["generated"].astype(bool)]))):
+            footer.append(f"{fit.shift.test_set}, {fit.shift.name}: generated among its conditions: {', '.join(made)}")
     return Sheet("robustness", "Robustness", shown, 3, frame, footer)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -68,11 +68,13 @@ def shifts_of(tests: Tests) -> list[Shift]:
 
 
 def clean_pct(tests: Tests, test_set: str, shift: Shift | None = None) -> pd.Series:
-    """Accuracy of each model without a shift: on the set itself, else, of a set tested as it is, on its validation set."""
+    """Accuracy of each model without a shift, the mean over seeds: on the set itself, or, of a set that is tested as it
+    is or has no clean images, on the model's own validation set."""
     means = tests.means(test_set)
     if CLEAN in means.index and (shift is None or shift.conditions != (CLEAN,)):
         return means.loc[CLEAN].astype(float)
-    return tests.of(set=test_set).groupby("model", sort=False)["cell_top1_pct"].mean().astype(float)
+    cells = tests.of(set=test_set).drop_duplicates(["model", "seed"])  # not its rows: a seed may have more of them
+    return cells.groupby("model", sort=False)["cell_top1_pct"].mean().astype(float)
 
 
 def shifted_pct(tests: Tests, shift: Shift) -> pd.Series:
@@ -81,9 +83,9 @@ def shifted_pct(tests: Tests, shift: Shift) -> pd.Series:
     return means.mean(axis="index", skipna=False)
 
 
-def chance_pct(tests: Tests, test_set: str) -> float:
-    """Accuracy of guessing."""
-    return 100 / float(tests.of(set=test_set)["answers"].iloc[0])
+def chance_pct(tests: Tests, test_set: str, model: str) -> float:
+    """Accuracy of guessing among the answers that a model has on a set."""
+    return 100 / float(tests.of(set=test_set, model=model)["answers"].iloc[0])
 
 
 @dataclass(frozen=True)
@@ -158,18 +160,18 @@ class Fitted:
     why: str
     images: int
 
-    def kept(self, chance: float, *, above: bool) -> pd.Series:
+    def kept(self, chance: Mapping[str, float], *, above: bool) -> pd.Series:
         """Share of the clean accuracy that each model keeps, in %; NaN where that is not clearly above chance.
 
         Args:
-            chance: Accuracy of guessing, in %.
+            chance: Accuracy of guessing of each model, in %.
             above: Take what guessing gives off both.
         """
         found = {}
         for model in self.shifted.index:
             error = CONFIDENT * float(np.sqrt(self.clean[model] * (100 - self.clean[model]) / self.images))
-            clear = self.clean[model] - error > chance
-            off = chance if above else 0.0
+            clear = self.clean[model] - error > chance[model]
+            off = chance[model] if above else 0.0
             found[model] = kept_pct(self.shifted[model], self.clean[model], off) if clear else float("nan")
         return pd.Series(found, dtype=float)
 
@@ -232,7 +234,7 @@ def shape_texture_indices(tests: Tests) -> list[tuple[str, str, Estimated, float
             if not all(kinds) or not there.issuperset(kinds[0] + kinds[1]):
                 continue
             shape, texture = right_shares(tests, test_set, [(model, kinds[0]), (model, kinds[1])])
-            found.append((model, test_set, shape_texture_index(shape, texture, chance_pct(tests, test_set) / 100),
+            found.append((model, test_set, shape_texture_index(shape, texture, chance_pct(tests, test_set, model) / 100),
                           100 * float(shape.mean()), 100 * float(texture.mean()), len(shape)))
     return found
 
@@ -344,16 +346,16 @@ def _with_people(model: str, test_set: str, said: Predictions, people: dict[str,
     """Mean kappa of a model with every person; the interval is the lowest and the highest of a person."""
     contents, places = np.unique(said.content, return_index=True)
     right = (said.rank == 0)[places]
-    kappas, images = [], 0
+    kappas, images = [], np.empty(0, contents.dtype)
     for seen, correct in people.values():
-        _, mine, theirs = np.intersect1d(contents, seen, return_indices=True)
+        common, mine, theirs = np.intersect1d(contents, seen, return_indices=True)
         if len(mine):
             kappas.append(error_consistency(right[mine], correct[theirs]).value)
-            images += len(mine)
+            images = np.union1d(images, common)
     if not kappas:
         return None
     mean = Estimated(float(np.mean(kappas)), min(kappas), max(kappas))
-    return Consistency(model, f"{HUMANS} ({len(kappas)})", test_set, mean, images)
+    return Consistency(model, f"{HUMANS} ({len(kappas)})", test_set, mean, len(images))
 
 
 def _manifest(tests: Tests, test_set: str) -> Path:
