@@ -74,6 +74,7 @@ class TestSet:
         own_classes: The model chooses among these labels alone.
         cues: Labels are shapes, and file names say textures.
         label_map: CSV with the model's classes for each label.
+        by_folder: It is tested as it is, so folders may say what was done to the images.
     """
 
     name: str
@@ -84,6 +85,7 @@ class TestSet:
     own_classes: bool = False
     cues: bool = False
     label_map: Path | None = None
+    by_folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,8 @@ def _cell(model: Model, test_set: TestSet, group: str, conditions: tuple[str, ..
         run=str(model.run.path.absolute()), signature=model.signature, set_name=test_set.name,
         manifest=str(test_set.manifest), conditions=conditions, group=group,
         label_map=str(listed.absolute()) if listed else "", label_map_content=content_hash(listed) if listed else "",
-        own_classes=test_set.own_classes, cues=test_set.cues)
+        own_classes=test_set.own_classes, cues=test_set.cues,
+        by_folder=test_set.by_folder or conditions != (CLEAN,))  # with other conditions it has no meaning and stays unsigned
     own = {each.name: getattr(model.config, each.name) for each in fields(FinetuneConfig)}
     chosen = (read_json(model.run.precision) or {}).get("precision", model.config.train.precision)  # what auto was there
     base = RobustnessConfig(**{**own, "train": replace(model.config.train, precision=chosen), "tested": tested})

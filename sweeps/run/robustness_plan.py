@@ -83,7 +83,7 @@ def find_sets(args: argparse.Namespace) -> list[TestSet]:
         known = [*names, *([_data_name(args.data)] if args.data else [])]
         if unknown := [name for name in named if name not in known]:
             raise ConfigError(f"{flag} {unknown[0]!r} is no set of this command, which has: {', '.join(known) or 'none'}")
-    return [read_set(name, path, cues=cues, label_map=maps.get(name),
+    return [read_set(name, path, cues=cues, label_map=maps.get(name), by_folder=True,
                      own_classes=name in args.own_classes or name in OWN_CLASSES) for name, path, cues in given]
 
 

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ import pytest
 from jobs import cancel
 from jobs.standing.runs import all_runs, states
 from sweeps import robustness
-from sweeps.grid.robustness_cells import parts_of
+from sweeps.grid.robustness_cells import find_models, make_cells, parts_of, read_set
 from tests.support.labelled import write_labelled
 from tests.support.launching import write_cell_profile
 from tests.support.tested import make_cell
 from vidmae.evaluate.corruptions.conditions import parse_conditions
 from vidmae.footage.manifest import Check, Row, write_manifest
+from vidmae.settings.layers import to_dict
 
 LOCAL = ["--cluster", "local"]
 FLAGS = ("-h --help --runs --data --conditions --part --sets --cues --label-map --own-classes --set "
@@ -137,6 +139,16 @@ def test_settings_that_change_no_result_make_no_other_cell(folder: Path) -> None
         return str(json.loads(done.stdout)["cells"][0]["run"])
 
     assert run_of() == run_of("--set", "evaluate.batch=64", "--set", "data.workers=9") != run_of("--set", "evaluate.views=10x3")
+
+
+def test_folders_have_a_meaning_in_sets_that_are_tested_as_they_are(folder: Path) -> None:
+    (model,) = find_models([], ["*seed0*"], folder / "runs")
+    clips = read_set("toys", Path(model.config.data.val_manifest))
+    parts = [("clean", ("clean",)), ("weather", ("clean", "fog:1"))]
+    by_conditions, as_it_is = (make_cells([model], {model.signature: [(each, parts)]}, []) for each in (clips, replace(clips, by_folder=True)))
+    assert [cell.config.tested.by_folder for cell in by_conditions] == [False, True], "True is the default, and not signed"
+    assert by_conditions[0].signature != as_it_is[0].signature and by_conditions[1].signature == as_it_is[1].signature
+    assert "by_folder" not in to_dict(as_it_is[0].config, signed_only=True)["tested"]
 
 
 def test_a_sweep_here_runs_every_cell_and_the_same_command_submits_nothing(folder: Path) -> None:

@@ -5,7 +5,7 @@
     workers   both batches of a clip come from the same worker, which keeps the decoded clip until it has made them
 
 Where a clip has few pairs, a batch has all pairs of several clips. What is in a batch depends neither on the number of ranks
-nor on that of workers, and a condition's random numbers follow from the clip's content and the condition alone.
+nor on that of workers, and a condition's random numbers follow from the content of its recording and the condition alone.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def under(condition: Condition, frames: np.ndarray, content: int) -> np.ndarray:
     Args:
         condition: What is done.
         frames: uint8 [T, S, S, 3]. Of equal frames, as a picture has, one is changed, unless the condition plays with time.
-        content: Content hash of the clip: the seed of what the condition draws.
+        content: Content hash of the recording: the seed of what the condition draws.
     Returns:
         uint8 [T, S, S, 3].
     """
@@ -122,7 +122,7 @@ def views_under(condition: Condition, views: np.ndarray, content: int, *, one_cl
     Args:
         condition: What is done.
         views: uint8 [V, T, S, S, 3].
-        content: Content hash of the clip.
+        content: Content hash of the recording.
         one_clip: The views are frames of one clip (views framesN): what happens in time happens across them.
     """
     if one_clip:
@@ -150,7 +150,7 @@ class _Portions(Dataset[ConditionBatch]):
         clips, which = empty_batch((len(read) * size, *self._cutter.spec.shape), torch.uint8), np.empty((0, 2), np.int64)
         one_clip = self._cutter.spec.views.startswith(FRAMES)
         for row, kept in read.items():
-            content = int(self._cutter.manifest.content[row])
+            content = int(self._cutter.manifest.source[row])
             for condition, group in groupby(range(portion.first, portion.stop), key=lambda pair: pair // views):
                 wanted = [pair % views for pair in group]
                 views_in = kept if one_clip else kept[wanted]

@@ -56,7 +56,8 @@ def evaluate_under(says: Says, manifest: Manifest, rows: np.ndarray, labels: Lab
         For each condition one row per clip, in the order of `rows`.
     Raises:
         StoppedError: `progress` gave up on some rank.
-        ValueError: On every rank alike: clips cannot be read or have no answer, or the model's probabilities are NaN.
+        ValueError: On every rank alike: clips cannot be read or have no answer, or the model's probabilities are NaN. A kNN
+            or linear probe refuses features that are not finite before that, on the rank alone that meets them.
     """
     _check_answers(manifest, rows, labels)
     units = units_of(len(rows), len(conditions), spec.views_per_clip, batch)
@@ -116,7 +117,7 @@ class _Share:
             answers = np.clip(self.labels.apply(prob), 0, 1)
             rows, conditions = rows[finite], conditions[finite]
             right = self.labels.of_label[self.manifest.class_index[rows]]
-            self.found.append((rows, conditions, from_probabilities(answers, right, self.manifest.content[rows],
+            self.found.append((rows, conditions, from_probabilities(answers, right, self.manifest.source[rows],
                                                                     self.labels.answers)))
 
     def columns(self) -> tuple[np.ndarray, np.ndarray, Predictions | None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,8 @@ def make_label_map(labels: Sequence[str], classes: Sequence[str], *, own: bool =
     """
     known = {class_key(name): place for place, name in enumerate(classes)}
     if listed is not None:
-        return _listed(labels, known, listed)
+        found = _listed(labels, known, listed)
+        return replace(found, own=True, said=f"{found.said}; shared among the answers alone") if own else found
     if all(class_key(label) in known for label in labels):
         places = np.array([known[class_key(label)] for label in labels], dtype=np.int64)
         if own and len(labels) < 2:

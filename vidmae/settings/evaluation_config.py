@@ -7,7 +7,7 @@ from typing import Literal
 
 from vidmae.settings.config import DataConfig, check
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
-from vidmae.settings.layers import ConfigError, unsigned
+from vidmae.settings.layers import ConfigError, signed_if_changed, unsigned
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class TestedConfig:
     """The model chooses among the classes of the clips alone; the scores of its other classes are left out."""
     cues: bool = False
     """Each image has the shape of its label, and the texture that its file name says."""
+    by_folder: bool = signed_if_changed(True)
+    """Folders corruption/severity/class say what was done to the images, where the conditions are clean alone."""
 
     def __post_init__(self) -> None:
         check(len(self.conditions) >= 1, "tested.conditions", list(self.conditions), "one or more, such as clean")

@@ -54,7 +54,7 @@ from vidmae.train.build import build_classifier_for
 from vidmae.train.probe_cell import fit_probe, frozen_encoder, open_store
 
 KIND = "robustness"
-IMAGENET_C = "imagenet-c"
+CLEAN, IMAGENET_C = "clean", "imagenet-c"
 PARTIAL = "partial.npz"  # what was said before a signal
 
 
@@ -125,9 +125,26 @@ def read_tested(config: RobustnessConfig) -> Tested:
         textures = labels.of_label[textures_of(labelled.paths, names)]
         right = np.where(textures == NO_ANSWER, NO_ANSWER, right)
     rows = np.flatnonzero(right != NO_ANSWER)
-    folders = conditions_of(labelled.paths) or []
-    return Tested(manifest, rows, labels, parse_conditions(",".join(t.conditions)),
-                  tuple(folders[row] for row in rows) if folders else (), textures[rows] if t.cues else textures[:0])
+    conditions = parse_conditions(",".join(t.conditions))
+    as_they_are = t.by_folder and not t.cues and [each.text for each in conditions] == [CLEAN]
+    folders = (conditions_of(labelled.paths) if as_they_are else None) or []
+    of_rows = tuple(folders[row] for row in rows) if folders else ()
+    _check_files(of_rows or [each.text for each in conditions])
+    return Tested(manifest, rows, labels, conditions, of_rows, textures[rows] if t.cues else textures[:0])
+
+
+def _check_files(texts: Sequence[str]) -> None:
+    known: dict[str, str] = {}
+    for text in dict.fromkeys(texts):
+        other = known.setdefault(file_of(text), text)
+        if other != text:
+            raise ValueError(f"the conditions {other!r} and {text!r} would both be kept in {file_of(text)}; rename the "
+                             "folders of one of them")
+
+
+def file_of(condition: str) -> str:
+    """Name of the file with what is said under a condition."""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', condition)}.npz"
 
 
 def finetuned(config: RobustnessConfig, ranks: Ranks) -> Says:
@@ -178,13 +195,13 @@ def write_found(run: RunFolder, config: RobustnessConfig, tested: Tested, found:
     make_private_folder(run.conditions)
     records = []
     for condition, said in by_condition(tested, found):
-        file = f"{re.sub(r'[^A-Za-z0-9_.-]', '-', condition['text'])}.npz"
+        file = file_of(condition["text"])
         said.write(run.conditions / file)
         records.append({**condition, "file": file, "clips": len(said), "top1_pct": topk_pct(said, 1),
                         "top5_pct": topk_pct(said, 5), "top1_ci_pct": topk_ci_pct(said, 1)})
     if config.tested.cues:
         data = io.BytesIO()
-        np.savez_compressed(data, content=tested.manifest.content[tested.rows], texture=tested.textures.astype(np.int32))
+        np.savez_compressed(data, content=tested.manifest.source[tested.rows], texture=tested.textures.astype(np.int32))
         write_atomic(run.cues, data.getvalue())
     cell = RunFolder(Path(config.tested.run))
     identity, of_cell, learned_on = (read_json(path) or {} for path in (run.record, cell.result, cell.record))
@@ -216,11 +233,12 @@ def record_of(condition: Condition) -> dict[str, Any]:
 
 
 def record_of_text(text: str) -> dict[str, Any]:
-    """A condition that folders name; one that this suite does not know belongs to a group `folders`."""
+    """A condition that folders name; one that this suite does not know belongs to a group `folders`. Files are not generated
+    here, whatever made them."""
     try:
         (known,) = parse_conditions(text)
     except ValueError:
-        name, _, level = text.partition(":")
+        name, _, level = text.rpartition(":")  # a folder may be called a:b
         return {"name": name, "level": int(level or 0), "group": "folders", "generated": False,
                 "text": text, "imagenet_c": False}
-    return record_of(known)
+    return {**record_of(known), "generated": False}

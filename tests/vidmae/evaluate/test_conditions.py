@@ -45,7 +45,7 @@ def test_groups_hold_what_was_published() -> None:
     assert len(parse_conditions("parametric")) == 38
     assert [c.text for c in parse_conditions("shape")] == ["silhouette:1", "edges:1", *(f"patch_shuffle:{n}" for n in range(1, 5))]
     assert len(parse_conditions("video")) == 15 + 75
-    assert {c.name for c in EVERYTHING if c.generated} == {"silhouette", "edges", "patch_shuffle"}
+    assert {c.name for c in EVERYTHING if c.generated} == {"silhouette", "edges", "patch_shuffle", "frost", "frost-flicker"}
 
 
 def test_a_list_is_read_as_it_is_written() -> None:

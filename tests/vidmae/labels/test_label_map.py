@@ -63,6 +63,8 @@ def test_a_list_says_which_classes_stand_for_a_label(tmp_path: Path) -> None:
     found = make_label_map(["animal", "plant", "vehicle"], CLASSES, listed=listed)
     assert found.answers == ("animal", "vehicle", "bird") and found.of_label.tolist() == [0, -1, 1]
     assert found.apply(PROB)[0] == pytest.approx([0.25, 0.1, 0.4])
+    own = make_label_map(["animal", "plant", "vehicle"], CLASSES, own=True, listed=listed)
+    assert own.apply(PROB)[0] == pytest.approx(np.array([0.25, 0.1, 0.4]) / 0.75) and own.said != found.said
     assert "clips of 1 labels are left out: 'plant'" in found.said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +16,25 @@ from tests.support.facilities import demo_clips, need
 from tests.support.ranks import run_ranks
 from tests.support.tested import changed, make_cell, make_test
 from vidmae.clips.transforms import crop_resize
-from vidmae.clips.views import view_box, view_frames
+from vidmae.clips.views import ViewSpec, view_box, view_frames
 from vidmae.evaluate import condition_loader
 from vidmae.evaluate.condition_loader import portions_of_rank, under, views_under
+from vidmae.evaluate.condition_pass import _Share
 from vidmae.evaluate.corruptions.conditions import Condition, apply, parse_conditions
 from vidmae.evaluate.predict import view_spec
-from vidmae.footage.manifest import Check, Manifest, Source
+from vidmae.footage.manifest import Check, Manifest, Row, Source, write_manifest
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video, probe
+from vidmae.labels.label_map import make_label_map
 from vidmae.model.weights import load_weights
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, read_json
+from vidmae.settings.config import DataConfig
 from vidmae.settings.evaluation_config import RobustnessConfig
 from vidmae.settings.layers import load
 from vidmae.train.build import build_classifier_for
 from vidmae.train.cell import main
-from vidmae.train.robustness_cell import read_tested
+from vidmae.train.robustness_cell import read_tested, record_of_text
 
 CONDITIONS = ("clean", "gaussian_noise:3", "contrast:5", "gaussian_noise-flicker:2", "patch_shuffle:1")
 
@@ -167,11 +171,8 @@ def test_a_still_picture_is_changed_once_and_frames_that_are_views_are_one_clip(
 
 
 def test_frames_that_are_views_have_their_scores_averaged(manifest: Path, tmp_path: Path) -> None:
-    from vidmae.evaluate.condition_pass import _Share  # as vidmae/evaluate/predict.py does it, view by view
-    from vidmae.labels.label_map import make_label_map
-
     rows, scores = Manifest.read(manifest), np.array([[0.0, 2.0, 0.0], [4.0, 0.0, 0.0]])
-    share = _Share(rows, make_label_map("abc", "abc"), 2, of_scores=True)
+    share = _Share(rows, make_label_map("abc", "abc"), 2, of_scores=True)  # as vidmae/evaluate/predict.py does it, view by view
     batch = condition_loader.ConditionBatch(np.array([0, 0]), np.array([0, 0]), torch.zeros(2))
     share.add(batch, scores)
     mean = np.exp(scores.mean(axis=0))
@@ -219,3 +220,32 @@ def test_what_cannot_be_tested_is_refused(cell: RunFolder, manifest: Path, tmp_p
     shutil.rmtree(tmp_path / "gone")
 
 
+def test_folders_say_what_was_done_to_sets_that_are_tested_as_they_are_alone(cell: RunFolder, tmp_path: Path) -> None:
+    def listed(name: str, *folders: str) -> Path:
+        path = tmp_path / f"{name}.csv"
+        write_manifest(path, [Row(f"/secret/{folder}/{'abc'[i % 3]}/{i}.png", "abc"[i % 3], 1, 1.0, 1.0, 9, 8, 8, "png", 0, 0, 0, f"{i:016x}",
+                                  1, "decord") for i, folder in enumerate(folders * 3)], [], Check("decord", True))
+        return path
+
+    def folders_of(manifest: Path, conditions: tuple[str, ...] = ("clean",), **tested: object) -> tuple[str, ...]:
+        run = make_test(cell, tmp_path / f"{manifest.stem}-{len(list(tmp_path.iterdir()))}-89ab0000", manifest, conditions, **tested)
+        return read_tested(load(RobustnessConfig, run.config)).folders
+
+    made = listed("made", "fog/1", "hmdb/3")
+    assert folders_of(made) == ("fog:1", "hmdb:3") * 3
+    assert folders_of(made, ("clean", "fog:1")) == folders_of(made, by_folder=False) == ()
+    with pytest.raises(ValueError, match=r"'gaussian noise:3' and 'gaussian-noise:3' would both be kept in gaussian-noise-3\.npz"):
+        folders_of(listed("alike", "gaussian noise/3", "gaussian-noise/3"))
+    assert not record_of_text("frost:3")["generated"] and record_of_text("frost:3")["imagenet_c"]
+    assert record_of_text("a:b:3")["level"] == 3
+
+
+def test_prepared_clips_are_tested_as_their_recordings(manifest: Path) -> None:
+    rows = Manifest.read(manifest)
+    prepared, spec = replace(rows, content=rows.content + np.uint64(1)), ViewSpec(4, 1, 30.0, 32)
+    said = [next(iter(condition_loader.condition_loader(each, np.arange(2), spec, parse_conditions("gaussian_noise:3"), rank=0, world_size=1,
+                                                        batch=2, data=DataConfig(workers=0)))).clips for each in (rows, prepared)]
+    assert torch.equal(*said), "noise is drawn by the recording"
+    share = _Share(prepared, make_label_map("abc", "abc"), 1, of_scores=False)
+    share.add(condition_loader.ConditionBatch(np.array([1]), np.array([0]), torch.zeros(1)), np.full((1, 3), 1 / 3))
+    assert share.columns()[2].content.tolist() == [rows.source[1]]

@@ -21,7 +21,10 @@ TAIL = """
 A corruption of pictures is constant over a clip: noise, ice, angles and moves are drawn once for all frames, and what is
 measured (mean of a colour, brightest value) is measured over the clip. `NAME-flicker`, one for each of the first 15, draws
 and measures anew for each frame. Where nothing is drawn it strikes half of the frames, drawn, more than half if their number
-is odd. An image is a clip of one frame; `frame_drop` and `shake` leave it as it is.
+is odd.
+
+A model of one frame sees an image once, and `frame_drop` and `shake` leave it as it is. A model of several frames sees it
+repeated: then `shake`, `compression` and flicker change it from frame to frame, and `frame_drop` changes nothing.
 
 ## Other sizes
 
@@ -37,7 +40,8 @@ At 224 px nothing is scaled. The separate constants of CIFAR-10-C and Tiny Image
 
 ## Where this is not the published set
 
-- Frost is generated ice with the mean colour and the spread of photographs of frost. The published set uses photographs.
+- Frost is generated ice with the mean colour and the spread of photographs of frost. The published set uses photographs, so
+  frost is named generated in tables.
 - The published files of ImageNet-C are JPEG of quality 85; these frames are not compressed again.
 - Glass copies a pixel where the paper says that two are exchanged. The code behind the published set copies, too.
 - Phase noise turns a frequency and its negative by opposite angles, so that amplitudes stay, as the paper says.

@@ -151,7 +151,7 @@ KINDS = {
                  SOURCE),
     "frost": Kind("weather", frost, ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
                   "shares of picture and ice", "ice on the lens; generated, not the photographs of the published set",
-                  SOURCE),
+                  SOURCE, generated=True),
     "fog": Kind("weather", fog, ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)), "thickness, decay", "fog", SOURCE),
     "brightness": Kind("weather", brightness, (0.1, 0.2, 0.3, 0.4, 0.5), "added to the value, of 1", "bright light", SOURCE,
                        drawn=False),
