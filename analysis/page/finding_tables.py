@@ -19,7 +19,7 @@ CAPTIONS = {  # tables that are known, in this order
     "methods.csv": "Scores of the hidden pixels, mean over recordings; motion: thirds of the clips by how much moves",
     "differences.csv": "Model minus baseline on the same clips, with 95 % intervals over recordings",
     "tracking_summary.csv": "Tracking probe: where a completion shows the moving object, and whether once",
-    "summary.csv": "Share of the attention on moving pixels by the share of the area that they are; 1: it does not care",
+    "summary.csv": "Share of the attention on moving pixels, divided by their share of the area; 1: no preference",
     "embedding-scores.csv": "Whether clips of a class lie together: silhouette, and classes of the nearest clips",
 }
 PRIVATE_COLUMNS = {"path", "paths", "file", "files", "filename", "file_name", "video", "video_name", "clip_name", "name",

@@ -5,8 +5,9 @@
     python3 tests/gpu/run.py --stages right_zero,fast_step --out o  some of the stages, in this order
 
 Stages run one after the other in order of their value, each in a process of its own and with its own time limit; in a smoke run
-on a CPU all but the first are forked from one that has torch loaded (warm.py). One that fails or is ended does not stop the others. After each stage OUT/results.json is written anew; what a stage prints goes to
-OUT/stages.txt; OUT/table.md is the whole as one table. Exit code 1 where a check failed or a stage did not end by itself.
+on a CPU all but the first are forked from one that has torch loaded (warm.py). One that fails or is ended does not stop the
+others. After each stage OUT/results.json is written anew; what a stage prints goes to OUT/stages.txt; OUT/table.md is the
+whole as one table. Exit code 1 where a check failed or a stage did not end by itself.
 """
 
 from __future__ import annotations

@@ -150,7 +150,10 @@ def _keep(connection: socket.socket) -> None:
 def _received(connection: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        data += connection.recv(min(MOST_BYTES, size - len(data)))
+        part = connection.recv(min(MOST_BYTES, size - len(data)))
+        if not part:
+            raise EOFError("who asked for a program has gone")
+        data += part
     return data
 
 

@@ -6,6 +6,7 @@ the module run anew as `__main__`. Tests of how a job starts (tests/jobs, tests/
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -29,7 +30,9 @@ class Forked:
     """A program that runs; as much of `subprocess.Popen` as the tests use, with stdout and stderr in one file."""
 
     def __init__(self, module: str, args: tuple[str, ...], env: Mapping[str, str]) -> None:
-        self._output = Path(tempfile.mkstemp(prefix="vidmae-test-", suffix=".log")[1])
+        file, name = tempfile.mkstemp(prefix="vidmae-test-", suffix=".log")
+        os.close(file)
+        self._output, self._text = Path(name), ""
         self._process: BaseProcess = _context.Process(target=_run, args=(module, args, dict(env), str(self._output)))
         with mock.patch.dict(os.environ, AT_THE_START):
             _context.set_forkserver_preload([LOADED])
@@ -49,7 +52,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ends just now
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End it at once."""
@@ -69,9 +73,10 @@ class Forked:
         self._process.join(timeout)
         if self.returncode is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0, self._output.read_bytes())
-        text = self._output.read_text(errors="replace")
-        self._output.unlink(missing_ok=True)
-        return text, None
+        if self._output.exists():
+            self._text = self._output.read_text(errors="replace")
+            self._output.unlink()
+        return self._text, None
 
 
 Program = Forked | subprocess.Popen[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -105,6 +106,10 @@ def finish(processes: list[prefork.Program], *, timeout_s: float = 300) -> tuple
     """Wait for the ranks; exit code of each, and what all of them printed."""
     try:
         outputs = [p.communicate(timeout=timeout_s)[0] for p in processes]
+    except subprocess.TimeoutExpired as error:
+        for p in processes:
+            p.kill()
+        raise AssertionError("\n".join([str(error), *(p.communicate()[0] for p in processes)])) from error
     finally:
         for p in processes:
             p.kill()

@@ -60,7 +60,8 @@ def compile_blocks(model: nn.Module, *, graphs: bool = False, backend: str = "in
         block.compiled = both_branches
     if graphs:
         model.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())
-        for parameter in (p for block in blocks for p in block.parameters() if p.requires_grad):
+        # of all, not of the blocks alone: the gradient of the class token may be a view of what a block's graph gave
+        for parameter in (p for p in model.parameters() if p.requires_grad):
             parameter.register_hook(torch.clone)
     return len(blocks)
 
