@@ -26,7 +26,6 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from analysis.page.cells import by_class
 from analysis.results.table_flags import Parser, add_runs_dir, tables_folder
 from analysis.results.which_run import find_run
-from analysis.tables.confusion_figure import draw_confusion
 from analysis.tables.sheet import MISSING, Sheet, show, write
 from vidmae.runs.accuracy import confusion
 from vidmae.runs.predictions import Predictions
@@ -63,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         sheet, names = sheet_of(found), found[0].classes
         matrix = pd.DataFrame(sum(map(confusion, found)), index=names, columns=names)
         files = write([sheet], args.out, {"confusion.csv": matrix.to_csv(index_label="true class", lineterminator="\n")})
+        from analysis.tables.confusion_figure import draw_confusion  # matplotlib takes 0.3 s, and --help needs none
+
         files += draw_confusion(matrix, args.out / "confusion")
     except (ValueError, OSError) as error:
         print(f"error: {text_of(error)}", file=sys.stderr)

@@ -39,7 +39,7 @@ WINGS = {
     "sweeps": "many runs as Slurm arrays",
     "analysis": "results to tables, figures and pages",
 }
-OTHER_NAMES = {"analysis/scaling.py": "scaling-figures"}
+OTHER_NAMES = {"analysis/scaling.py": "scaling-figures", "analysis/robustness.py": "robustness-tables"}
 """Commands that are not called as their script, since another wing has the name."""
 SHELLS = ("bash", "zsh", "fish")
 

@@ -43,6 +43,7 @@ def complete(line: str, folder: Path) -> list[str]:
 def test_every_script_has_one_name() -> None:
     assert set(COMMANDS.values()) == SCRIPTS and len(COMMANDS) == len(SCRIPTS)
     assert COMMANDS["scaling"] == ROOT / "sweeps/scaling.py" and COMMANDS["scaling-figures"] == ROOT / "analysis/scaling.py"
+    assert COMMANDS["robustness"] == ROOT / "sweeps/robustness.py"
     assert COMMANDS["pretrain"] == ROOT / "jobs/pretrain.py"
     assert "completion" not in COMMANDS, "the name is taken by vidmae itself"
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support import videos
 from tests.support.facilities import need
@@ -98,7 +99,7 @@ def test_help_is_quick_and_needs_no_torch(tmp_path):
                           timeout=30)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began < 5  # 0.2 s alone; the bound is for a busy machine
-    assert len(re.findall(r"^ +python jobs/prepare.py manifest ", done.stdout, re.MULTILINE)) == 6
+    assert len(re.findall(r"^ +python jobs/prepare.py manifest ", done.stdout, re.MULTILINE)) == 8
 
 
 def test_the_commands_in_the_help_are_accepted(footage, tmp_path):
@@ -108,8 +109,15 @@ def test_the_commands_in_the_help_are_accepted(footage, tmp_path):
     (tmp_path / "train.csv").write_text("secret child.webm, 1\n")
     (tmp_path / "table.csv").write_text('file,child,age_months\nsecret child,S,7\n"b [1], c.mp4",S,8\nsecret empty,S,9\n')
     (tmp_path / "something-something-v2-train.json").write_text('[{"id": "secret child", "template": "Moving [something]"}]')
+    picture = tmp_path / "pictures" / "n01440764" / "a.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (32, 24)).save(picture)
+    (tmp_path / "synsets.txt").write_text("n01440764 tench, Tinca tinca\n")
+    folders = {"/data/headcam/S": "clips", "/data/ssv2": "clips", "/data/headcam": "clips", "/data/k700/val": "classes",
+               "/data/imagenet/train": "pictures"}
     for line in re.findall(r"^ +python jobs/prepare.py (manifest .*)$", shown, re.MULTILINE):
-        words = line.replace("/data/headcam/S", "clips").replace("/data/ssv2", "clips").replace("/data/headcam", "clips").replace("/data/k700/val", "classes").split()
+        words = [folders.get(word, word) for word in line.split()]
+        words += ["--dry-run"] if "slurm" in words else []
         done = prepare(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 

@@ -157,7 +157,8 @@ def test_every_setting_of_model_and_data_is_in_one_of_the_two_lists():
     known = {change.partition("=")[0] for change in CHANGE_FEATURES + DO_NOT}
     training_alone = {f"model.{n}" for n in ("drop_path", "activation_checkpointing")} | {f"data.{n}" for n in (
         "manifest", "val_manifest", "subset", "crop_aspect", "flip_prob", "repeat_aug", "repeat_window", "read_limit_s",
-        "read_retries", "max_bad_pct", "recheck_pct", "mixup", "cutmix", "rand_augment", "rand_magnitude")}
+        "read_retries", "max_bad_pct", "recheck_pct", "mixup", "cutmix", "rand_augment", "rand_magnitude",
+        "fraction", "stage", "stage_gib", "prepared", "archives")}  # clips that were prepared have contents of their own
     there = {f"model.{n}" for n in ClassifierConfig.__dataclass_fields__} | {
         f"data.{n}" for n in LabelledConfig.__dataclass_fields__}
     assert there - known - training_alone == set()

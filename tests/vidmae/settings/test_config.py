@@ -32,7 +32,7 @@ def test_every_recipe_loads_and_survives_a_round_trip(name, tmp_path):
 def test_every_recipe_opens_with_command_cost_expected_and_source(name):
     head = "".join(line for line in find_recipe(name).read_text().splitlines(True) if line.startswith("#"))
     assert [m for m in ("Command:", "Cost:", "Expected:", "Source:") if m not in head] == []
-    assert re.search(r"python jobs/pretrain.py|python sweeps/fewshot.py|make demo", head)
+    assert re.search(r"python jobs/pretrain.py|python sweeps/(fewshot|objects).py|make demo", head)
 
 
 def test_image_recipes_differ_from_those_of_videos_in_what_is_seen_alone():
