@@ -117,7 +117,7 @@ def test_the_commands_in_the_help_are_accepted(footage, tmp_path):
                "/data/imagenet/train": "pictures"}
     for line in re.findall(r"^ +python jobs/prepare.py (manifest .*)$", shown, re.MULTILINE):
         words = [folders.get(word, word) for word in line.split()]
-        words += ["--dry-run"] if "slurm" in words else []
+        words += ["--dry-run", "--cpus-per-task", "2"] if "slurm" in words else []
         done = prepare(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 

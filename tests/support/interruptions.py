@@ -49,7 +49,7 @@ def differences(run: RunFolder, whole: RunFolder) -> list[str]:
 def _unequal(a: Any, b: Any, where: str = "") -> list[str]:
     """Paths inside two nested states at which they are not the same, tensors bit for bit."""
     if isinstance(b, torch.Tensor):
-        same = isinstance(a, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+        same = isinstance(a, torch.Tensor) and a.dtype == b.dtype and a.shape == b.shape and torch.equal(_bits(a), _bits(b))
         return [] if same else [where]
     if isinstance(b, dict):
         if not isinstance(a, dict) or list(map(str, a)) != list(map(str, b)):
@@ -61,6 +61,11 @@ def _unequal(a: Any, b: Any, where: str = "") -> list[str]:
         return [path for i, (x, y) in enumerate(zip(a, b, strict=True)) for path in _unequal(x, y, f"{where}.{i}")]
     plain = (int, float, str, bool, type(None), torch.Size, torch.dtype)
     return [] if not isinstance(b, plain) or a == b else [where]
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """Bytes, of which NaN is equal to itself: deepspeed's padding is never written and may be anything."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 def wait_for_step(run: RunFolder, step: int, *, timeout_s: float = 120, alive: Callable[[], bool] = lambda: True) -> None:

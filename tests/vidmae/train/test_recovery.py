@@ -87,7 +87,8 @@ def test_kill_9_costs_the_steps_since_the_checkpoint_and_nothing_else(whole, man
 
 def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):
     """What follows, requeueing and the same end, is in the fault matrix (tests/slurm)."""
-    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.step_limit_s=4", *LONG)
+    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.step_limit_s=4", *LONG,
+                   "checkpoint.every_steps=100")  # between two steps, where a save goes on, recovery.start_limit_s counts
     ranks = start(run, world_size=2)
     try:
         wait_for_step(run, 12)
