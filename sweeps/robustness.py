@@ -1,7 +1,7 @@
 """Test finished few-shot cells under conditions: corruptions, other sets of images, conflicts of shape and texture.
 
     python sweeps/robustness.py runs/s-vith14-*-finetune-* --conditions imagenet-c,video
-    python sweeps/robustness.py --runs 's-vith14-*' --sets sketches=manifests/sketches.csv --dry-run
+    python sweeps/robustness.py 's-vith14-*' --sets sketches=manifests/sketches.csv --dry-run
     python sweeps/robustness.py s-vith14-ssv2-10shot-seed0-finetune --conditions video --part 8 --retry failed --watch
 
 A cell of this sweep is model x clips x group of conditions, and has a run folder of its own. A clip is decoded once for all

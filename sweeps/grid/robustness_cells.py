@@ -152,28 +152,29 @@ class TestCell:
                 "set": self.test_set.name, "group": self.config.tested.group, "sweep": sweep}
 
 
-def find_models(given: Sequence[str], patterns: Sequence[str], runs_dir: Path) -> list[Model]:
+def find_models(given: Sequence[str], runs_dir: Path) -> list[Model]:
     """The finished few-shot cells that a command names.
 
     Args:
-        given: Ids, starts of ids or folders of cells; cells of this sweep among them are passed over.
-        patterns: Of --runs, such as `demo-*`; they choose among the cells that are done.
+        given: Ids, starts of ids or folders of cells; cells of this sweep among them are passed over. Patterns such as
+            `demo-*` choose among the cells that are done.
         runs_dir: Folder of the runs.
     Raises:
         ConfigError: A cell is not done, did not keep what is needed, or a pattern fits none.
     """
-    named = [find_run(name, runs_dir) for name in given]
+    patterns = [name for name in given if set(name) & set("*?[")]
+    named = [find_run(name, runs_dir) for name in given if name not in patterns]
     folders = {run.path: run for run in named if (read_json(run.record) or {}).get("kind") != KIND}
     done = [RunFolder(path.parent) for path in sorted(runs_dir.glob("*/result.json"))] if patterns else []
     cells = [run for run in done if (read_json(run.record) or {}).get("kind") == FEWSHOT]
     for pattern in patterns:
         fit = [run for run in cells if fnmatch(run.path.name, pattern)]
         if not fit:
-            raise ConfigError(f"--runs {pattern!r} fits none of the {len(cells)} finished few-shot cells in {runs_dir} "
+            raise ConfigError(f"{pattern!r} fits none of the {len(cells)} finished few-shot cells in {runs_dir} "
                               "(python jobs/status.py lists them; --runs-dir names another folder)")
         folders |= {run.path: run for run in fit}
     if not folders:
-        raise ConfigError("no model is named: give finished few-shot cells, or --runs 'PATTERN'")
+        raise ConfigError("no model is named: give finished few-shot cells, such as 's-vith14-*-finetune-*'")
     return [_model(run) for run in folders.values()]
 
 

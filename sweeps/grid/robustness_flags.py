@@ -14,9 +14,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(description)
     what = parser.add_argument_group("what")
-    what.add_argument("cells", nargs="*", metavar="CELL", help="finished few-shot cells: ids, starts of ids, or folders")
-    what.add_argument("--runs", type=comma_list, default=[], metavar="PATTERN,...",
-                      help="all finished few-shot cells with such a name, as in 's-vith14-*-finetune-*'")
+    what.add_argument("cells", nargs="*", metavar="CELL",
+                      help="finished few-shot cells: ids, starts of ids, folders, or patterns such as 's-vith14-*'")
     what.add_argument("--data", metavar="NAME|FILE.csv",
                       help="labelled clips that the conditions are applied to (default: the validation set of each cell)")
     what.add_argument("--conditions", metavar="C,C,...",

@@ -46,7 +46,7 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     """
     site, profile, origins, partition = read_profile(args, place)
     runs_dir = args.runs_dir.expanduser().absolute()
-    models = find_models(args.cells, args.runs, runs_dir)
+    models = find_models(args.cells, runs_dir)
     sets_of = _sets_of(args, models, find_sets(args), site.catalogue | environment_catalogue())
     cells = list({cell.signature: cell for cell in make_cells(models, sets_of, parse_set(args.set))}.values())
     device = cells[0].config.train.device

@@ -56,7 +56,7 @@ def test_three_commands_from_recordings_to_tables(cluster: Cluster, tmp_path: Pa
         assert float(row["top1_pct"]) in (pytest.approx(100 * n / 3, abs=1e-3) for n in range(4)), "three clips to be tested on"
 
 
-GRID = ["sweeps/robustness.py", "--runs", "tiny-*", "--conditions", "imagenet-c,elastic_transform:1,greyscale:1", "--part", "7",
+GRID = ["sweeps/robustness.py", "tiny-*", "--conditions", "imagenet-c,elastic_transform:1,greyscale:1", "--part", "7",
         "--partition", "gpu", "--cpus-per-task", "1", "--mem", "256M", "--time", "1", "--set", "data.workers=0"]
 FAILS, SLEEPS = "seed0-finetune-on-toys-imagenet-c-3of11", "seed1-finetune-on-toys-imagenet-c-9of11"
 

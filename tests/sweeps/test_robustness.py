@@ -26,7 +26,7 @@ from vidmae.footage.manifest import Check, Row, write_manifest
 from vidmae.settings.layers import to_dict
 
 LOCAL = ["--cluster", "local"]
-FLAGS = ("-h --help --runs --data --conditions --part --sets --cues --label-map --own-classes --set "
+FLAGS = ("-h --help --data --conditions --part --sets --cues --label-map --own-classes --set "
          "--cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time --gpus-per-node --tasks-per-node "
          "--ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist -d --dependency -J --job-name "
          "--signal-delay-s --max-requeues --sbatch --dry-run --max-parallel --retry --wait --watch --runs-dir --json")
@@ -107,7 +107,7 @@ def test_sets_cues_and_label_maps(folder: Path) -> None:
     write_set(folder / "sketches.csv", paths)
     (folder / "map.csv").write_text("label,class\nup,Covering\ndown,Dropping\n")
     write_set(folder / "other.csv", {"/o/1.png": "up", "/o/2.png": "down"})
-    done = sweep(*LOCAL, "--runs", "*seed0*", "--sets", "sketches=sketches.csv", "--sets", "other=other.csv", "--label-map",
+    done = sweep(*LOCAL, "*seed0*", "--sets", "sketches=sketches.csv", "--sets", "other=other.csv", "--label-map",
                  "other=map.csv", "--own-classes", "sketches", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     assert [(cell["set"], cell["group"]) for cell in json.loads(done.stdout)["cells"]] == [("sketches", "clean"), ("other", "clean")]
@@ -116,18 +116,18 @@ def test_sets_cues_and_label_maps(folder: Path) -> None:
                        (["--sets", "a=sketches.csv", "--label-map", "b=map.csv"], "--label-map 'b' is no set of this command, which has: a"),
                        (["--sets", "sketches"], "is not of the form NAME=FILE.csv"),
                        (["--sets", "a=none.csv"], "there is no manifest none.json"), ([], "nothing to test: give --conditions")):
-        refused = sweep(*LOCAL, "--runs", "*seed0*", *args, "--dry-run")
+        refused = sweep(*LOCAL, "*seed0*", *args, "--dry-run")
         assert refused.returncode == 2 and said in refused.stderr, (args, refused.stderr)
 
 
 @pytest.mark.parametrize(("args", "said"), [
-    (["--runs", "*seed1*", "--conditions", "clean"], "did not keep its weights; run the cell again with --set keep_weights=true"),
-    (["--runs", "nothing-*", "--conditions", "clean"], "fits none of the 2 finished few-shot cells"),
+    (["*seed1*", "--conditions", "clean"], "did not keep its weights; run the cell again with --set keep_weights=true"),
+    (["nothing-*", "--conditions", "clean"], "fits none of the 2 finished few-shot cells"),
     (["--conditions", "clean"], "no model is named"),
-    (["--runs", "*seed0*", "--conditions", "gausian_noise:3"], "gaussian_noise"),
-    (["--runs", "*seed0*", "--conditions", "fog:9"], "fog has the levels 1 to 5, got 9"),
-    (["--runs", "*seed0*", "--conditions", "clean", "--set", "model.num_frame=8"], "num_frames"),
-    (["--runs", "*seed0*", "--conditions", "clean", "--data", "nowhere"], "nowhere")])
+    (["*seed0*", "--conditions", "gausian_noise:3"], "gaussian_noise"),
+    (["*seed0*", "--conditions", "fog:9"], "fog has the levels 1 to 5, got 9"),
+    (["*seed0*", "--conditions", "clean", "--set", "model.num_frame=8"], "num_frames"),
+    (["*seed0*", "--conditions", "clean", "--data", "nowhere"], "nowhere")])
 def test_what_cannot_be_tested_is_refused(folder: Path, args: list[str], said: str) -> None:
     done = sweep(*LOCAL, *args, "--dry-run")
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
@@ -135,14 +135,14 @@ def test_what_cannot_be_tested_is_refused(folder: Path, args: list[str], said: s
 
 def test_settings_that_change_no_result_make_no_other_cell(folder: Path) -> None:
     def run_of(*args: str) -> str:
-        done = sweep(*LOCAL, "--runs", "*seed0*", "--conditions", "fog:1", "--dry-run", "--json", *args)
+        done = sweep(*LOCAL, "*seed0*", "--conditions", "fog:1", "--dry-run", "--json", *args)
         return str(json.loads(done.stdout)["cells"][0]["run"])
 
     assert run_of() == run_of("--set", "evaluate.batch=64", "--set", "data.workers=9") != run_of("--set", "evaluate.views=10x3")
 
 
 def test_folders_have_a_meaning_in_sets_that_are_tested_as_they_are(folder: Path) -> None:
-    (model,) = find_models([], ["*seed0*"], folder / "runs")
+    (model,) = find_models(["*seed0*"], folder / "runs")
     clips = read_set("toys", Path(model.config.data.val_manifest))
     parts = [("clean", ("clean",)), ("weather", ("clean", "fog:1"))]
     by_conditions, as_it_is = (make_cells([model], {model.signature: [(each, parts)]}, []) for each in (clips, replace(clips, by_folder=True)))
@@ -153,7 +153,7 @@ def test_folders_have_a_meaning_in_sets_that_are_tested_as_they_are(folder: Path
 
 def test_a_sweep_here_runs_every_cell_and_the_same_command_submits_nothing(folder: Path) -> None:
     profile = write_cell_profile(folder, FAILS="part-never")
-    args = [*LOCAL, "--runs", "*seed0*", "--conditions", "noise,blur", "--part", "10", "--profile", str(profile)]
+    args = [*LOCAL, "*seed0*", "--conditions", "noise,blur", "--part", "10", "--profile", str(profile)]
     done = sweep(*args, "--wait", "--max-parallel", "2")
     assert done.returncode == 0 and done.stdout.strip().isdecimal(), done.stderr
     found = [run for run in all_runs(folder / "runs") if json.loads(run.record.read_text()).get("kind") == "robustness"]
