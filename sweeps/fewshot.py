@@ -20,7 +20,7 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +69,29 @@ def run(args: argparse.Namespace, argv: list[str], script: str = "sweeps/fewshot
     if args.print_config:
         print(config_text(resolve(args, command, place, say)), end="")
         return 0
+    return carry_out(lambda: resolve(args, command, place, say), args)
+
+
+def carry_out(make_plan: Callable[[], Plan], args: argparse.Namespace, tables: str = "analysis/collect.py") -> int:
+    """Show a grid and its scripts, or submit it and wait, as the flags say; the exit code.
+
+    Args:
+        make_plan: Finds out what is to be done; called once nobody else submits into the folder.
+        args: The flags.
+        tables: The script that makes the tables.
+    """
     if args.dry_run:
-        return dry_run(resolve(args, command, place, say), args)
+        return dry_run(make_plan(), args)
     runs_dir = args.runs_dir.expanduser().absolute()
     if found := folder_problems(runs_dir):
         raise ConfigError(found[0])
     with one_launcher(make_private_folder(runs_dir / ARRAYS)):
-        plan = resolve(args, command, place, say)
+        plan = make_plan()
         present(plan)
         announce(plan, args, say)
         arrays = submit_all(plan, args)
     name_ended(plan.ended)
-    next_commands(plan, args, arrays)
+    next_commands(plan, args, arrays, tables)
     if args.wait:
         return wait(plan, args)
     return 1 if plan.ended else 0
@@ -167,7 +178,7 @@ def name_ended(ended: Sequence[Standing], more: Sequence[str] = ()) -> None:
         say(f"to submit them again: --retry {kinds[0] if len(kinds) == 1 else 'all'}")
 
 
-def next_commands(plan: Plan, args: argparse.Namespace, arrays: Sequence[str], tables: str = "analysis/collect.py") -> None:
+def next_commands(plan: Plan, args: argparse.Namespace, arrays: Sequence[str], tables: str) -> None:
     """What to type next; `tables` is the script that makes the tables."""
     where = "" if args.runs_dir == RUNS else f" --runs-dir {shlex.quote(str(args.runs_dir))}"
     again = shlex.join(_without_retry(plan.sweep.command))

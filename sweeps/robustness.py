@@ -23,17 +23,13 @@ from pathlib import Path
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.place.experiment import choose_place, folder_problems
+from jobs.place.experiment import choose_place
 from jobs.place.launch_flags import masked_argv
 from jobs.place.speak import answer, say
 from jobs.scheduler import slurm
-from jobs.standing.arrays import ARRAYS
-from jobs.submit.submission import one_launcher
-from sweeps.fewshot import dry_run, name_ended, next_commands, present, submit_all, wait
+from sweeps.fewshot import carry_out
 from sweeps.grid import robustness_flags
 from sweeps.run.robustness_plan import resolve
-from vidmae.runs.record import make_private_folder
-from vidmae.settings.layers import ConfigError
 
 MAKES_TABLES = "analysis/robustness.py"
 
@@ -56,20 +52,7 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     say(f"cluster: {place.cluster} ({place.why})")
     slurm.leave_surrounding_job()
     command = ["python", "sweeps/robustness.py", *masked_argv(argv)]
-    if args.dry_run:
-        return dry_run(resolve(args, command, place, say), args)
-    runs_dir = args.runs_dir.expanduser().absolute()
-    if found := folder_problems(runs_dir):
-        raise ConfigError(found[0])
-    with one_launcher(make_private_folder(runs_dir / ARRAYS)):
-        plan = resolve(args, command, place, say)
-        present(plan)
-        arrays = submit_all(plan, args)
-    name_ended(plan.ended)
-    next_commands(plan, args, arrays, MAKES_TABLES)
-    if args.wait:
-        return wait(plan, args)
-    return 1 if plan.ended else 0
+    return carry_out(lambda: resolve(args, command, place, say), args, MAKES_TABLES)
 
 
 if __name__ == "__main__":

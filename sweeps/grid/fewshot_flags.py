@@ -33,10 +33,10 @@ def make_parser(description: str | None, *, recipe: str = DEFAULT_RECIPE, data: 
     amount.add_argument("--fractions", type=_shares, default=list(fractions), metavar="F,F,...",
                         help="or shares of the clips of each class, such as 0.01,0.02; 1 takes all clips"
                              + (f" (default: {','.join(map(str, fractions))})" if fractions else ""))
-    what.add_argument("--checkpoints", type=_words, default=[], metavar="C,C,...",
+    what.add_argument("--checkpoints", type=comma_list, default=[], metavar="C,C,...",
                       help="runs, weights files (.safetensors, .pth), scratch (default: all finished pretraining runs, and "
                            "scratch)")
-    what.add_argument("--data", type=_words, default=list(data), metavar="NAME,NAME,...",
+    what.add_argument("--data", type=comma_list, default=list(data), metavar="NAME,NAME,...",
                       help="labelled data sets: names, manifests (.csv) or a catalogue (.yaml) "
                            f"(default: {', '.join(data) or 'all known ones'})")
     what.add_argument("--seeds", type=_numbers, default=[0, 1, 2], metavar="N,N,...",
@@ -66,7 +66,7 @@ def make_parser(description: str | None, *, recipe: str = DEFAULT_RECIPE, data: 
                          help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
     control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
                          help="submit again the cells that ended so, with no word all that ended; they continue")
-    control.add_argument("--after", type=_words, default=[], metavar="RUN,RUN,...",
+    control.add_argument("--after", type=comma_list, default=[], metavar="RUN,RUN,...",
                          help="pretraining runs that are queued or running: their cells start once they are done")
     control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
     control.add_argument("--then-collect", action="store_true",
@@ -81,7 +81,8 @@ def make_parser(description: str | None, *, recipe: str = DEFAULT_RECIPE, data: 
     return parser
 
 
-def _words(text: str) -> list[str]:
+def comma_list(text: str) -> list[str]:
+    """Words between commas, each once."""
     words = [word.strip() for word in text.split(",")]
     if not all(words):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty part; write for example a,b")
@@ -89,7 +90,7 @@ def _words(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    words = ["0" if word == "all" else word for word in _words(text)]
+    words = ["0" if word == "all" else word for word in comma_list(text)]
     if not all(word.isdecimal() for word in words):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number or several, such as 2,10,50")
     return list(dict.fromkeys(map(int, words)))
@@ -97,7 +98,7 @@ def _numbers(text: str) -> list[int]:
 
 def _shares(text: str) -> list[float]:
     try:
-        shares = [float(word) for word in _words(text)]
+        shares = [float(word) for word in comma_list(text)]
     except ValueError:
         shares = []
     if not shares or not all(0 < share <= 1 for share in shares):
@@ -106,7 +107,7 @@ def _shares(text: str) -> list[float]:
 
 
 def _methods(text: str) -> list[str]:
-    words = _words(text)
+    words = comma_list(text)
     if unknown := [word for word in words if word not in METHODS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no method; allowed: {', '.join(METHODS)}")
     return words

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
-from sweeps.grid.fewshot_flags import positive
+from sweeps.grid.fewshot_flags import comma_list, positive
 from sweeps.grid.states import RETRY
 
 
@@ -49,14 +49,6 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     out.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the array ids")
     parser.set_defaults(then_collect=False)
     return parser
-
-
-def comma_list(text: str) -> list[str]:
-    """Words between commas, each once."""
-    found = [word.strip() for word in text.split(",")]
-    if not all(found):
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty part; write for example a,b")
-    return list(dict.fromkeys(found))
 
 
 def named(text: str) -> tuple[str, Path]:

@@ -7,11 +7,15 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+
 from vidmae.footage.manifest import SCHEMA, Summary, summary_path
 
+Told = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
 
 # Takes the place of vidmae/train/pretrain.py in a run's snapshot, so it also shows that jobs run the snapshot. STAND_IN says
@@ -159,3 +163,16 @@ def cli(script: str, *args: str, cwd: Path, env: dict[str, str] | None = None, t
     path = ROOT / script if "/" in script else ROOT / "jobs" / script
     return subprocess.run([sys.executable, str(path), *args], cwd=cwd, env=env, capture_output=True, text=True,
                           timeout=timeout_s, stdin=subprocess.DEVNULL)
+
+
+def caller(main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> Told:
+    """Call a command in this process: exit code, standard output, standard error."""
+    def call(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main(list(args))
+        except SystemExit as left:
+            code = int(str(left.code))
+        out, err = capsys.readouterr()
+        return code, out, err
+    return call

@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,16 +36,10 @@ FLAGS = ("-h --help --shots --fractions --checkpoints --data --seeds --method --
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(own_folder: Path) -> Path:
     """An own folder with a labelled data set; cells that a test leaves behind are ended."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("VIDMAE_PROFILE", "VIDMAE_DATA"):
-        monkeypatch.delenv(name, raising=False)
-    write_labelled(tmp_path / "manifests")
-    yield tmp_path
-    for state in states(all_runs(tmp_path / "runs"))[0]:
-        if state.cluster == "local" and state.active:
-            cancel.cancel(state)
+    write_labelled(own_folder / "manifests")
+    return own_folder
 
 
 def sweep(folder: Path, *args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

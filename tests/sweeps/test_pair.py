@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from jobs.standing.runs import all_runs
 from sweeps import fewshot, pair
 from sweeps.grid.matching import Shown, matched_phases
 from tests.support.labelled import write_labelled
-from tests.support.launching import ROOT, cli, write_cell_profile, write_manifest
+from tests.support.launching import ROOT, Told, caller, cli, write_cell_profile, write_manifest
 from tests.support.runs import CELL, TINY, make_labelled, make_manifest
 from tests.sweeps.test_fewshot import script_flags, slurm_env
 from tests.sweeps.test_scaling import answer
@@ -36,31 +35,20 @@ FLAGS = ("-h --help --video --match --image --data --set --image-set --name --cl
          "-q --qos -t --time --gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude "
          "-w --nodelist -d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --dry-run --retry --wait --runs-dir --json")
 DEMO = ["--video", "demo", "--image", "demo_image"]
-Told = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(own_folder: Path) -> Path:
     """An own folder with a data set and a labelled one."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("VIDMAE_PROFILE", "VIDMAE_DATA"):
-        monkeypatch.delenv(name, raising=False)
-    write_manifest(tmp_path / "manifests/demo.csv")
-    write_labelled(tmp_path / "manifests")
-    return tmp_path
+    write_manifest(own_folder / "manifests/demo.csv")
+    write_labelled(own_folder / "manifests")
+    return own_folder
 
 
 @pytest.fixture
 def told(capsys: pytest.CaptureFixture[str]) -> Told:
     """Call the command in this process; exit code, standard output, standard error."""
-    def call(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = pair.main(list(args))
-        except SystemExit as left:
-            code = int(str(left.code))
-        return code, *capsys.readouterr()
-    return call
+    return caller(pair.main, capsys)
 
 
 def plan(told: Told, *args: str) -> dict[str, Any]:

@@ -8,14 +8,12 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jobs import cancel
-from jobs.standing.runs import all_runs, states
+from jobs.standing.runs import all_runs
 from sweeps import robustness
 from sweeps.grid.robustness_cells import find_models, make_cells, parts_of, read_set
 from tests.support.labelled import write_labelled
@@ -33,21 +31,15 @@ FLAGS = ("-h --help --data --conditions --part --sets --cues --label-map --own-c
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(own_folder: Path) -> Path:
     """An own folder with a labelled data set and two finished cells of it, one of which kept no weights."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("VIDMAE_PROFILE", "VIDMAE_DATA"):
-        monkeypatch.delenv(name, raising=False)
-    manifest = write_labelled(tmp_path / "manifests")
+    manifest = write_labelled(own_folder / "manifests")
     for seed in (0, 1):
-        cell = make_cell(tmp_path / "runs", manifest, f"seed={seed}", name=f"tiny-toys-2shot-seed{seed}-finetune", weights=False,
+        cell = make_cell(own_folder / "runs", manifest, f"seed={seed}", name=f"tiny-toys-2shot-seed{seed}-finetune", weights=False,
                          signature=f"0123abc{seed}")
         if not seed:
             cell.weights.write_bytes(b"weights")
-    yield tmp_path
-    for state in states(all_runs(tmp_path / "runs"))[0]:
-        if state.cluster == "local" and state.active:
-            cancel.cancel(state)
+    return own_folder
 
 
 def sweep(*args: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from jobs.standing.runs import all_runs
 from sweeps import scaling
 from sweeps.run.study import pair_list
 from tests.support.labelled import write_labelled
-from tests.support.launching import cli, write_cell_profile, write_program
+from tests.support.launching import Told, caller, cli, write_cell_profile, write_program
 from tests.sweeps.test_fewshot import script_flags, slurm_env
 from tests.vidmae.footage.test_fractions import saycam_names, write
 from vidmae.runs.record import RunFolder, read_json
@@ -31,32 +30,20 @@ FLAGS = ("-h --help --fractions --hours --repeats --subset --match --data --reci
          "--runs-dir --manifests --out --json")
 CELLS = ["--shots", "2", "--seeds", "0,1", "--labelled", "toys", "--fewshot", "--recipe finetune_demo"]
 SMALL = ["--recipe", "demo", "--data", "s", "--fractions", "0.1,0.5,1", *CELLS]  # of 300 videos
-Told = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(own_folder: Path) -> Path:
     """An own folder with a small recording history and a labelled data set."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("VIDMAE_PROFILE", "VIDMAE_DATA"):
-        monkeypatch.delenv(name, raising=False)
-    write(tmp_path / "manifests", saycam_names(300, parts=7))
-    write_labelled(tmp_path / "manifests")
-    return tmp_path
+    write(own_folder / "manifests", saycam_names(300, parts=7))
+    write_labelled(own_folder / "manifests")
+    return own_folder
 
 
 @pytest.fixture
 def told(capsys: pytest.CaptureFixture[str]) -> Told:
     """Call the sweep in this process; exit code, standard output, standard error."""
-    def call(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = scaling.main(list(args))
-        except SystemExit as left:
-            code = int(str(left.code))
-        out, err = capsys.readouterr()
-        return code, out, err
-    return call
+    return caller(scaling.main, capsys)
 
 
 def plan(told: Told, *args: str) -> list[dict[str, Any]]:

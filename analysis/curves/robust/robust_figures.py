@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +46,16 @@ def draw(tests: Tests, fitted: Sequence[Fitted], shapes: Sequence[tuple[str, str
             rows = math.ceil(len(names) / COLUMNS)
             size = (PANEL_IN[0] * min(len(names), COLUMNS), PANEL_IN[1] * rows + 0.5)
             stem = folder / re.sub(r"[^\w.-]", "-", f"robustness-severity-{test_set}")[:200]
-            files += write_figure(stem, size,
-                                  lambda figure, test_set=test_set, names=names: _severity(  # type: ignore[misc]
-                                      figure, tests, test_set, names))
+            files += write_figure(stem, size, partial(_severity, tests=tests, test_set=test_set, names=names))
     for place in range(0, len(fitted), COLUMNS):
         some = fitted[place:place + COLUMNS]
         name = "robustness-effective" + (f"-{place // COLUMNS + 1}" if place else "")
-        files += write_figure(folder / name, (2.8 * len(some), 3.2), lambda figure, some=some: _scatter(  # type: ignore[misc]
-            figure, tests, some))
+        files += write_figure(folder / name, (2.8 * len(some), 3.2), partial(_scatter, tests=tests, fitted=some))
     if shapes:
-        files += write_figure(folder / "robustness-shape-bias", (4.8, 1.0 + 0.3 * len(shapes)), lambda figure: _shapes(
-            figure, tests, shapes))
+        files += write_figure(folder / "robustness-shape-bias", (4.8, 1.0 + 0.3 * len(shapes)),
+                              partial(_shapes, tests=tests, shapes=shapes))
     if pairs:
-        files += write_figure(folder / "robustness-paired", (5.6, 1.0 + 0.22 * len(pairs)),
-                              lambda figure: _pairs(figure, pairs))
+        files += write_figure(folder / "robustness-paired", (5.6, 1.0 + 0.22 * len(pairs)), partial(_pairs, pairs=pairs))
     return files
 
 

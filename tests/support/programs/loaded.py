@@ -2,8 +2,6 @@
 
 import deepspeed  # noqa: F401
 import pandas  # noqa: F401
-import torch._dynamo
-import torch.optim  # noqa: F401
 
 import vidmae.train.cell
 import vidmae.train.pretrain  # noqa: F401

@@ -21,17 +21,21 @@ ONE_FRAME = ModelConfig(name="mae_vit_nano_patch8", img_size=SIDE, num_frames=1,
                         decoder_embed_dim=48, decoder_depth=1, mask_ratio=0.75)
 
 
-@pytest.fixture(scope="module")
-def theirs() -> ViTMAEForPreTraining:
+def another_image_mae(mask_ratio: float) -> ViTMAEForPreTraining:
     """An image MAE of another implementation with weights that are all different from zero and one."""
     torch.manual_seed(0)
     model = ViTMAEForPreTraining(ViTMAEConfig(
         hidden_size=96, num_hidden_layers=3, num_attention_heads=3, intermediate_size=384, image_size=SIDE, patch_size=PATCH,
         decoder_hidden_size=64, decoder_num_hidden_layers=2, decoder_num_attention_heads=16, decoder_intermediate_size=256,
-        layer_norm_eps=1e-6, mask_ratio=0.75))
+        layer_norm_eps=1e-6, mask_ratio=mask_ratio))
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def theirs() -> ViTMAEForPreTraining:
+    return another_image_mae(0.75)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import ViTMAEConfig, ViTMAEForPreTraining
+from transformers import ViTMAEForPreTraining
 
 from tests.support.footage import real_clip
-from tests.vidmae.insight.test_image_mae import released_names
+from tests.vidmae.insight.test_image_mae import SIDE, another_image_mae, released_names
 from vidmae.evaluate.extract import frozen_features
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.released_image import IMAGENET_MEAN, IMAGENET_STD
@@ -21,21 +21,12 @@ from vidmae.model.tensor_shapes import image_model, tensor_shapes
 from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.model.weights import load_encoder
 
-SIDE, PATCH = 64, 8
 State = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
 def theirs() -> ViTMAEForPreTraining:
-    """An image MAE of another implementation with weights that are all different from zero and one."""
-    torch.manual_seed(0)
-    model = ViTMAEForPreTraining(ViTMAEConfig(
-        hidden_size=96, num_hidden_layers=3, num_attention_heads=3, intermediate_size=384, image_size=SIDE, patch_size=PATCH,
-        decoder_hidden_size=64, decoder_num_hidden_layers=2, decoder_num_attention_heads=16, decoder_intermediate_size=256,
-        layer_norm_eps=1e-6, mask_ratio=0.0))
-    for parameter in model.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return model.eval()
+    return another_image_mae(0.0)
 
 
 @pytest.fixture(scope="module")
