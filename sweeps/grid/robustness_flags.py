@@ -8,6 +8,7 @@ from pathlib import Path
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
 from sweeps.grid.fewshot_flags import comma_list, positive
 from sweeps.grid.states import RETRY
+from vidmae.settings.command_line import with_whole_key
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -34,7 +35,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
                            "set, or of --data")
     what.add_argument("--own-classes", type=comma_list, default=[], metavar="NAME,...",
                       help="sets on which the model chooses among the set's own classes (always: imagenet-a, imagenet-r)")
-    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+    what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of all cells, such as evaluate.batch=64 or data.workers=8; may be repeated")
     add_resources(parser)
     control = parser.add_argument_group("run control")

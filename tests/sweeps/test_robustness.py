@@ -66,6 +66,7 @@ def test_the_flags_are_frozen_and_the_commands_in_the_help_are_parsed() -> None:
     assert 2 <= len(commands) <= 3
     for command in commands:
         robustness.make_parser().parse_args(shlex.split(command))
+    assert robustness.make_parser().parse_args(["--set", "workers=8"]).set == ["data.workers=8"]
 
 
 def test_a_group_is_a_cell_and_clean_is_in_each() -> None:
