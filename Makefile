@@ -4,7 +4,7 @@
 # make check  lint, and the quick tests: no Slurm, browser or FFmpeg is needed, under 3 minutes on 2 cores; before each push
 # make lint   ruff and mypy (lint-style and lint-types run one of the two)
 # make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
-# make same   run the demo's pretraining and one cell four times, killed and with other workers, and compare every file, 15 to 25 minutes
+# make same   run the demo's pretraining and one cell four times, killed and with other workers, and compare every file, 15 to 30 minutes
 # make gpu    check and measure on one GPU, MINUTES=10 minutes; also on a machine that has torch alone and no network
 # make bench  measure speed and memory against their targets, about 25 minutes
 VENV ?= .venv
@@ -19,7 +19,7 @@ GPU_PYTHON = $(firstword $(wildcard $(BIN)/python) $(PYTHON))
 $(VENV)/.ready: requirements.txt tests/requirements.txt pyproject.toml
 	@[ ! -x $(BIN)/python ] || $(BIN)/python tests/setup/check_venv.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement tests/requirements.txt
+	$(BIN)/pip install --quiet --no-compile --requirement tests/requirements.txt
 	touch $@
 
 demo: $(VENV)/.ready

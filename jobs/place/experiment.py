@@ -20,6 +20,7 @@ from jobs.place.launch_flags import resource_flags
 from jobs.place.profiles import ClusterProfile, Site, environment_layer, find_site, flag_layers
 from jobs.place.resources import SAVE_MARGIN_S, Resources, choose_partition, complete, local_resources
 from jobs.scheduler import slurm
+from vidmae.footage.archives.archive_layout import file_of
 from vidmae.footage.manifest import HOW_TO_MAKE, ManifestError, Summary, first_paths, read_summary
 from vidmae.mixtures.mixture import Stock
 from vidmae.runs.attempts import read_attempts, totals
@@ -314,7 +315,7 @@ def data_warnings(e: Experiment) -> list[str]:
                      "repeated until the clip is full (data.sampling_rate, model.num_frames)")
     for manifest in (one.source.manifest for one in e.found):
         first = first_paths(manifest, LOOKED_AT) if manifest.exists() else []  # a fraction is listed later
-        if gone := sum(not Path(path).exists() for path in first):
+        if gone := sum(not file_of(path).exists() for path in first):
             found.append(f"{gone} of the first {len(first)} videos of {manifest} are not there, seen from this machine; "
                          f"make the manifest again where they moved: {HOW_TO_MAKE}")
     if e.plan and e.plan.schedule.total_steps < FEW_STEPS:

@@ -129,13 +129,15 @@ def test_a_manifest_of_no_videos(folder: Path, capsys: pytest.CaptureFixture[str
 
 def test_what_may_be_a_mistake_is_said_before_submitting(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = folder / "manifests/demo.csv"
-    (folder / "here.mp4").touch()
-    manifest.write_text(f"path,label\n{folder}/here.mp4,\n{folder}/gone.mp4,\n")
+    for name in ("here.mp4", "here.tar"):
+        (folder / name).touch()
+    rows = ("here.mp4", f"here.tar#{7:016x}", "gone.mp4", f"gone.tar#{7:016x}")  # two videos, two prepared recordings
+    manifest.write_text("path,label\n" + "".join(f"{folder}/{row},\n" for row in rows))
     summary = json.loads(manifest.with_suffix(".json").read_text()) | {"csv_bytes": manifest.stat().st_size}
     manifest.with_suffix(".json").write_text(json.dumps(summary))
     assert pretrain.main([*LOCAL, "--dry-run", "--set", "train.phases.0.duration=3 steps"]) == 0
     said = capsys.readouterr().err
-    assert "1 of the first 2 videos of" in said and "gone.mp4" not in said
+    assert "2 of the first 4 videos of" in said and "gone" not in said
     assert "the run has 3 steps in all: 64 videos x 4 clips in batches of 16 make" in said
 
 

@@ -13,6 +13,7 @@ import torch
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
 from vidmae.clips.order import FramesOfClips, Order, ShuffledVideos
+from vidmae.footage.archives.archive_layout import file_of
 from vidmae.footage.manifest import Manifest, content_hash
 from vidmae.footage.open_video import ARCHIVE, Stager, use_copies
 from vidmae.mixtures.mixture import Footage, sampling_of
@@ -152,7 +153,7 @@ def stage(data: DataConfig, manifest: Manifest, ranks: Ranks, say: Callable[[str
     use_copies(folder)
     if folder and ranks.local_rank == 0:
         archives = [row for row in range(len(manifest)) if manifest.decoder(row) == ARCHIVE]
-        Stager(lambda: dict.fromkeys(Path(manifest.path(row).rpartition("#")[0]) for row in archives), folder,
+        Stager(lambda: dict.fromkeys(file_of(manifest.path(row)) for row in archives), folder,
                data.stage_gib, say)
 
 

@@ -52,6 +52,14 @@ def split_row_path(path: str) -> tuple[Path, int]:
     return Path(archive), int(key, 16)
 
 
+def file_of(path: str) -> Path:
+    """The file that holds what a row of a manifest names: the archive of a prepared recording, else the video itself."""
+    try:
+        return split_row_path(path)[0]
+    except ValueError:
+        return Path(path)
+
+
 def member_name(key: int, number: int) -> str:
     """Name of a frame in the tar file."""
     return f"{key:016x}/{number:06d}.jpg"
