@@ -5,10 +5,14 @@ And what `make check` runs: `pytest --quick` leaves out the files that need more
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores: threads of OpenMP spin while they wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import vidmae  # noqa: F401  (sets vidmae/numerics.py before a test loads torch)
 

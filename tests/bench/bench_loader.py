@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from tests.support.facilities import demo_clips
 from tests.support.runs import make_manifest
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
@@ -41,7 +42,7 @@ IDLE_S = 0.5
 def results() -> Iterator[dict[str, Any]]:
     """Every measurement, each in a fresh process."""
     with TemporaryDirectory() as folder:
-        manifest = str(make_manifest(Path(folder)))
+        manifest = str(make_manifest(Path(folder), demo_clips()))
         for repeats in (16, 1):
             r = _worker("speed", manifest, str(repeats))
             for clock, target in (("cpu", 0.95), ("wall", None)):

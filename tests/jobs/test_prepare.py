@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support import videos
+from tests.support import started, videos
 from tests.support.facilities import need
 from vidmae.footage.manifest import Manifest, read_summary
 
 SCRIPT = Path(__file__).parents[2] / "jobs" / "prepare.py"
 
 
-def prepare(*words: str | Path, cwd: Path | None = None, timed: bool = False) -> subprocess.CompletedProcess[str]:
-    """`timed` measures the CPU time of a clip, too, which takes seconds."""
+def prepare(*words: str | Path, cwd: Path | None = None, timed: bool = False, anew: bool = False) -> subprocess.CompletedProcess[str]:
+    """`timed` measures the CPU time of a clip, too, which takes seconds; `anew` starts it as a user does (tests/support/started.py)."""
     more = ["--no-clip-cost"] if words[:1] == ("manifest",) and len(words) > 1 and not timed else []
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, words), *more], cwd=cwd, capture_output=True, text=True,
-                          timeout=120)
+    return started.run(str(SCRIPT), *map(str, words), *more, env=dict(os.environ), cwd=cwd, timeout_s=120, anew=anew)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def footage(tmp_path_factory):
 
 
 def test_stdout_is_the_path_alone_and_people_read_stderr(footage, tmp_path):
-    done = prepare("manifest", footage, cwd=tmp_path)
+    done = prepare("manifest", footage, cwd=tmp_path, anew=True)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "manifests" / "headcam.csv"
     assert done.stdout == f"{out}\n"

@@ -24,6 +24,7 @@ from pathlib import Path
 from jobs.demo import clips_folder
 from tests.same.breaking import Command, call, run_through
 from tests.same.compare import Comparison, compare
+from tests.support.footage import small_clips
 from tests.support.runs import TINY
 from vidmae.runs.record import RunFolder
 
@@ -53,6 +54,7 @@ class Size:
         steps: Of pretraining and of the cell.
         pretrain, cell: Settings on top of the recipes.
         legs: The first is what the others are compared with.
+        small: Pretraining learns from small clips, which take little to decode.
     """
 
     clips: int
@@ -61,14 +63,15 @@ class Size:
     pretrain: tuple[str, ...]
     cell: tuple[str, ...]
     legs: tuple[Leg, ...]
+    small: bool = False
 
 
 LONG = Size(clips=12, shots=10, steps=(220, 120), pretrain=(), cell=("model.img_size=64",), legs=(
     Leg("first"), Leg("again"), Leg("killed", kills=(3, 2)), Leg("2-workers", workers=2)))
 SHORT = Size(
-    clips=2, shots=2, steps=(8, 6),
+    clips=2, shots=2, steps=(20, 6), small=True,
     pretrain=(*(s for s in TINY if not s.startswith(("data.workers", "train.phases", "log."))),
-              "train.phases=[{duration: 8 steps, lr: 1.0e-3}]"),
+              "train.phases=[{duration: 20 steps, lr: 1.0e-3}]"),
     cell=("model.img_size=32", "model.num_frames=4", "checkpoint.every_steps=2", "log.tensorboard=true",
           "train.phases=[{duration: 6 steps, lr: 1.0e-3}]"),
     legs=(Leg("first"), Leg("killed-2-workers", workers=2, kills=(1, 0))))
@@ -76,7 +79,8 @@ SHORT = Size(
 
 def prepare(out: Path, size: Size, *, cell: bool) -> None:
     """List the clips, and for the cell render and list the labelled ones, as the demo does."""
-    call(out, "jobs/prepare.py", "manifest", str(clips_folder()), "--name", "demo")
+    footage = small_clips()[0].parent if size.small else clips_folder()
+    call(out, "jobs/prepare.py", "manifest", str(footage), "--name", "demo", "--no-clip-cost")
     if not cell:
         return
     for folder in call(out, "jobs/example/demo_clips.py", "--out", "clips", "--clips", str(size.clips)).splitlines():

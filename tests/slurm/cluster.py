@@ -321,8 +321,10 @@ def _launch_all(cluster: Cluster) -> None:
     wait(lambda: _listens(int(port)), 60, "mariadbd", folder, "mariadbd")
     cluster.start_slurmdbd()
     cluster.start_controller()
+    for name in cluster.nodes:  # at once: none waits for another
+        launch(folder, name, ["slurmd", "-D", "-N", name])
     for name in cluster.nodes:
-        cluster.start_node(name)
+        cluster.wait_node(name, up=True)
 
 
 def _listens(port: int) -> bool:

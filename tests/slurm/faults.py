@@ -36,7 +36,7 @@ from vidmae.runs.attempts import read_attempts
 from vidmae.runs.record import RunFolder, read_json
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, EVERY = 24, 10
+STEPS, EVERY = 60, 10  # small clips: a step takes a tenth of a second
 AT_STEP = 13  # the fault comes after this step: three after a checkpoint
 TMPFS_MIB = 96
 
@@ -83,14 +83,20 @@ def term(job: Job) -> None:
 
 
 def time_limit(job: Job) -> None:
-    """Hold the ranks until Slurm warns them of the time limit; it lets them go on itself."""
+    """Slurm warns of it."""
+    _held_until(job, signal.SIGUSR2, lambda: None)
+
+
+def _held_until(job: Job, number: signal.Signals, act: Callable[[], object]) -> None:
+    """Hold the ranks where they are, act, and wait until Slurm has signalled them; it lets them go on itself."""
     pids = [job.pid(rank) for rank in (0, 1)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     time.sleep(1)  # a signal takes a moment to stop all threads
+    act()
     deadline = time.monotonic() + 150
-    while all(_holds(pid) for pid in pids):
-        assert time.monotonic() < deadline, "Slurm does not warn"
+    while all(_holds(pid, number) for pid in pids):
+        assert time.monotonic() < deadline, f"Slurm sends no {number.name}"
         time.sleep(0.2)
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
@@ -129,8 +135,8 @@ def requeue(job: Job) -> None:
 
 def preempt(job: Job) -> None:
     """A job of a partition with a higher priority wants all nodes for a moment."""
-    job.cluster.run("sbatch", "--partition=urgent", f"--nodes={len(job.cluster.nodes)}", "--exclusive", "--output=/dev/null",
-                    "--wrap=sleep 3")
+    _held_until(job, signal.SIGTERM, lambda: job.cluster.run(
+        "sbatch", "--partition=urgent", f"--nodes={len(job.cluster.nodes)}", "--exclusive", "--output=/dev/null", "--wrap=sleep 3"))
 
 
 def disk_full(job: Job) -> None:
@@ -337,11 +343,11 @@ def _file_system(folder: Path, *, small: bool) -> Iterator[Path]:
                 time.sleep(1)
 
 
-def _holds(pid: int) -> bool:
-    """Whether a stopped process has not been warned yet."""
+def _holds(pid: int, number: signal.Signals) -> bool:
+    """Whether a stopped process has not been sent this signal yet."""
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     waiting = int(lines["SigPnd"], 16) | int(lines["ShdPnd"], 16)
-    return lines["State"].split()[0] == "T" and not waiting >> (signal.SIGUSR2 - 1) & 1
+    return lines["State"].split()[0] == "T" and not waiting >> (number - 1) & 1
 
 
 def table(rows: list[Row]) -> str:

@@ -42,13 +42,13 @@ DefMemPerCPU=512
 FirstJobId={first_job}
 JobRequeue=1
 ReturnToService=2
-KillWait=10
+KillWait=4
 SlurmdTimeout=10
 SlurmctldTimeout=10
 MessageTimeout=10
 TreeWidth=64
 SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 # the nodes' size is what is written here, not what the host has: tests see the same cluster on every machine
 SlurmdParameters=config_overrides
 GresTypes=gpu

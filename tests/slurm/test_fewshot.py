@@ -98,6 +98,7 @@ def test_twelve_cells_one_fails_one_runs_out_of_time(cluster: Cluster, started: 
     folder, array = started
     assert array.isdigit(), "one array"
     profile = write_cell_profile(folder)
+    end_soon(cluster, json.loads(next((folder / "runs").glob(f"*{SLEEPS}*/run.json")).read_text())["submissions"][-1]["job_id"])
     watched = sweep(folder, *GRID, "--watch", profile=profile)
     assert watched.returncode == 1 and watched.stdout == "", watched.stderr
     assert "10 of 12 cells are done" in watched.stderr
@@ -131,6 +132,12 @@ def test_twelve_cells_one_fails_one_runs_out_of_time(cluster: Cluster, started: 
     assert {run for run, submissions in records.items() if len(submissions) == 2} == {failed}
     assert records[failed][-1]["job_id"] == f"{second}_0"
     assert {run: state for run, state in cells_of(folder, profile).items() if state != "done"} == {late: "timeout"}
+
+
+def end_soon(cluster: Cluster, job: str) -> None:
+    """Bring the time limit of a job, which is a minute at least, near: Slurm ends it when it next looks, every 30 s."""
+    wait_until(lambda: slurm.job_state(job) == "RUNNING", f"{job} does not start")
+    cluster.run("scontrol", "update", f"jobid={job}", "endtime=now+1")
 
 
 def cells_of(folder: Path, profile: Path) -> dict[str, str]:

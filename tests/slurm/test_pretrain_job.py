@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster
+from tests.support import launching
 from tests.support.runs import TINY, make_manifest
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import RunFolder, read_json
@@ -20,6 +21,7 @@ SETTINGS = [arg for setting in [*TINY, "train.device=cpu", "train.zero_stage=2"]
 
 
 def cli(script: str, *args: str | Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    """A script as a user starts it."""
     return subprocess.run(
         [sys.executable, f"jobs/{script}.py", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=timeout_s
     )
@@ -102,6 +104,6 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
     cluster: Cluster, manifest: Path, tmp_path: Path, args: list[str], said: str
 ) -> None:
     data = [] if "--data" in args else ["--data", str(manifest)]
-    refused = cli("pretrain", "--recipe", "demo", *data, *SETTINGS, *args, "--runs-dir", tmp_path / "runs")
+    refused = launching.cli("pretrain.py", "--recipe", "demo", *data, *SETTINGS, *args, "--runs-dir", str(tmp_path / "runs"), cwd=ROOT)
     assert refused.returncode == 2 and refused.stdout == "" and said in refused.stderr, refused.stderr
     assert not (tmp_path / "runs").exists()

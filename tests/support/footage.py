@@ -1,14 +1,23 @@
-"""Clips of real footage for tests of what a model fills in."""
+"""Clips of real footage: as they are for tests of what a model fills in, and small for training, which would decode most of its time."""
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from tests.support.facilities import demo_clips, need
+from tests.support.videos import X264, ffmpeg
 from vidmae.clips.windows import WindowReader, WindowSpec
 from vidmae.footage.open_video import open_video
+
+SHORT_SIDE_PX = 144
+"""Of the small clips; that of the smallest of the demo clips, and enough for models of 32 px."""
 
 
 @cache
@@ -21,3 +30,16 @@ def real_clip(name: str = "bikes", *, num_frames: int = 8, sampling_rate: int = 
     clip = WindowReader(WindowSpec(num_frames, sampling_rate, 30.0, img_size))((str(path), "pyav", 0.0, fps))
     clip.flags.writeable = False
     return clip
+
+
+@cache
+def small_clips() -> list[Path]:
+    """The demo clips with all of their frames at SHORT_SIDE_PX, under their names; made once in each process, which removes them."""
+    need("clips")
+    need("ffmpeg")
+    folder, owner = Path(tempfile.mkdtemp(prefix="vidmae-clips-")), os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    for clip in demo_clips():
+        ffmpeg("-i", clip, "-an", "-vf", f"scale=-2:{SHORT_SIDE_PX}", "-fps_mode", "passthrough", *X264, "-preset", "veryfast", "-g", "24",
+               folder / clip.name)
+    return sorted(folder.iterdir())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from tests.support import started
 from vidmae.footage.manifest import SCHEMA, Summary, summary_path
 
 Told = Callable[..., tuple[int, str, str]]
@@ -157,12 +158,17 @@ def hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def cli(script: str, *args: str, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 60,
+def cli(script: str, *args: str, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 60, anew: bool = False,
         ) -> subprocess.CompletedProcess[str]:
-    """Run a script of jobs/, or of another wing (`sweeps/fewshot.py`), as a user would."""
-    path = ROOT / script if "/" in script else ROOT / "jobs" / script
-    return subprocess.run([sys.executable, str(path), *args], cwd=cwd, env=env, capture_output=True, text=True,
-                          timeout=timeout_s, stdin=subprocess.DEVNULL)
+    """Run a script of jobs/, or of another wing (`sweeps/fewshot.py`), in a process of its own.
+
+    That process is forked from one which has loaded the libraries (tests/support/started.py). Python itself starts the script
+    where `anew` or a PYTHONPATH asks for it; tests/house/test_house.py starts every script so.
+    """
+    path = str(ROOT / script if "/" in script else ROOT / "jobs" / script)
+    env = dict(os.environ if env is None else env)
+    anew = anew or env.get("PYTHONPATH") != os.environ.get("PYTHONPATH")
+    return started.run(path, *args, cwd=cwd, env=env, timeout_s=timeout_s, anew=anew)
 
 
 def caller(main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> Told:

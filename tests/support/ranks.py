@@ -7,9 +7,9 @@ import itertools
 import json
 import os
 import socket
-import subprocess
-import sys
 from typing import Any
+
+from tests.support.started import AT_THE_START, Started
 
 FIRST_PORT, PORTS = 2000, 8000  # below the ports of jobs and of the tests' Slurm, and of those that the kernel hands out
 _tried = itertools.count(os.getpid() * 499)  # processes that test at the same time begin far from each other
@@ -31,12 +31,9 @@ def run_ranks(module: str, *args: str, world_size: int, timeout_s: float = 300) 
     Raises:
         AssertionError: A rank exits with another code than 0; shows its stderr.
     """
-    env = {**os.environ, "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-           "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+    env = {**os.environ, "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **AT_THE_START}
     env = {k: v for k, v in env.items() if not k.startswith("SLURM_")}
-    ranks = [subprocess.Popen([sys.executable, "-m", module, *args], text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)})
-             for r in range(world_size)]
+    ranks = [Started(module, *args, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(world_size)]
     try:
         outputs = [process.communicate(timeout=timeout_s) for process in ranks]
     finally:

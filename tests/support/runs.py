@@ -6,14 +6,15 @@ import json
 import os
 import struct
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.support import prefork
-from tests.support.facilities import demo_clips, need
+from tests.support.facilities import need
+from tests.support.footage import small_clips
 from tests.support.ranks import free_port
-from vidmae.footage.manifest import Check, Source
-from vidmae.footage.manifest_build import build as build_manifest
+from tests.support.started import AT_THE_START, Started, run
+from vidmae.footage.manifest import Source
 from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.config import ModelConfig, PretrainConfig, find_recipe
 from vidmae.settings.finetune_config import FinetuneConfig
@@ -21,18 +22,23 @@ from vidmae.settings.layers import build, parse_set, read_yaml, to_yaml
 
 TINY = ["model.name=mae_vit_nano_patch16", "model.img_size=32", "model.num_frames=4", "model.pred_t_dim=4",
         "model.decoder_embed_dim=48", "model.decoder_depth=1", "model.mask_ratio=0.75", "data.sampling_rate=2",
-        "data.repeat_aug=2", "data.workers=0", "train.global_batch=8", "train.micro_batch=2", "train.precision=fp32",
+        "data.repeat_aug=2", "data.workers=0", "train.global_batch=8", "train.micro_batch=2", "train.precision=fp32", "train.threads=1",
         "checkpoint.every_steps=2", "log.picture=false", "log.tensorboard=false",
         "train.phases=[{duration: 4 steps, lr: 1.0e-3}]"]
 """Settings on top of the demo recipe: half a second of training."""
 
 
-def make_manifest(folder: Path) -> Path:
-    """A manifest of the real clips."""
+def make_manifest(folder: Path, clips: Sequence[Path] | None = None) -> Path:
+    """A manifest of the real clips, which are small unless others are given."""
     need("clips")
-    out = folder / "clips.csv"
-    build_manifest([Source(str(p), "") for p in demo_clips()], out, Check("decord", False), workers=1, time_limit_s=120,
-                   progress=lambda *_: None)
+    return _listed(folder / "clips.csv", [Source(str(path), "") for path in clips or small_clips()])
+
+
+def _listed(out: Path, sources: Sequence[Source]) -> Path:
+    """A manifest of files that decord reads, made by a process of its own: decoders leave threads behind."""
+    asked = json.dumps([[source.path, source.label] for source in sources])
+    done = run("tests.support.programs.listed", str(out), asked, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
     return out
 
 
@@ -62,20 +68,19 @@ def export_model(path: Path, config: ModelConfig, *, seed: int = 0, **sampling: 
 
 
 def make_labelled(folder: Path, *, train: int, val: int) -> tuple[Path, Path]:
-    """Two manifests of real clips, each of a class of its own; copies differ in a box at the end that no decoder reads."""
+    """Two manifests of real clips, small, each of a class of its own; copies differ in a box at the end that no decoder reads."""
     need("clips")
     folder.mkdir()
     manifests = []
     for name, count in (("set", train), ("set-val", val)):
         sources = []
-        for clip in (p for p in demo_clips() if "pristine" not in p.name):  # the same footage as another of them
+        for clip in (p for p in small_clips() if "pristine" not in p.name):  # the same footage as another of them
             for i in range(count):
                 copy = folder / f"{name}-{clip.stem}-{i}.mp4"
                 copy.write_bytes(clip.read_bytes() + struct.pack(">I4s", 8 + 1 + i + 100 * len(name), b"free")
                                  + bytes(1 + i + 100 * len(name)))
                 sources.append(Source(str(copy), f"clip {clip.stem}"))
-        manifests.append(folder / f"{name}.csv")
-        build_manifest(sources, manifests[-1], Check("decord", False), workers=1, time_limit_s=120, progress=lambda *_: None)
+        manifests.append(_listed(folder / f"{name}.csv", sources))
     return manifests[0], manifests[1]
 
 
@@ -88,21 +93,22 @@ def make_cell(path: Path, manifests: tuple[Path, Path], *settings: str) -> RunFo
 
 
 def start(run: RunFolder, *, world_size: int = 1, env: dict[str, str] | None = None, poison: tuple[int, ...] = (),
-          program: str = "vidmae.train.pretrain") -> list[prefork.Program]:
+          program: str = "vidmae.train.pretrain") -> list[Started]:
     """Start the training program on several ranks; on windows `poison` of the data the last rank's loss is NaN."""
     command = ["tests.support.programs.poison", ",".join(map(str, poison))] if poison else [program]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-    base = {**clean, **prefork.AT_THE_START, **(env or {})}
+    base = {**clean, **AT_THE_START, **(env or {})}
     if world_size > 1:
         base |= {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = []
     for rank in range(world_size):
         ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world_size > 1 else {}
-        processes.append(prefork.start(*command, str(run.path), env={**base, **ranked}))
+        processes.append(Started(*command, str(run.path), env={**base, **ranked}, merged=True,
+                                 anew="PYTHONPATH" in (env or {}) or any(base[name] != value for name, value in AT_THE_START.items())))
     return processes
 
 
-def finish(processes: list[prefork.Program], *, timeout_s: float = 300) -> tuple[list[int], str]:
+def finish(processes: list[Started], *, timeout_s: float = 300) -> tuple[list[int], str]:
     """Wait for the ranks; exit code of each, and what all of them printed."""
     try:
         outputs = [p.communicate(timeout=timeout_s)[0] for p in processes]

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 
 from analysis import collect
+from tests.support.facilities import demo_clips
 from tests.support.labelled import write_labelled
 from tests.support.programs.engine import batch, build, lr_at
-from tests.support.runs import make_manifest
+from tests.support.programs.listed import list_videos
 from vidmae.evaluate.feature_cache import FeatureStore, feature_spec
+from vidmae.footage.manifest import Source
 from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
 from vidmae.labels.shots import draw_shots, write_shots
 from vidmae.labels.splits import read_labelled
@@ -49,7 +51,7 @@ def arrays(out: Path) -> None:
 
 def lists(out: Path) -> None:
     """A manifest and a k-shot subset."""
-    make_manifest(out)
+    list_videos(out / "clips.csv", [Source(str(path), "") for path in demo_clips()])
     write_shots(out / "shots.json", draw_shots(read_labelled(write_labelled(out)), [2], seed=0)[0])
 
 

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support import started
 from tests.support.facilities import demo_clips, need
 from tests.support.ranks import free_port
 from tests.support.videos import X264, ffmpeg
@@ -267,8 +266,7 @@ def test_jobs_and_ranks_at_once_extract_each_clip_once(footage, tmp_path, one_ra
     paths = [str(run.path) for run in (*jobs, both, both)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")
            and k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
-    done = subprocess.run([sys.executable, "-m", "tests.support.programs.probe", json.dumps(envs), *paths], env=env, text=True,
-                          capture_output=True, timeout=240)
+    done = started.run("tests.support.programs.probe", json.dumps(envs), *paths, env=env, timeout_s=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [read_json(run.result)["train_clips"] for run in (*jobs, both)] == [6, 12, 6]
     assert [read_json(run.result)["world_size"] for run in (*jobs, both)] == [1, 1, 2]

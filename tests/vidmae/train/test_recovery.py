@@ -18,7 +18,7 @@ from vidmae.runs.metrics import read_metrics
 from vidmae.runs.nonfinite import window_of
 from vidmae.runs.record import RunFolder, read_json
 
-STEPS = 24
+STEPS = 28
 LONG = [f"train.phases=[{{duration: {STEPS} steps, lr: 1.0e-3}}]", "checkpoint.every_steps=10"]
 
 
