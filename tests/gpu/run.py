@@ -5,9 +5,9 @@
     python3 tests/gpu/run.py --stages right_zero,fast_step --out o  some of the stages, in this order
 
 Stages run one after the other in order of their value, each in a process of its own and with its own time limit; in a smoke run
-on a CPU all but the first are forked from one that has torch loaded (tests/support/forked.py). One that fails or is ended does not stop the
-others. After each stage OUT/results.json is written anew; what a stage prints goes to OUT/stages.txt; OUT/table.md is the
-whole as one table. Exit code 1 where a check failed or a stage did not end by itself.
+on a CPU all but the first are forked from one that has torch loaded (tests/support/programs/forked.py). One that fails or is
+ended does not stop the others. After each stage OUT/results.json is written anew; what a stage prints goes to OUT/stages.txt;
+OUT/table.md is the whole as one table. Exit code 1 where a check failed or a stage did not end by itself.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if not __package__:
     sys.path.insert(0, str(ROOT))
 
 from tests.gpu.bundle import BUNDLE, KINDS, RECORD, pack, unpack  # noqa: E402
-from tests.support import forked  # noqa: E402
+from tests.support.programs import forked  # noqa: E402
 
 LIMITS_S = {  # in order of value; in all 600 s, the length of one visit to a machine
     "right_model": 45, "right_zero": 45, "fast_step": 120, "right_resume": 45, "fast_peers": 90, "fed_training": 135,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu.bundle import ROWS
-from tests.support import forked
+from tests.support.programs import forked
 from vidmae.footage.archives.archive_layout import index_path
 from vidmae.footage.manifest import Check, parse_row, write_manifest
 from vidmae.runs.metrics import read_metrics

@@ -13,8 +13,8 @@ import pytest
 from tests.gpu import bundle
 from tests.gpu.report import Report, table
 from tests.gpu.run import LIMITS_S
-from tests.support import forked
 from tests.support.facilities import need
+from tests.support.programs import forked
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = ("av", "pyarrow", "submitit", "cv2", "PIL", "skimage", "tensorboard", "rich", "kornia", "torchcodec", "matplotlib", "pytest")
@@ -80,7 +80,7 @@ def test_a_stage_that_fails_or_hangs_is_told_and_stops_no_other(footage: Path, t
 def test_programs_of_a_server_are_like_those_that_start_anew(tmp_path: Path) -> None:
     """Exit codes, output, environment, a kill; and nothing is left behind. The server loads nothing, to be quick."""
     address, said = tmp_path / "socket", tmp_path / "said.txt"
-    with subprocess.Popen([sys.executable, "-c", f"from tests.support import forked; forked.serve({str(address)!r}, 'json')"], cwd=ROOT,
+    with subprocess.Popen([sys.executable, "-c", f"from tests.support.programs import forked; forked.serve({str(address)!r}, 'json')"], cwd=ROOT,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server, said.open("w") as out:
         assert server.stdout.readline() == b"ready\n"
         env = {**os.environ, forked.SOCKET: str(address), "TOLD": "7"}

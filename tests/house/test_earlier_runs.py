@@ -66,7 +66,7 @@ def test_one_that_was_stopped_goes_on_from_its_checkpoint(here: Path) -> None:
     words = [word.replace("HERE", str(here)) for word in command[2:]]
     refused = cli("pretrain.py", *words, cwd=here)
     assert refused.returncode != 0 and run.path.name in refused.stderr and "--retry" in refused.stderr, shlex.join(words)
-    resumed = cli("pretrain.py", *words, "--retry", "--wait", cwd=here, timeout_s=300, anew=True)
+    resumed = cli("pretrain.py", *words, "--retry", "--wait", "--set", "train.threads=1", cwd=here, timeout_s=300, anew=True)
     assert resumed.returncode == 0, resumed.stderr
     after = read_metrics(run)
     assert [line["step"] for line in after] == list(range(1, 101))

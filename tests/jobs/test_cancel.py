@@ -130,7 +130,7 @@ def test_a_cell_that_does_not_answer_is_killed_after_its_time_or_when_asked_agai
         until((submit / f"{controller.pid}_0_0_log.out").exists)
         time.sleep(0.5)
         (submit / "cancelled").touch()
-        time.sleep(1)
+        time.sleep(0.6)
         assert exit_code_of(submit) is None, "it is given time to save"
         if again:
             (submit / "cancelled").write_text("at once\n")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from tests.support import forked
+from tests.support.programs import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = "tests.support.programs.loaded"

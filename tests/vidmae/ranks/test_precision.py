@@ -47,7 +47,7 @@ def test_the_faster_one_is_taken_said_and_recorded(manifest, tmp_path, rates, ex
 
 
 def test_a_run_that_goes_on_keeps_it_on_another_processor_and_on_all_ranks(manifest, tmp_path):
-    settings = ["train.precision=auto", "train.phases=[{duration: 8 steps, lr: 1.0e-3}]", "checkpoint.every_steps=100",
+    settings = ["train.precision=auto", "train.phases=[{duration: 16 steps, lr: 1.0e-3}]", "checkpoint.every_steps=100",
                 "train.micro_batch=1"]
     whole, stopped = (make_run(tmp_path / name, manifest, *settings) for name in ("whole", "stopped"))
     assert train(whole, SLOW_16_BITS, world_size=2)[0] == [0, 0]

@@ -31,7 +31,7 @@ from vidmae.train.pretrain import Pretrainer
 from vidmae.train.profiling import StepProfiler
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-STEPS = ["train.phases=[{duration: 12 steps, lr: 1.0e-3}]", "checkpoint.every_steps=5"]
+STEPS = ["train.phases=[{duration: 20 steps, lr: 1.0e-3}]", "checkpoint.every_steps=5"]
 LONG_S = 1500  # one rank compiles for 45 s on a quiet processor
 
 

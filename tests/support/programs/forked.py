@@ -1,7 +1,7 @@
 """Programs that begin in a process which has torch and deepspeed loaded already: each start costs 3 to 4 s of CPU less.
 
-    python -m tests.support.forked SOCKET LOADED     loads the module LOADED, says so on standard output, and forks a process
-                                                     for each program asked for
+    python -m tests.support.programs.forked SOCKET LOADED     loads the module LOADED, says so on standard output, and forks a
+                                                              process for each program asked for
 
 A program is a process of its own all the same, as `python -m MODULE ARGS` or `python SCRIPT ARGS` makes it: forked before
 anything was computed, with no threads, and its module or script is run anew as `__main__`. What is read before a program
