@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from tests.support.programs import forked
 
@@ -37,6 +38,7 @@ class Started:
     def __init__(self, program: str, *args: str, env: Mapping[str, str], cwd: Path | None = None, merged: bool = False,
                  anew: bool = False) -> None:
         self.args = [program, *args]
+        self._texts: tuple[str, str] | None = None
         self._out = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the program and what asks for it)
         self._err = self._out if merged else tempfile.TemporaryFile()  # noqa: SIM115
         if anew:
@@ -79,11 +81,16 @@ class Started:
             subprocess.TimeoutExpired: It still runs.
         """
         self.wait(timeout)
-        texts = []
-        for file in (self._out, self._err):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-        return texts[0], "" if self._err is self._out else texts[1]
+        if self._texts is None:
+            self._texts = _read(self._out), "" if self._err is self._out else _read(self._err)
+        return self._texts
+
+
+def _read(file: IO[bytes]) -> str:
+    """All of a file, which is closed."""
+    with file:
+        file.seek(0)
+        return file.read().decode(errors="replace")
 
 
 def run(program: str, *args: str, env: Mapping[str, str], cwd: Path | None = None, timeout_s: float = 300,
