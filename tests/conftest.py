@@ -11,23 +11,24 @@ from typing import Any
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores: threads of OpenMP spin while they wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores, and threads of OpenMP spin while they wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import vidmae  # noqa: F401  (sets vidmae/numerics.py before a test loads torch)
 
 SLURM = "tests/slurm"
 # those that take minutes begin first, so that no process is left alone with one of them at the end
-LONG = (SLURM, *(f"tests/vidmae/{room}/test_{name}.py" for room, name in (
-    ("train", "recovery"), ("train", "pretrain"), ("ranks", "checkpoint"), ("ranks", "engine"), ("clips", "reading"))),
-    "tests/gpu/test_kit.py")
+LONG = (SLURM, "tests/gpu/test_kit.py", *(f"tests/{room}/test_{name}.py" for room, name in (
+    ("vidmae/train", "recovery"), ("jobs", "cancel"), ("vidmae/footage", "manifest_build"), ("vidmae/train", "pretrain"),
+    ("same", "same"), ("vidmae/train", "finetune"))))
 # What `--quick` leaves out, folders or files, none of them imported: what takes about 10 s of CPU time or more, or waits for
 # jobs. tests/house takes 20 s and stays. The rest took 180 s of CPU time in two processes on a busy machine
 SLOW = (SLURM, "tests/bench", "tests/gpu", "tests/same", "tests/vidmae/train", *LONG, *(f"tests/{room}/test_{name}.py" for room, names in {
     "jobs": ("cancel", "commands", "demo_clips", "prepare"), "sweeps": ("fewshot", "scaling"),
     "analysis": ("report", "scaling_figures"),
     "vidmae/footage": ("archives", "manifest", "manifest_build", "open_video"),
-    "vidmae/clips": ("loader", "recheck"), "vidmae/evaluate": ("extract", "predict"), "vidmae/ranks": ("numerics", "precision"),
+    "vidmae/clips": ("loader", "reading", "recheck"), "vidmae/evaluate": ("extract", "predict"),
+    "vidmae/ranks": ("checkpoint", "engine", "numerics", "precision"),
     "vidmae/insight": ("attention", "embed", "embeddings", "interpolate", "tracking"),
 }.items() for name in names))
 

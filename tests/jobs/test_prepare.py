@@ -18,8 +18,9 @@ from vidmae.footage.manifest import Manifest, read_summary
 SCRIPT = Path(__file__).parents[2] / "jobs" / "prepare.py"
 
 
-def prepare(*words: str | Path, cwd: Path | None = None, timed: bool = False, anew: bool = False) -> subprocess.CompletedProcess[str]:
-    """`timed` measures the CPU time of a clip, too, which takes seconds; `anew` starts it as a user does (tests/support/started.py)."""
+def prepare(*words: str | Path, cwd: Path | None = None, timed: bool = False, anew: bool = False,
+            ) -> subprocess.CompletedProcess[str]:
+    """`timed` measures the CPU time of a clip, too, which takes seconds; `anew` starts it as a user does."""
     more = ["--no-clip-cost"] if words[:1] == ("manifest",) and len(words) > 1 and not timed else []
     return started.run(str(SCRIPT), *map(str, words), *more, env=dict(os.environ), cwd=cwd, timeout_s=120, anew=anew)
 

@@ -20,8 +20,8 @@ from tests.support.tested import make_cell
 from vidmae.evaluate.corruptions.conditions import parse_conditions
 
 ASKED = ["--partition", "gpu", "--cpus-per-task", "1", "--mem", "1G", "--time", "10", "--set", "data.workers=0"]
-SMALL = ["model.img_size=32", "model.num_frames=4", "data.sampling_rate=2", "train.device=cpu", "train.threads=1", "train.precision=fp32",
-         "train.phases=[{duration: 4 steps, lr: 1.0e-3}]"]
+SMALL = ["model.img_size=32", "model.num_frames=4", "data.sampling_rate=2", "train.device=cpu", "train.threads=1",
+         "train.precision=fp32", "train.phases=[{duration: 4 steps, lr: 1.0e-3}]"]
 
 
 def settings(*items: str) -> list[str]:

@@ -98,7 +98,8 @@ def test_twelve_cells_one_fails_one_runs_out_of_time(cluster: Cluster, started: 
     folder, array = started
     assert array.isdigit(), "one array"
     profile = write_cell_profile(folder)
-    end_soon(cluster, json.loads(next((folder / "runs").glob(f"*{SLEEPS}*/run.json")).read_text())["submissions"][-1]["job_id"])
+    sleeping = json.loads(next((folder / "runs").glob(f"*{SLEEPS}*/run.json")).read_text())
+    end_soon(cluster, sleeping["submissions"][-1]["job_id"])
     watched = sweep(folder, *GRID, "--watch", profile=profile)
     assert watched.returncode == 1 and watched.stdout == "", watched.stderr
     assert "10 of 12 cells are done" in watched.stderr

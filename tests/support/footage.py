@@ -1,4 +1,4 @@
-"""Clips of real footage: as they are for tests of what a model fills in, and small for training, which would decode most of its time."""
+"""Clips of real footage: as they are, and small for tests that train, which would spend most of their time on decoding."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def real_clip(name: str = "bikes", *, num_frames: int = 8, sampling_rate: int = 
 
 @cache
 def small_clips() -> list[Path]:
-    """The demo clips with all of their frames at SHORT_SIDE_PX, under their names; made once in each process, which removes them."""
+    """The demo clips with all of their frames at SHORT_SIDE_PX, under their names; made once in each process, and removed."""
     need("clips")
     need("ffmpeg")
     folder, owner = Path(tempfile.mkdtemp(prefix="vidmae-clips-")), os.getpid()
     atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
     for clip in demo_clips():
-        ffmpeg("-i", clip, "-an", "-vf", f"scale=-2:{SHORT_SIDE_PX}", "-fps_mode", "passthrough", *X264, "-preset", "veryfast", "-g", "24",
-               folder / clip.name)
+        ffmpeg("-i", clip, "-an", "-vf", f"scale=-2:{SHORT_SIDE_PX}", "-fps_mode", "passthrough", *X264, "-preset", "veryfast",
+               "-g", "24", folder / clip.name)
     return sorted(folder.iterdir())

@@ -31,8 +31,8 @@ def run_ranks(module: str, *args: str, world_size: int, timeout_s: float = 300) 
     Raises:
         AssertionError: A rank exits with another code than 0; shows its stderr.
     """
-    env = {**os.environ, "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **AT_THE_START}
-    env = {k: v for k, v in env.items() if not k.startswith("SLURM_")}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    env = {**clean, **AT_THE_START, "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [Started(module, *args, env={**env, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(world_size)]
     try:
         outputs = [process.communicate(timeout=timeout_s) for process in ranks]

@@ -22,8 +22,8 @@ from vidmae.settings.layers import build, parse_set, read_yaml, to_yaml
 
 TINY = ["model.name=mae_vit_nano_patch16", "model.img_size=32", "model.num_frames=4", "model.pred_t_dim=4",
         "model.decoder_embed_dim=48", "model.decoder_depth=1", "model.mask_ratio=0.75", "data.sampling_rate=2",
-        "data.repeat_aug=2", "data.workers=0", "train.global_batch=8", "train.micro_batch=2", "train.precision=fp32", "train.threads=1",
-        "checkpoint.every_steps=2", "log.picture=false", "log.tensorboard=false",
+        "data.repeat_aug=2", "data.workers=0", "train.global_batch=8", "train.micro_batch=2", "train.precision=fp32",
+        "train.threads=1", "checkpoint.every_steps=2", "log.picture=false", "log.tensorboard=false",
         "train.phases=[{duration: 4 steps, lr: 1.0e-3}]"]
 """Settings on top of the demo recipe: half a second of training."""
 
@@ -100,11 +100,11 @@ def start(run: RunFolder, *, world_size: int = 1, env: dict[str, str] | None = N
     base = {**clean, **AT_THE_START, **(env or {})}
     if world_size > 1:
         base |= {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    anew = "PYTHONPATH" in (env or {}) or any(base[name] != value for name, value in AT_THE_START.items())
     processes = []
     for rank in range(world_size):
         ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world_size > 1 else {}
-        processes.append(Started(*command, str(run.path), env={**base, **ranked}, merged=True,
-                                 anew="PYTHONPATH" in (env or {}) or any(base[name] != value for name, value in AT_THE_START.items())))
+        processes.append(Started(*command, str(run.path), env={**base, **ranked}, merged=True, anew=anew))
     return processes
 
 

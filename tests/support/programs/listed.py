@@ -1,4 +1,7 @@
-"""Lists videos that decord reads, without a second process: `python -m tests.support.programs.listed OUT '[["PATH", "LABEL"], ...]'`."""
+"""Lists videos that decord reads, without a second process.
+
+    python -m tests.support.programs.listed OUT '[["PATH", "LABEL"], ...]'
+"""
 
 import json
 import sys

@@ -178,7 +178,7 @@ def test_a_pickle_cannot_run_code(tmp_path):
 
 
 def test_equal_weights_are_equal_bytes_in_every_process(tmp_path):
-    """The library writes the metadata in the order of a hash map, another in each process: of three, all alike by chance in 14,400."""
+    """The library writes the metadata in the order of a hash map, another in each process; three are alike once in 14,400."""
     program = ("import sys, torch; from vidmae.model.weights import save_safetensors; save_safetensors({'b': torch.ones(3), 'a': torch.zeros(2, 5)},"
                " sys.argv[1], {key: key.upper() + ' \"ä\"' for key in 'config sampling step model name'.split()})")
     files = [tmp_path / f"{i}.safetensors" for i in range(3)]
