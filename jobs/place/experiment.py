@@ -23,10 +23,13 @@ from jobs.scheduler import slurm
 from vidmae.footage.archives.archive_layout import file_of
 from vidmae.footage.manifest import HOW_TO_MAKE, ManifestError, Summary, first_paths, read_summary
 from vidmae.mixtures.mixture import Stock
+from vidmae.ranks.precision import assumed
+from vidmae.runs import cost
 from vidmae.runs.attempts import read_attempts, totals
+from vidmae.runs.gpus import find_gpu
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import RunFolder, signature
-from vidmae.settings.config import PretrainConfig
+from vidmae.settings.config import PretrainConfig, TrainConfig
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
 from vidmae.settings.recipe import read_recipe
 
@@ -255,13 +258,31 @@ def problems(e: Experiment) -> list[str]:
     if train.init and not os.access(train.init, os.R_OK):
         found.append(f"train.init is {train.init}, allowed: a weights file that exists and is readable "
                      f"[from {e.origins['train.init']}]")
-    if train.device == "cuda" and not e.resources.gpus_per_node:
-        found.append("train.device is cuda, but the job has no GPU (--gpus-per-node, or --set train.device=auto)")
-    if train.precision == "fp16" and e.on_cpu:
+    found += device_problems(train, gpus=e.resources.gpus_per_node)
+    return found
+
+
+def device_problems(train: TrainConfig, *, gpus: int, who: str = "the job has") -> list[str]:
+    """What a run cannot do on the device that it gets, one message each.
+
+    Args:
+        train: The recipe's section.
+        gpus: Of each node.
+        who: Begins what is said where there are none.
+    """
+    found = []
+    if train.device == "cuda" and not gpus:
+        found.append(f"train.device is cuda, but {who} no GPU (--gpus-per-node, or --set train.device=auto)")
+    if train.device != "cpu" and gpus:
+        return found
+    if train.precision == "fp16":
         found.append("train.precision is fp16, which needs a GPU; on the CPU: bf16 or fp32 (--set train.precision=bf16)")
-    if train.micro_batch == "auto" and e.on_cpu:
+    if train.micro_batch == "auto":
         found.append("train.micro_batch is auto, which measures the memory of a GPU; on the CPU: a number of clips "
                      "(--set train.micro_batch=16)")
+    if train.compile == "graphs":
+        found.append("train.compile is graphs, which a CPU does not have; on the CPU: auto, true or false "
+                     "(--set train.compile=auto)")
     return found
 
 
@@ -326,9 +347,36 @@ def data_warnings(e: Experiment) -> list[str]:
     return found
 
 
+def memory_gib(e: Experiment) -> tuple[list[float], float]:
+    """GiB per rank, estimated: the states of ZeRO 0 to 3, and the activations of one forward pass. It has a plan."""
+    assert e.plan is not None
+    shape, train, precision = e.config.model.shape(), e.config.train, assumed(e.config.train.precision, on_cpu=e.on_cpu)
+    states = [cost.state_gib(shape, zero_stage=stage, precision=precision, world_size=e.resources.world_size,
+                             offload=train.offload == "optimizer") for stage in range(4)]
+    return states, cost.activation_gib(shape, micro_batch=e.plan.micro_batch, precision=precision,
+                                       checkpointing=int(e.config.model.activation_checkpointing))
+
+
+def memory_warnings(e: Experiment) -> list[str]:
+    """Whether a step will hardly fit in the memory of the GPUs, as far as their kind is known."""
+    gpu = find_gpu(e.resources.gpu_type)
+    if e.plan is None or e.on_cpu or gpu is None:
+        return []
+    states, activations = memory_gib(e)
+    fixed = states[e.config.train.zero_stage]
+    needed = fixed if e.config.train.micro_batch == "auto" else fixed + activations
+    if needed <= gpu.memory_gib:
+        return []
+    less = "train.offload, a higher train.zero_stage or more GPUs need less" if fixed > gpu.memory_gib else \
+        "--set train.micro_batch=auto finds the most clips that fit, model.activation_checkpointing needs less"
+    asked = f"{fixed:.0f} of states, {activations:.0f} of activations with train.micro_batch {e.plan.micro_batch}"
+    has = f"{gpu.name} has {gpu.memory_gib:g} at most"
+    return [f"a GPU will need about {needed:.0f} GiB (estimated; {asked}), and {has}: {less}"]
+
+
 def warnings(e: Experiment) -> list[str]:
     """What may be a mistake and does not stop the job."""
-    found, r = data_warnings(e), e.resources
+    found, r = [*data_warnings(e), *memory_warnings(e)], e.resources
     if e.place.unasked:
         found.append(f"nothing was checked with Slurm: {e.place.unasked}")
     if e.partition and not e.partition.up:

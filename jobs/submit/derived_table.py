@@ -6,7 +6,7 @@ import math
 import sys
 from pathlib import Path
 
-from jobs.place.experiment import Experiment
+from jobs.place.experiment import Experiment, memory_gib
 from jobs.place.found_data import turns_of
 from jobs.scheduler import slurm
 from jobs.submit.launch import MALLOC
@@ -77,11 +77,7 @@ def _model_rows(e: Experiment) -> list[Row]:
     assert e.plan is not None
     shape, train = e.config.model.shape(), e.config.train
     precision = assumed(train.precision, on_cpu=e.on_cpu)
-    activations = cost.activation_gib(shape, micro_batch=e.plan.micro_batch, precision=precision,
-                                      checkpointing=int(e.config.model.activation_checkpointing))
-    offload = train.offload == "optimizer"
-    states = [cost.state_gib(shape, zero_stage=stage, precision=precision, world_size=e.resources.world_size,
-                             offload=offload) for stage in range(4)]
+    states, activations = memory_gib(e)
     listed = "  ".join(f"ZeRO {stage}: {gib:.2f}" for stage, gib in enumerate(states))
     total = states[train.zero_stage] + activations
     guess = f", {precision} assumed: a run takes what is faster there" if train.precision == AUTO and e.on_cpu else ""
@@ -95,7 +91,7 @@ def _model_rows(e: Experiment) -> list[Row]:
         ("", f"ZeRO {train.zero_stage} with activations of about {activations:.1f} GiB: about {total:.1f} GiB (estimated)"
              + guess),
         *([("", f"the optimizer takes about {on_host * e.resources.tasks_per_node:.1f} GiB of a node's memory (estimated)")]
-          if offload else []),
+          if train.offload == "optimizer" else []),
     ]
 
 

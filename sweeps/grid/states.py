@@ -89,7 +89,7 @@ def kind_of(state: State | None) -> str:
         return "done"
     failure = read_json(state.run.failure) or {}
     error = failure.get("error", "") if str(failure.get("job_id")) == state.job_id else ""
-    if state.state == "OUT_OF_MEMORY" or error in ("OutOfMemoryError", "MemoryError"):
+    if state.state == "OUT_OF_MEMORY" or error in ("OutOfMemoryError", "FullMemoryError", "MemoryError"):
         return "oom"
     if state.state in TIMEOUTS or (state.state == "FAILED" and state.exit_code == EXIT_PREEMPTED):
         return "timeout"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.place.catalogue import environment_catalogue
-from jobs.place.experiment import Place, folder_problems, partition_problems, read_profile
+from jobs.place.experiment import Place, device_problems, folder_problems, partition_problems, read_profile
 from jobs.scheduler import slurm
 from sweeps.grid.batches import Batch, Classes, make_batches, make_classes
 from sweeps.grid.checkpoints import find_inits
@@ -135,9 +135,7 @@ def _unprepared(sets: Sequence[LabelledSet], *, named: bool, say: Say) -> list[L
 def _refuse(cells: Sequence[Cell], classes: Classes, partition: slurm.Partition | None, runs_dir: Path) -> None:
     found = partition_problems(partition, classes.trained) if partition else []
     found += folder_problems(runs_dir / cells[0].run_id)
-    train = cells[0].config.train
-    if train.device == "cuda" and not classes.trained.gpus_per_node:
-        found.append("train.device is cuda, but cells have no GPU (--gpus-per-node, or --set train.device=auto)")
+    found += device_problems(cells[0].config.train, gpus=classes.trained.gpus_per_node, who="cells have")
     for cell in {(c.config.train.global_batch, c.method): c for c in cells}.values():
         check_batch(cell, classes.of(cell).world_size)
     if any(c.subset.shots == 1 and c.config.select.rule == "holdout" for c in cells):

@@ -93,6 +93,24 @@ def table(stages: dict[str, dict[str, Any]]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def mfu_rows(card: str, versions: str, date: str, lines: list[dict[str, Any]]) -> str:
+    """Rows for vidmae/runs/measured_mfu.yaml from the lines of fast_step: of each model and micro-batch the best way to train.
+
+    Args:
+        card: As torch names it.
+        versions: That its figures belong to.
+        date: The same.
+        lines: Of the stage.
+    """
+    best: dict[tuple[str, int], float] = {}
+    for line in lines:
+        name, *how = line["what"].split(", ")
+        if line.get("mfu_pct") and how[-1].startswith("micro-batch") and how[-2] in ("eager", "compiled") and len(how) < 5:
+            best[name, line["batch"]] = max(line["mfu_pct"] / 100, best.get((name, line["batch"]), 0.0))
+    return "".join(f"  - {{gpu: {card}, model: mae_{name}, micro_batch: {batch}, mfu: {mfu:.5f}, date: {date}, versions: {versions}}}\n"
+                   for (name, batch), mfu in sorted(best.items()))
+
+
 def _verdict(line: dict[str, Any]) -> str:
     if line["kind"] == "skipped":
         return "skipped"

@@ -5,9 +5,10 @@
     python3 tests/gpu/run.py --stages right_zero,fast_step --out o  some of the stages, in this order
 
 Stages run one after the other in order of their value, each in a process of its own and with its own time limit; in a smoke run
-on a CPU all but the first are forked from one that has torch loaded (tests/support/programs/forked.py). One that fails or is
-ended does not stop the others. After each stage OUT/results.json is written anew; what a stage prints goes to OUT/stages.txt;
-OUT/table.md is the whole as one table. Exit code 1 where a check failed or a stage did not end by itself.
+on a CPU they are forked from one that has torch loaded (tests/support/programs/forked.py). One that fails or is ended does not
+stop the others. After each stage OUT/results.json is written anew; what a stage prints goes to OUT/stages.txt; OUT/table.md is
+the whole as one table; OUT/measured_mfu.yaml has the lines for vidmae/runs/measured_mfu.yaml, from which plans take the MFU.
+Exit code 1 where a check failed or a stage did not end by itself.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def run(args: argparse.Namespace, names: list[str], work: Path) -> int:
     (work / "inductor").mkdir(mode=0o700)  # a run refuses compiled code that others could write
     if args.smoke and args.device == "cpu":
         env["OMP_NUM_THREADS"] = "1"  # of models this small more threads make busy machines slower
-    with _loaded(env, work) if args.smoke and args.device == "cpu" else contextlib.nullcontext(env) as later:
-        return _stages(args, names, work, footage, wheels, [env, later], began)
+    with _loaded(env, work) if args.smoke and args.device == "cpu" else contextlib.nullcontext(env) as shared:
+        return _stages(args, names, work, footage, wheels, shared, began)
 
 
 @contextlib.contextmanager
@@ -97,9 +98,9 @@ def _loaded(env: dict[str, str], work: Path) -> Iterator[dict[str, str]]:
 
 
 def _stages(args: argparse.Namespace, names: list[str], work: Path, footage: Path, wheels: dict[str, str],
-            envs: list[dict[str, str]], began: float) -> int:
-    """Run them, the first in the first environment and the others in the last; the exit code."""
-    machine = _machine(envs[-1], args.device, work)
+            env: dict[str, str], began: float) -> int:
+    """Run them; the exit code."""
+    machine = _machine(env, args.device, work)
     results: dict[str, Any] = {
         "scale": "smoke" if args.smoke else "full", "device": args.device, "minutes": args.minutes, "machine": machine,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": _commit(), "wheels": wheels,
@@ -110,8 +111,7 @@ def _stages(args: argparse.Namespace, names: list[str], work: Path, footage: Pat
     with (args.out / "stages.txt").open("w") as log:
         for name in names:
             limit = SMOKE_LIMIT_S if args.smoke else max(1.0, min(LIMITS_S[name] * share + spare, end - time.time()))
-            result = _stage(name, args, limit, envs[0], work, log)
-            envs = envs[-1:]
+            result = _stage(name, args, limit, env, work, log)
             spare = max(0.0, limit - result["seconds"])
             results["stages"][name] = result
             _write(args.out, results)
@@ -165,7 +165,8 @@ def _commit() -> str | None:
 
 
 def _write(out: Path, results: dict[str, Any]) -> None:
-    from tests.gpu.report import table
+    from tests.gpu.report import mfu_rows, table
+    from vidmae.runs.gpus import find_gpu
     from vidmae.runs.record import write_atomic
 
     machine, stages = results["machine"], results["stages"]
@@ -173,6 +174,10 @@ def _write(out: Path, results: dict[str, Any]) -> None:
             f"{results['commit']}, scale {results['scale']}\n\n")
     write_atomic(out / "results.json", (json.dumps(results, indent=1) + "\n").encode(), mode=0o644)
     write_atomic(out / "table.md", (head + table(stages)).encode(), mode=0o644)
+    gpu = find_gpu(machine["card"] or "")
+    rows = mfu_rows(gpu.name if gpu else "unknown", f"torch {machine['torch']}", results["date"][:10],
+                    stages.get("fast_step", {}).get("lines", []))
+    write_atomic(out / "measured_mfu.yaml", f"rows:\n{rows}".encode() if rows else b"rows: []\n", mode=0o644)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ _NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=4, pred
 FULL = Scale(
     name="full", main=ModelConfig(), second=ModelConfig(name="mae_vit_base_patch16"),
     small=ModelConfig(name="mae_vit_tiny_patch16", img_size=112, decoder_embed_dim=192, decoder_depth=2, decoder_num_heads=6),
-    first_batch=8, most_batch=1024, timed_s=0.6, least_steps=3, blocks=(2, 4), train_s=40.0, save_every=(25, 60),
+    first_batch=8, most_batch=1024, timed_s=0.6, least_steps=3, blocks=(2, 4), train_s=60.0, save_every=(25, 60),
     global_batch=256, loader_s=8.0, copies=32, inductor=True)
 SMOKE = Scale(
     name="smoke", main=_NANO, second=_NANO, small=_NANO, first_batch=4, most_batch=4,

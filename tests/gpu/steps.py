@@ -160,12 +160,6 @@ def any_attention() -> str:
     return "torch's choice"
 
 
-def is_full(error: RuntimeError) -> bool:
-    """Whether an error means that memory does not suffice: libraries say it in words of their own."""
-    words = ("out of memory", "ALLOC_FAILED", "as a full card would")
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
-
-
 def free() -> None:
     """Give memory back that nobody holds."""
     gc.collect()
@@ -240,14 +234,19 @@ def join(device: torch.device) -> dist.Ranks:
     return dist.init(device.type)
 
 
-def set_up_compile(scale: Scale) -> None:
-    """At the smoke scale torch.compile goes through its front end and autograd, generates no code, and compiles nothing twice."""
+def set_up_compile(scale: Scale, *, smoke_backend: str = "aot_eager") -> None:
+    """At the smoke scale torch.compile goes through its front end and autograd, generates no code, and compiles nothing twice.
+
+    Args:
+        scale: Says whether it generates code.
+        smoke_backend: `eager` leaves autograd out, too, which takes a third of the time: where another stage has been through it.
+    """
     global RESETS
     RESETS = scale.inductor
     if not scale.inductor:
         whole = torch.compile
 
         def quick(*args: Any, **kwargs: Any) -> Any:
-            return whole(*args, **kwargs | {"backend": "aot_eager", "mode": None})
+            return whole(*args, **kwargs | {"backend": smoke_backend, "mode": None})
 
         torch.compile = quick  # type: ignore[assignment]

@@ -15,6 +15,8 @@ from tests.gpu.report import Report, table
 from tests.gpu.run import LIMITS_S
 from tests.support.facilities import need
 from tests.support.programs import forked
+from vidmae.runs.gpus import find_gpu
+from vidmae.runs.step_time import find_mfu
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = ("av", "pyarrow", "submitit", "cv2", "PIL", "skimage", "tensorboard", "rich", "kornia", "torchcodec", "matplotlib", "pytest")
@@ -54,6 +56,11 @@ def test_every_stage_runs_on_the_cpu(footage: Path, tmp_path: Path) -> None:
     assert all("check" in kinds[name] for name in LIMITS_S if name.startswith("right"))
     assert all("figure" in kinds[name] for name in LIMITS_S if name.startswith(("fast", "fed")))
     assert (out / "table.md").read_text().count("\n| **") == len(LIMITS_S)
+    rows = (out / "measured_mfu.yaml").read_text().replace("gpu: unknown", "gpu: H100").replace("mae_vit_nano_patch16", "mae_vit_huge_patch14")
+    (out / "measured_mfu.yaml").write_text(rows)
+    measured = find_mfu(find_gpu("H100"), "mae_vit_huge_patch14", 4, out / "measured_mfu.yaml")
+    shares = [line["mfu_pct"] / 100 for line in stages["fast_step"]["lines"] if line.get("mfu_pct") and not {"masking", "graphs"} & set(line["what"].replace(",", "").split())]
+    assert measured.share == pytest.approx(max(shares), abs=6e-6) and measured.source.startswith("measured on H100, micro_batch 4, ")
 
 
 def test_the_stages_fit_one_visit_of_ten_minutes() -> None:
@@ -62,10 +69,12 @@ def test_the_stages_fit_one_visit_of_ten_minutes() -> None:
 
 
 def test_a_stage_that_fails_or_hangs_is_told_and_stops_no_other(footage: Path, tmp_path: Path) -> None:
-    """Its limit is far too short; the next one has what it needs left (a stage that does not exist stands for an error)."""
+    """Its limit is far too short; the next one has what it needs left (a stage that does not exist stands for an error). Both start
+    as on a GPU, each in a Python of its own."""
     out = tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", (
-        "import sys; from tests.gpu import run; run.SMOKE_LIMIT_S = 0.2; run.LIMITS_S['no_such_stage'] = 0; "
+        "import contextlib, sys; from tests.gpu import run; run.SMOKE_LIMIT_S = 0.2; run.LIMITS_S['no_such_stage'] = 0; "
+        "run._loaded = lambda env, work: contextlib.nullcontext(env); "
         f"sys.argv = ['run', '--device', 'cpu', '--smoke', '--out', {str(out)!r}, '--bundle', {str(footage)!r}, "
         "'--stages', 'right_zero,no_such_stage']; first = run._stage; "
         "run._stage = lambda name, args, limit, *more: first(name, args, limit if name == 'right_zero' else 60, *more); "

@@ -80,6 +80,19 @@ def test_decoder_masking_and_checkpointing_are_in_the_plan(manifest: Path, capsy
     assert "922 of 1,844 hidden ones rebuilt" in half and "rebuilt" not in plain
 
 
+def test_a_step_that_will_hardly_fit_is_told_beforehand(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An A100 has 80 GiB at most; 1,024 clips keep 12 numbers of 16 bits per token and channel of each block, and more."""
+    assert "a GPU will need" not in dry_run(capsys, "--nodes", "1")
+    many = ("--nodes", "1", "--set", "train.global_batch=8192", "--set", "train.micro_batch=1024")
+    said = " ".join(dry_run(capsys, *many).split())
+    found = re.search(r"a GPU will need about (\d+) GiB \(estimated; 3 of states, (\d+) of activations with train.micro_batch 1024\), "
+                      r"and A100 has 80 at most: --set train.micro_batch=auto finds", said)
+    assert found, said
+    blocks = 1024 * 12 * 2 * (32 * 205 * 1280 + 4 * 2049 * 512) / 2**30
+    assert 1.0 < int(found[2]) / blocks < 1.2 and int(found[1]) - int(found[2]) in (2, 3, 4)
+    assert "a GPU will need" not in dry_run(capsys, *many[:-1], "train.micro_batch=auto"), "a run finds what fits"
+
+
 def test_a_manifest_without_it(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = dry_run(capsys, "--nodes", "1")
     assert "data: the CPU time of a clip was not measured; python jobs/prepare.py manifest FOLDER --name s measures it" in said

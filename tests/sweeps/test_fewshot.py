@@ -77,7 +77,9 @@ def test_a_dry_run_shows_the_grid_and_writes_nothing(folder: Path) -> None:
     (["--shots", "2", "--select", "val-best", "--set", "train.glob=1"], "did you mean train.global_batch"),
     (["--shots", "2", "--gpus-per-node", "2"], "one GPU at most"), (["--shots", "2", "--max-parallel", "0"], "not 1 or more"),
     (["--shots", "2", "--views", "3x2"], "evaluate.views"), (["--shots", "2", "--then-collect"], "needs Slurm"),
-    (["--shots", "2", "--set", "model.img_size=100"], "img_size 100"), (["--shots", "2", "--set", "data.decoder=pyav"], "was checked with others: 36 with decord"),
+    (["--shots", "2", "--set", "model.img_size=100"], "img_size 100"),
+    (["--shots", "2", "--set", "train.micro_batch=auto"], "measures the memory of a GPU"),
+    (["--shots", "2", "--set", "data.decoder=pyav"], "was checked with others: 36 with decord"),
     (["--shotz", "2"], "--shots")])
 def test_what_cannot_run_is_refused(folder: Path, args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:

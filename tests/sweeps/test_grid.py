@@ -135,7 +135,8 @@ def standing(cell: Cell, kind: str = "new") -> Standing:
 
 @pytest.mark.parametrize(("state", "code", "error", "kind"), [
     ("FAILED", 1, "ValueError", "failed"), ("TIMEOUT", 0, "", "timeout"), ("FAILED", 75, "", "timeout"),
-    ("OUT_OF_MEMORY", 0, "", "oom"), ("FAILED", 1, "OutOfMemoryError", "oom"), ("CANCELLED", 0, "", "missing"),
+    ("OUT_OF_MEMORY", 0, "", "oom"), ("FAILED", 1, "OutOfMemoryError", "oom"),
+    ("FAILED", 2, "FullMemoryError", "oom"), ("CANCELLED", 0, "", "missing"),
     ("NODE_FAIL", 0, "", "missing"), ("ENDED", None, "", "missing"), ("COMPLETED", 0, "", "missing"),
     ("NEW", None, "", "new"), ("SUBMITTING", None, "", "new")])
 def test_how_a_cell_ended(tmp_path: Path, state: str, code: int | None, error: str, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""What the data sheets say of GPUs: matrix peak, memory bandwidth, link to the others of a node. Stdlib only."""
+"""What the data sheets say of GPUs: matrix peak, memory and its bandwidth, link to the others of a node. Stdlib only."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Gpu:
         link_gb_s: To the other GPUs of its node, one way, 1e9 bytes a second: NVLink or Infinity Fabric, half of a figure
             for both ways; PCIe x16 where it has no other link, or one to a single neighbour.
         host_gb_s: To the memory of its host, one way: PCIe x16 of its generation, 16, 32 or 64; NVLink-C2C of a Grace.
+        memory_gib: Its memory; the larger one where a name is sold with two.
     """
 
     name: str
@@ -24,24 +25,25 @@ class Gpu:
     memory_gb_s: float
     link_gb_s: float
     host_gb_s: float
+    memory_gib: float
 
 
-# From the vendors' data sheets: peak TFLOP/s, memory GB/s, link GB/s and host GB/s one way. The longest name that fits
-# counts; a name alone is the module (SXM) where there is also a PCIe card, and the smaller memory where there are two.
+# From the vendors' data sheets: peak TFLOP/s, memory GB/s, link GB/s and host GB/s one way, memory. The longest name that
+# fits counts; a name alone is the module (SXM) where there is also a PCIe card, and the slower memory where there are two.
 _DATA_SHEETS = {
-    "GB200": (2500.0, 8000, 900, 450), "B200": (2250.0, 8000, 900, 64), "GH200": (989.4, 4000, 450, 450),
-    "H200 NVL": (835.5, 4800, 450, 64), "H200": (989.4, 4800, 450, 64), "H100 PCIe": (756.5, 2000, 64, 64),
-    "H100 NVL": (835.5, 3900, 64, 64), "H100": (989.4, 3350, 450, 64), "H800": (989.4, 3350, 200, 64),
-    "H20": (148.0, 4000, 450, 64), "A100 80GB PCIe": (312.0, 1935, 32, 32), "A100 PCIe": (312.0, 1555, 32, 32),
-    "A100 80GB": (312.0, 2039, 300, 32), "A100": (312.0, 1555, 300, 32), "A800": (312.0, 2039, 200, 32),
-    "A40": (149.7, 696, 32, 32), "A30": (165.0, 933, 32, 32), "A10": (125.0, 600, 32, 32), "L40S": (362.05, 864, 32, 32),
-    "L40": (181.05, 864, 32, 32), "L4": (121.0, 300, 32, 32), "V100S": (130.0, 1134, 16, 16),
-    "V100 PCIe": (112.0, 900, 16, 16), "V100": (125.0, 900, 150, 16), "T4": (65.0, 320, 16, 16),
-    "RTX 6000 Ada": (364.2, 960, 32, 32), "RTX A6000": (154.8, 768, 32, 32), "A6000": (154.8, 768, 32, 32),
-    "RTX A5000": (111.1, 768, 32, 32), "A5000": (111.1, 768, 32, 32), "RTX 5090": (209.5, 1792, 64, 64),
-    "RTX 4090": (165.2, 1008, 32, 32), "RTX 3090": (71.0, 936, 32, 32), "RTX 2080 Ti": (53.8, 616, 16, 16),
-    "RTX 8000": (130.5, 672, 16, 16), "MI300X": (1307.4, 5300, 448, 64), "MI250X": (191.5, 1638, 50, 32),
-    "MI250": (181.0, 1638, 50, 32), "MI210": (181.0, 1638, 50, 32),
+    "GB200": (2500.0, 8000, 900, 450, 186), "B200": (2250.0, 8000, 900, 64, 180), "GH200": (989.4, 4000, 450, 450, 141),
+    "H200 NVL": (835.5, 4800, 450, 64, 141), "H200": (989.4, 4800, 450, 64, 141), "H100 PCIe": (756.5, 2000, 64, 64, 80),
+    "H100 NVL": (835.5, 3900, 64, 64, 94), "H100": (989.4, 3350, 450, 64, 80), "H800": (989.4, 3350, 200, 64, 80),
+    "H20": (148.0, 4000, 450, 64, 96), "A100 80GB PCIe": (312.0, 1935, 32, 32, 80), "A100 PCIe": (312.0, 1555, 32, 32, 80),
+    "A100 80GB": (312.0, 2039, 300, 32, 80), "A100": (312.0, 1555, 300, 32, 80), "A800": (312.0, 2039, 200, 32, 80),
+    "A40": (149.7, 696, 32, 32, 48), "A30": (165.0, 933, 32, 32, 24), "A10": (125.0, 600, 32, 32, 24),
+    "L40S": (362.05, 864, 32, 32, 48), "L40": (181.05, 864, 32, 32, 48), "L4": (121.0, 300, 32, 32, 24),
+    "V100S": (130.0, 1134, 16, 16, 32), "V100 PCIe": (112.0, 900, 16, 16, 32), "V100": (125.0, 900, 150, 16, 32),
+    "T4": (65.0, 320, 16, 16, 16), "RTX 6000 Ada": (364.2, 960, 32, 32, 48), "RTX A6000": (154.8, 768, 32, 32, 48),
+    "A6000": (154.8, 768, 32, 32, 48), "RTX A5000": (111.1, 768, 32, 32, 24), "A5000": (111.1, 768, 32, 32, 24),
+    "RTX 5090": (209.5, 1792, 64, 64, 32), "RTX 4090": (165.2, 1008, 32, 32, 24), "RTX 3090": (71.0, 936, 32, 32, 24),
+    "RTX 2080 Ti": (53.8, 616, 16, 16, 11), "RTX 8000": (130.5, 672, 16, 16, 48), "MI300X": (1307.4, 5300, 448, 64, 192),
+    "MI250X": (191.5, 1638, 50, 32, 64), "MI250": (181.0, 1638, 50, 32, 64), "MI210": (181.0, 1638, 50, 32, 64),
 }
 GPUS = {name: Gpu(name, *numbers) for name, numbers in _DATA_SHEETS.items()}
 

@@ -3,7 +3,7 @@
 The trials go up through the numbers that share the global batch evenly. Each is a forward and a backward pass of black clips
 on every rank by itself, without the other ranks, so one that runs out of memory keeps nobody waiting. What else will lie
 there (gradients, master weights, AdamW's averages, buckets of the exchange) is added by calculation. All ranks take the
-smallest of their answers.
+smallest of their answers. What a user is told where a number of their own does not fit stands here, too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ from vidmae.runs.plan import divisors
 from vidmae.runs.step_time import BUCKET_NUMBERS
 from vidmae.settings.config import TrainConfig
 
+FULL = ("out of memory", "ALLOC_FAILED")  # libraries beside torch say so, each in its own words
 USABLE = 0.92  # of the device's memory: NCCL, fragments and the allocator's rounding take the rest
+
+
+class FullMemoryError(ValueError):
+    """The memory of a GPU does not suffice; the message says what would do. A sweep knows it by its name in failure.json."""
 
 
 def largest_that_fits(share: int, fits: Callable[[int], bool]) -> int:
     """The largest divisor of a rank's share of the batch that fits, tried from 1 up until the first that does not.
 
     Raises:
-        ValueError: Not even one clip fits; the message says what needs less memory.
+        FullMemoryError: Not even one clip fits; the message says what needs less memory.
     """
     best = 0
     for candidate in divisors(share):
@@ -34,10 +39,34 @@ def largest_that_fits(share: int, fits: Callable[[int], bool]) -> int:
             break
         best = candidate
     if best == 0:
-        raise ValueError("train.micro_batch auto: not even 1 clip per forward pass fits on this GPU; less memory is needed "
-                         "with --set model.activation_checkpointing=true, --set train.offload=optimizer, or ZeRO 2 or 3 on "
-                         "more GPUs")
+        raise FullMemoryError("train.micro_batch auto: not even 1 clip per forward pass fits on this GPU; less memory is "
+                              "needed with --set model.activation_checkpointing=true, --set train.offload=optimizer, or "
+                              "ZeRO 2 or 3 on more GPUs")
     return best
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error means that the memory of a GPU does not suffice: of torch, or of cuBLAS, cuDNN or NCCL."""
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError)
+                                                         and any(words in str(error) for words in FULL))
+
+
+def too_large(micro_batch: int, error: BaseException) -> FullMemoryError:
+    """A step does not fit in a GPU's memory: what to do."""
+    less = f"allowed: less, such as {max(1, micro_batch // 2)}" if micro_batch > 1 else "and less is not possible"
+    return FullMemoryError(
+        f"train.micro_batch is {micro_batch} clips per rank and forward pass, which do not fit in the GPU's memory; {less} "
+        f"(--set train.micro_batch={max(1, micro_batch // 2)}, or auto), or --set model.activation_checkpointing=true, "
+        f"--set train.offload=optimizer, a higher train.zero_stage. torch says: {str(error).splitlines()[0]}")
+
+
+def states_too_large(train: TrainConfig, error: BaseException) -> FullMemoryError:
+    """Weights, gradients and optimizer alone do not fit in a GPU's memory: what to do."""
+    moves = "" if train.offload == "optimizer" else "--set train.offload=optimizer, "
+    return FullMemoryError(
+        f"the states of training do not fit in the GPU's memory with train.zero_stage {train.zero_stage} and train.offload "
+        f"{train.offload}; less is needed with {moves}a higher train.zero_stage on more GPUs, or a smaller model.name "
+        f"(--dry-run shows the states of every stage). torch says: {str(error).splitlines()[0]}")
 
 
 def training_bytes(parameters: int, train: TrainConfig, world_size: int) -> int:
@@ -87,8 +116,10 @@ class Trial:
             loss.backward()
             torch.cuda.synchronize(self._device)
             needed = torch.cuda.max_memory_allocated(self._device) + self._later_bytes
-        except torch.OutOfMemoryError:
-            return False
+        except RuntimeError as error:
+            if is_full(error):
+                return False
+            raise
         finally:
             loss = None
             self._model.zero_grad(set_to_none=True)

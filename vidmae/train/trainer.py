@@ -36,7 +36,7 @@ from vidmae.settings.config import RunConfig
 from vidmae.settings.sizes import CHANNELS, EncoderShape
 from vidmae.train.build import peak_flops, stage
 from vidmae.train.choices import compiles, keep_choice, read_choices
-from vidmae.train.fitting import Trial, largest_that_fits
+from vidmae.train.fitting import Trial, is_full, largest_that_fits, states_too_large, too_large
 from vidmae.train.prefetch import Prefetcher
 from vidmae.train.profiling import StepProfiler
 
@@ -58,13 +58,21 @@ def train_to_end(run: RunFolder, config: RunConfig, ranks: Ranks, started: float
     Returns:
         The trainer; True once the last step is done and exported, False where a signal asked to stop and the state is
         saved; the account of this attempt, on rank 0 alone.
+    Raises:
+        FullMemoryError: The memory of a GPU does not suffice; the message says what would do.
+        NonFiniteError: More steps were not finite than recovery.max_skips allows.
     """
     log = None
     if ranks.is_main:
         touch_heartbeat(run, state="starting")
         log = AttemptLog(run, started=started, reached=max((m["step"] for m in read_metrics(run)), default=0))
     while True:
-        trainer = make(log)
+        try:
+            trainer = make(log)
+        except RuntimeError as error:
+            if is_full(error):
+                raise states_too_large(config.train, error) from error
+            raise
         try:
             return trainer, trainer.run_to_end(), log
         except BadWindowError as error:
@@ -223,6 +231,8 @@ class Trainer(ABC, Generic[C]):
 
         Raises:
             BadWindowError: A step was not finite; no weight has changed, and no save is under way.
+            FullMemoryError: A step does not fit in the memory of a GPU.
+            ValueError: A setting needs what train.deterministic does not allow.
         """
         limits, lost_s = self.config.recovery, 0.0
         try:
@@ -246,9 +256,9 @@ class Trainer(ABC, Generic[C]):
         except BadWindowError:
             self.saver.finish()
             raise
-        except torch.OutOfMemoryError as error:
-            raise ValueError(too_large(self.plan.micro_batch, error)) from error
         except RuntimeError as error:
+            if is_full(error):
+                raise too_large(self.plan.micro_batch, error) from error
             if self.config.train.deterministic and kernels.NOT_DETERMINISTIC in str(error):
                 raise ValueError(f"train.deterministic is true, but a setting of this run needs an operation that has no "
                                  f"deterministic kernel: {error} (--set train.deterministic=false)") from error
@@ -364,15 +374,6 @@ def blank_batch(config: RunConfig, clips: int) -> Batch:
     return Batch(torch.zeros(clips, m.num_frames, m.img_size, m.img_size, CHANNELS, dtype=torch.uint8),
                  torch.rand(clips, shape.num_tokens), torch.zeros(clips, dtype=torch.int64),
                  torch.zeros(clips, dtype=torch.int64))
-
-
-def too_large(micro_batch: int, error: BaseException) -> str:
-    """What to do where the GPU's memory is full."""
-    less = f"allowed: less, such as {max(1, micro_batch // 2)}" if micro_batch > 1 else "and less is not possible"
-    return (f"train.micro_batch is {micro_batch} clips per rank and forward pass, which do not fit in the GPU's memory; "
-            f"{less} (--set train.micro_batch={max(1, micro_batch // 2)}, or auto), or "
-            "--set model.activation_checkpointing=true, --set train.offload=optimizer, a higher train.zero_stage. "
-            f"torch says: {str(error).splitlines()[0]}")
 
 
 def device_name(device: torch.device) -> str:

@@ -23,7 +23,7 @@ MODE, SHOWN, STEPS = "bf16 weights, ZeRO 1", 20, 3
 
 def run(device: torch.device, scale: Scale) -> dict[str, Any]:
     report, ranks = Report(), steps.join(device)
-    steps.set_up_compile(scale)
+    steps.set_up_compile(scale, smoke_backend="eager")
     name = next(iter(scale.models()))
     for compiled in (False, True):
         what = f"{name}, {MODE}, {'compiled' if compiled else 'eager'}"

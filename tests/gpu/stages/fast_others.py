@@ -23,6 +23,7 @@ from vidmae.runs import cost
 from vidmae.settings.config import DataConfig, ModelConfig, TrainConfig
 from vidmae.settings.finetune_config import EvaluateConfig
 from vidmae.train.finetune import Labelled
+from vidmae.train.fitting import is_full
 
 CLASSES = 174
 BATCHES = {"full": {"finetune": 16, "features": 64}, "smoke": {"finetune": 2, "features": 2}}
@@ -81,7 +82,7 @@ def _finetuning(report: Report, name: str, config: ModelConfig, ranks: dist.Rank
         report.figure(f"{name}, finetuning step, bf16 weights, ZeRO 1", batch=batch, clips_per_s=rate, peak_gib=found["peak_gib"],
                       mfu_pct=100 * rate * flops / peak)
     except RuntimeError as error:
-        if not steps.is_full(error):
+        if not is_full(error):
             raise
         report.figure(f"{name}, finetuning step, bf16 weights, ZeRO 1", batch=batch, fits=False)
     engine._engine.destroy()

@@ -15,6 +15,7 @@ from tests.gpu.report import Report
 from tests.gpu.scales import Scale
 from vidmae.ranks import dist
 from vidmae.settings.config import ModelConfig
+from vidmae.train.fitting import is_full
 
 MODE = "bf16 weights, ZeRO 1"
 WHO = ("ours", "fused", "textbook")
@@ -24,7 +25,7 @@ START_S = 12.0
 
 def run(device: torch.device, scale: Scale) -> dict[str, Any]:
     report, ranks = Report(), steps.join(device)
-    steps.set_up_compile(scale)
+    steps.set_up_compile(scale, smoke_backend="eager")
     peak = steps.peak_of(device)
     for name, config in scale.models().items():
         with report.part(f"{name}, equal"):
@@ -60,7 +61,7 @@ def _measure(report: Report, what: str, who: str, config: ModelConfig, compiled:
             try:
                 found = steps.step_figures(one, batch, ranks.device, scale, peak)
             except RuntimeError as error:
-                if not steps.is_full(error):
+                if not is_full(error):
                     raise
                 report.figure(f"{what}, micro-batch {batch}", fits=False)
                 continue

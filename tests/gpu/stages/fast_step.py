@@ -20,6 +20,7 @@ from tests.gpu.scales import Scale
 from vidmae.ranks import dist
 from vidmae.runs import cost
 from vidmae.settings.config import ModelConfig
+from vidmae.train.fitting import is_full
 
 START_S = 20.0  # that an engine and a compilation take at most, on a GPU
 MASKED, TARGETS = 0.5, {"vit_base_patch16": 1.45, "vit_huge_patch14": 1.12}  # times over the plain step, as in make bench
@@ -80,7 +81,7 @@ def _doubled(report: Report, name: str, config: ModelConfig, mode: str, ranks: d
             try:
                 found = steps.step_figures(one, batch, ranks.device, scale, peak)
             except RuntimeError as error:
-                if not steps.is_full(error):
+                if not is_full(error):
                     raise
                 report.figure(what, fits=False)
                 break
@@ -139,6 +140,6 @@ def _compiled(report: Report, name: str, config: ModelConfig, mode: str, batch: 
         try:
             report.figure(what, **steps.step_figures(one, batch, ranks.device, scale, peak))
         except RuntimeError as error:
-            if not steps.is_full(error):
+            if not is_full(error):
                 raise
             report.figure(what, fits=False)

@@ -29,6 +29,7 @@ from vidmae.train.fitting import Trial, largest_that_fits, training_bytes
 from vidmae.train.prefetch import Prefetcher
 from vidmae.train.pretrain import Pretrainer
 from vidmae.train.profiling import StepProfiler
+from vidmae.train.trainer import train_to_end
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 STEPS = ["train.phases=[{duration: 20 steps, lr: 1.0e-3}]", "checkpoint.every_steps=5"]
@@ -107,10 +108,15 @@ def test_a_trial_asks_the_device_and_leaves_nothing_behind(monkeypatch):
         found.append(trial.fits(clips))
     assert found == [True, True, False] and all(p.grad is None for p in model.parameters())
 
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    errors = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), RuntimeError("another")]
 
-    assert Trial(model, full, TrainConfig(precision="fp32"), 1, CPU).fits(1) is False
+    def failing(*_):
+        raise errors.pop(0)
+
+    trial = Trial(model, failing, TrainConfig(precision="fp32"), 1, CPU)
+    assert [trial.fits(1), trial.fits(1)] == [False, False]
+    with pytest.raises(RuntimeError, match="another"):
+        trial.fits(1)
 
 
 class Alone:
@@ -179,6 +185,7 @@ def test_choices_stand_beside_each_other(tmp_path):
 
 @pytest.mark.parametrize(("error", "said"), [
     (torch.OutOfMemoryError("CUDA out of memory. Tried\nto"), r"micro_batch is 12 .*such as 6 \(--set train.micro_batch=6, or auto"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), r"micro_batch is 12 .*torch says: CUDA error: CUBLAS"),
     (RuntimeError(f"histc_cuda {NOT_DETERMINISTIC}"), r"deterministic kernel: histc_cuda .*--set train.deterministic=false")])
 def test_a_first_step_that_cannot_be_says_what_would_do(tmp_path, error, said):
     trainer = Pretrainer.__new__(Pretrainer)
@@ -192,6 +199,16 @@ def test_a_first_step_that_cannot_be_says_what_would_do(tmp_path, error, said):
     trainer.train_step = failing_step
     with pytest.raises(ValueError, match=said):
         trainer.run_to_end()
+
+
+def test_states_that_do_not_fit_are_told_before_the_first_step(tmp_path):
+    def make(_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried\nto")
+
+    config = PretrainConfig(train=TrainConfig(zero_stage=1))
+    with pytest.raises(ValueError, match=r"train.zero_stage 1 and train.offload none; .*--set train.offload=optimizer.* memory. Tried$") as told:
+        train_to_end(RunFolder(tmp_path), config, Alone(GPU), 0.0, make)
+    assert told.type.__name__ == "FullMemoryError", "by which a sweep knows it (sweeps/grid/states.py)"
 
 
 @pytest.fixture(scope="module")
