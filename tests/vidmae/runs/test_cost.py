@@ -106,6 +106,16 @@ def test_activation_estimate_is_near_the_saved_tensors(decoder_mask_ratio):
     assert saved_gib(model, clips, mask) == pytest.approx(estimate, rel=0.1)
 
 
+def test_vit_h_fits_one_card_of_24_gb():
+    """What vidmae/README.md says; 20 of 22.3 GiB are used, the rest is for buckets and fragments."""
+    def gib(offload, clips, checkpointing=0):
+        states = cost.state_gib(HUGE, zero_stage=1, precision="bf16", world_size=1, offload=offload)
+        return states + cost.activation_gib(HUGE, micro_batch=clips, precision="bf16", checkpointing=checkpointing)
+
+    assert gib(False, 32) < 20 < gib(False, 36) and gib(True, 56) < 20 < gib(True, 60) and gib(True, 200, checkpointing=1) < 20
+    assert cost.host_gib(HUGE, precision="bf16", world_size=1, grad_accum=4) == pytest.approx(12, abs=0.1)
+
+
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_flops_and_memory_of_blocks_that_are_computed_again(every):
     """Against torch's count, and against what autograd saves outside of them, their inputs with it."""
