@@ -80,16 +80,16 @@ def pack(out: Path, *, python: str | None, seconds: float = 180.0, chunk_s: floa
         new.mkdir()
         versions = pack_wheels(new / "wheels", python) if python else {}
         pack_footage(new, seconds=seconds, chunk_s=chunk_s, size=size)
-        size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
-        if size > MOST_BYTES:
+        held = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
+        if held > MOST_BYTES:
             largest = sorted(new.rglob("*"), key=lambda path: -path.stat().st_size)[:5]
-            sys.exit(f"the bundle has {size / 2**20:.1f} MiB, allowed: {MOST_BYTES / 2**20:.0f}; the largest files: "
+            sys.exit(f"the bundle has {held / 2**20:.1f} MiB, allowed: {MOST_BYTES / 2**20:.0f}; the largest files: "
                      + ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in largest))
-        record = {"python": python, "bytes": size, "recording_s": seconds, "chunk_s": chunk_s, "size": size, "versions": versions}
+        record = {"python": python, "bytes": held, "recording_s": seconds, "chunk_s": chunk_s, "size": size, "versions": versions}
         (new / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         shutil.rmtree(out, ignore_errors=True)
         new.rename(out)
-    return size
+    return held
 
 
 def pack_wheels(folder: Path, python: str) -> dict[str, str]:

@@ -160,6 +160,13 @@ def any_attention() -> str:
     return "torch's choice"
 
 
+def graphs_and_breaks() -> tuple[int, int]:
+    """What torch.compile has made in this process so far: graphs, and places where it could not go on."""
+    from torch._dynamo.utils import counters  # takes long to import, and only one stage asks
+
+    return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+
+
 def free() -> None:
     """Give memory back that nobody holds."""
     gc.collect()

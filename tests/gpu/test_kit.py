@@ -28,7 +28,9 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("clips")
     need("ffmpeg")
     out = tmp_path_factory.mktemp("gpu") / "bundle"
-    bundle.pack(out, python=None, seconds=6.0, chunk_s=2.0, size="160:120")
+    held = bundle.pack(out, python=None, seconds=6.0, chunk_s=2.0, size="160:120")
+    record = json.loads((out / bundle.RECORD).read_text())
+    assert (record["size"], record["bytes"]) == ("160:120", held)
     return out
 
 

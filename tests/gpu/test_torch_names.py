@@ -54,7 +54,7 @@ def test_names_are_found_however_they_are_written() -> None:
 
 
 KNOWN = """
-Generator OutOfMemoryError Size Tensor UntypedStorage UntypedStorage._new_shared __version__ _functorch.config
+Generator _dynamo.utils.counters OutOfMemoryError Size Tensor UntypedStorage UntypedStorage._new_shared __version__ _functorch.config
 _functorch.config.ban_recompute_materialized_backward arange argsort autocast autograd autograd.DeviceType
 autograd.DeviceType.CPU autograd.DeviceType.CUDA autograd.Function autograd.graph.saved_tensors_hooks backends
 backends.cuda backends.cuda.enable_cudnn_sdp backends.cuda.enable_flash_sdp backends.cuda.enable_math_sdp

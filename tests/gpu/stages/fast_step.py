@@ -24,6 +24,7 @@ from vidmae.train.fitting import is_full
 
 START_S = 20.0  # that an engine and a compilation take at most, on a GPU
 MASKED, TARGETS = 0.5, {"vit_base_patch16": 1.45, "vit_huge_patch14": 1.12}  # times over the plain step, as in make bench
+KINDS = 2  # of blocks: the encoder's and the decoder's
 GRAPH_STEPS = 3
 LOSSES_APART = 0.02  # relative; the same rounding, another order
 
@@ -137,9 +138,14 @@ def _compiled(report: Report, name: str, config: ModelConfig, mode: str, batch: 
         report.skip(what, "no time is left")
         return
     with report.part(what), steps.trainee("ours", config, ranks, compiled=True, **steps.MODES[mode]) as one:
+        before = steps.graphs_and_breaks()
         try:
             report.figure(what, **steps.step_figures(one, batch, ranks.device, scale, peak))
         except RuntimeError as error:
             if not is_full(error):
                 raise
             report.figure(what, fits=False)
+            return
+        graphs, breaks = (after - first for after, first in zip(steps.graphs_and_breaks(), before, strict=True))
+        report.check(f"{what}: graphs of all steps, one for each width", graphs, KINDS)
+        report.check(f"{what}: breaks in them", breaks, 0)
