@@ -43,6 +43,7 @@ def script_of(request: Request, first: int) -> str:
              str(request.max_parallel or 1), "--first", str(first), "--gpus", gpus]
     words += ["--signal", request.signal, "--signal-delay-s", str(request.signal_delay_s)]
     words += ["--limit-s", str(60 * r.time_min)] if r.time_min else []
+    words += ["--python", request.python] if request.python else []
     return "\n".join(["#!/bin/bash", "", "# setup", *setup_lines(request), "", "# command",
                       f"cd {shlex.quote(str(request.run.code))} || exit 1", f"exec {shlex.join(words)}", ""])
 
@@ -72,6 +73,7 @@ class Task:
     Attributes:
         run: Its run folder.
         folder: submit/<pid>_<i>.
+        python: Shell words that start Python; empty takes that of the controller.
         slot: Which of the places that run at a time it has.
         process: Once it runs.
         began: Monotonic seconds of its start.
@@ -81,6 +83,7 @@ class Task:
 
     run: RunFolder
     folder: Path
+    python: str = ""
     slot: int = 0
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
@@ -103,7 +106,8 @@ class Task:
         self.slot, self.began, self.started = slot, time.monotonic(), time.time()
         job_id, gpu = self.folder.name, gpus[slot % len(gpus)] if gpus else ""
         env = {**os.environ, "VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu}
-        command = [sys.executable, "-u", "-m", "jobs.submit.local_array", "--run", str(self.run.path)]
+        python = shlex.split(self.python) or [sys.executable]
+        command = [*python, "-u", "-m", "jobs.submit.local_array", "--run", str(self.run.path)]
         with (self.folder / f"{job_id}_0_log.out").open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
                                             start_new_session=True)
@@ -136,9 +140,9 @@ class Limit:
     delay_s: float = 0.0
 
 
-def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], limit: Limit) -> None:
+def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], limit: Limit, python: str = "") -> None:
     """Run all cells of an array."""
-    waiting = [Task(run, array / "submit" / f"{os.getpid()}_{i}") for i, run in enumerate(cells_of(array))]
+    waiting = [Task(run, array / "submit" / f"{os.getpid()}_{i}", python) for i, run in enumerate(cells_of(array))]
     running: list[Task] = []
     leaders = waiting[:first]
     try:
@@ -205,12 +209,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--limit-s", type=float, default=0.0)
     parser.add_argument("--signal", default="USR2")
     parser.add_argument("--signal-delay-s", type=float, default=0.0)
+    parser.add_argument("--python", default="")
     args = parser.parse_args(argv)
     if args.run:
         run_cell(args.run)
         return 0
     control(args.array, max_parallel=args.max_parallel, first=args.first, gpus=[g for g in args.gpus.split(",") if g],
-            limit=Limit(args.limit_s, args.signal, args.signal_delay_s))
+            limit=Limit(args.limit_s, args.signal, args.signal_delay_s), python=args.python)
     return 0
 
 

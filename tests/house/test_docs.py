@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 import vidmae
+from tests.support.facilities import BUILDERS
 from tests.support.launching import ROOT
 from tests.support.pages import PAGES, Command, anchors, commands, links, name_of, parts, rows, spans
 from tests.support.site import make_site
@@ -43,7 +44,7 @@ STANDS_FOR = {"FILE.pth": "say.pth", "OUT": "results/s-ssv2", "RUN": "runs/s-vit
               "mysite": "mysite.yaml"}
 NAMES_STAND_FOR = {"recipe": "demo"}  # --recipe NAME
 KIT = ("tests/gpu/run.py", "tests/gpu/bundle.py")
-FOREIGN = {"--array", "--cpus-per-task", "--wrap", "--kill-on-bad-exit", "--signal", "--nv"}  # flags of srun, scancel and apptainer
+FOREIGN = {"--array", "--cpus-per-task", "--wrap", "--kill-on-bad-exit", "--signal", "--nv", "--bind", "--file", "--tag", "--env-host"}  # flags of srun, scancel, apptainer and podman
 DOCUMENTED = commands()
 
 
@@ -119,6 +120,8 @@ def test_a_command_runs(command: Command, at_site: Path) -> None:
         assert done.returncode == 0, done.stderr
     elif words[0] == "bash":
         assert subprocess.run(["bash", "-n", words[1]], cwd=ROOT).returncode == 0
+    elif words[1:2] == ["build"] and words[0] in BUILDERS:
+        assert any((ROOT / word).is_file() for word in words[2:])  # tests/jobs/test_launch.py builds it
     elif words[:3] == ["pip", "install", "-r"] or words[0] == "cp":
         assert (ROOT / words[-1 if words[0] == "pip" else 1]).is_file()
     else:

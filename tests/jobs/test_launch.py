@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -12,10 +14,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from jobs.place.profiles import read_site
 from jobs.place.resources import Resources
 from jobs.place.snapshot import CodeState, code_state, take_snapshot
 from jobs.submit import launch
+from tests.support.facilities import builder, demo_clips, need
 from tests.support.launching import ROOT, STAND_IN
+from tests.support.runs import make_manifest, make_run
 from vidmae.runs.record import RunFolder, read_json
 
 PLAIN = Resources("gpu", 2, 0, 2, 4, 0, 90)
@@ -140,3 +145,116 @@ def test_a_payload_is_pickled_by_reference() -> None:
     code = "import pickle, sys; from jobs.submit.launch import Pretrain; sys.stdout.buffer.write(pickle.dumps(Pretrain('/runs/a')))"
     data = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT).stdout
     assert b"jobs.submit.launch" in data and b"/runs/a" in data and len(data) < 200
+
+
+# --- the image that ranks may run in ---------------------------------------------------------------------------------
+
+HOME = ROOT / "jobs/clusters/container"
+OCI, DEF, INSTALL = HOME / "Containerfile", HOME / "vidmae.def", HOME / "install.sh"
+IN_IMAGE = "apptainer exec --nv --bind /project /project/images/vidmae.sif python"  # as jobs/README.md has it
+DEBIAN = "http://deb.debian.org/debian"
+
+
+def section(name: str) -> list[str]:
+    """Lines of a section of the definition."""
+    text = re.search(rf"^%{name}\n((?:    .*\n)+)", DEF.read_text(), re.MULTILINE)
+    assert text, name
+    return [line.strip() for line in text[1].splitlines()]
+
+
+def test_both_recipes_copy_the_same_files_run_the_same_script_and_have_the_same_base() -> None:
+    oci = dict(line.split(maxsplit=1) for line in OCI.read_text().splitlines() if line and not line.startswith("#"))
+    *sources, place = oci["COPY"].split()
+    copied = dict(line.split() for line in section("files"))
+    assert copied == {source: f"{place}{Path(source).name}" for source in sources}
+    assert all((ROOT / source).is_file() for source in sources), "paths start at the checkout"
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()[1:]
+    assert ignored == ["*", *(f"!{source}" for source in sources)], "nothing else is sent to a builder: runs, footage, environments"
+    assert section("post") == [oci["RUN"]] == [f"bash {copied[str(INSTALL.relative_to(ROOT))]}"]
+    assert section("environment") == [f"export {oci['ENV']}"]
+    assert f"From: {oci['ARG'].removeprefix('BASE=')}\n" in DEF.read_text() and oci["FROM"] == "${BASE}"
+
+
+def test_the_image_has_the_versions_of_requirements_txt_and_not_the_suite(tmp_path: Path) -> None:
+    """The script itself runs, with stand-ins for what would fetch packages."""
+    (tmp_path / "bin").mkdir()
+    stand_ins = {"apt-get": "exit 0", "rm": "exit 0",
+                 "python3": 'mkdir -p "$3/bin" && cp "$(dirname "$0")/pip" "$3/bin/pip"', "pip": 'cp "${@: -1}" "$(dirname "$0")/asked"'}
+    for name, line in stand_ins.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    shutil.copyfile(ROOT / "requirements.txt", tmp_path / "requirements.txt")
+    env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "VIDMAE_IMAGE": str(tmp_path)}
+    subprocess.run(["bash", str(INSTALL)], env=env, check=True)
+    wanted, asked = ((ROOT / "requirements.txt").read_text().splitlines(), (tmp_path / "env/bin/asked").read_text().splitlines())
+    assert [line for line in wanted if line not in asked] == ["-e ."] and len(asked) == len(wanted) - 1
+    assert not re.search(r"[=<>]=\s*\d", "".join(path.read_text() for path in (OCI, DEF, INSTALL))), "versions have one place"
+
+
+def test_a_rank_starts_in_the_image_and_what_asks_slurm_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in does to words and variables what apptainer does: the image's PATH, every other variable of the host."""
+    (tmp_path / "site.yaml").write_text(f"python: {IN_IMAGE}\n")
+    (layer,) = read_site(tmp_path / "site.yaml").layers
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin/apptainer"
+    stand_in.write_text('#!/bin/bash\nwhile [ "$1" != python ]; do shift; done\n'
+                        f'export PATH=/opt/vidmae/env/bin SITE_NOTE="in the image"\nexec {sys.executable} "${{@:2}}"\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    run = RunFolder(tmp_path / "runs/a-12345678")
+    run.submit.mkdir(parents=True)
+    take_snapshot(run, CodeState(None, False), ROOT)
+    (run.code / "vidmae/train/pretrain.py").write_text(STAND_IN)
+    request = launch.Request(run, "a", Resources("gpu", 1, 0, 1, 1, 0, 60), True, 0, python=layer.values["python"])
+    (ranks,) = [line for line in launch.batch_script(request, "slurm").splitlines() if line.startswith("srun ")]
+    assert f" {IN_IMAGE} -u -m submitit.core._submit " in ranks
+    assert launch.batch_script(request, "slurm").splitlines()[-1].startswith(f"exec {shlex.quote(sys.executable)} -m jobs.submit.recover")
+    job = launch.submit(request, "local")
+    ended, deadline = run.submit / job / "exit.json", time.monotonic() + 60
+    while not ended.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (read_json(ended) or {})["exit_code"] == 0
+    seen = json.loads((run.path / f"seen.{job}.0.json").read_text())
+    assert seen["SITE_NOTE"] == "in the image" and seen["file"] == str(run.code / "vidmae/train/pretrain.py")
+
+
+def base_image(program: str, folder: Path) -> list[str]:
+    """Words that give the builder its base: nothing where it can be pulled, else the same packages from Debian's mirror."""
+    named = next(line for line in OCI.read_text().splitlines() if line.startswith("ARG BASE=")).removeprefix("ARG BASE=")
+    if subprocess.run([program, "pull", named], capture_output=True).returncode == 0:
+        return []
+    if not shutil.which("debootstrap"):
+        need("builder", f"{program} cannot pull {named}, and debootstrap is not here")
+    root = folder / "root"
+    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", str(root), DEBIAN], check=True, capture_output=True)
+    (folder / "Base").write_text("FROM scratch\nADD root /\n")
+    subprocess.run([program, "build", "--file", str(folder / "Base"), "--tag", "localhost/vidmae-base", str(folder)], check=True)
+    return ["--build-arg", "BASE=localhost/vidmae-base"]
+
+
+@pytest.mark.slow
+def test_the_image_is_built_and_trains(tmp_path: Path) -> None:
+    """BUILD_FLAGS has what a site's builder needs besides, such as a volume with its certificates."""
+    need("builder")
+    program, flags = builder(), shlex.split(os.environ.get("BUILD_FLAGS", ""))
+    assert program
+    run = make_run(tmp_path / "runs/tiny", make_manifest(tmp_path / "data"), "data.workers=1")
+    bound, env = [str(tmp_path), str(ROOT), str(demo_clips()[0].parent)], {"PYTHONPATH": str(ROOT), "MASTER_PORT": "29411"}
+    words = ["python", "-m", "vidmae.train.pretrain", str(run.path)]
+    if program == "apptainer":
+        image = str(tmp_path / "vidmae.sif")
+        subprocess.run([program, "build", *flags, image, str(DEF)], cwd=ROOT, check=True)
+        start = [program, "exec", *(word for path in bound for word in ("--bind", path)), image]
+        subprocess.run([*start, *words], cwd=ROOT, env={**os.environ, **env}, check=True)
+    else:
+        subprocess.run([program, "build", *flags, *base_image(program, tmp_path / "base"), "--file", str(OCI), "--tag",
+                        "localhost/vidmae", "."], cwd=ROOT, check=True)
+        volumes = [word for path in bound for word in ("--volume", f"{path}:{path}")]
+        given = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
+        if program == "buildah":
+            made = subprocess.run([program, "from", "localhost/vidmae"], check=True, capture_output=True, text=True).stdout.strip()
+            start = [program, "run", *flags, *volumes, *given, "--workingdir", str(ROOT), made, "--"]
+        else:
+            start = [program, "run", "--rm", *volumes, *given, "--workdir", str(ROOT), "localhost/vidmae"]
+        subprocess.run([*start, *words], check=True)
+    assert run.result.exists() and run.weights.exists()

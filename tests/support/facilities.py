@@ -55,6 +55,22 @@ def browser_exe() -> str | None:
     return None
 
 
+BUILDERS = ("apptainer", "podman", "buildah", "docker")
+
+
+def builder() -> str | None:
+    """Give the name of a program that can build images here, or None. A docker without its daemon can not."""
+    for name in filter(shutil.which, BUILDERS):
+        asks = "--version" if name == "apptainer" else "info"
+        if subprocess.run([name, asks], capture_output=True, timeout=60).returncode == 0:
+            return name
+    return None
+
+
+def _no_builder() -> str | None:
+    return None if builder() else f"none of {', '.join(BUILDERS)} is here and works"
+
+
 def _no_browser() -> str | None:
     return None if browser_exe() else f"none of {', '.join(BROWSERS)} starts (tests/setup/install_browser.sh installs one)"
 
@@ -120,6 +136,7 @@ FACILITIES: dict[str, Callable[[], str | None]] = {
     "tmpfs": _no_tmpfs,
     "compiler": _no_compiler,
     "browser": _no_browser,
+    "builder": _no_builder,
 }
 
 

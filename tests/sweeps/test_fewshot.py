@@ -180,10 +180,11 @@ def test_cells_share_the_gpus_and_end_at_their_limit(tmp_path: Path) -> None:
     (array.code / "vidmae/train/cell.py").write_text(CELL_STAND_IN)
     env = {**os.environ, "PYTHONPATH": str(array.code), "SLEEPS": "cell3", "PAUSE_S": "0.5"}
     process = subprocess.Popen([sys.executable, "-m", "jobs.submit.local_array", str(array.path), "--max-parallel", "2", "--gpus", "3,5",
-                                "--limit-s", "3"], cwd=array.code, env=env)
+                                "--limit-s", "3", "--python", f"env SLURMD_NODENAME=image {sys.executable}"], cwd=array.code, env=env)
     assert process.wait(timeout=60) == 0
     seen = [json.loads((run.path / f"seen.{process.pid}_{i}.json").read_text()) for i, run in enumerate(runs[:3])]
     assert {s["CUDA_VISIBLE_DEVICES"] for s in seen} == {"3", "5"}
+    assert {s["SLURMD_NODENAME"] for s in seen} == {"image"}, "the profile's Python starts the cells"
     a, b = sorted(seen, key=lambda s: s["began"])[:2]
     assert b["began"] < a["ended"] and a["CUDA_VISIBLE_DEVICES"] != b["CUDA_VISIBLE_DEVICES"], "two at a time, a GPU each"
     codes = [(read_json(array.submit / f"{process.pid}_{i}/exit.json") or {})["exit_code"] for i in range(4)]
