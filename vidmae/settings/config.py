@@ -329,9 +329,11 @@ class RecoveryConfig:
     signals: tuple[str, ...] = DEFAULT_SIGNALS
     """Signals that ask the run to save and leave; Slurm sends the first of them before the time limit."""
     start_limit_s: float = 1800.0
-    """Longest time for the start, the first step, a save or the export; then the rank ends itself; 0 waits for ever."""
+    """Longest time for the start, the first step, a look at a cell's model, the beginning of a save, a save that training
+    waits for, or the export; then the rank ends itself; 0 waits for ever."""
     step_limit_s: float = 600.0
-    """Longest time for any later step; then the rank ends itself and the job is requeued; 0 waits for ever."""
+    """Longest time for any later step, also while a save goes on in the background; then the rank ends itself and the job is
+    requeued; 0 waits for ever."""
     max_skips: int = 3
     """Global batches that may be left out after a loss or gradient that was not finite; one more and the run fails."""
 

@@ -28,6 +28,7 @@ from vidmae.labels.cell_data import CellData, check_files, read_cell_data
 from vidmae.model.classifier import VideoClassifier
 from vidmae.model.groups import layer_decay_groups
 from vidmae.model.weights import load_weights, save_safetensors
+from vidmae.ranks import watchdog
 from vidmae.ranks.checkpoint import complete_steps
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.kernels import AttentionShape
@@ -152,6 +153,7 @@ class Finetuner(Trainer[FinetuneConfig]):
         every = rule.every.steps(clips_per_epoch=self.plan.clips_per_epoch, global_batch=self.config.train.global_batch)
         if rule.rule == "last" or (self.step % every and self.step < self.total_steps):
             return False
+        watchdog.expect_within(self.config.recovery.start_limit_s)
         looks = self.ranks.from_main(read_looks(self.run, up_to=self.step))
         if all(look["step"] != self.step for look in looks):
             looks = [*looks, self._test_now()]

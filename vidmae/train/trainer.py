@@ -244,7 +244,7 @@ class Trainer(ABC, Generic[C]):
                 self.step += 1
                 if said := self.profiler.after_step():
                     self.say(said)
-                watchdog.expect_within(limits.start_limit_s)
+                watchdog.expect_within(limits.step_limit_s)  # `save` and a look set the longer one where they take long
                 if self.writer is not None:
                     self.writer.write({**record, "save_s": lost_s})
                 enough = (not stop and self.look()) or self.step == self.total_steps
@@ -279,10 +279,10 @@ class Trainer(ABC, Generic[C]):
     def save(self, *, now: bool, busy: float) -> float:
         """Save what is due after `step` updates, `now` whatever is due; seconds that training lost."""
         lost_s = self.saver.settle(busy)
-        if now:
-            lost_s += self.saver.save(self.step)
-        elif self.step % self.config.checkpoint.every_steps == 0:
-            lost_s += self.saver.begin(self.step)
+        due = self.step % self.config.checkpoint.every_steps == 0
+        if now or due:
+            watchdog.expect_within(self.config.recovery.start_limit_s)
+            lost_s += self.saver.save(self.step) if now else self.saver.begin(self.step)
         if self.log is not None:
             self.log.saved(lost_s, self.saver.slowest_s)
         return lost_s

@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,14 @@ import torch
 
 from tests.support.interruptions import differences, last_checkpoint, wait_for_step, weights
 from tests.support.runs import finish, make_manifest, make_run, start, train
+from vidmae.ranks import watchdog
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.nonfinite import window_of
 from vidmae.runs.record import RunFolder, read_json
+from vidmae.settings.config import PretrainConfig
+from vidmae.settings.layers import build, parse_set
+from vidmae.train.trainer import Trainer
 
 STEPS = 28
 LONG = [f"train.phases=[{{duration: {STEPS} steps, lr: 1.0e-3}}]", "checkpoint.every_steps=10"]
@@ -88,7 +93,7 @@ def test_kill_9_costs_the_steps_since_the_checkpoint_and_nothing_else(whole, man
 def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):
     """What follows, requeueing and the same end, is in the fault matrix (tests/slurm)."""
     run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.step_limit_s=4", *LONG,
-                   "checkpoint.every_steps=100")  # between two steps, where a save goes on, recovery.start_limit_s counts
+                   "checkpoint.every_steps=100")  # where a save begins, recovery.start_limit_s counts
     ranks = start(run, world_size=2)
     try:
         wait_for_step(run, 12)
@@ -101,6 +106,43 @@ def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):
         for rank in ranks:
             rank.kill()
             rank.wait()
+
+
+class Steps(Trainer):
+    """The loop of training alone: what may take time notes which limit of the watchdog counts meanwhile."""
+
+    build = clips = inputs = flops_per_clip = attention_shapes = None
+
+    def __init__(self, config, total_steps):
+        self.config, self.total_steps, self.step, self.start = config, total_steps, 0, 0
+        self.writer, self.log, self.compiled, self.noted = None, None, False, []
+        self.profiler = SimpleNamespace(before_step=int, after_step=str, finish=str)
+        self.saver = SimpleNamespace(settle=lambda busy: self.note("settle"), begin=lambda step: self.note(f"begin {step}"),
+                                     save=lambda step: self.note(f"save {step}"))
+
+    def note(self, what):
+        self.noted.append((what, self.limit_s))
+        return 0.0
+
+    def train_step(self, step):
+        self.note(f"step {step + 1}")
+        return {}, False, 0.0
+
+    def export(self):
+        self.note("export")
+
+
+def test_only_what_takes_long_has_the_long_limit(monkeypatch):
+    config = build(PretrainConfig, parse_set(["checkpoint.every_steps=2"]))[0]
+    loop = Steps(config, 5)
+    monkeypatch.setattr(watchdog, "expect_within", lambda limit_s: setattr(loop, "limit_s", limit_s))
+    watchdog.expect_within(config.recovery.start_limit_s)  # as the start leaves it
+    assert loop.run_to_end()
+    long, short = 1800, 600
+    assert loop.noted == [
+        ("step 1", long), ("settle", short), ("step 2", short), ("settle", short), ("begin 2", long),
+        ("step 3", short), ("settle", short), ("step 4", short), ("settle", short), ("begin 4", long),
+        ("step 5", short), ("settle", short), ("save 5", long), ("export", long)]
 
 
 def test_what_differs_is_seen(whole, tmp_path):
