@@ -1,8 +1,4 @@
-"""The flags that every launcher shares: where it runs, resources under sbatch's own names, run control, output.
-
-argparse stays: it imports in 11 ms, click in 49, typer in 58, tyro in 80 and simple-parsing in 87, and what they would
-replace is the class `Parser`, 14 lines. A flag takes one declaration with each of them.
-"""
+"""The flags that every launcher shares: where it runs, resources under sbatch's own names, run control, output."""
 
 from __future__ import annotations
 
@@ -10,34 +6,13 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jobs.place.profiles import parse_mem
-from vidmae.settings.layers import nearest
+from vidmae.settings.command_line import Parser as Parser
 
 RUNS = Path("runs")
 RUN_HELP = "run id, start of one, pattern ('s-*'), path or Slurm job id; or the folder OUT of an array over shards"
-
-
-class Parser(argparse.ArgumentParser):
-    """No abbreviations, and the nearest flags for one that is misspelt."""
-
-    def __init__(self, description: str | None = None, **more: Any) -> None:
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-                         **more)
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, or leave with exit code 2 and a message that names the nearest flags."""
-        known, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            verbs = [verb for each in self._actions if isinstance(each.choices, dict) for verb in each.choices.values()]
-            flags = sorted({flag for each in (self, *verbs) for flag in each._option_string_actions if flag[:2] == "--"})
-            self.error(f"unknown argument {unknown[0]!r}{nearest(unknown[0].partition('=')[0], flags)}")
-        return known
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2; the flags are a page long, so they are not repeated here."""
-        self.exit(2, f"error: {message} (--help lists the flags)\n")
 
 
 def add_resources(parser: argparse.ArgumentParser) -> None:

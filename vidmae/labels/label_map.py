@@ -19,7 +19,7 @@ import numpy as np
 
 from vidmae.labels.sixteen_classes import SIXTEEN, class_key, is_imagenet
 from vidmae.labels.splits import some
-from vidmae.settings.layers import nearest
+from vidmae.settings.command_line import nearest, text_of
 
 COLUMNS = ("label", "class")
 NO_ANSWER = -1
@@ -107,7 +107,7 @@ def read_label_map(path: Path) -> dict[str, list[str]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
-        raise LabelMapError(f"--label-map {path} cannot be read: {error}") from error
+        raise LabelMapError(f"--label-map {path} cannot be read: {text_of(error)}") from error
     if not rows or any(row.get(column) in (None, "") for row in rows for column in COLUMNS):
         raise LabelMapError(f"--label-map {path}: the columns {' and '.join(COLUMNS)} must be there and filled in every row")
     found: dict[str, list[str]] = {}

@@ -22,6 +22,7 @@ import numpy as np
 
 from vidmae.labels.splits import Labelled, some
 from vidmae.runs.record import make_private_folder, read_json, write_json
+from vidmae.settings.command_line import text_of
 
 SCHEMA = 1
 HOW_TO_DRAW = "python jobs/prepare.py shots MANIFEST --shots 2,10,50 --seed 0"
@@ -163,7 +164,7 @@ def read_shots(path: Path) -> Shots:
     try:
         record = read_json(path)
     except (OSError, ValueError) as error:
-        raise ShotsError(f"cannot read {path} ({error}); make it again with: {HOW_TO_DRAW}") from error
+        raise ShotsError(f"cannot read {path} ({text_of(error)}); make it again with: {HOW_TO_DRAW}") from error
     if record is None:
         raise ShotsError(f"there is no k-shot subset {path}; make it with: {HOW_TO_DRAW}")
     try:

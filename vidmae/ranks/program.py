@@ -16,6 +16,7 @@ import torch
 from vidmae.ranks import dist, preempt, watchdog
 from vidmae.ranks.precision import with_precision
 from vidmae.runs.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
+from vidmae.settings.command_line import text_of
 from vidmae.settings.config import RunConfig
 from vidmae.settings.layers import load
 
@@ -86,9 +87,9 @@ def _with_lock(run: RunFolder, config: C, ranks: dist.Ranks, train: Train[C], st
 def _record_failure(run: RunFolder, error: Exception, ranks: dist.Ranks | None) -> None:
     rank = ranks.rank if ranks else int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
     traceback.print_exc()
-    print(f"error: rank {rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    print(f"error: rank {rank}: {type(error).__name__}: {text_of(error)}", file=sys.stderr, flush=True)
     if not run.failure.exists():  # the first rank that fails knows why; the others fail because of it
         with contextlib.suppress(OSError):  # the disk is full: the log has it
             write_json(run.failure, {"schema": SCHEMA, "job_id": job_id(), "time": time.time(), "rank": rank,
                                      "kind": LOST if dist.is_lost_peer(error) else "error",
-                                     "error": type(error).__name__, "message": str(error)})
+                                     "error": type(error).__name__, "message": text_of(error)})

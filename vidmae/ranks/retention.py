@@ -56,7 +56,7 @@ def why_no_room(folder: Path, have: list[int], each_bytes: int, start: int, tota
         probe.unlink()
         free = free_bytes(folder)
     except OSError as error:
-        return f"checkpoints cannot be written to {folder}: {error}; make it writable, or choose another --runs-dir"
+        return f"checkpoints cannot be written to {folder}: {error.strerror}; make it writable, or choose another --runs-dir"
     more = max(0, most_at_once(have, start, total_steps, keep) - len(have))
     need = more * each_bytes * HEADROOM
     if need <= free:

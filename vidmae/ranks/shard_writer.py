@@ -62,7 +62,7 @@ class Background:
         try:
             self.result = self._act()
         except OSError as error:
-            self.problem = str(error)
+            self.problem = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
         except Exception as error:  # whatever it is, the other ranks wait to hear of it
             self.problem = f"{type(error).__name__}: {error}"
 

@@ -4,7 +4,8 @@ Layers are merged in this order, later ones win, and every leaf remembers where 
 
     default  <  recipe  <  cluster profile  <  --set a.b=value  <  named flag
 
-An unknown key is an error that names the file, the line and the nearest valid keys.
+Of two keys that exclude each other (lr and blr) the one of the later layer counts, and `replacements` says so. An unknown
+key is an error that names the file, the line and the nearest valid keys.
 
 The conversion stays by hand: with cattrs it takes 90 lines for 79, because every error text needs its own hook, and of two
 errors in a section it names that of the field, not that of the file, which comes first. It imports in 33 ms and converts a
@@ -27,9 +28,11 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from vidmae.settings.schedule import Duration
+from vidmae.settings.command_line import nearest as nearest
+from vidmae.settings.schedule import EITHER, Duration
 
 T = TypeVar("T")
+INSTEAD = "which takes the place of"  # of an origin: the value is null because another layer gives the other of two keys
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's writes the same, and a thousand files in a second
 
 
@@ -146,7 +149,14 @@ def build(cls: type[T], layers: Sequence[Layer]) -> tuple[T, dict[str, str]]:
     return config, provenance
 
 
+def replacements(origins: Mapping[str, str]) -> list[str]:
+    """A line for each value that gave way to one of another key."""
+    return [origin for origin in origins.values() if INSTEAD in origin]
+
+
 def _merge(tree: Any, values: Mapping[str, Any], prefix: str, layer: Layer, origins: dict[str, str]) -> None:
+    if isinstance(tree, dict):
+        _make_way(tree, values, prefix, layer, origins)
     for raw_key, value in values.items():
         key = str(raw_key)
         dotted = f"{prefix}{key}"
@@ -165,6 +175,15 @@ def _merge(tree: Any, values: Mapping[str, Any], prefix: str, layer: Layer, orig
             for stale in [k for k in origins if k.startswith(f"{dotted}.")]:
                 del origins[stale]
         _stamp(value, dotted, layer, origins)
+
+
+def _make_way(tree: dict[str, Any], values: Mapping[str, Any], prefix: str, layer: Layer, origins: dict[str, str]) -> None:
+    """Of keys that exclude each other, let the one that this layer gives replace the one of a weaker layer."""
+    for key, other in (*EITHER, *(pair[::-1] for pair in EITHER)):
+        if values.get(key) is not None and other not in values and tree.get(other) is not None:
+            was = f"{prefix}{other} {tree[other]} [{_origin_of(prefix + other, origins)}]"
+            tree[other] = None
+            origins[prefix + other] = f"{layer.where(prefix + key)} gives {key} {values[key]}, {INSTEAD} {was}"
 
 
 def _stamp(value: Any, dotted: str, layer: Layer, origins: dict[str, str]) -> None:
@@ -320,12 +339,6 @@ def _number(value: Any) -> float | int | None:
     except (TypeError, ValueError):
         return None
     return (value if isinstance(value, int) else number) if abs(number) < float("inf") else None
-
-
-def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """`, did you mean ...?` for a misspelt name, or nothing."""
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    return f", did you mean {' or '.join(prefix + c for c in close)}?" if close else ""
 
 
 def to_dict(config: Any, *, signed_only: bool = False) -> dict[str, Any]:

@@ -32,6 +32,9 @@ On the command line of `jobs/pretrain.py`, `sweeps/*.py` and `analysis/roofline.
 (`--set lr=5e-5 --set batch=128`):
 
 """
+RATES = """Of `lr` and `blr` the one that is given last counts: `--set lr=1e-3` takes the place of a recipe's `blr`, and the
+command says so.
+"""
 TITLES = {PretrainConfig: "Pretraining: `jobs/pretrain.py`", FinetuneConfig: "Cells of a sweep: `sweeps/fewshot.py`"}
 
 
@@ -39,7 +42,7 @@ def page() -> str:
     """The page, as Markdown."""
     common = [row for row in _rows(FinetuneConfig) if row in set(_rows(PretrainConfig))]
     shorts = [f"- `{short}`: `{key}`" for short, key in SHORT_NAMES.items()]
-    parts = [HEAD + "\n".join(shorts) + "\n", *_table("Both", common)]
+    parts = [HEAD + "\n".join(shorts) + "\n", RATES, *_table("Both", common)]
     for schema, title in TITLES.items():
         parts += _table(title, [row for row in _rows(schema) if row not in common])
     return "\n".join(parts)

@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+EITHER = (("lr", "blr"),)
+"""Settings of which one says what the other would say: the one that was given last counts (vidmae/settings/layers.py)."""
+
 
 @dataclass(frozen=True)
 class Duration:
@@ -83,7 +86,8 @@ class Phase:
 
     def __post_init__(self) -> None:
         if (self.lr is None) == (self.blr is None):
-            raise ValueError(f"lr is {self.lr} and blr is {self.blr}: set exactly one (lr: null to use blr)")
+            raise ValueError(f"lr is {self.lr} and blr is {self.blr}: set exactly one, the other is null (lr: null); on the "
+                             "command line --set lr=... takes the place of the recipe's blr, and --set blr=... of its lr")
         if not (self.lr or 0) >= 0 or not (self.blr or 0) >= 0 or self.min_lr < 0:
             raise ValueError(f"lr {self.lr}, blr {self.blr} and min_lr {self.min_lr} must be 0 or more")
         if self.duration.amount <= 0:

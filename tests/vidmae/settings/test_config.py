@@ -8,7 +8,18 @@ import pytest
 
 from vidmae.settings.config import RECIPES, PretrainConfig, find_recipe
 from vidmae.settings.finetune_config import FinetuneConfig
-from vidmae.settings.layers import ConfigError, Layer, build, flatten, load, parse_set, read_yaml, to_dict, to_yaml
+from vidmae.settings.layers import (
+    ConfigError,
+    Layer,
+    build,
+    flatten,
+    load,
+    parse_set,
+    read_yaml,
+    replacements,
+    to_dict,
+    to_yaml,
+)
 from vidmae.settings.recipe import read_recipe
 from vidmae.settings.schedule import Duration, Phase
 
@@ -70,6 +81,19 @@ def test_later_layers_win_and_every_leaf_knows_its_origin(tmp_path):
     assert origin["seed"] == "--set" and origin["train.phases.0.lr"] == "--set"
     assert origin["train.global_batch"] == "cluster.yaml" and origin["model.name"] == "default"
     assert origin["train.phases.0.duration"] == f"{path}:5" and origin["train.phases.0.schedule"] == "default"
+
+
+@pytest.mark.parametrize(("given", "item", "want", "gave_way"), [
+    ("lr: null, blr: 1.2e-3", "lr=1e-3", (1e-3, None), "--set gives lr 1e-3, which takes the place of train.phases.0.blr 0.0012"),
+    ("lr: 5.0e-4", "blr=2e-3", (None, 2e-3), "--set gives blr 2e-3, which takes the place of train.phases.0.lr 0.0005"),
+    ("lr: 5.0e-4", "lr=1e-3", (1e-3, None), ""), ("lr: null, blr: 1.2e-3", "blr=2e-3", (None, 2e-3), "")])
+def test_of_two_ways_to_say_a_learning_rate_the_later_counts_and_it_is_said(tmp_path, given, item, want, gave_way):
+    base = read_yaml(recipe(tmp_path, f"train:\n  phases:\n    - {{duration: 2 epochs, {given}}}\n"), "recipe r.yaml")
+    config, origins = build(PretrainConfig, [base, *parse_set([f"train.phases.0.{item}"])])
+    assert (config.train.phases[0].lr, config.train.phases[0].blr) == want
+    assert replacements(origins) == ([f"{gave_way} [recipe r.yaml:3]"] if gave_way else [])
+    written = PretrainConfig(train=dataclasses.replace(config.train, phases=(Phase(Duration(2, "epochs"), *want),)))
+    assert to_dict(config, signed_only=True) == to_dict(written, signed_only=True)
 
 
 @pytest.mark.parametrize(("text", "expected"), [
