@@ -24,11 +24,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Column, Table
-
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import analysis  # noqa: F401  it says which library is missing
+
+from rich.console import Console
+from rich.table import Column, Table
 
 from analysis.results.table_flags import Parser, add_runs_dir
 from analysis.results.which_manifest import find_manifest

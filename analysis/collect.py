@@ -2,7 +2,7 @@
 
     python analysis/collect.py
     python analysis/collect.py runs /scratch/old/runs --logs mae_st/models_finetuned
-    python analysis/collect.py --subset ssv2_developmental
+    python analysis/collect.py --classes ssv2_developmental
     python analysis/collect.py --explain s-vith14
 
 Reads every few-shot run below the folders, runs/ where none is named: mean over seeds with a 95 % confidence interval, and
@@ -27,24 +27,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import analysis  # noqa: F401  it says which library is missing
+
+import pandas as pd
 
 from analysis.results.frames import LOG_COLUMNS, RUN_COLUMNS, of_runs, records_of, tidy
 from analysis.results.mae_st_logs import CLASSES
 from analysis.results.published import Version, read_published
 from analysis.results.scan import KnownRecords, scan, without_garbage_collection
 from analysis.results.subset import Subset, on_subset, read_subset
-from analysis.results.table_flags import Parser, tables_folder
+from analysis.results.table_flags import Parser, add_folders, tables_folder
 from analysis.tables import log_rows, run_rows
 from analysis.tables.log_rows import Gathered
 from analysis.tables.result_table import Shown, make_tables, missing
 from analysis.tables.sheet import csv_text, show, write
 from vidmae.settings.command_line import text_of
 
-RUNS = Path("runs")
 TIDY = "tidy"
 MOST_ROWS = 200  # of a table on the console; its files have all
 CACHE = ".known-results.json"  # in the folder of the tables
@@ -54,9 +54,9 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    what.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help=f"folders with run folders (default: {RUNS})")
+    add_folders(what)
     what.add_argument("--logs", type=Path, metavar="FOLDER", help="read the logs of mae_st below this folder, too")
-    what.add_argument("--subset", type=Path, metavar="NAME|FILE",
+    what.add_argument("--classes", "--subset", type=Path, metavar="NAME|FILE",
                       help="accuracy on the clips of some classes: a YAML file, or a name in analysis/results/subsets")
     what.add_argument("--published", choices=("matching", "all", "none"), default="matching",
                       help="which published numbers stand beside ours (default: %(default)s)")
@@ -126,15 +126,15 @@ def collect(args: argparse.Namespace) -> Collected:
         OSError: A folder cannot be listed.
     """
     versions = read_published()
-    subset = read_subset(args.subset) if args.subset else None
+    subset = read_subset(args.classes) if args.classes else None
     if subset and args.logs:
-        raise ValueError("--subset needs the predictions of every clip, which logs do not have; leave out --logs")
-    folders = args.folders or ([RUNS] if RUNS.is_dir() else [])
+        raise ValueError("--classes needs the predictions of every clip, which logs do not have; leave out --logs")
+    folders = args.folders or ([args.runs_dir] if args.runs_dir.is_dir() else [])
     if not folders and not args.logs:
-        raise ValueError(f"there is no folder {RUNS} here; name the folders that hold run folders, or logs with --logs")
+        raise ValueError(f"there is no folder {args.runs_dir}; name the folders that hold run folders, or logs with --logs")
     runs = read_runs(folders, subset, versions, args.out / CACHE, keep=not args.explain)
     if runs is None and not args.logs:
-        on = f" on {subset.data} (--subset)" if subset else ""
+        on = f" on {subset.data} (--classes)" if subset else ""
         raise ValueError(f"no few-shot run{on} below {', '.join(map(str, folders))}; start some "
                          "(python sweeps/fewshot.py), or name other folders")
     logs = log_rows.gather(args.logs, versions) if args.logs else None
@@ -156,7 +156,7 @@ def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version
     if subset:
         everything, runs = len(runs), on_subset(runs, subset)
         if left_out := everything - len(runs):
-            print(f"left out: {left_out} runs on other data sets than {subset.data} (--subset)", file=sys.stderr)
+            print(f"left out: {left_out} runs on other data sets than {subset.data} (--classes)", file=sys.stderr)
     return run_rows.in_rows(of_runs(runs), versions) if runs else None
 
 

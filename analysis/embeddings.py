@@ -21,11 +21,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import analysis  # noqa: F401  it says which library is missing
+
+import numpy as np
+import pandas as pd
 
 from analysis.page.finding_tables import BELOW_CHANCE
 from analysis.page.html import to_html

@@ -20,10 +20,11 @@ import os
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import analysis  # noqa: F401  it says which library is missing
+
+from rich.console import Console
 
 from analysis.results.table_flags import Parser, tables_folder
 from analysis.results.which_manifest import find_manifest

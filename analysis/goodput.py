@@ -15,14 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import analysis  # noqa: F401  it says which library is missing
+
+import numpy as np
 
 from analysis.results.table_flags import Parser, number
 
@@ -30,6 +32,7 @@ NODES = tuple(2**i for i in range(11))
 MOST_ATTEMPTS = 100.0  # a segment that fails this often on average is not simulated: it would take for ever
 MOST_SEGMENTS = 10**7  # of a simulated run: memory
 HEADER = ("NODES", "MTBF_H", "YOUNG_S", "DALY_S", "INTERVAL_S", "EVERY_STEPS", "GOODPUT", "SIMULATED", "FAILURES")
+LESS = ("YOUNG_S", "FAILURES", "MTBF_H", "DALY_S", "EVERY_STEPS")  # what a narrow terminal lacks, the first first
 
 
 class Row(NamedTuple):
@@ -172,15 +175,23 @@ def main(argv: list[str] | None = None) -> int:
         for row in rows:
             print(json.dumps(row._asdict()))
     else:
-        lines = [HEADER, *map(cells, rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for line in lines:
-            print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+        print("\n".join(table([HEADER, *map(cells, rows)], width)))
     for row in rows:
         if row.simulated is None:
             print(f"note: {row.nodes} nodes are not simulated: the job fails about every {row.mtbf_s:.3g} s, so an interval "
                   f"would take over {MOST_ATTEMPTS:.0f} attempts", file=sys.stderr)
     return 0
+
+
+def table(lines: list[tuple[str, ...]], width: int) -> list[str]:
+    """Lines of the table; columns of LESS are left out until it fits the width."""
+    widths = {name: max(len(line[place]) for line in lines) for place, name in enumerate(HEADER)}
+    for name in LESS:
+        if sum(widths.values()) + 2 * (len(widths) - 1) <= width:
+            break
+        del widths[name]
+    return ["  ".join(f"{line[HEADER.index(name)]:>{wide}}" for name, wide in widths.items()) for line in lines]
 
 
 def cells(row: Row) -> tuple[str, ...]:

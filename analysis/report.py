@@ -25,6 +25,7 @@ from pathlib import Path
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import analysis  # noqa: F401  it says which library is missing
 
 from analysis.page.cells import accuracy_by_class, few_shot_results
 from analysis.page.chapters import curves, how_it_stands, key_figures, left_out, seconds, what_it_is

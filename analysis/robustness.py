@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import analysis  # noqa: F401  it says which library is missing
 
-from analysis.results.table_flags import Parser, tables_folder
+from analysis.results.table_flags import Parser, add_folders, folders_of, tables_folder
 from vidmae.settings.command_line import text_of
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    what.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], metavar="FOLDER",
-                      help="folders of runs (default: runs)")
+    add_folders(what)
     what.add_argument("--reference", metavar="MODEL",
                       help="model, as the tables call it, by whose errors those of all are divided (without: no mCE)")
     what.add_argument("--compare", action="append", default=[], metavar="A,B",
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     from analysis.tables.sheet import show, write
 
     try:
-        tests = read_tests(args.folders)
+        tests = read_tests(folders_of(args))
         if tests.rows.empty:
             raise ValueError("no robustness cell has a result yet: " + "; ".join(tests.lost))
         shifts = study.shifts_of(tests)

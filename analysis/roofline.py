@@ -23,10 +23,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import analysis  # noqa: F401  it says which library is missing
+
+import pandas as pd
 
 from analysis.results.table_flags import Parser, number, tables_folder
 from analysis.results.which_manifest import find_manifest, manifest_path

@@ -24,6 +24,7 @@ from pathlib import Path
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import analysis  # noqa: F401  it says which library is missing
 
 from analysis.results.table_flags import Parser, tables_folder
 from vidmae.settings.command_line import text_of

@@ -1,3 +1,3 @@
-from jobs.place.missing_library import say_what_is_missing
+from vidmae.uncaught import end_with_a_sentence
 
-say_what_is_missing()
+end_with_a_sentence()

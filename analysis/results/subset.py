@@ -53,14 +53,14 @@ def read_subset(path: Path) -> Subset:
     try:
         record = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read {path}: {error} (--subset)") from error
+        raise ValueError(f"cannot read {path}: {error} (--classes)") from error
     texts = KEYS - {"classes"}
     if not isinstance(record, dict) or set(record) != KEYS or not all(isinstance(record[key], str) for key in texts):
-        raise ValueError(f"{path} must have exactly the keys name, data, why (texts) and classes (--subset)")
+        raise ValueError(f"{path} must have exactly the keys name, data, why (texts) and classes (--classes)")
     classes = record["classes"]
     if not isinstance(classes, dict) or not classes or not all(isinstance(name, str) and isinstance(reason, str)
                                                                for name, reason in classes.items()):
-        raise ValueError(f"{path}: classes must be names of classes, each with its reason (--subset)")
+        raise ValueError(f"{path}: classes must be names of classes, each with its reason (--classes)")
     return Subset(record["name"], record["data"], " ".join(record["why"].split()), classes)
 
 

@@ -6,21 +6,11 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from vidmae.ranks.local_program import refuse_known_folder
+from vidmae.settings.command_line import Parser as Parser
 from vidmae.settings.layers import ConfigError
-
-
-class Parser(argparse.ArgumentParser):
-    """No abbreviations; an error is one line."""
-
-    def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
-        self.exit(2, f"error: {message} (--help lists the flags)\n")
 
 
 def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
@@ -47,6 +37,18 @@ def tables_folder(text: str) -> Path:
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("--out ")) from error
     return Path(text)
+
+
+def add_folders(group: Any) -> None:
+    """Folders of runs by position, or `--runs-dir` as in the other commands; see `folders_of`."""
+    group.add_argument("folders", type=Path, nargs="*", metavar="FOLDER",
+                       help="folders with run folders (default: that of --runs-dir)")
+    add_runs_dir(group)
+
+
+def folders_of(args: argparse.Namespace) -> list[Path]:
+    """The folders of runs that `add_folders` took."""
+    return args.folders or [args.runs_dir]
 
 
 def add_runs_dir(group: Any) -> None:

@@ -437,7 +437,7 @@ def test_accuracy_on_some_classes(capsys: pytest.CaptureFixture[str]) -> None:
     for k, metric in ((1, "top1"), (5, "top5")):
         hits = [np.mean([true in np.argsort(-p)[:k] for p, true in zip(prob, label, strict=True) if true < 2]) for prob, label in predicted]
         assert float(row[f"toys-10shot {metric}_pct"]) == pytest.approx(100 * np.mean(hits), abs=6e-4)
-    assert "left out: 1 runs on other data sets than toys (--subset)" in err
+    assert "left out: 1 runs on other data sets than toys (--classes)" in err
     assert not any("ssv2" in key for key in row) and "Only clips of 2 classes, guessed among all: a test." in err
     assert rows_of("tables/fewshot-few.csv")["chance", "1/classes"]["toys-10shot top1_pct"] == "16.667"
 
@@ -461,16 +461,16 @@ def test_a_subset_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "--subset", write_subset("Opening something", "a"))
     assert code == 3 and "subset few: 1 of 2 classes are not among the 6 of the predictions: 'Opening something' (did you mean" in err
     Path("runs/m-toys-10shot-seed0-finetune-00000000/predictions.npz").unlink()
-    code, _, err = run(capsys, "--subset", write_subset("a"))
+    code, _, err = run(capsys, "--classes", write_subset("a"))
     assert code == 3 and "predictions.npz cannot be read: No such file" in err
-    code, _, err = run(capsys, "--subset", write_subset("a"), "--logs", ".")
+    code, _, err = run(capsys, "--classes", write_subset("a"), "--logs", ".")
     assert code == 2 and "leave out --logs" in err
     for text in ("classes: [a]", "{", "name: few\ndata: toys\nwhy: x\nclasses: {a: 1}"):
         Path("classes.yaml").write_text(text)
-        code, _, err = run(capsys, "--subset", "classes.yaml")
-        assert code == 2 and "classes.yaml" in err and "--subset" in err
-    code, _, err = run(capsys, "--subset", "ssv2_developmental")
-    assert code == 2 and "no few-shot run on ssv2 (--subset) below runs" in err
+        code, _, err = run(capsys, "--classes", "classes.yaml")
+        assert code == 2 and "classes.yaml" in err and "--classes" in err
+    code, _, err = run(capsys, "--classes", "ssv2_developmental")
+    assert code == 2 and "no few-shot run on ssv2 (--classes) below runs" in err
 
 
 def test_the_shipped_classes_are_classes_of_something_something() -> None:

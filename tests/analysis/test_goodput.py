@@ -195,6 +195,14 @@ def test_what_cannot_be_is_refused_in_one_line(args: list[str], said: str, capsy
     assert said in err
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_lacks_columns_and_no_number(width: int) -> None:
+    row = ("1024", "0.3", "3286", "3260", "3261", "1019", "97.37%", "97.39% ± 0.02%", "104.5")
+    lines = goodput.table([goodput.HEADER, row], width)
+    assert max(map(len, lines)) <= width and {"1024", "3261", "97.37%"} <= set(lines[1].split())
+    assert (len(lines[0].split()) == len(goodput.HEADER)) == (width == 120)
+
+
 def test_the_commands_in_the_help_run(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^    python analysis/goodput\.py (.*)$", goodput.__doc__ or "", re.M)
     assert len(commands) == 2

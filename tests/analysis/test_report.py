@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from analysis import report
 from analysis.page import charts
 from analysis.page.finding_tables import verdicts
 from analysis.page.findings import captions
+from analysis.page.html import to_html
 from analysis.page.wording import HIDDEN
 from tests.support.facilities import browser_exe, need
 from tests.support.html import Reader
@@ -410,3 +412,42 @@ def test_a_browser_draws_it(dark: bool, page: Path, tmp_path: Path) -> None:
     useful = (pixels == (0, 158, 115)).all(2)  # the bar: as wide as the share
     assert useful.sum(1).max() == pytest.approx(1800 / 1975 * 1052, abs=2)
     assert (pixels == blue).all(2)[:, 100:500].any(1).sum() > 100  # a curve is about as high as its field
+
+
+PHONE_PX = 390
+
+
+@pytest.fixture(scope="module")
+def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of nearest clips: two clips that were looked for and ten of each, some without a picture, with long labels."""
+    picture, folder = io.BytesIO(), tmp_path_factory.mktemp("neighbours")
+    Image.fromarray(np.full((96, 96, 3), 120, np.uint8)).save(picture, "JPEG")
+    rows = [{"feature": feature, "query": query, "content": "0", "neighbour": f"{place:x}", "place": place, "cosine": 0.5,
+             "label": "Pushing_something_so_that_it_falls_off_the_table", "same_class": str(place % 2)}
+            for feature in ("cls", "mean") for query in (0, 1) for place in range(11)]
+    page = folder / "neighbours.html"
+    page.write_text(to_html("neighbours.html", title="Nearest clips, toys", clips=pd.DataFrame(rows),
+                            pictures={f"{place:x}": base64.b64encode(picture.getvalue()).decode() for place in range(8)}))
+    return page
+
+
+def test_nothing_is_wider_than_a_phone(page: Path, neighbours: Path, tmp_path: Path) -> None:
+    """What is wider scrolls in its own field: the browser is asked how wide each page would be."""
+    frames = "".join(f"<iframe id=f{i} src='{each.as_uri()}' width={PHONE_PX} height=800 style='border: 0'></iframe>"
+                     for i, each in enumerate((page, neighbours)))
+    asks = "[0, 1].map(i => document.getElementById('f' + i).contentDocument.documentElement.scrollWidth).join(' ')"
+    (tmp_path / "both.html").write_text(f"<!DOCTYPE html>{frames}<p id=told></p><script>window.onload = () => "
+                                        f"{{ document.getElementById('told').textContent = {asks} }}</script>")
+    dom, _, _ = browse(tmp_path / "both.html", tmp_path, "--dump-dom", "--allow-file-access-from-files", "--window-size=1000,2000")
+    told = re.search(r"<p id=\"told\">(.*?)</p>", dom)
+    assert told and told[1].split() == [str(PHONE_PX)] * 2
+
+
+def test_the_page_of_neighbours_follows_dark_and_narrow_screens(neighbours: Path, tmp_path: Path) -> None:
+    shot = tmp_path / "shot.png"
+    browse(neighbours, tmp_path, f"--screenshot={shot}", f"--window-size={PHONE_PX},1200", "--blink-settings=preferredColorScheme=0")
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    paper, ink, blue = (20, 23, 26), (230, 233, 236), (86, 180, 233)
+    assert tuple(pixels[0, 0]) == paper and [(pixels == colour).all(2).sum() > 300 for colour in (ink, blue)] == [True, True]
+    across = (np.diff((pixels == blue).all(2).astype(int), axis=1) == 1).sum(1).max()  # left edges of frames in one line
+    assert 3 <= across <= 6, "three clips stand beside each other"

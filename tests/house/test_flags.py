@@ -11,11 +11,24 @@ import pytest
 
 from jobs.place.console import commands
 
+KINDS = {  # what a value is -> the words that help has for it
+    "data": {"DATA", "NAME|PATH", "NAME|FILE", "NAME|FILE.csv", "NAME,NAME,...", "NAME|PATH,..."},
+    "folder": {"FOLDER"}, "setting": {"KEY=VALUE", "model.KEY=VALUE"}, "number": {"N"},
+    "numbers": {"N,N,...", "K,K,...", "H,H,...", "F,F,..."}, "word": {"RULE", "saycam|babyview", "NAME", "VIEWS"},
+}
+TWO_KINDS = {
+    "--out": "what is written, mostly a folder; of prepare.py manifest the csv, of report.py the page",
+    "--part": "of prepare.py manifest I/N, a part of the files; of robustness.py how many conditions a cell has",
+    "--hours": "hours of footage; of goodput.py of a simulated run",
+    "--nodes": "of a job; goodput.py compares several", "--subset": "which recordings; scaling.py takes several kinds",
+    "--runs": "the old word for --runs-dir; of goodput.py how many runs are simulated",
+    "--image": "an image model; of pair.py its recipe",
+}
 TWO_MEANINGS = {
     "--frames": "a switch, and for embeddings.py the manifest that has the frames: features have lost their videos",
     "--published": "which published rows stand in the tables, and for scaling.py that they are what is fitted",
 }
-SYNONYMS = {"--runs": "--runs-dir", "--ntasks-per-node": "--tasks-per-node"}
+SYNONYMS = {"--runs": "--runs-dir", "--ntasks-per-node": "--tasks-per-node", "--subset": "--classes"}
 """Old spellings and those of Slurm; help shows the second."""
 
 
@@ -43,6 +56,22 @@ def test_a_flag_is_a_switch_everywhere_or_nowhere(table: dict[str, dict[str, arg
     takes = {flag: {command: action.nargs in (0, "?") for command, action in uses.items()} for flag, uses in table.items()}
     mixed = {flag for flag, uses in takes.items() if len(set(uses.values())) > 1}
     assert mixed == set(TWO_MEANINGS), {flag: takes[flag] for flag in mixed ^ set(TWO_MEANINGS)}
+
+
+def kind_of(action: argparse.Action) -> str:
+    """What the value of a flag is."""
+    if action.nargs in (0, "?"):
+        return "switch"
+    named = [kind for kind, words in KINDS.items() if action.metavar in words]
+    number = action.type in (int, float) and not action.metavar
+    kind = named[0] if named else "number" if number else "word" if action.choices else str(action.metavar or "word")
+    return f"{kind}s" if action.nargs in ("+", "*") else kind
+
+
+def test_a_flag_takes_one_kind_of_value(table: dict[str, dict[str, argparse.Action]]) -> None:
+    kinds = {flag: {command: kind_of(action) for command, action in uses.items()} for flag, uses in table.items()}
+    mixed = {flag for flag, uses in kinds.items() if len(set(uses.values())) > 1}
+    assert mixed == {*TWO_KINDS, *TWO_MEANINGS}, {flag: kinds[flag] for flag in mixed ^ {*TWO_KINDS, *TWO_MEANINGS}}
 
 
 def test_a_flag_keeps_its_default_for_folders(table: dict[str, dict[str, argparse.Action]]) -> None:

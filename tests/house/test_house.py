@@ -19,6 +19,7 @@ import pytest
 from tests.conftest import SLOW
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_manifest
+from vidmae import uncaught
 
 WINGS = ("vidmae", "jobs", "sweeps", "analysis")
 ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of another wing the wing alone: all of it
@@ -71,7 +72,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
                  "analysis.survey", "analysis.survey.neighbours", "analysis.page"},
 }
 READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these few modules that load no torch
-    "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
+    "vidmae.uncaught", "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
     "vidmae.insight.embedding_files"}
 SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness"}  # a command, and the program or the command that goes with it
 MOST_ENTRIES = 16
@@ -95,7 +96,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 }
 STDLIB_ONLY = {
     "jobs.standing.arrays", "jobs.scheduler.commands", "jobs.scheduler.slurm", "vidmae.footage.video_list",
-    "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nonfinite",
+    "vidmae.uncaught", "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nonfinite",
     "vidmae.runs.plan", "vidmae.runs.quarantine", "vidmae.runs.record", "vidmae.settings.command_line",
     "vidmae.settings.schedule", "vidmae.settings.sizes"}
 PURE_OF_TORCH = {
@@ -242,7 +243,37 @@ def test_a_script_puts_its_own_clone_first(script: str) -> None:
     wings = [i for i, node in enumerate(body) if isinstance(node, (ast.Import, ast.ImportFrom))
              and any(name.split(".")[0] in WINGS for name in imports(ast.Module([node], [])))]
     wanted = "if not __package__:\n    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))"
+    if script.startswith("analysis/"):  # whose libraries are imported before its rooms
+        wanted += "\n    import analysis"
     assert not wings or wanted in [ast.unparse(node) for node in body[:wings[0]]]
+
+
+def test_the_root_of_the_clone_is_what_modules_take_for_it() -> None:
+    """A program that is started with another folder in its path runs the code of another clone, or none."""
+    found = {}
+    for name, tree in sources().items():
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOT" and "__file__" in ast.unparse(node.value):
+                path = ROOT / f"{name.replace('.', '/')}.py"
+                found[name] = eval(ast.unparse(node.value), {"Path": Path, "__file__": str(path)})
+    assert len(found) >= 3 and set(found.values()) == {ROOT}, found
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_says_which_library_is_missing(script: str) -> None:
+    """What says it comes with the wing (vidmae/uncaught.py), so nothing that may be missing is imported before."""
+    body = ast.parse((ROOT / script).read_text()).body
+    first = next((i for i, node in enumerate(body) if isinstance(node, ast.If)), 0)
+    early = {name.split(".")[0] for node in body[:first] for name in imports(ast.Module([node], []))}
+    assert early <= set(sys.stdlib_module_names)
+    later = [name.split(".")[0] for node in body[first + 1:] for name in imports(ast.Module([node], []))]
+    assert script.startswith("analysis/") or later[:1] in (["jobs"], []), "this library would give a traceback"
+
+
+def test_ctrl_c_is_a_word_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        uncaught._hook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert ended.value.code == 130 and capsys.readouterr().err == "\ninterrupted\n"
 
 
 @pytest.fixture(scope="module")

@@ -119,14 +119,15 @@ def test_a_clone_needs_no_installation(clones, folder) -> None:
         assert done.returncode == 0 and done.stdout.startswith("usage:"), done.stderr
 
 
-@pytest.mark.parametrize("script", ["jobs/pretrain.py", "jobs/embed.py", "jobs/prepare.py", "sweeps/fewshot.py"])
-def test_a_missing_library_is_a_sentence_and_a_mistake_in_the_code_is_not(clones, folder, script) -> None:
+@pytest.mark.parametrize(("script", "first"), [("jobs/pretrain.py", "yaml"), ("jobs/prepare.py", "yaml"),
+                                               ("sweeps/fewshot.py", "yaml"), ("analysis/collect.py", "pandas")])
+def test_a_uncaught_is_a_sentence_and_a_mistake_in_the_code_is_not(clones, folder, script, first) -> None:
     command, env = [sys.executable, "-S", str(clones[0] / script), "--help"], {"PATH": os.environ["PATH"]}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert re.match(rf"error: the library \w+ is missing in {re.escape(sys.executable)}; .*{re.escape(str(clones[0]))}/requirements.txt", done.stderr)
     (folder / "rich").mkdir()
-    (folder / "yaml.py").write_text("import vidmae.nothing\n")
+    (folder / f"{first}.py").write_text("import vidmae.nothing\n")
     done = subprocess.run(command, cwd=folder, env={**env, "PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "Traceback" in done.stderr and "vidmae.nothing" in done.stderr
 

@@ -17,8 +17,8 @@ import pandas as pd
 
 from analysis.survey.neighbours.nearest import AT, nearest
 from vidmae.insight.embedding_files import FEATURES, NO_LABEL, Embeddings
+from vidmae.ranks.local_program import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "vidmae.insight.thumbnails"
 
 
