@@ -129,7 +129,7 @@ def present(study: Study) -> None:
     """Everything that will run and what it costs, on stderr."""
     for line in dict.fromkeys([*study.points[0].experiment.said, *study.cells.classes.said]):
         say(f"  {line}")
-    show(rows(study))
+    show(rows(study), words=3)
     for line in total(study):
         say(line)
     found = [warning.replace(str(point.run.path), str(point.run.path.parent)) for point in study.points

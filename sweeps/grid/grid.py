@@ -73,6 +73,7 @@ class LabelledSet:
         pictures: Whether it has pictures and no videos.
         clip_ms: CPU time of reading a clip to learn from; 0 where it was not measured.
         prepared: Whether its clips are prepared footage.
+        prepared_of: Content hashes of the two manifests that its clips were prepared from; None for clips as they are.
     """
 
     name: str
@@ -86,6 +87,7 @@ class LabelledSet:
     pictures: bool = False
     clip_ms: float = 0.0
     prepared: bool = False
+    prepared_of: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

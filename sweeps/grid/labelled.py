@@ -62,16 +62,44 @@ def find_sets(given: Sequence[str], known: Catalogue) -> list[LabelledSet]:
     return found
 
 
+def one_form_each(sets: Sequence[LabelledSet]) -> tuple[list[LabelledSet], list[str]]:
+    """Of footage that is there as it is and as `prepare.py footage` made it only the latter, and a line for each choice.
+
+    Raises:
+        ConfigError: There are several prepared forms of the same footage.
+    """
+    forms: dict[tuple[str, ...], list[LabelledSet]] = {}
+    for data in sets:
+        forms.setdefault(data.prepared_of or (data.content, data.val_content), []).append(data)
+    kept, said = [], []
+    for same in forms.values():
+        ready = [data for data in same if data.prepared]
+        if len(ready) > 1:
+            raise ConfigError(f"{', '.join(data.name for data in same)} are the same clips in several forms, and each would "
+                              "have cells of its own; name the ones that are meant (--data)")
+        kept += ready or same
+        said += [f"{ready[0].name} is the prepared form of {data.name} and is taken in its place (--data {data.name} takes "
+                 "the files)" for data in same if ready and data is not ready[0]]
+    return kept, said
+
+
 def _find(name: str, known: Catalogue) -> LabelledSet:
     path = Path(name).expanduser()
     if path.suffix == ".csv":
         name, files = path.stem, (path.absolute(), path.absolute().with_name(f"{path.stem}{VAL}.csv"))
+        train = _summary(files[0])
     else:
-        files = (find_data(None, name, known).manifest, find_data(None, name + VAL, known).manifest)
-    train, val = (_summary(file) for file in files)
+        manifest = find_data(None, name, known).manifest
+        train = _summary(manifest)  # what is wrong with NAME comes first: without labels it needs no NAME-val
+        try:
+            files = (manifest, find_data(None, name + VAL, known).manifest)
+        except ConfigError as error:
+            raise ConfigError(f"{name} has labels and no validation set beside it: {error}; with labels: {HOW}") from error
+    val = _summary(files[1])
     costs = (train.clip_cost or {}).get("ms_per_clip", {})
+    of = tuple(str((summary.prepared or {}).get("of_content_sha256", "")) for summary in (train, val))
     return LabelledSet(name, *files, train.content_sha256, val.content_sha256, train.videos, val.videos, train.classes,
-                       train.pictures, float(costs.get("1", 0.0)), train.prepared is not None)
+                       train.pictures, float(costs.get("1", 0.0)), train.prepared is not None, of if any(of) else None)
 
 
 def _summary(manifest: Path) -> Summary:

@@ -15,6 +15,7 @@ MFU = 0.4
 ASSUMED_GPU = "H100"
 COLUMNS = ("CELLS", "DONE", "ACTIVE", "ENDED", "SUBMIT", "STEPS", "COST")
 ENDED = ("failed", "timeout", "oom", "missing", "unknown")
+GAP, LEAST_WORD = 2, 8  # characters: between columns, and what long words are folded to at least
 Row = tuple[str, ...]
 
 
@@ -81,12 +82,13 @@ def records(standings: Iterable[Standing], costs: Mapping[str, Estimate], submit
             for s in standings]
 
 
-def show(lines: Sequence[Row]) -> None:
-    """A table on stderr: rich on a terminal, plain otherwise."""
+def show(lines: Sequence[Row], words: int = 4) -> None:
+    """A table on stderr: as wide as the terminal, plain otherwise. `words`: columns on the left that hold no numbers."""
     if sys.stderr.isatty():
         from rich.console import Console
 
-        Console(stderr=True).print(make_table(lines))
+        console = Console(stderr=True)
+        console.print(make_table(lines, words, console.width))
         return
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
@@ -94,14 +96,35 @@ def show(lines: Sequence[Row]) -> None:
         print(f"  {text.rstrip()}", file=sys.stderr)
 
 
-def make_table(lines: Sequence[Row]) -> Any:
-    """A rich table; the first line is the header, the last a sum."""
+def make_table(lines: Sequence[Row], words: int, width: int) -> Any:
+    """For rich; the first line is the header, the last a sum. Where it is too wide for the terminal, long words are folded,
+    and numbers that do not fit stand in another table below, with the words again."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)  # ten columns fit into 80 characters
-    for name in lines[0]:
-        table.add_column(name, no_wrap=name != lines[0][0], overflow="fold", min_width=len(name))
-    for line in lines[1:]:
-        table.add_row(*map(Text, line), style="bold" if line is lines[-1] else "")
-    return table
+    blocks, widths = fitted(lines, words, width)
+    tables: list[Table | str] = []
+    for block in blocks:
+        table = Table(box=None, pad_edge=False)
+        for i in block:
+            table.add_column(Text(lines[0][i]), width=widths[i] - GAP, no_wrap=i >= words, overflow="fold")
+        for line in lines[1:]:
+            table.add_row(*(Text(line[i]) for i in block), style="bold" if line is lines[-1] else "")
+        tables += ["", table]
+    return Group(*tables[1:])
+
+
+def fitted(lines: Sequence[Row], words: int, width: int) -> tuple[list[list[int]], list[int]]:
+    """Which columns stand beside each other, and how wide each is with the gap behind it; long words may be folded."""
+    widths = [max(len(line[i]) for line in lines) + GAP for i in range(len(lines[0]))]
+    spare = [max(0, widths[i] - max(LEAST_WORD, len(lines[0][i])) - GAP) for i in range(words)]
+    while sum(widths) > width and sum(widths[:words]) > width // 2 and any(spare):
+        widest = max((i for i in range(words) if spare[i]), key=widths.__getitem__)
+        widths[widest], spare[widest] = widths[widest] - 1, spare[widest] - 1
+    blocks = [list(range(words))]
+    for i in range(words, len(widths)):
+        if len(blocks[-1]) > words and sum(widths[j] for j in (*blocks[-1], i)) - GAP > width:
+            blocks.append(list(range(words)))
+        blocks[-1].append(i)
+    return blocks, widths

@@ -14,12 +14,12 @@ from sweeps.grid.batches import Batch, Classes, make_batches, make_classes
 from sweeps.grid.checkpoints import find_inits
 from sweeps.grid.estimate import Estimate, check_batch, estimate
 from sweeps.grid.grid import KIND, PROBES, SEVERAL_FRAMES, Cell, Init, LabelledSet, Settings, make_grid, parse_vary
-from sweeps.grid.labelled import find_sets, find_subsets
+from sweeps.grid.labelled import find_sets, find_subsets, one_form_each
 from sweeps.grid.states import Standing, chosen, look
 from sweeps.run.array_submission import NO_LIMIT, Say, Sweep
 from sweeps.run.show import ENDED, Unit
 from vidmae.settings.finetune_config import FinetuneConfig
-from vidmae.settings.layers import ConfigError
+from vidmae.settings.layers import ConfigError, replacements
 from vidmae.settings.recipe import read_recipe
 
 FEATURES, CLIPS = "features", "clips"  # beside the runs
@@ -88,9 +88,15 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     sets = find_sets(args.data, site.catalogue | environment_catalogue())
     if args.prepare is not None:
         sets = _unprepared(sets, named=bool(args.data), say=say)
+    elif not args.data:
+        sets, chosen_forms = one_form_each(sets)
+        for line in chosen_forms:
+            say(line)
     subsets = find_subsets(sets, args.shots or args.fractions, args.seeds, listing=args.shot_list,
                            allow_fewer=args.allow_fewer, write=not args.dry_run)
     cells = make_grid(inits, subsets, settings)
+    for line in dict.fromkeys(line for cell in cells for line in replacements(cell.origins)):
+        say(f"  {line}")
     if several := _of_several_frames(cells):
         asked = f"--views {args.views}" if args.views else "evaluate.views framesN"
         say(f"{asked} is for models of single frames; {', '.join(several)} sees the frames of a clip at once, in the centre "

@@ -18,7 +18,7 @@ from vidmae.runs.record import read_json
 
 LOOK_S, SLOWEST_LOOK_S = 1.0, 10.0
 SILENT_S = 600.0  # where nobody knows the state of a cell for this long, the wait ends
-HEADER = ("DONE", "RUN", "WAIT", "FAIL", "BEST TOP-1", "LEFT")
+HEADER = ("DONE", "RUN", "WAIT", "FAIL", "MEAN TOP-1", "LEFT")
 
 
 @dataclass
@@ -51,14 +51,14 @@ class Watch:
         lines = [(*key, *self._numbers(group), "") for key, group in groups.items()]
         left = self.left_s(self.standings)
         head = (*self.standings[0].cell.headings, *HEADER)
-        return [head, *lines, ("all", "", "", "", *self._numbers(self.standings, best=False), format_seconds(left))]
+        return [head, *lines, ("all", "", "", "", *self._numbers(self.standings, mean=False), format_seconds(left))]
 
-    def _numbers(self, group: Sequence[Standing], *, best: bool = True) -> Row:
+    def _numbers(self, group: Sequence[Standing], *, mean: bool = True) -> Row:
         kinds = Counter(_word(s) for s in group)
         ended = sum(kinds[kind] for kind in ENDED)
-        values = [value for s in group if best and s.kind == "done" and (value := _top1_pct(s)) is not None]
+        values = [value for s in group if mean and s.kind == "done" and (value := _top1_pct(s)) is not None]
         return (str(kinds["done"]), str(kinds["running"]), str(kinds["waiting"] + kinds["new"]), str(ended),
-                f"{max(values):.1f} %" if values else "-" if best else "")
+                f"{sum(values) / len(values):.1f} %" if values else "-" if mean else "")
 
     def line(self) -> str:
         """All of it in one line."""
@@ -121,4 +121,4 @@ def _display() -> Iterator[Any]:
     from rich.live import Live
 
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
-        yield lambda watch: live.update(make_table(watch.rows()), refresh=True)
+        yield lambda watch: live.update(make_table(watch.rows(), 4, live.console.width), refresh=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import time
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import save_file
 
 from jobs.place.catalogue import Catalogue
@@ -19,11 +21,13 @@ from sweeps.grid.batches import Classes, make_batches
 from sweeps.grid.checkpoints import find_inits
 from sweeps.grid.estimate import estimate, views_of
 from sweeps.grid.grid import Cell, Init, LabelledSet, Settings, Subset, make_grid, parse_vary
-from sweeps.grid.labelled import find_sets, find_subsets
+from sweeps.grid.labelled import find_sets, find_subsets, one_form_each
 from sweeps.grid.states import Standing, chosen, find_folders, kind_of
 from sweeps.run.array_submission import merge
+from sweeps.run.show import fitted, make_table
 from sweeps.run.watch import Watch
 from tests.support.labelled import write_labelled
+from tests.support.launching import write_manifest
 from vidmae.footage.manifest import ManifestError, content_hash
 from vidmae.labels.shots import ShotsError
 from vidmae.runs.record import RunFolder, make_private_folder, write_json
@@ -270,8 +274,24 @@ def test_labelled_sets_are_those_with_labels_and_a_validation_set(tmp_path: Path
     assert find_sets([str(found.manifest)], Catalogue()) == [found]
     (tmp_path / "known.yaml").write_text("others: elsewhere/others.csv\n")
     assert [s.name for s in find_sets(["known.yaml"], Catalogue())] == ["toys"], "others has no validation set"
-    with pytest.raises(ConfigError, match="others-val"):
+    with pytest.raises(ConfigError, match=r"others has labels and no validation set beside it.*others-val.*--labels folders"):
         find_sets(["known.yaml", "others"], Catalogue())
+    write_manifest(tmp_path / "manifests/plain.csv")
+    with pytest.raises(ConfigError, match=r"plain\.csv has no labels"):
+        find_sets(["plain"], Catalogue())
+
+
+def test_footage_that_is_there_in_two_forms_makes_cells_once() -> None:
+    raw = LabelledSet("toys", Path("toys.csv"), Path("toys-val.csv"), "a", "b", 36, 12, 3)
+    ready = replace(raw, name="toys-256", content="c", val_content="d", prepared=True, prepared_of=("a", "b"))
+    other = replace(raw, name="others", content="e")
+    assert one_form_each([raw, other]) == ([raw, other], [])
+    assert one_form_each([other, ready]) == ([other, ready], [])
+    kept, said = one_form_each([raw, ready, other])
+    assert kept == [ready, other]
+    assert said == ["toys-256 is the prepared form of toys and is taken in its place (--data toys takes the files)"]
+    with pytest.raises(ConfigError, match=r"toys, toys-256, toys-512 are the same clips .*--data"):
+        one_form_each([raw, ready, replace(ready, name="toys-512", content="f")])
 
 
 def test_subsets_are_drawn_once_kept_and_verified(tmp_path: Path) -> None:
@@ -329,7 +349,7 @@ def test_the_recipes_are_those_of_a_cell() -> None:
     assert demo.model.img_size < pretrained.model.img_size
 
 
-def test_the_live_table_counts_cells_and_shows_the_best(tmp_path: Path) -> None:
+def test_the_live_table_counts_cells_and_shows_the_mean(tmp_path: Path) -> None:
     kinds = [("done", ""), ("done", ""), ("active", "RUNNING"), ("active", "PENDING"), ("failed", "FAILED")]
     found = []
     for cell, (kind, state) in zip(grid(subsets=[subset(seed=i) for i in range(5)]), kinds, strict=True):
@@ -341,11 +361,36 @@ def test_the_live_table_counts_cells_and_shows_the_best(tmp_path: Path) -> None:
     header, line, total = watch.rows()
     assert dict(zip(header, line, strict=True)) == {
         "CHECKPOINT": "s", "DATA": "toys", "METHOD": "finetune", "SHOTS": "2", "DONE": "2", "RUN": "1", "WAIT": "1",
-        "FAIL": "1", "BEST TOP-1": "31.3 %", "LEFT": ""}
+        "FAIL": "1", "MEAN TOP-1": "28.1 %", "LEFT": ""}
     assert total[-1] == "00:00:30" and watch.line() == "2/5 cells done, 1 running, 1 waiting, 1 failed, 00:00:30 left"
     found[1].run.result.write_text('{"top1_pct": NaN}')
     found[0].run.result.write_text('{"top1_pct": 2')
     assert watch.rows()[1][8] == "-", "damaged results are for the tables to name"
+
+
+WIDE = {  # tables with long names and large numbers, and how many columns of words they have
+    3: [("DATA", "AMOUNT", "SUBSET", "SEED", "VIDEOS", "HOURS", "STEPS", "EPOCHS", "STATE", "COST", "CELLS", "DONE", "ACTIVE"),
+        ("s", "0.001", "contiguous", "0", "11", "0.18", "232,000", "322,000.5", "missing, again", "1,234.5 GPU-h", "12", "3", "4"),
+        ("all", "", "", "", "", "", "", "", "4 runs", "4,938.0 GPU-h", "48", "5", "6")],
+    4: [("CHECKPOINT", "DATA", "METHOD", "SHOTS", "CELLS", "DONE", "ACTIVE", "ENDED", "SUBMIT", "STEPS", "COST"),
+        ("s-vith14-of-a-very-long-name", "kinetics-200h", "finetune, evaluate.views=10x3", "10", "3", "0", "1", "2", "5", "1,020",
+         "123.45 GPU-h"), ("all", "", "", "", "3", "0", "1", "2", "5", "", "123.46 GPU-h")]}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("words", WIDE)
+def test_a_table_of_a_sweep_fits_the_terminal_and_no_number_is_cut(words: int, width: int) -> None:
+    lines, out = WIDE[words], io.StringIO()
+    Console(file=out, width=width).print(make_table(lines, words, width))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    seen = text.split()
+    assert all(word in seen for line in lines for cell in line[words:] for word in cell.split()), "headings and numbers are whole"
+    blocks, widths = fitted(lines, words, width)
+    assert [i for block in blocks for i in block[words:]] == list(range(words, len(lines[0])))
+    assert len(blocks) == 1 or sum(widths) > width
+    letters = "".join(line[: widths[0] - 2].strip() for line in text.splitlines()[1:])
+    assert letters.startswith(lines[1][0]), "a name is folded, and not cut"
 
 
 IMAGE = Init("image", "/w/image.pth", "f" * 64, {"model": {"name": "vit_nano_patch16", "img_size": 112, "num_frames": 1, "t_patch_size": 1}})
