@@ -30,13 +30,14 @@ from vidmae.runs.gpus import find_gpu
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import RunFolder, signature
 from vidmae.settings.config import PretrainConfig, TrainConfig
-from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
+from vidmae.settings.layers import ConfigError, Layer, build, parse_set, replacements, to_dict
 from vidmae.settings.recipe import read_recipe
 
 KIND = "pretrain"
 NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 Setting = tuple[Site, ClusterProfile, dict[str, str], slurm.Partition | None]  # what `read_profile` finds
-FEW_STEPS = 100  # fewer than this teach no model anything: the recipe is one for more videos
+FEW_STEPS = 100  # fewer than this teach no model anything
+FEW_BY_EPOCHS = 2000  # where a recipe counts epochs, fewer say that it is one for many more videos
 LOOKED_AT = 100  # videos whose files are looked for
 SLURM_ONLY = ("partition", "account", "qos", "constraint", "exclude", "nodelist", "dependency")
 
@@ -63,7 +64,7 @@ class Experiment:
         site: The profile's other sections.
         partition: What Slurm says of it; None on this machine.
         resources: What the job gets.
-        said: A line for each number that nobody gave.
+        said: A line for each number that nobody gave, and for each setting that gave way to another.
         data: The manifest; of a mixture what all of it is called, without a manifest.
         summary: Its totals; of a mixture those of all its manifests.
         run: The run folder (which may not exist).
@@ -204,6 +205,7 @@ def assemble(place: Place, setting: Setting, layers: Sequence[Layer], data: Data
         resources, said = complete(profile, profile_origins, partition)
     else:
         resources, said = local_resources(profile, profile_origins, on_cpu=config.train.device == "cpu")
+    said = [*said, *replacements(origins)]
     signed = to_dict(config, signed_only=True)
     name = f"{config.name}-{signature(KIND, signed, summary.content_sha256)}"
     try:
@@ -339,11 +341,15 @@ def data_warnings(e: Experiment) -> list[str]:
         if gone := sum(not file_of(path).exists() for path in first):
             found.append(f"{gone} of the first {len(first)} videos of {manifest} are not there, seen from this machine; "
                          f"make the manifest again where they moved: {HOW_TO_MAKE}")
-    if e.plan and e.plan.schedule.total_steps < FEW_STEPS:
+    phases = e.config.train.phases
+    few = FEW_BY_EPOCHS if all(phase.duration.unit == "epochs" for phase in phases) else FEW_STEPS
+    if e.plan and e.plan.schedule.total_steps < few:
+        length = " + ".join(str(phase.duration) for phase in phases)
+        epochs = f"; {length} are for many more videos" if few == FEW_BY_EPOCHS else ""
         size = f"{e.summary.videos} videos x {data.repeat_aug}" if data.is_plain else f"{e.plan.clips_per_epoch:,}"
         found.append(f"the run has {e.plan.schedule.total_steps} steps in all: {size} clips in batches of "
-                     f"{e.config.train.global_batch} make {e.plan.steps_per_epoch:g} steps an epoch (train.phases, "
-                     "train.global_batch)")
+                     f"{e.config.train.global_batch} make {e.plan.steps_per_epoch:g} steps an epoch{epochs} "
+                     "(train.phases, train.global_batch)")
     return found
 
 

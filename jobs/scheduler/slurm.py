@@ -134,6 +134,8 @@ def absent() -> SlurmError | None:
     try:
         run(["sinfo", "--noheader", "--format=%R"], timeout_s=ABSENT_TIMEOUT_S)
     except SlurmError as error:
+        if "configuration source" in str(error):  # three lines of Slurm's own, of which none says so plainly
+            return SlurmError("Slurm's programs are installed, and no cluster is configured for them (slurm.conf)")
         return error
     return None
 

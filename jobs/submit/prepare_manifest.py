@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from jobs.place.catalogue import MANIFESTS
 from jobs.place.experiment import SLURM_ONLY
 from jobs.submit import sharding
 from jobs.submit.shards_here import Work
@@ -191,11 +195,12 @@ def _submit(console: Console, sources: list[Source], path: Path, check: Check, a
 
 def _following(path: Path, summary: Summary) -> str:
     """The command that takes a manifest: a sweep takes NAME, and finds NAME-val beside it."""
+    named = path if not summary.classes else path.with_stem(path.stem.removesuffix("-val"))
+    data = named.stem if named.parent == MANIFESTS.absolute() else shlex.quote(str(named))
     if not summary.classes:
-        return f"jobs/pretrain.py --data {path}"
-    if summary.pictures:
-        return f"sweeps/objects.py --data {path.with_stem(path.stem.removesuffix('-val'))} --fractions 0.02"
-    return f"sweeps/fewshot.py --data {path.with_stem(path.stem.removesuffix('-val'))} --shots 10"
+        return f"jobs/pretrain.py --data {data}"
+    return f"sweeps/objects.py --data {data} --fractions 0.02" if summary.pictures else \
+        f"sweeps/fewshot.py --data {data} --shots 10"
 
 
 def _join(console: Console, sources: list[Source], args: argparse.Namespace) -> list[Source]:
@@ -282,12 +287,21 @@ def _say_facts(console: Console, videos: Manifest) -> None:
                           highlight=False)
 
 
+def grouped(reasons: Sequence[str]) -> list[str]:
+    """How often each reason stands in a list, the commonest first; those that differ in numbers alone are one, shown by the
+    first of them."""
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons:
+        kinds.setdefault(re.sub(r"\d+(?:\.\d+)?", "0", reason), []).append(reason)
+    return [f"{len(alike)} x {alike[0]}{' (the numbers differ)' if len(set(alike)) > 1 else ''}"
+            for alike in sorted(kinds.values(), key=len, reverse=True)]
+
+
 def _say_unreadable(console: Console, path: Path, show_names: bool) -> None:
     rows = read_unreadable(path)
     console.print(f"{len(rows)} files left out, listed in {unreadable_path(path)}:", style="yellow", highlight=False,
                   soft_wrap=True)
-    lines = [f"{name}: {reason}" for name, reason in rows] if show_names else [
-        f"{count} x {reason}" for reason, count in Counter(reason for _, reason in rows).most_common()]
+    lines = [f"{name}: {reason}" for name, reason in rows] if show_names else grouped([reason for _, reason in rows])
     for text in lines[:20]:
         console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
     if len(lines) > 20:

@@ -18,7 +18,8 @@ import pytest
 from jobs import cancel, logs, pretrain, status
 from jobs.place.launch_flags import masked_argv
 from jobs.standing.follow import Tail
-from jobs.standing.runs import all_runs, find_run, process_birth
+from jobs.standing.runs import State, all_runs, find_run, process_birth
+from jobs.submit.submission import standing
 from sweeps.grid import fewshot_flags
 from tests.support.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
 from vidmae.runs.record import RunFolder, read_json, write_json
@@ -139,12 +140,32 @@ def test_what_may_be_a_mistake_is_said_before_submitting(folder: Path, capsys: p
         (folder / name).touch()
     rows = ("here.mp4", f"here.tar#{7:016x}", "gone.mp4", f"gone.tar#{7:016x}")  # two videos, two prepared recordings
     manifest.write_text("path,label\n" + "".join(f"{folder}/{row},\n" for row in rows))
-    summary = json.loads(manifest.with_suffix(".json").read_text()) | {"csv_bytes": manifest.stat().st_size}
+    summary = json.loads(manifest.with_suffix(".json").read_text()) | {
+        "csv_bytes": manifest.stat().st_size, "verified": False, "percentiles_s": [1.0] * 40 + [60.0] * 61}
     manifest.with_suffix(".json").write_text(json.dumps(summary))
     assert pretrain.main([*LOCAL, "--dry-run", "--set", "train.phases.0.duration=3 steps"]) == 0
     said = capsys.readouterr().err
     assert "2 of the first 4 videos of" in said and "gone" not in said
     assert "the run has 3 steps in all: 64 videos x 4 clips in batches of 16 make" in said
+    assert "for many more videos" not in said
+    assert f"{manifest} was made with --no-verify" in said
+    assert "about 40% of the videos are shorter than a clip of " in said and "their last frame is repeated" in said
+
+
+def test_epochs_that_are_few_steps_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The recipe of 10,496 videos with a folder of 64."""
+    assert pretrain.main([*LOCAL, "--dry-run", "--set", "train.phases=[{duration: 100 epochs}, {duration: 15 epochs}]"]) == 0
+    said = capsys.readouterr().err
+    assert "the run has 1840 steps in all: 64 videos x 4 clips in batches of 16 make 16 steps an epoch; 100 epochs + 15 epochs are for " in said
+
+
+def test_a_dry_run_of_an_active_run_says_that_the_command_would_attach(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(folder / "elsewhere/a-12345678")  # no real job is asked about or cancelled
+    assert standing(run) == "", "a new run"
+    run.path.mkdir(parents=True)
+    write_json(run.record, {"submissions": [{"state": "submitted", "job_id": "7", "cluster": "slurm"}]})
+    monkeypatch.setattr("jobs.submit.submission.states", lambda runs: ([State(run, "7", "slurm", "PENDING", True)], []))
+    assert standing(run) == "; job 7 of this run is PENDING, and the command would attach to it"
 
 
 def test_every_value_and_its_origin(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from jobs.submit.prepare_manifest import grouped
 from tests.support import started, videos
 from tests.support.facilities import need
 from vidmae.footage.manifest import Manifest, read_summary
@@ -44,7 +45,7 @@ def test_stdout_is_the_path_alone_and_people_read_stderr(footage, tmp_path):
     assert "2 videos" in done.stderr and "0.00 h" in done.stderr and "1 files left out" in done.stderr
     assert "0 bytes" in done.stderr
     assert "secret" not in done.stderr  # names of recordings are private
-    assert "jobs/pretrain.py" in done.stderr
+    assert "next: python jobs/pretrain.py --data headcam --dry-run" in done.stderr, "a data set of manifests/ has a name"
     assert len(Manifest.read(out)) == 2
     again = prepare("manifest", footage, "--show-names", cwd=tmp_path)
     assert "2 unchanged" in again.stderr and "secret empty.mp4" in again.stderr
@@ -73,6 +74,13 @@ def test_lists_roots_and_options(footage, tmp_path):
     summary = read_summary(tmp_path / "o" / "ssv2-val.csv")
     assert (summary.decoder, summary.verified, summary.classes) == ("pyav", False, 2)
     assert f"next: python sweeps/fewshot.py --data {tmp_path}/o/ssv2.csv --shots 10" in done.stderr  # finds ssv2-val by itself
+
+
+def test_reasons_that_differ_in_numbers_alone_are_one_line():
+    reasons = ["decord reads a wrong frame: 12 for 14", "0 bytes", "decord reads a wrong frame: 3 for 7.5", "0 bytes", "0 bytes",
+               "decord cannot open it"]
+    assert grouped(reasons) == ["3 x 0 bytes", "2 x decord reads a wrong frame: 12 for 14 (the numbers differ)",
+                                "1 x decord cannot open it"]
 
 
 def test_no_readable_video_is_exit_3(tmp_path):

@@ -189,6 +189,14 @@ def test_whether_slurm_is_here_is_asked_once(programs: Path) -> None:
     assert isinstance(slurm.absent(), slurm.SlurmAwayError) and slurm.absent() is None
 
 
+def test_slurm_without_a_cluster_is_said_in_a_few_words(programs: Path) -> None:
+    for name in ("sbatch", "srun"):
+        write_program(programs, name, "")
+    write_program(programs, "sinfo", "echo 'sinfo: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host' >&2\n"
+                                     "echo 'sinfo: fatal: Could not establish a configuration source' >&2; exit 1")
+    assert str(slurm.absent()) == "Slurm's programs are installed, and no cluster is configured for them (slurm.conf)"
+
+
 def test_excluded_nodes_are_added_to_those_of_the_job(programs: Path) -> None:
     write_program(programs, "squeue", "echo 'cn[1-2]'")
     fails(programs, "scontrol", "", times=0, then='[ "$*" = "show hostnames cn[1-2]" ] && printf "cn1\\ncn2\\n"; exit 0')
