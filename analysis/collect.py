@@ -131,7 +131,8 @@ def collect(args: argparse.Namespace) -> Collected:
         raise ValueError("--classes needs the predictions of every clip, which logs do not have; leave out --logs")
     folders = args.folders or ([args.runs_dir] if args.runs_dir.is_dir() else [])
     if not folders and not args.logs:
-        raise ValueError(f"there is no folder {args.runs_dir}; name the folders that hold run folders, or logs with --logs")
+        raise ValueError(f"there is no folder {args.runs_dir} here; name the folders that hold run folders, or logs with "
+                         "--logs")
     runs = read_runs(folders, subset, versions, args.out / CACHE, keep=not args.explain)
     if runs is None and not args.logs:
         on = f" on {subset.data} (--classes)" if subset else ""
