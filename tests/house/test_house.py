@@ -47,7 +47,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
                                  "vidmae.ranks", "vidmae.insight"},
     "vidmae.insight.interpolation": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
                                      "vidmae.ranks", "vidmae.insight"},
-    "vidmae.train": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.labels", "vidmae.clips", "vidmae.model",
+    "vidmae.train": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.footage.archives", "vidmae.labels", "vidmae.clips", "vidmae.model",
                      "vidmae.ranks", "vidmae.evaluate", "vidmae.evaluate.corruptions", "vidmae.mixtures", "vidmae.insight"},
     # the launchers: run on the login node, import neither torch nor deepspeed
     "jobs.scheduler": set(),
