@@ -135,7 +135,8 @@ def time_of(config: PretrainConfig, args: argparse.Namespace, summary: Summary |
     """
     machine = Machine(args.gpu, nodes, args.gpus, args.cores, args.link_gbit)
     plan = make_plan(config, videos=summary.videos if summary else ANY_VIDEOS, world_size=machine.world_size)
-    measured = step_time.clip_cpu_ms(summary.clip_cost if summary else None, min(config.data.repeat_aug, plan.micro_batch))
+    measured = step_time.clip_cpu_ms(summary.clip_cost if summary else None, min(config.data.repeat_aug, plan.micro_batch),
+                                     config.data.repeat_window)
     work = step_time.work_of(config, micro_batch=plan.micro_batch, grad_accum=plan.grad_accum,
                              clip_ms=args.clip_cpu_ms or measured, prepared=bool(summary and summary.prepared))
     given = Mfu(args.mfu_pct / 100, "--mfu-pct") if args.mfu_pct else None

@@ -3,14 +3,14 @@
     runs/arrays/<time>-fewshot/submit/controller.sh    what is started, in a session of its own; its pid is the array's id
     submit/<pid>_<i>/<pid>_<i>_0_log.out, exit.json    of cell i, as of any local job
 
-A cell has one process and at most one GPU. A file `cancelled` in its folder (jobs/cancel.py) keeps it from starting, or asks
-it to save and leave; where it has content the cell is killed at once. SIGINT to the controller kills all.
+A cell has one process and at most one GPU; on a CPU it is forked from the controller (forked_cell.py). A file `cancelled` in
+its folder (jobs/cancel.py) keeps it from starting, or asks it to save and leave; where it has content the cell is killed at
+once. SIGINT to the controller kills all.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import shlex
 import signal
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from jobs.standing.arrays import cells_of
 from jobs.standing.runs import EXIT_RECORD
+from jobs.submit.forked_cell import ForkedCell, load_programs, run_cell
 from jobs.submit.launch import INTERRUPTED, KILLED_BY_LIMIT, Request, code_of_cancelled, own_environment, setup_lines
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, make_private_folder, write_json
 from vidmae.settings.signals import number_of
@@ -41,6 +42,7 @@ def script_of(request: Request, first: int) -> str:
     r, gpus = request.resources, ",".join(gpus_here()) if request.resources.gpus_per_node else ""
     words = [sys.executable, "-u", "-m", "jobs.submit.local_array", str(request.run.path), "--max-parallel",
              str(request.max_parallel or 1), "--first", str(first), "--gpus", gpus]
+    words += ["--fork"] if request.on_cpu and not request.python else []  # the profile's Python may be that of a container
     words += ["--signal", request.signal, "--signal-delay-s", str(request.signal_delay_s)]
     words += ["--limit-s", str(60 * r.time_min)] if r.time_min else []
     words += ["--python", request.python] if request.python else []
@@ -85,7 +87,7 @@ class Task:
     folder: Path
     python: str = ""
     slot: int = 0
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | ForkedCell | None = None
     began: float = 0.0
     started: float = 0.0
     warned_s: float | None = None
@@ -100,17 +102,20 @@ class Task:
         """A person wants it to end at once."""
         return self.cancelled and (self.folder / CANCELLED).stat().st_size > 0
 
-    def start(self, slot: int, gpus: Sequence[str]) -> None:
-        """Start the cell's program; its session is its own, so that it can be ended with its loader processes."""
+    def start(self, slot: int, gpus: Sequence[str], *, fork: bool) -> None:
+        """Start the cell's program; its process group is its own, so that it can be ended with its loader processes."""
         make_private_folder(self.folder)
         self.slot, self.began, self.started = slot, time.monotonic(), time.time()
         job_id, gpu = self.folder.name, gpus[slot % len(gpus)] if gpus else ""
-        env = {**os.environ, "VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu}
+        env = {"VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu}
         python = shlex.split(self.python) or [sys.executable]
         command = [*python, "-u", "-m", "jobs.submit.local_array", "--run", str(self.run.path)]
         with (self.folder / f"{job_id}_0_log.out").open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
-                                            start_new_session=True)
+            if fork:
+                self.process = ForkedCell(str(self.run.path), env, log.fileno())
+            else:
+                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                                env={**os.environ, **env}, start_new_session=True)
 
     def end(self, how: signal.Signals) -> None:
         """Send a signal to the cell's process and all of its children."""
@@ -140,8 +145,11 @@ class Limit:
     delay_s: float = 0.0
 
 
-def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], limit: Limit, python: str = "") -> None:
+def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], limit: Limit, fork: bool,
+            python: str = "") -> None:
     """Run all cells of an array."""
+    if fork:
+        load_programs()
     waiting = [Task(run, array / "submit" / f"{os.getpid()}_{i}", python) for i, run in enumerate(cells_of(array))]
     running: list[Task] = []
     leaders = waiting[:first]
@@ -155,7 +163,7 @@ def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], 
                 if task.cancelled:
                     task.note(INTERRUPTED)
                     continue
-                task.start(min(set(range(max_parallel)) - {t.slot for t in running}), gpus)
+                task.start(min(set(range(max_parallel)) - {t.slot for t in running}), gpus, fork=fork)
                 running.append(task)
             time.sleep(LOOK_S)
     except KeyboardInterrupt:
@@ -189,15 +197,6 @@ def _is_up(task: Task, limit: Limit, now: float) -> bool:
     return task.cancelled and task.warned_s is not None and now > task.warned_s + limit.delay_s
 
 
-def run_cell(path: str) -> None:
-    """Be a cell's program on this machine, and end this process with its exit code."""
-    from vidmae.ranks import preempt, watchdog
-
-    if not RunFolder(Path(path)).result.exists():
-        preempt.listen()
-        watchdog.end_process(importlib.import_module("vidmae.train.cell").main(path))
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command: the controller, or with --run one cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,6 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--max-parallel", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--gpus", default="")
+    parser.add_argument("--fork", action="store_true", help="fork cells from this process; only where they use no GPU")
     parser.add_argument("--limit-s", type=float, default=0.0)
     parser.add_argument("--signal", default="USR2")
     parser.add_argument("--signal-delay-s", type=float, default=0.0)
@@ -213,9 +213,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.run:
         run_cell(args.run)
-        return 0
     control(args.array, max_parallel=args.max_parallel, first=args.first, gpus=[g for g in args.gpus.split(",") if g],
-            limit=Limit(args.limit_s, args.signal, args.signal_delay_s), python=args.python)
+            limit=Limit(args.limit_s, args.signal, args.signal_delay_s), fork=args.fork, python=args.python)
     return 0
 
 

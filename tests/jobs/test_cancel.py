@@ -108,7 +108,7 @@ def test_a_cancelled_cell_of_a_local_array_loses_no_step(folder: Path) -> None:
                     "train.phases=[{duration: 100000 steps, lr: 1.0e-3}]")
     array = arrays.make_array(folder / "runs/arrays/a", [run])
     take_snapshot(array, CodeState(None, False))
-    controller = control(array, "--signal-delay-s", "60")
+    controller = control(array, "--fork", "--signal-delay-s", "60")
     submit = make_private_folder(array.submit / f"{controller.pid}_0")
     until(lambda: len(steps_of(run)) >= 3)
     (submit / "cancelled").touch()
@@ -125,7 +125,7 @@ def test_a_cell_that_does_not_answer_is_killed_after_its_time_or_when_asked_agai
     take_snapshot(array, CodeState(None, False))
     (array.code / "vidmae/train/cell.py").write_text(CELL_STAND_IN)
     for delay_s, again in ((2, False), (300, True)):
-        controller = control(array, "--signal-delay-s", str(delay_s), SLEEPS="cell0")
+        controller = control(array, "--fork", "--signal-delay-s", str(delay_s), SLEEPS="cell0")
         submit = make_private_folder(array.submit / f"{controller.pid}_0")
         until((submit / f"{controller.pid}_0_0_log.out").exists)
         time.sleep(0.5)

@@ -2,6 +2,7 @@
 
     python -m tests.slurm.faults                         all faults x ZeRO 1, 2, 3 (about 40 minutes on 2 cores)
     python -m tests.slurm.faults --faults usr2,hung --stages 2
+    python -m tests.slurm.faults --prepared              clips are read from archives of prepared footage
     make faults                                          the first of these
 
 Each row starts a run of two ranks on two nodes with `jobs/pretrain.py`, does the fault while it trains, waits until the
@@ -32,6 +33,9 @@ from tests.support.interruptions import differences, wait_for_step
 from tests.support.runs import TINY, make_manifest
 from vidmae.clips.clip_cost import cpu_name
 from vidmae.footage.manifest import read_summary
+from vidmae.preparing.preparation import Preparation
+from vidmae.preparing.prepare_archives import prepare
+from vidmae.preparing.prepared_folder import Order
 from vidmae.runs.attempts import read_attempts
 from vidmae.runs.record import RunFolder, read_json
 
@@ -376,6 +380,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", default=",".join(FAULTS), help="default: %(default)s")
     parser.add_argument("--stages", default="1,2,3", help="ZeRO stages (default: %(default)s)")
+    parser.add_argument("--prepared", action="store_true", help="train from archives of prepared footage")
     args = parser.parse_args()
     names, stages = args.faults.split(","), [int(s) for s in args.stages.split(",")]
     if unknown := set(names) - set(FAULTS):
@@ -386,6 +391,10 @@ def main() -> int:
         os.environ.update(cluster.env)
         try:
             manifest = make_manifest(Path(folder))
+            if args.prepared:
+                raw, manifest = manifest, Path(folder, "clips-144.csv")
+                prepare(Order(raw, Preparation(fps=30, short_side_px=144), Path(folder, "prepared"), manifest), workers=1,
+                        time_limit_s=600, tell=lambda *_: None)
             place = where(manifest)
             for stage in stages:
                 whole = uninterrupted(cluster, manifest, Path(folder), stage)

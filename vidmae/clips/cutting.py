@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from vidmae.clips.filling import fill_clips
 from vidmae.clips.order import CLIP, FRAMES, WINDOW, Place, rng
-from vidmae.clips.transforms import crop_resize, sample_crop
-from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
+from vidmae.clips.transforms import Box, sample_crop
+from vidmae.footage.frame_numbers import clip_indices, near_start, random_start, span_frames
 from vidmae.footage.manifest import Manifest
-from vidmae.footage.open_video import VideoReader, open_video
+from vidmae.footage.open_video import open_video
 from vidmae.settings.config import DataConfig, NetConfig
-
-READ_BYTES = 2**28  # of decoded frames that are held at a time; a clip is read whole however large
 
 Output = tuple[tuple[int, ...], type[np.generic]]
 """shape and type of one of the things that a clip consists of"""
@@ -43,6 +42,8 @@ class ClipSpec:
     clip: str = "normal"
     sampling: tuple[tuple[int, int, float], ...] = ()
     window_frames: int = 0
+    repeat_near_s: float = 10.0
+    resize: str = "antialias"
 
     @staticmethod
     def of(model: NetConfig, data: DataConfig, num_tokens: int, **more: Any) -> ClipSpec:
@@ -50,7 +51,8 @@ class ClipSpec:
         return ClipSpec(
             num_frames=model.num_frames, sampling_rate=data.sampling_rate, target_fps=data.target_fps,
             img_size=model.img_size, crop_area=data.crop_area, crop_aspect=data.crop_aspect, flip_prob=data.flip_prob,
-            repeat_aug=data.repeat_aug, repeat_window=data.repeat_window, num_tokens=num_tokens, **more)
+            repeat_aug=data.repeat_aug, repeat_window=data.repeat_window, repeat_near_s=data.repeat_near_s,
+            num_tokens=num_tokens, **more)
 
     def span(self, row: int, fps: float) -> float:
         """Frames that a clip of a row covers in a file of so many frames a second."""
@@ -100,21 +102,28 @@ class Cutter:
             DecodeError: The video cannot be read.
         """
         spec = self.spec
-        span = spec.span(row, float(self.manifest.fps[row]))
+        fps = float(self.manifest.fps[row])
+        span = spec.span(row, fps)
         rngs = [rng(CLIP, self.seed, p.epoch, p.slot, p.repeat) for p in places]
         with open_video(self.manifest.path(row), self.manifest.decoder(row)) as video:
-            starts = [self._start(place, own, span, video.num_frames) for place, own in zip(places, rngs, strict=True)]
+            starts = [self._start(place, own, span, video.num_frames, fps) for place, own in zip(places, rngs, strict=True)]
             indices = np.stack([self._shown(clip_indices(start, span, spec.in_window, video.num_frames), place)
                                 for start, place in zip(starts, places, strict=True)])
             rngs = [self._again(place, own) for place, own in zip(places, rngs, strict=True)]
-            for i, frames, which in read_clips(video, indices, frame_bytes=self.manifest.frame_bytes(row)):
-                self._cut_one(frames, which, rngs[i], clips[i])
-                noise[i] = rngs[i].random(spec.num_tokens, dtype=np.float32)
+            fill_clips(video, indices, clips, lambda i, height, width: self._look(rngs[i], height, width),
+                       frame_bytes=self.manifest.frame_bytes(row), linear=spec.resize == "linear")
+        for mask, own in zip(noise, rngs, strict=True):
+            own.random(out=mask, dtype=np.float32)
 
-    def _start(self, place: Place, own: np.random.Generator, span: float, total_frames: int) -> float:
-        if place.stretch is None:
-            return random_start(self._window_rng(place, own), span, total_frames)
-        return min(place.stretch * span, max(total_frames - span, 0.0))  # a substitute may be shorter
+    def _start(self, place: Place, own: np.random.Generator, span: float, total_frames: int, fps: float) -> float:
+        if place.stretch is not None:
+            return min(place.stretch * span, max(total_frames - span, 0.0))  # a substitute may be shorter
+        if self.spec.repeat_window == "own":
+            return random_start(own, span, total_frames)
+        visit = rng(WINDOW, self.seed, place.epoch, place.slot)
+        if self.spec.repeat_window == "shared":
+            return random_start(visit, span, total_frames)
+        return near_start(visit, own, span, total_frames, self.spec.repeat_near_s * fps)
 
     def _shown(self, indices: np.ndarray, place: Place) -> np.ndarray:
         """Of the frame numbers of a window those that the clip shows, in its order."""
@@ -126,16 +135,10 @@ class Cutter:
         """What draws crop, flip and mask: a window that comes again has its own draws each time."""
         return rng(CLIP, self.seed, place.epoch, place.slot, place.repeat, place.turn) if place.turn else own
 
-    def _window_rng(self, place: Place, own: np.random.Generator) -> np.random.Generator:
-        if self.spec.repeat_window == "shared":
-            return rng(WINDOW, self.seed, place.epoch, place.slot)
-        return own
-
-    def _cut_one(self, frames: np.ndarray, which: np.ndarray, own: np.random.Generator, clip: np.ndarray) -> None:
-        spec = self.spec
-        box = sample_crop(own, frames.shape[1], frames.shape[2], spec.crop_area, spec.crop_aspect)
-        flip = bool(own.random() < spec.flip_prob)
-        clip[:] = crop_resize(frames, which, box, spec.img_size, flip=flip).numpy()
+    def _look(self, own: np.random.Generator, height: int, width: int) -> tuple[Box, bool]:
+        """Which part of the picture a clip shows, and whether it is mirrored."""
+        box = sample_crop(own, height, width, self.spec.crop_area, self.spec.crop_aspect)
+        return box, bool(own.random() < self.spec.flip_prob)
 
 
 def arranged(indices: np.ndarray, clip: str, own: np.random.Generator) -> np.ndarray:
@@ -162,23 +165,3 @@ def arranged(indices: np.ndarray, clip: str, own: np.random.Generator) -> np.nda
         return np.repeat(indices[[0, -1]], [half, len(indices) - half])
     assert clip == "normal"
     return indices
-
-
-def read_clips(video: VideoReader, indices: np.ndarray, *, frame_bytes: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Read several clips of a video in order of time, as many at once as fit READ_BYTES: frames they share are decoded once.
-
-    Args:
-        video: Open.
-        indices: int64 [n, T], the frame numbers of each clip.
-        frame_bytes: Size of a decoded frame.
-    Yields:
-        Place of the clip in `indices`, frames uint8 [N, H, W, 3], and which of them are its: int64 [T].
-    Raises:
-        DecodeError: The video cannot be read.
-    """
-    by_time = np.argsort(indices[:, 0], kind="stable").tolist()
-    at_once = max(1, READ_BYTES // (indices.shape[1] * frame_bytes))
-    for some in (by_time[i:i + at_once] for i in range(0, len(by_time), at_once)):
-        needed, where = np.unique(indices[some], return_inverse=True)
-        frames = video.read(needed)
-        yield from ((i, frames, which) for i, which in zip(some, where.reshape(len(some), -1), strict=True))

@@ -21,8 +21,8 @@ import torch
 
 from vidmae.clips.cutting import Output
 from vidmae.footage.killable import KillableProcess
-from vidmae.footage.manifest import Manifest
-from vidmae.footage.open_video import DecodeError, import_decoder, may_hang
+from vidmae.footage.manifest import HOW_TO_MAKE, Manifest
+from vidmae.footage.open_video import DecodeError, import_decoder, is_installed, may_hang
 
 MAX_GROWTH_BYTES = 2**26  # of a reader's own memory since its first videos
 
@@ -61,12 +61,17 @@ class Reader:
         retries: Further tries after one that failed.
         unreadable: Rows that need no try, and why.
         most_clips: Clips of one call, at most.
+    Raises:
+        ValueError: The manifest names a decoder that is not installed.
     """
 
     def __init__(self, cutter: Cuts, *, limit_s: float, retries: int, unreadable: Mapping[int, str],
                  most_clips: int) -> None:
         self._cutter, self._limit_s, self._retries, self._most_clips = cutter, limit_s, retries, most_clips
         self._unreadable = dict(unreadable)
+        if gone := [decoder for decoder in cutter.decoders if not is_installed(decoder)]:
+            raise ValueError(f"the manifest gives files to {' and '.join(gone)}, not installed here: pip install it, or "
+                             f"make the manifest again, which then gives them to other decoders: {HOW_TO_MAKE}")
         self._process: KillableProcess[tuple[int, Sequence[Any]], str | None] | None = None
 
     def read(self, row: int, clips: Sequence[Any], *out: np.ndarray) -> str | None:

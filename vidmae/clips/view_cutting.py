@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidmae.clips.cutting import Output, read_clips
-from vidmae.clips.transforms import crop_resize
+from vidmae.clips.cutting import Output
+from vidmae.clips.filling import fill_clips
+from vidmae.clips.transforms import Box
 from vidmae.clips.views import ViewSpec, view_box, view_frames
 from vidmae.footage.manifest import Manifest
 from vidmae.footage.open_video import open_video
@@ -45,6 +46,8 @@ class ViewCutter:
         with open_video(self.manifest.path(row), self.manifest.decoder(row)) as video:
             indices = np.stack([view_frames(spec, view, content=content, total_frames=video.num_frames,
                                             fps=float(self.manifest.fps[row])) for view in views])
-            for i, frames, which in read_clips(video, indices, frame_bytes=self.manifest.frame_bytes(row)):
-                box, flip = view_box(spec, views[i], content=content, height=frames.shape[1], width=frames.shape[2])
-                clips[i] = crop_resize(frames, which, box, spec.img_size, flip=flip).numpy()
+
+            def look(i: int, height: int, width: int) -> tuple[Box, bool]:
+                return view_box(spec, views[i], content=content, height=height, width=width)
+
+            fill_clips(video, indices, clips, look, frame_bytes=self.manifest.frame_bytes(row))

@@ -30,6 +30,28 @@ def random_start(rng: np.random.Generator, span: float, total_frames: int) -> fl
     return float(rng.uniform(0, max(total_frames - span, 0)))
 
 
+def near_start(visit: np.random.Generator, own: np.random.Generator, span: float, total_frames: int, near: float) -> float:
+    """First frame of a window that lies near those of the other repeats of a visit: all of them within `near` frames.
+
+        visit draws                  |                       a place in the file, the same for all repeats
+        own draws                    |====|  |====|          how far behind it each of them begins
+                                     |--- near ---|
+
+    What goes beyond the last possible start comes round to the beginning of the file. So each window by itself is as likely
+    to begin here as there, as with `random_start`; only how far repeats are apart is another.
+
+    Args:
+        visit: Source of randomness of the visit; the same state for each of its repeats.
+        own: Of the repeat.
+        span: Frames that a window covers.
+        total_frames: Of the file.
+        near: Frames within which the windows lie; no fewer than a window has.
+    """
+    room = max(total_frames - span, 0)
+    behind = float(own.uniform(0, min(max(near - span, 0), room)))
+    return (float(visit.uniform(0, room)) + behind) % room if room else 0.0
+
+
 def clip_indices(start: float, span: float, num_frames: int, total_frames: int) -> np.ndarray:
     """Frame numbers of a clip.
 

@@ -29,8 +29,8 @@ from vidmae.footage.decoders.with_torchcodec import TorchcodecReader
 from vidmae.footage.manifest import AUTO
 
 __all__ = ["ARCHIVE", "DECODERS", "PILLOW", "DecodeError", "Frames", "PacketScan", "Stager", "VideoInfo", "VideoReader",
-           "bytes_read", "candidates", "frames_in_order", "import_decoder", "may_hang", "open_video", "probe", "refuses",
-           "scan_packets", "second_decoder", "some_in_order", "use_copies"]
+           "bytes_read", "candidates", "frames_in_order", "import_decoder", "is_installed", "may_hang", "open_video",
+           "probe", "refuses", "scan_packets", "second_decoder", "some_in_order", "use_copies"]
 
 DECODERS = ("decord", "pyav", "torchcodec")
 """Of videos, in the order in which they are tried."""
@@ -38,20 +38,27 @@ _READERS: dict[str, type[VideoReader]] = {
     "decord": DecordReader, "pyav": PyAvReader, "torchcodec": TorchcodecReader, "pyav_counting": PyAvCountingReader,
     ARCHIVE: ArchiveReader, "archive_pillow": ArchivePillowReader, PILLOW: PillowReader}
 _OF_ARCHIVES = (ARCHIVE, "archive_pillow")
+_LIBRARIES = {"decord": "decord", "pyav": "av", "pyav_counting": "av", "torchcodec": "torchcodec"}
 
 
 def candidates(asked: str) -> tuple[str, ...]:
     """The decoders that may read a file, in the order in which they are tried.
 
     Args:
-        asked: One of DECODERS, PILLOW for pictures, or auto: all of DECODERS that are installed (torchcodec need not be).
+        asked: One of DECODERS, PILLOW for pictures, or auto: all of DECODERS that are installed (decord and torchcodec need
+            not be).
     Raises:
         ValueError: There is no such decoder.
     """
     if asked == AUTO:
-        return tuple(name for name in DECODERS if name != "torchcodec" or importlib.util.find_spec(name))
+        return tuple(name for name in DECODERS if name == "pyav" or is_installed(name))
     _reader(asked)
     return (asked,)
+
+
+def is_installed(decoder: str) -> bool:
+    """Whether the library of a decoder is there; those of pictures and archives always are. Nothing is loaded."""
+    return decoder not in _LIBRARIES or importlib.util.find_spec(_LIBRARIES[decoder]) is not None
 
 
 def second_decoder(first: str) -> str:

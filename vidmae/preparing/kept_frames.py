@@ -1,4 +1,4 @@
-"""The kept frames of a recording, resized. The only import of OpenCV beside vidmae/insight/vision.py."""
+"""The kept frames of a recording, resized. One of the imports of OpenCV."""
 
 from __future__ import annotations
 

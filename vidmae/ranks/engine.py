@@ -63,6 +63,11 @@ def _deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
+def load_deepspeed(device_type: str) -> None:
+    """Import deepspeed before an engine needs it, as `Engine` does."""
+    _deepspeed(torch.device(device_type))
+
+
 def _import_muon_uncompiled() -> None:
     """Import deepspeed's Muon before deepspeed does, with its kernels left as they are written.
 

@@ -396,7 +396,7 @@ def measured(path: Path) -> tuple[Mapping[str, Any], ...]:
     return tuple(rows)
 
 
-def clip_cpu_ms(record: Mapping[str, Any] | None, repeats: int) -> float | None:
+def clip_cpu_ms(record: Mapping[str, Any] | None, repeats: int, window: str = "own") -> float | None:
     """CPU milliseconds of one clip where so many are cut from each opened video.
 
     Opening and seeking cost a + b / repeats: the two measured numbers of repeats give a and b.
@@ -404,10 +404,13 @@ def clip_cpu_ms(record: Mapping[str, Any] | None, repeats: int) -> float | None:
     Args:
         record: `clip_cost` of a manifest's summary (vidmae/clips/clip_cost.py); None where it was not measured.
         repeats: Clips per opened video: data.repeat_aug, no more than a micro-batch has.
+        window: data.repeat_window; `shared` is taken to cost what `near` does, which is a little more.
     """
     if not record:
         return None
     (low, low_ms), (high, high_ms) = sorted((int(n), float(ms)) for n, ms in record["ms_per_clip"].items())
+    if window != "own":
+        high_ms = record.get("near_ms_per_clip", high_ms)  # earlier manifests do not have it
     if not low < repeats < high:
         return low_ms if repeats <= low else high_ms
     b = (low_ms - high_ms) / (1 / low - 1 / high)
@@ -449,8 +452,8 @@ def data_advice(time: StepTime, name: str) -> str:
     """What makes clips come sooner: more loader processes where idle cores are enough, else prepared footage."""
     cores, data_s = time.machine.cores_per_gpu, time.data_s or 0.0
     if time.readers == cores:
-        return "more --cpus-per-task, or a larger --set data.repeat_aug" if time.work.prepared else \
-            f"python jobs/prepare.py footage {name}"
+        return f"python jobs/prepare.py footage {name}" if not time.work.prepared else \
+            "more --cpus-per-task, a larger --set data.repeat_aug, or --set data.repeat_window=near"
     more = f"--set data.workers={cores}"
     if time.work.prepared:
         return more

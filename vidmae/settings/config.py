@@ -117,8 +117,12 @@ class DataConfig:
     """Probability of a horizontal flip, one draw per clip."""
     repeat_aug: int = 16
     """Clips cut from each opened video."""
-    repeat_window: Literal["own", "shared"] = "own"
-    """own: each repeat has its own time window (the paper's text); shared: one window for all (released code)."""
+    repeat_window: Literal["own", "shared", "near"] = "own"
+    """own: each repeat has its own time window (the paper's text); shared: one window for all (released code); near: its
+    own, but all of them within repeat_near_s, so that repeats share decoded frames."""
+    repeat_near_s: float = signed_if_changed(10.0)
+    """Seconds of footage within which the windows of repeats lie, with data.repeat_window near. 10 is what a clip of
+    Kinetics has, from which repeats are drawn where data sets are such."""
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     """Video reader. auto takes for each file the one that the manifest names; another must have read all files rightly."""
     recheck_pct: float = unsigned(0.1)
@@ -145,6 +149,7 @@ class DataConfig:
         check(0 < low <= high, "data.crop_aspect", list(self.crop_aspect), "0 < lowest <= highest")
         check(0 <= self.flip_prob <= 1, "data.flip_prob", self.flip_prob, "0 to 1")
         check(self.repeat_aug >= 1, "data.repeat_aug", self.repeat_aug, "1 or more clips per video")
+        check(self.repeat_near_s > 0, "data.repeat_near_s", self.repeat_near_s, "more than 0 seconds")
         check(self.workers >= 0, "data.workers", self.workers, "0 or more processes")
         check(self.read_limit_s >= 0, "data.read_limit_s", self.read_limit_s, "0 (no limit) or more seconds")
         check(self.read_retries >= 0, "data.read_retries", self.read_retries, "0 or more tries")
@@ -206,6 +211,9 @@ class FootageConfig(DataConfig):
     clip: Literal["normal", "shuffled-frames", "reversed", "frozen", "static-pair"] = signed_if_changed("normal")
     """How the frames of a clip are put together. shuffled-frames: in a random order; reversed: backwards; frozen: the
     middle frame all the time; static-pair: the first frame for one half of the clip, the last for the other."""
+    resize: Literal["antialias", "linear"] = signed_if_changed("antialias")
+    """How a crop gets the size of a clip. antialias: each pixel is a mean over all that it covers. linear: of the four
+    nearest, as in the released code; a third faster, and grainier where crops are larger than clips."""
     window_frames: int = signed_if_changed(0)
     """Of an image model (model.num_frames 1): each clip is one frame of what a clip of so many frames would show. 0: a clip
     has a time window of its own. sweeps/pair.py sets it to the frames of the video model."""

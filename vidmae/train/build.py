@@ -112,7 +112,7 @@ def clip_spec(config: RunConfig, noise: int, footage: Footage | None = None) -> 
     """What a clip of this configuration is; `noise` numbers are drawn with each, for its mask."""
     data, more = config.data, dict[str, Any]()
     if isinstance(data, FootageConfig):
-        more |= {"clip": data.clip, "window_frames": data.window_frames}
+        more |= {"clip": data.clip, "window_frames": data.window_frames, "resize": data.resize}
         if data.sources and footage:
             own = [sampling_of(source, data) for source in data.sources]
             more["sampling"] = tuple((first, *one) for first, one in zip(footage.firsts, own, strict=True))

@@ -34,6 +34,15 @@ def main(run_path: str) -> int:
     return run_program(run_path, FinetuneConfig, learn)
 
 
+def load_libraries() -> None:
+    """Import what a cell on a CPU needs, in a process from which cells are forked; nothing is computed."""
+    import vidmae.train.finetune
+    import vidmae.train.probe_cell  # noqa: F401
+    from vidmae.ranks.engine import load_deepspeed
+
+    load_deepspeed("cpu")
+
+
 def learn(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: float) -> bool:
     """Finetune, or probe frozen features; True once the cell's result is there."""
     if config.method == "finetune":

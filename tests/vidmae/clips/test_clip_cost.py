@@ -30,6 +30,7 @@ def test_it_is_what_a_clock_of_our_own_says(path):
     manifest = Manifest.read(path)
     found = clip_cost.measure(manifest)
     assert found["videos"] == 1 and (found["num_frames"], found["img_size"], found["sampling_rate"]) == (16, 224, 8)
+    assert 0 < found["near_ms_per_clip"] < found["ms_per_clip"]["1"]
     cutter = clip_cost.paper_cutter(manifest)
     for repeats in clip_cost.REPEATS:
         out = [np.empty((repeats, *shape), dtype) for shape, dtype in cutter.outputs]

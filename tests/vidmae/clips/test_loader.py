@@ -12,7 +12,7 @@ import torch
 
 from tests.support import videos
 from tests.support.facilities import need
-from vidmae.clips import cutting, order
+from vidmae.clips import cutting, filling, order
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
 from vidmae.clips.order import FramesOfClips, ShuffledVideos, place_of
@@ -153,6 +153,15 @@ def test_repeats_have_their_own_time_window_or_share_one(manifest, monkeypatch):
     assert not torch.equal(clips[0], clips[1])  # crop and flip still differ
 
 
+def test_near_windows_differ_and_do_not_depend_on_micro_batches(manifest, monkeypatch):
+    spec = replace(SPEC, repeat_aug=4, repeat_window="near", repeat_near_s=5.0)
+    near = indices_read(manifest, monkeypatch, spec, G=4, stop=5)
+    assert max(len({tuple(i) for i in near[k:k + 4]}) for k in range(0, 20, 4)) >= 3, "each has its own"
+    first, own = joined(batches(manifest, spec=spec, stop=5)), joined(batches(manifest, spec=replace(spec, repeat_window="own"), stop=5))
+    assert_same(first, joined(batches(manifest, spec=spec, stop=5, accum=4, workers=2)))
+    assert torch.equal(first.noise, own.noise) and not torch.equal(first.clips, own.clips), "all but the time is drawn as ever"
+
+
 def test_a_shared_window_is_shared_across_micro_batches(manifest, monkeypatch):
     spec = replace(SPEC, repeat_aug=4, repeat_window="shared")
     whole = joined(batches(manifest, spec=spec, G=4, stop=2))
@@ -206,16 +215,16 @@ def test_every_frame_that_repeats_share_is_decoded_once(manifest, monkeypatch):
         def __exit__(self, *_):
             self._inner.close()
 
-        def read(self, indices):
+        def each(self, indices):
             asked[-1].append(list(indices))
-            return self._inner.read(indices)
+            return self._inner.each(indices)
 
     monkeypatch.setattr(cutting, "open_video", Spy)
     at_once = joined(batches(manifest, spec=replace(SPEC, repeat_aug=8), G=8, stop=2, limit_s=0))
     assert [len(calls) for calls in asked] == [1, 1]  # two videos, each opened once, one read each
     for calls in asked:
         assert len(set(calls[0])) == len(calls[0]) < 8 * 16
-    monkeypatch.setattr(cutting, "READ_BYTES", 1)  # a recording too large to hold: one repeat after the other
+    monkeypatch.setattr(filling, "READ_BYTES", 1)  # a recording too large to hold: one repeat after the other
     assert_same(joined(batches(manifest, spec=replace(SPEC, repeat_aug=8), G=8, stop=2, limit_s=0)), at_once)
     assert [len(calls) for calls in asked[2:]] == [8, 8]
 
@@ -272,13 +281,13 @@ def frames_shown(manifest, monkeypatch, spec, **options) -> Counter:
         files.append(str(path))
         return open_video(path, decoder)
 
-    def read_spy(video, indices, *, frame_bytes):
+    def fill_spy(video, indices, clips, look, **_):
         caught.update((files[-1], int(number)) for number in indices.ravel())
-        return ((i, np.zeros((1, 48, 64, 3), np.uint8), np.zeros(indices.shape[1], np.int64)) for i in range(len(indices)))
+        clips[:] = 0
 
     with monkeypatch.context() as patched:
         patched.setattr(cutting, "open_video", open_spy)
-        patched.setattr(cutting, "read_clips", read_spy)
+        patched.setattr(cutting, "fill_clips", fill_spy)
         list(make_loader(manifest, spec, seed=0, global_batch=4, micro_batch=4, grad_accum=1, rank=0, world_size=1, start_step=0,
                          workers=0, read_limit_s=0, read_retries=1, **options))
     return caught

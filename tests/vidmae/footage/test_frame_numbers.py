@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
+from vidmae.footage.frame_numbers import clip_indices, near_start, random_start, span_frames
 
 
 def span(fps: float) -> float:
@@ -38,6 +38,30 @@ def test_a_short_video_repeats_its_last_frame():
     assert clip_indices(0, span(30), 16, 20).tolist() == [0, 8, 16, *[19] * 13]
     assert clip_indices(0, span(30), 16, 1).tolist() == [0] * 16
     assert random_start(np.random.default_rng(0), span(30), 20) == 0
+
+
+def near_starts(total: float, visits: int, *, span: float = 16, near: float = 37.5) -> np.ndarray:
+    """Starts of four repeats of each visit."""
+    def visit(i: int) -> list[float]:
+        return [near_start(np.random.default_rng(i), np.random.default_rng((i, k)), span, total, near) for k in range(4)]
+    return np.array([visit(i) for i in range(visits)])
+
+
+def test_windows_of_a_visit_are_near_each_other_and_everywhere_alike():
+    starts = near_starts(216, 2000)
+    assert starts.min() >= 0 and starts.max() < 200
+    apart = (starts[:, 1:] - starts[:, :1] + 100) % 200 - 100  # the end of the file goes on at its beginning
+    assert np.abs(apart).max() <= 37.5 - 16 and np.abs(apart).max() > 20, "all within 37.5 frames"
+    for k in range(4):
+        counts = np.histogram(starts[:, k], bins=8, range=(0, 200))[0]
+        assert np.abs(counts - 250).max() < 5 * 250**0.5, "by itself a window is anywhere alike, also at both ends"
+
+
+def test_windows_of_short_files_lie_anywhere_in_them():
+    assert (near_starts(16, 3) == 0).all() and (near_starts(5, 3) == 0).all()
+    few = near_starts(26, 500)
+    assert few.min() >= 0 and few.max() < 10 and np.abs(np.histogram(few, bins=5, range=(0, 10))[0] - 400).max() < 100
+    assert np.abs(np.corrcoef(few.T)[0, 1]) < 0.2, "a file shorter than `near`: as with windows of their own"
 
 
 def test_windows_are_uniform_and_stay_inside_the_file():

@@ -15,7 +15,11 @@ import pytest
 from jobs import prepare
 from tests.support import videos
 from tests.support.facilities import need
+from tests.support.labelled import in_this_process
 from tests.support.launching import ROOT, cli, hear_ctrl_c
+from vidmae.clips.cutting import ClipSpec, Cutter
+from vidmae.clips.order import Place
+from vidmae.clips.reading import Reader
 from vidmae.footage import manifest as m
 from vidmae.footage import manifest_build
 from vidmae.footage.decoders.with_decord import DecordReader
@@ -131,13 +135,32 @@ def test_a_decoder_that_hangs_or_crashes_gives_the_file_to_the_next(folder, tmp_
     assert read_summary(tmp_path / "o/s.csv").decoders == {"pyav": 1}
 
 
-def test_torchcodec_is_a_candidate_where_it_is_installed(monkeypatch):
+def test_decord_and_torchcodec_are_candidates_where_they_are_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert candidates("auto") == ("decord", "pyav")
+    assert candidates("auto") == ("pyav",)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert candidates("auto") == DECODERS and candidates("pyav") == ("pyav",)
     with pytest.raises(ValueError, match=r"decord, pyav, torchcodec \(set data\.decoder\)"):
         candidates("opencv")
+
+
+def test_without_decord_other_decoders_take_its_files(folder, tmp_path, monkeypatch):
+    with_it, without = tmp_path / "with.csv", tmp_path / "without.csv"
+    (tmp_path / "v").mkdir()
+    shutil.copy(folder / "plain.mp4", tmp_path / "v/a.mp4")
+    make(tmp_path / "v", with_it)
+    assert Manifest.read(with_it).decoders == ("decord",)
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with in_this_process():
+        make(tmp_path / "v", without)
+    found = Manifest.read(without)
+    assert found.decoders == ("pyav",)
+    spec = ClipSpec(16, 8, 30.0, 16, (0.5, 1.0), (0.75, 1.333), 0.0, 1, "own", 3)
+    clips, masks = np.zeros((1, *spec.shape), np.uint8), np.zeros((1, 3), np.float32)
+    settings = {"limit_s": 0.0, "retries": 0, "unreadable": {}, "most_clips": 1}
+    assert Reader(Cutter(found, spec, 0), **settings).read(0, [Place(0, 0, 0, 0)], clips, masks) is None and clips.any()
+    with pytest.raises(ValueError, match="gives files to decord, not installed here: pip install it, or make the manifest again"):
+        Reader(Cutter(Manifest.read(with_it), spec, 0), **settings)
 
 
 def test_another_decoder_than_that_of_the_check_is_refused(folder, tmp_path):

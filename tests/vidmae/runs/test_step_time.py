@@ -153,7 +153,7 @@ def test_workers_that_are_fewer_than_cores() -> None:
 
 def test_footage_that_is_prepared_is_not_prepared_again() -> None:
     time = step_time.step_time(replace(WORK, clip_cpu_ms=147.0, prepared=True), ONE)
-    assert step_time.data_line(time, "s-256").endswith("; more --cpus-per-task, or a larger --set data.repeat_aug")
+    assert step_time.data_line(time, "s-256").endswith("; more --cpus-per-task, a larger --set data.repeat_aug, or --set data.repeat_window=near")
     fewer = step_time.step_time(replace(WORK, clip_cpu_ms=100.0, workers=8, prepared=True), ONE)
     assert step_time.advice(fewer, "s-256") == "--set data.workers=16"
 
@@ -198,7 +198,9 @@ def test_repeats_between_those_that_were_measured() -> None:
     times = [step_time.clip_cpu_ms(RECORD, n) for n in (1, 2, 4, 16, 64)]
     b = (355 - 147) / (1 - 1 / 16)
     assert times == pytest.approx([355, 355 - b / 2, 355 - 3 * b / 4, 147, 147])
-    assert step_time.clip_cpu_ms(None, 16) is None
+    assert step_time.clip_cpu_ms(None, 16) is None and step_time.clip_cpu_ms(RECORD, 16, "near") == 147
+    near = {**RECORD, "near_ms_per_clip": 60.0}
+    assert [step_time.clip_cpu_ms(near, n, "near") for n in (1, 16)] == [355, 60] and step_time.clip_cpu_ms(near, 16) == 147
 
 
 def test_clips_of_another_kind_than_those_measured() -> None:

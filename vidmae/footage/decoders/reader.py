@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -62,14 +62,31 @@ class VideoReader(ABC):
         Raises:
             DecodeError: a number is out of range, or the file is damaged there.
         """
+        asked = self._checked(indices)
+        wanted, place = np.unique(asked, return_inverse=True)
+        frames = self._read_sorted(wanted)
+        return frames if np.array_equal(wanted, asked) else frames[place]
+
+    def each(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Decode frames by number, for use one after the other.
+
+        Args:
+            indices: A sorted list of different frame numbers in [0, num_frames).
+        Yields:
+            uint8 [H, W, 3]; the next one may take the place of the last in memory.
+        Raises:
+            DecodeError: a number is out of range, or the file is damaged there.
+        """
+        yield from self._read_sorted(self._checked(indices))
+
+    def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The frame numbers that are asked for, if the video has them."""
         asked = np.asarray(indices, dtype=np.int64)
         if asked.ndim != 1 or asked.size == 0:
             raise DecodeError(f"frame numbers must be a list of at least one, got shape {asked.shape}")
         if asked.min() < 0 or asked.max() >= self.num_frames:
             raise DecodeError(f"frames {asked.min()} to {asked.max()} are asked, the video has [0, {self.num_frames})")
-        wanted, place = np.unique(asked, return_inverse=True)
-        frames = self._read_sorted(wanted)
-        return frames if np.array_equal(wanted, asked) else frames[place]
+        return asked
 
     @property
     def width(self) -> int:
