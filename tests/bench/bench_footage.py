@@ -37,7 +37,7 @@ from vidmae.footage.archives.archive_reader import ArchiveReader
 from vidmae.footage.frame_numbers import clip_indices, random_start, span_frames
 from vidmae.footage.manifest import Check, Manifest, find_sources
 from vidmae.footage.manifest_build import build
-from vidmae.preparing.preparation import Preparation
+from vidmae.preparing.preparation import FOOTAGE_QUALITY, Preparation
 from vidmae.preparing.prepare_archives import prepare
 from vidmae.preparing.prepare_chunks import prepare_chunks
 from vidmae.preparing.prepared_folder import Order
@@ -93,7 +93,7 @@ def measure() -> list[dict[str, Any]]:
     with TemporaryDirectory() as place:
         folder = Path(place)
         manifests = make_footage(folder)
-        order = Order(folder / "raw.csv", Preparation(), folder / "prepared", folder / "archives.csv")
+        order = Order(folder / "raw.csv", Preparation(quality=FOOTAGE_QUALITY), folder / "prepared", folder / "archives.csv")
         _, report = prepare(order, workers=1, time_limit_s=600, tell=lambda *_: None)
         manifests["archives"] = Manifest.read(folder / "archives.csv")
         prepare_chunks(replace(order, how=Preparation(form="chunks"), folder=folder / "chunks", manifest=folder / "chunks.csv"),
@@ -101,12 +101,15 @@ def measure() -> list[dict[str, Any]]:
         manifests["chunks"] = Manifest.read(folder / "chunks.csv")
         ways = {**{f"decord {name}": decord_plainly(manifests[name]) for name in ("raw", "pieces", "kinetics", "ssv2")},
                 **{name: ours(manifest) for name, manifest in manifests.items()}}
+        ways["archives linear"] = ours(manifests["archives"], resize="linear")
         one = interleaved(ways, 1, ROUNDS)
         some = {"decord raw": ways["decord raw"], "raw": ways["raw"], "archives": ways["archives"],
-                **{f"{name} near": ours(manifests[name], "near") for name in ("raw", "archives")}}
+                **{f"{name} near": ours(manifests[name], repeat_window="near") for name in ("raw", "archives")},
+                "archives near linear": ours(manifests["archives"], repeat_window="near", resize="linear")}
         many = interleaved(some, REPEATS, 6)
-        near = statistics.median(many["archives near"])
-        rows = [compare("footage_archive_raw", one["decord raw"], one["archives"], 60),
+        parts = {**parts_of(manifests["archives"], 1), **parts_of(manifests["archives"], REPEATS)}
+        rows = [compare("footage_archive_raw", one["decord raw"], one["archives"], 60) | {"part_ms": parts},
+                compare("footage_archive_raw_linear", one["decord raw"], one["archives linear"], None),
                 compare("footage_archive_pieces", one["decord pieces"], one["archives"], 25),
                 compare("footage_chunks_raw", one["decord raw"], one["chunks"], 10),
                 compare("footage_loader_raw", one["decord raw"], one["raw"], None),
@@ -117,9 +120,8 @@ def measure() -> list[dict[str, Any]]:
                 compare(f"footage_archive_repeat{REPEATS}", many["decord raw"], many["archives"], None),
                 compare(f"footage_loader_raw_repeat{REPEATS}", many["decord raw"], many["raw"], None),
                 compare(f"footage_loader_raw_near{REPEATS}", many["decord raw"], many["raw near"], None),
-                {"name": f"footage_archive_near{REPEATS}", "unit": f"CPU ms per clip, peer: {MOST_MS:g}", "ours": near, "peer": MOST_MS,
-                 "ratio": MOST_MS / near, "target": 1, "rounds": len(many["archives near"]),
-                 "part_ms": {**parts_of(manifests["archives"], 1), **parts_of(manifests["archives"], REPEATS)}}]
+                compare(f"footage_archive_near{REPEATS}", [MOST_MS], many["archives near"], 1),
+                compare(f"footage_archive_near{REPEATS}_linear", [MOST_MS], many["archives near linear"], 1)]
         rows.append(memory(manifests["archives"]))
         rows.append(compare("footage_two_workers", *two_workers(manifests["raw"], manifests["archives"]), 15)
                     | {"unit": "wall ms per clip"})
@@ -157,9 +159,9 @@ def decord_plainly(manifest: Manifest) -> Callable[[int, int], np.ndarray]:
     return read
 
 
-def ours(manifest: Manifest, window: str = "own") -> Callable[[int, int], np.ndarray]:
-    """What a worker of the loader does."""
-    cutter = Cutter(manifest, replace(SPEC, repeat_window=window), 0)
+def ours(manifest: Manifest, **how: Any) -> Callable[[int, int], np.ndarray]:
+    """What a worker of the loader does, with other settings of a clip."""
+    cutter = Cutter(manifest, replace(SPEC, **how), 0)
 
     def read(number: int, repeats: int) -> np.ndarray:
         row = int(np.random.default_rng(number).integers(len(manifest)))

@@ -17,6 +17,7 @@ import importlib.util
 from pathlib import Path
 
 from vidmae.footage.archives.archive_layout import DECODER as ARCHIVE
+from vidmae.footage.archives.archive_layout import file_of
 from vidmae.footage.archives.archive_reader import ArchivePillowReader, ArchiveReader
 from vidmae.footage.archives.staging import Stager, bytes_read
 from vidmae.footage.archives.staging import use as use_copies
@@ -29,8 +30,8 @@ from vidmae.footage.decoders.with_torchcodec import TorchcodecReader
 from vidmae.footage.manifest import AUTO
 
 __all__ = ["ARCHIVE", "DECODERS", "PILLOW", "DecodeError", "Frames", "PacketScan", "Stager", "VideoInfo", "VideoReader",
-           "bytes_read", "candidates", "frames_in_order", "import_decoder", "is_installed", "may_hang", "open_video",
-           "probe", "refuses", "scan_packets", "second_decoder", "some_in_order", "use_copies"]
+           "bytes_read", "candidates", "file_of", "frames_in_order", "import_decoder", "is_installed", "may_hang",
+           "open_video", "probe", "refuses", "scan_packets", "second_decoder", "some_in_order", "use_copies"]
 
 DECODERS = ("decord", "pyav", "torchcodec")
 """Of videos, in the order in which they are tried."""

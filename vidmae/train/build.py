@@ -13,9 +13,8 @@ import torch
 from vidmae.clips.cutting import ClipSpec
 from vidmae.clips.loader import Batch, make_loader
 from vidmae.clips.order import FramesOfClips, Order, ShuffledVideos
-from vidmae.footage.archives.archive_layout import file_of
 from vidmae.footage.manifest import Manifest, content_hash
-from vidmae.footage.open_video import ARCHIVE, Stager, use_copies
+from vidmae.footage.open_video import ARCHIVE, Stager, file_of, use_copies
 from vidmae.mixtures.mixture import Footage, sampling_of
 from vidmae.mixtures.mixture_order import MixtureOrder, turns_per_epoch
 from vidmae.model.classifier import VideoClassifier, build_classifier

@@ -6,7 +6,7 @@ slow integer DCT, smooth upsampling. simplejpeg's faster settings (0.32) give ot
 used; nor is decoding at a reduced scale, which would change what the model sees. Colours at half resolution (4:2:0), as the
 footage has them: 43.5 dB at quality 90; full resolution costs 18 % more bytes for 1.1 dB.
 
-Where the time goes, 16 frames on another, busy Intel Xeon: entropy decoding 3.3 of 5.7 ms at quality 90 and 2.7 of 4.7 at 80,
+Where time goes, 16 frames on another, busy Intel Xeon: entropy decoding 3.3 of 5.7 ms at quality 90 and 2.7 of 4.7 at 80,
 the luma's transform 0.9, the rest is colour. Entropy decoding cannot leave out what a crop does not show. Nor is there much
 to leave out: crops of half to all of a 4:3 picture are nearly always as high as it is, and a quarter less wide, so a decoder
 of regions (which simplejpeg does not offer) would save an eighth.
