@@ -23,6 +23,7 @@ from jobs.scheduler import slurm
 from vidmae.footage.archives.archive_layout import file_of
 from vidmae.footage.manifest import HOW_TO_MAKE, ManifestError, Summary, first_paths, read_summary
 from vidmae.mixtures.mixture import Stock
+from vidmae.model.formats.file_model import init_problem
 from vidmae.ranks.precision import assumed
 from vidmae.runs import cost
 from vidmae.runs.attempts import read_attempts, totals
@@ -260,6 +261,10 @@ def problems(e: Experiment) -> list[str]:
     if train.init and not os.access(train.init, os.R_OK):
         found.append(f"train.init is {train.init}, allowed: a weights file that exists and is readable "
                      f"[from {e.origins['train.init']}]")
+    elif train.init and not found and (problem := init_problem(Path(train.init), e.config.model.shape(),
+                                                               resize=train.resize_positions)):
+        found.append(f"train.init is {train.init}, and the model cannot start from it: {problem} [from "
+                     f"{e.origins['train.init']}]")
     found += device_problems(train, gpus=e.resources.gpus_per_node)
     return found
 

@@ -1,15 +1,15 @@
 """What --checkpoints means: pretraining runs, files of weights, `scratch`. Reads configurations and headers, no tensors.
 
     run                 its weights.safetensors; model, frames and frame rate as in its config.yaml
-    NAME.safetensors    model as in the file's header
-    NAME.pth            a released file; model as in the recipe. One in the layout of the original image MAE brings its own:
-                        one frame, sizes from the shapes of its tensors; so does such a .safetensors
+    NAME.safetensors    an export; model, image size and frames from its header and its tensors' shapes, which must agree
+    NAME.pth            a released file; the same, from the shapes of its tensors. A file of VideoMAE or V-JEPA 2 does not
+                        say what clips it takes: those of the released models are taken
+    FOLDER              config.json and model.safetensors, as a hub has them
     scratch             no weights, once for every shape of model among the others; alone, the recipe's model
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from typing import Any
 from jobs.standing.runs import all_runs, find_run, state_of, why
 from sweeps.grid.grid import Init
 from vidmae.footage.manifest import content_hash
-from vidmae.model.tensor_shapes import image_model
+from vidmae.model.formats.file_model import file_in, model_in
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import ConfigError, load
@@ -27,7 +27,7 @@ from vidmae.settings.layers import ConfigError, load
 SCRATCH = "scratch"
 FILES = (".safetensors", ".pth", ".pt")
 MODEL = ("name", "img_size", "num_frames", "t_patch_size")  # of a checkpoint's model what an encoder takes over
-LONGEST_HEADER = 100 * 2**20  # what the format allows
+MORE = ("positions",)  # and where it is not as usual
 
 
 def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> list[Init]:
@@ -45,14 +45,14 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
     waiting = {run.path: run for name in after if (run := find_run(name, runs_dir, pretrained))}
     names = list(given) or [SCRATCH, *([] if after else [str(run.path) for run in pretrained if run.result.exists()])]
     runs = dict(waiting)
-    files = []
+    files: list[Init] = []
     for name in names:
-        if Path(name).suffix in FILES:
-            files.append(Path(name).expanduser().absolute())
+        if Path(name).suffix in FILES or (Path(name) / "config.json").is_file():
+            files.append(_of_file(Path(name).expanduser().absolute()))
         elif name != SCRATCH:
             run = find_run(name, runs_dir, pretrained)
             runs[run.path] = run
-    found = [_of_run(run, run.path in waiting) for run in runs.values()] + [_of_file(path) for path in files]
+    found = [_of_run(run, run.path in waiting) for run in runs.values()] + files
     found = short_names(found)
     return found + (_scratch(found) if SCRATCH in names else [])
 
@@ -100,40 +100,19 @@ def _job_of(run: RunFolder, may_wait: bool) -> str:
     return state.job_id
 
 
-def _of_file(path: Path) -> Init:
-    if not path.is_file():
-        raise ConfigError(f"there is no file {path} (--checkpoints takes runs, .safetensors or .pth files, and scratch)")
+def _of_file(path: Path, known: Mapping[str, Any] | None = None, name: str = "") -> Init:
+    if not path.exists():
+        raise ConfigError(f"there is no file {path} (--checkpoints takes runs, .safetensors or .pth files, folders of a "
+                          "hub, and scratch)")
     try:
-        settings = {"model": image} if (image := image_model(path)) else None
+        file, said = file_in(path)
+        found = model_in(path, known)
     except ValueError as error:
-        raise ConfigError(f"{error} (--checkpoints)") from error
-    if settings is None and path.suffix == ".safetensors":
-        settings = {"model": _model_of(path)}
-    return Init(path.stem, str(path), content_hash(path), settings)
-
-
-def _model_of(path: Path) -> dict[str, Any]:
-    """The model that a safetensors file says it holds; nothing where it does not say."""
-    said = _metadata(path)
-    try:
-        config = json.loads(said["config"]) if "config" in said else {}
-        model = {key: config[key] for key in MODEL if key in config}
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"the header of {path} is damaged: config is no JSON ({error})") from error
-    name = str(model.get("name", said.get("model", ""))).removeprefix("mae_")
-    return {**model, "name": name} if name else model
-
-
-def _metadata(path: Path) -> Mapping[str, str]:
-    """The strings in the header of a safetensors file: its length in 8 bytes, little-endian, then JSON."""
-    with path.open("rb") as f:
-        length = int.from_bytes(f.read(8), "little")
-        text = f.read(length) if length <= LONGEST_HEADER else b""
-    try:
-        return dict(json.loads(text).get("__metadata__") or {})
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{path} is no safetensors file, or is cut off: its header cannot be read "
-                          "(--checkpoints)") from error
+        named = "" if str(path) in str(error) else f"{path.name}: "
+        raise ConfigError(f"{named}{error} (--checkpoints)") from error
+    model = found.settings if found else {key: value for key, value in said.items() if key in MODEL}
+    name = name or (path.name if path.is_dir() else path.stem)
+    return Init(name, str(file), content_hash(file), {"model": model} if model or file.suffix == ".safetensors" else None)
 
 
 def short_names(inits: Sequence[Init]) -> list[Init]:
@@ -152,7 +131,7 @@ def _scratch(others: Sequence[Init]) -> list[Init]:
     shapes: dict[tuple[Any, ...], Mapping[str, Any] | None] = {}
     for init in others:
         model = (init.settings or {}).get("model", {})
-        shapes.setdefault(tuple(model.get(key) for key in MODEL), init.settings)
+        shapes.setdefault(tuple(model.get(key) for key in (*MODEL, *MORE)), init.settings)
     if len(shapes) <= 1:
         return [Init(SCRATCH, settings=next(iter(shapes.values()), None))]
     return [Init(_scratch_name(shape, list(shapes)), settings=settings) for shape, settings in shapes.items()]
@@ -160,11 +139,12 @@ def _scratch(others: Sequence[Init]) -> list[Init]:
 
 def _scratch_name(shape: tuple[Any, ...], shapes: Sequence[tuple[Any, ...]]) -> str:
     """`scratch-` and as much of the shape as tells it from the others."""
-    name, img_size, num_frames, t_patch_size = shape
+    name, img_size, num_frames, t_patch_size, positions = shape
     if name is None:
         return SCRATCH
     alike = [other for other in shapes if other[0] == name]
     parts = [name]
     parts += [f"{img_size}px"] if len({other[1] for other in alike}) > 1 else []
-    parts += [f"{num_frames}x{t_patch_size}"] if len({other[2:] for other in alike}) > 1 else []
+    parts += [f"{num_frames}x{t_patch_size}"] if len({other[2:4] for other in alike}) > 1 else []
+    parts += [positions or "learned"] if len({other[4] for other in alike}) > 1 else []
     return "-".join([SCRATCH, *parts])

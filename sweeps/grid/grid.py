@@ -289,10 +289,11 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
         if problem := decoder_problem(manifest, read_summary(manifest), config.data.decoder):
             raise ConfigError(problem)
     frames = (init.settings or {}).get("model", {}).get("num_frames")
-    if frames == 1 and config.model.num_frames != 1:
+    if frames == 1 and config.model.num_frames != 1 and config.train.inflated == "no":
         raise ConfigError(f"model.num_frames is {config.model.num_frames} [from {origins['model.num_frames']}], allowed "
                           f"with {init.name}: 1, since it is an image model, which sees one frame; --views frames16 tests "
-                          "it on videos, as the mean of the logits of 16 frames")
+                          "it on videos, as the mean of the logits of 16 frames, and --set train.inflated=mean (or centre) "
+                          "lets a video model start from it")
     try:
         config.model.shape()
         if method in PROBES:

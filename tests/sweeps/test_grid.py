@@ -243,14 +243,22 @@ def test_scratch_once_for_every_shape(tmp_path: Path) -> None:
 
 def test_files_of_weights(tmp_path: Path) -> None:
     ours, released, other = tmp_path / "my weights.safetensors", tmp_path / "say.pth", tmp_path / "bare.safetensors"
-    config = {"name": "mae_vit_base_patch16", "img_size": 224, "num_frames": 8, "t_patch_size": 2, "mask_ratio": 0.9}
-    save_file({"a": np.zeros(3, np.float32)}, ours, metadata={"model": config["name"], "config": json.dumps(config)})
-    save_file({"a": np.zeros(3, np.float32)}, other)
+    config = {"name": "mae_vit_nano_patch16", "img_size": 448, "num_frames": 8, "t_patch_size": 2, "mask_ratio": 0.9}
+    shapes = {"patch_embed.proj.weight": (96, 3, 2, 16, 16), "pos_embed_spatial": (1, 784, 96), "pos_embed_temporal": (1, 4, 96)}
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in (shapes | {f"blocks.{i}.norm1.bias": (96,) for i in range(3)}).items()}
+    save_file(tensors, ours, metadata={"model": config["name"], "config": json.dumps(config)})
+    save_file(tensors, other)
     released.write_bytes(b"zip")
     first, second, third = find_inits([str(ours), str(released), str(other)], [], tmp_path)
-    assert first.settings == {"model": {"name": "vit_base_patch16", "img_size": 224, "num_frames": 8, "t_patch_size": 2}}
+    assert first.settings == third.settings == {"model": {"name": "vit_nano_patch16", "img_size": 448, "num_frames": 8, "t_patch_size": 2}}
     assert (first.name, first.content) == ("my weights", content_hash(ours)) and second.settings is None
-    assert third.settings == {"model": {}} and grid([first])[0].run_id.startswith("my_weights-toys-2shot-seed0-finetune-")
+    assert grid([first])[0].run_id.startswith("my_weights-toys-2shot-seed0-finetune-")
+    save_file(tensors, ours, metadata={"config": json.dumps({**config, "img_size": 224})})
+    with pytest.raises(ConfigError, match=r"disagree: img_size 224 \(the tensors: 448\) \(--checkpoints\)"):
+        find_inits([str(ours)], [], tmp_path)
+    save_file({"a": np.zeros(3, np.float32)}, other)
+    with pytest.raises(ConfigError, match=r"bare\.safetensors: it holds no video encoder of this suite"):
+        find_inits([str(other)], [], tmp_path)
     ours.write_bytes(ours.read_bytes()[:20])
     with pytest.raises(ConfigError, match="cut off"):
         find_inits([str(ours)], [], tmp_path)

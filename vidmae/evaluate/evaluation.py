@@ -19,9 +19,9 @@ from vidmae.evaluate.predict import evaluate
 from vidmae.footage.manifest import Manifest
 from vidmae.labels.cell_data import class_names
 from vidmae.labels.splits import read_labelled
-from vidmae.model.classifier import VideoClassifier, build_classifier
-from vidmae.model.trained_encoder import shape_of
-from vidmae.model.weights import load_state, load_weights
+from vidmae.model.classifier import VideoClassifier
+from vidmae.model.trained_encoder import encoder_for, file_model
+from vidmae.model.weights import load_encoder
 from vidmae.ranks import dist, watchdog
 from vidmae.ranks.program import EXIT_OK, EXIT_USAGE
 from vidmae.runs.accuracy import topk_ci_pct, topk_pct
@@ -81,20 +81,15 @@ def load_classifier(path: Path, num_classes: int) -> VideoClassifier:
     Raises:
         ValueError: The file holds no classifier of this suite, or one of another number of classes.
     """
-    state = load_state(path)
-    if "head.weight" not in state:
+    found = file_model(path)
+    if not found.head:
         raise ValueError(f"{path} has no head: it is not finetuned, so there is nothing to test; finetune or probe it with "
                          "python sweeps/fewshot.py --checkpoints")
-    if (outputs := len(state["head.weight"])) != num_classes:
-        raise ValueError(f"{path} tells {outputs} classes apart, the clips are labelled with {num_classes}; class indexes "
-                         "are ranks of the names, so both must have the same classes")
-    try:
-        shape = shape_of(state)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    model = build_classifier(shape.name, img_size=shape.img_size, num_frames=shape.num_frames,
-                             t_patch_size=shape.t_patch_size, num_classes=num_classes)
-    load_weights(model, path)
+    if found.head != num_classes:
+        raise ValueError(f"{path} tells {found.head} classes apart, the clips are labelled with {num_classes}; class "
+                         "indexes are ranks of the names, so both must have the same classes")
+    model = encoder_for(found, num_classes=num_classes)
+    load_encoder(model, path)
     return model
 
 

@@ -161,8 +161,7 @@ def frozen_features(model: VideoClassifier, clips: Tensor, token_grid: tuple[int
         if token_grid is None:
             features = model.features(clips)
         else:
-            tokens = model.norm(model.last_block(as_frames(clips, model.shape)))[:, 1:]
-            features = average_tokens(tokens, model.shape.grid, token_grid)
+            features = average_tokens(model.tokens(clips), model.shape.grid, token_grid)
     return features.float().cpu().numpy()
 
 
@@ -175,13 +174,16 @@ def pooled_features(model: VideoClassifier, clips: Tensor, precision: str) -> tu
         clips: uint8 [B, T, H, W, C], on the model's device.
         precision: bf16, fp16 or fp32.
     Returns:
-        The class token and the mean of the patch tokens, each normed: float32 [B, D].
+        The class token and the mean of the patch tokens, each normed: float32 [B, D]. Where the model has no class token,
+        the mean twice.
     Raises:
         ValueError: fp16 without a GPU.
     """
     with arithmetic(precision, clips.device.type):
         x = model.last_block(as_frames(clips, model.shape))
-        cls, mean = (model.norm(vectors).float().cpu().numpy() for vectors in (x[:, 0], x[:, 1:].mean(1)))
+        first = model.shape.class_tokens
+        mean = model.norm(x[:, first:].mean(1)).float().cpu().numpy()
+        cls = model.norm(x[:, 0]).float().cpu().numpy() if first else mean
     return cls, mean
 
 

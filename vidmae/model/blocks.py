@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from vidmae.settings.sizes import CHANNELS, MLP_RATIO
+from vidmae.settings.sizes import CHANNELS, mlp_dim
 
 AttentionKernel = Literal["auto", "sdpa", "naive"]
 NORM_EPS = 1e-6
@@ -58,11 +58,15 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with separate q, k and v, as released; one fused matrix measured no faster."""
+    """Multi-head self-attention with separate q, k and v, as released; one fused matrix measured no faster.
 
-    def __init__(self, dim: int, num_heads: int, kernel: AttentionKernel = "auto") -> None:
+    Attributes:
+        rotary: Turns queries and keys by their place, where an encoder has no table of positions.
+    """
+
+    def __init__(self, dim: int, num_heads: int, kernel: AttentionKernel = "auto", rotary: nn.Module | None = None) -> None:
         super().__init__()
-        self.num_heads, self.kernel = num_heads, kernel
+        self.num_heads, self.kernel, self.rotary = num_heads, kernel, rotary
         self.q, self.k, self.v = linear(dim, dim), linear(dim, dim), linear(dim, dim)
         self.proj = linear(dim, dim)
 
@@ -70,6 +74,8 @@ class Attention(nn.Module):
         """[B, N, D] to [B, N, D]."""
         x = autocast_once(x)
         q, k, v = (layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        if self.rotary is not None:
+            q, k = self.rotary(q), self.rotary(k)
         attend = F.scaled_dot_product_attention if use_sdpa(q, self.kernel) else naive_attention
         out: Tensor = self.proj(attend(q, k, v).transpose(1, 2).flatten(2))
         return out
@@ -86,7 +92,7 @@ class Mlp(nn.Module):
     def __init__(self, dim: int, *, recompute_gelu: bool = True) -> None:
         super().__init__()
         self.recompute_gelu = recompute_gelu
-        self.fc1, self.fc2 = linear(dim, MLP_RATIO * dim), linear(MLP_RATIO * dim, dim)
+        self.fc1, self.fc2 = linear(dim, mlp_dim(dim)), linear(mlp_dim(dim), dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, D]."""
@@ -111,11 +117,11 @@ class Block(nn.Module):
     compiled: Callable[..., Tensor] | None = None
 
     def __init__(self, dim: int, num_heads: int, kernel: AttentionKernel = "auto", *, recompute_gelu: bool = True,
-                 drop_path: float = 0.0) -> None:
+                 drop_path: float = 0.0, rotary: nn.Module | None = None) -> None:
         super().__init__()
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = Attention(dim, num_heads, kernel)
+        self.attn = Attention(dim, num_heads, kernel, rotary)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, recompute_gelu=recompute_gelu)
 

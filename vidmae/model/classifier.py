@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vidmae.model.blocks import AttentionKernel
 from vidmae.model.encoder import Encoder
 from vidmae.model.patches import as_frames
-from vidmae.settings.sizes import EncoderShape, encoder_shape
+from vidmae.settings.sizes import EncoderShape, Positions, encoder_shape
 
 Pool = Literal["cls", "mean"]
 
@@ -44,6 +44,9 @@ class VideoClassifier(Encoder):
     ) -> None:
         if pool not in (pools := typing.get_args(Pool)):
             raise ValueError(f"pool {pool!r} is unknown; valid: {', '.join(pools)}")
+        if pool == "cls" and not shape.class_tokens:
+            raise ValueError(f"pool cls needs a class token, which a model with {shape.positions} positions has not; use "
+                             "pool mean (model.pool)")
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes {num_classes} must be at least 1, or None for a model without a head")
         for name, rate in (("dropout", dropout), ("drop_path", drop_path)):
@@ -80,19 +83,30 @@ class VideoClassifier(Encoder):
             [B, D].
         """
         x = self.last_block(as_frames(clips, self.shape))
-        normed: Tensor = self.norm(x[:, 0] if self.pool == "cls" else x[:, 1:].mean(1))
+        normed: Tensor = self.norm(x[:, 0] if self.pool == "cls" else x[:, self.shape.class_tokens:].mean(1))
+        return normed
+
+    def tokens(self, clips: Tensor) -> Tensor:
+        """The patch tokens of the last block, each normed; without the class token.
+
+        Args:
+            clips: As in `forward`.
+        Returns:
+            [B, L, D], in grid order: token (t, h, w) has index (t * H + h) * W + w.
+        """
+        normed: Tensor = self.norm(self.last_block(as_frames(clips, self.shape))[:, self.shape.class_tokens:])
         return normed
 
 
 def build_classifier(
     name: str, *, num_classes: int | None, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2,
     pool: Pool = "cls", dropout: float = 0.3, drop_path: float = 0.1, attention: AttentionKernel = "auto",
-    activation_checkpointing: bool | int = False, mean: float = 0.45, std: float = 0.225,
+    activation_checkpointing: bool | int = False, mean: float = 0.45, std: float = 0.225, positions: Positions = "learned",
 ) -> VideoClassifier:
     """Build a video classifier by name, weights drawn from torch's global generator.
 
     Args:
-        name: `vit_{pico,nano,tiny,small,base,large,huge}_patch{px}`.
+        name: `vit_{pico,nano,tiny,small,base,large,huge,giant}_patch{px}`.
         num_classes: Width of the head; None builds none. Its weight starts truncated-normal (0.02), its bias zero.
         img_size: Side of the square frame in px; a multiple of the patch size.
         num_frames: Frames per clip; a multiple of t_patch_size.
@@ -104,11 +118,12 @@ def build_classifier(
         activation_checkpointing: Recompute blocks in the backward pass, True each, N every N-th: less memory, slower.
         mean: Pixel mean, for pixels in 0..1.
         std: Pixel deviation, for pixels in 0..1.
+        positions: `learned` (ST-MAE), `fixed` (VideoMAE, V-JEPA) or `rotary` (V-JEPA 2); see `sizes.Positions`.
     Returns:
         The model, float32, on torch's default device.
     Raises:
         ValueError: Unknown name or options out of range; the message says what would do.
     """
-    shape = encoder_shape(name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size)
+    shape = encoder_shape(name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size, positions=positions)
     return VideoClassifier(shape, num_classes=num_classes, pool=pool, dropout=dropout, drop_path=drop_path,
                            attention=attention, activation_checkpointing=activation_checkpointing, mean=mean, std=std)

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidmae.model.blocks import NORM_EPS, AttentionKernel, Block, PatchEmbed
+from vidmae.model.formats.sines import sine_table
 from vidmae.model.patches import normalise, patchify, take_tokens
+from vidmae.model.rotary import Rotary
 from vidmae.settings.sizes import EncoderShape
 
 
 class Encoder(nn.Module):
-    """The parameters of a video ViT with separable position tables and a class token, under their released names.
+    """The parameters of a video ViT under their released names: with separable position tables and a class token, or as
+    `shape.positions` says with one fixed table or turned queries and keys, and no class token.
 
     A base class and not a part, since the released names have no prefix.
 
@@ -29,7 +32,10 @@ class Encoder(nn.Module):
         shape: Sizes and token arithmetic.
         activation_checkpointing: Blocks are recomputed in the backward pass: True each, N every N-th.
         mean, std: Pixel normalisation, for pixels in 0..1.
+        pos_embed_fixed: [T, H * W, D], where positions are fixed.
     """
+
+    pos_embed_fixed: Tensor
 
     def __init__(self, shape: EncoderShape, *, attention: AttentionKernel, activation_checkpointing: bool | int, mean: float,
                  std: float, drop_path: float = 0.0) -> None:
@@ -40,29 +46,46 @@ class Encoder(nn.Module):
         self.activation_checkpointing = activation_checkpointing
         (t, h, w), dim, last = shape.grid, shape.embed_dim, max(1, shape.depth - 1)
 
-        self.cls_token = table(1, dim)
-        self.pos_embed_spatial = table(h * w, dim)
-        self.pos_embed_temporal = table(t, dim)
-        self.pos_embed_class = table(1, dim)
+        rotary = Rotary(shape.grid, dim // shape.num_heads) if shape.positions == "rotary" else None
+        if shape.positions == "learned":
+            self.cls_token = table(1, dim)
+            self.pos_embed_spatial = table(h * w, dim)
+            self.pos_embed_temporal = table(t, dim)
+            self.pos_embed_class = table(1, dim)
+        elif shape.positions == "fixed":
+            self.register_buffer("pos_embed_fixed", sine_table(t * h * w, dim).unflatten(0, (t, h * w)))
         self.patch_embed = PatchEmbed(dim, shape.t_patch_size, shape.patch_size)
         self.blocks = nn.ModuleList(
             Block(dim, shape.num_heads, attention, recompute_gelu=not is_recomputed(i, activation_checkpointing),
-                  drop_path=drop_path * i / last) for i in range(shape.depth))
+                  drop_path=drop_path * i / last, rotary=rotary) for i in range(shape.depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of a clip."""
+        return self.shape.num_frames
+
+    @property
+    def img_size(self) -> int:
+        """Side of a clip in px."""
+        return self.shape.img_size
 
     def last_block(self, frames: Tensor, ids: Tensor | None = None) -> Tensor:
         """Output of the last block, before the norm.
 
         Args:
             frames: [B, T, H, W, C], from `as_frames`.
-            ids: Tokens that are seen [B, N], in any order; None sees all L in grid order.
+            ids: Tokens that are seen [B, N], in any order; None sees all L in grid order. Only with learned positions.
         Returns:
-            [B, 1 + N, D], class token first.
+            [B, 1 + N, D], class token first; [B, L, D] where the model has none (shape.class_tokens).
         """
         patches = patchify(frames, self.shape.t_patch_size, self.shape.patch_size)
         if ids is not None:
             patches = take_tokens(patches, ids)
         x = self.patch_embed(normalise(patches, self.mean, self.std))
+        if self.shape.positions != "learned":
+            assert ids is None, "masked training is for learned positions"
+            return self.run(self.blocks, x + self.pos_embed_fixed.flatten(0, 1) if self.shape.positions == "fixed" else x)
         x = x + positions(ids, self.pos_embed_spatial, self.pos_embed_temporal)
         cls = (self.cls_token + self.pos_embed_class).expand(len(x), -1, -1)
         return self.run(self.blocks, torch.cat([cls, x], dim=1))

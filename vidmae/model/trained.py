@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vidmae.model.keys import PATCH_EMBED, clip_sizes, looks_like
+from vidmae.model.formats.keys import PATCH_EMBED, clip_sizes, looks_like
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.weights import load_into, load_state, read_metadata
 from vidmae.runs.record import RunFolder, read_json

@@ -2,28 +2,26 @@
 
     load_trained_encoder("runs/s-1a2b3c4d")            a finished run, pretraining or few-shot with keep_weights
     load_trained_encoder("weights.safetensors")        an export
-    load_trained_encoder("ssv2-10shot.pth")            a released file, pretrained or finetuned; also one of an image MAE
+    load_trained_encoder("ssv2-10shot.pth")            a released file, pretrained or finetuned; also of an image MAE,
+                                                       VideoMAE or V-JEPA
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from vidmae.model.classifier import VideoClassifier, build_classifier
-from vidmae.model.keys import clip_sizes, looks_like
-from vidmae.model.released_image import is_released_image, under_our_names
-from vidmae.model.weights import load_encoder, load_state, read_metadata
+from vidmae.model.classifier import Pool, VideoClassifier, build_classifier
+from vidmae.model.formats.file_model import FileModel, Known, file_in, model_in, model_of
+from vidmae.model.formats.keys import shapes_of
+from vidmae.model.weights import holds_weights, load_encoder, load_state, read_metadata
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import DataConfig, PretrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import Layer, build, load
-from vidmae.settings.sizes import ENCODER_SIZES, EncoderShape, encoder_shape
 
 
 @dataclass(frozen=True)
@@ -41,52 +39,76 @@ class TrainedEncoder:
     pretrained: bool
 
 
-def load_trained_encoder(path: str | Path, *, device: torch.device | str = "cpu") -> TrainedEncoder:
+def load_trained_encoder(path: str | Path, *, device: torch.device | str = "cpu", known: Known | None = None,
+                         ) -> TrainedEncoder:
     """Open the encoder of a trained model; a decoder or a head is left out.
 
     Args:
-        path: A run folder, a `.safetensors` export or a released `.pth`.
+        path: A run folder, a `.safetensors` export, a released file of any known layout, or a folder; see `load_state`.
         device: Where it shall compute.
+        known: What is known of the model beside its tensors; see `file_model`.
     Raises:
         ValueError: The run is not finished or did not keep its weights, or the file has no encoder of this suite.
     """
-    path = Path(path)
-    data, file = (_of_run(path), RunFolder(path).weights) if path.is_dir() else (None, path)
-    state, header = load_state(file), read_metadata(file)
+    file = weights_of(Path(path))
+    data = _sampling_of(RunFolder(Path(path))) if file != Path(path) else None
+    header = read_metadata(file) if file.is_file() else {}
     if data is None and "sampling" in header:
         data = build(DataConfig, [Layer("the file's header", json.loads(header["sampling"]))])[0]
-    try:
-        shape = shape_of(state)
-        model = build_classifier(shape.name, img_size=shape.img_size, num_frames=shape.num_frames,
-                                 t_patch_size=shape.t_patch_size, num_classes=None)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-    load_encoder(model, file)
-    return TrainedEncoder(model.eval().to(device), data, "mask_token" in state)
+    found = file_model(file, known)
+    model = encoder_for(found)
+    load_encoder(model, file, known=known)
+    return TrainedEncoder(model.eval().to(device), data, found.pretrained)
 
 
-def shape_of(state: Mapping[str, Tensor]) -> EncoderShape:
-    """The sizes of an encoder, from the shapes of its tensors.
+def weights_of(path: Path) -> Path:
+    """The weights that a path means: of a run its export, else the path itself.
 
     Raises:
-        ValueError: They are not those of a video encoder that this suite knows.
+        ValueError: A folder is neither a finished run that kept its weights nor one of weights.
     """
-    if is_released_image(state):
-        state = under_our_names(state, 0, 1)  # shapes alone are looked at
-    name = looks_like(state).removeprefix("mae_")
-    if name.split("_")[:-1] not in [["vit", size] for size in ENCODER_SIZES]:
-        raise ValueError(f"it holds no video encoder of this suite: it looks like {name}")
-    img_size, num_frames, t_patch_size = clip_sizes(state)
-    return encoder_shape(name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size)
-
-
-def _of_run(path: Path) -> DataConfig:
     run = RunFolder(path)
+    if not path.is_dir() or (holds_weights(path) and not run.config.is_file()):
+        return path
     if not run.config.is_file():
-        raise ValueError(f"{path} is no run folder: it has no config.yaml")
-    fewshot = (read_json(run.record) or {}).get("kind") == "fewshot"
+        raise ValueError(f"{path} is no run folder, for it has no config.yaml, and no folder of weights, for it has neither "
+                         "model.safetensors nor shards of deepspeed")
     if not run.weights.is_file():
-        kept = " or did not keep its weights (--set keep_weights=true)" if fewshot else ""
+        kept = " or did not keep its weights (--set keep_weights=true)" if _kind(run) == "fewshot" else ""
         raise ValueError(f"{path} has no weights.safetensors: the run is not finished{kept} (python jobs/status.py "
                          f"{path.name})")
-    return load(FinetuneConfig, run.config).data if fewshot else load(PretrainConfig, run.config).data
+    return run.weights
+
+
+def file_model(file: Path, known: Known | None = None) -> FileModel:
+    """What the tensors of a file are; see `file_model.model_of`.
+
+    Raises:
+        ValueError: It cannot be read, or holds none that this suite has; names the file.
+    """
+    try:
+        said = file_in(file)[1] if file.is_file() or (file / "config.json").is_file() else {}
+        return model_in(file, known) or model_of(shapes_of(load_state(file)), {**said, **(known or {})})
+    except ValueError as error:
+        raise ValueError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
+
+
+def encoder_for(found: FileModel, *, num_classes: int | None = None, pool: Pool | None = None) -> VideoClassifier:
+    """An encoder of the sizes of a file, without its weights.
+
+    Args:
+        found: What the file holds.
+        num_classes: Of a head; None builds none.
+        pool: What its features are; None: the class token, or the mean where the file has none or was finetuned so.
+    """
+    s = found.shape
+    return build_classifier(s.name, img_size=s.img_size, num_frames=s.num_frames, t_patch_size=s.t_patch_size,
+                            positions=s.positions, num_classes=num_classes, pool=pool or ("mean" if found.pooled else "cls"))
+
+
+def _kind(run: RunFolder) -> str:
+    return str((read_json(run.record) or {}).get("kind", "pretrain"))
+
+
+def _sampling_of(run: RunFolder) -> DataConfig:
+    return load(FinetuneConfig if _kind(run) == "fewshot" else PretrainConfig, run.config).data

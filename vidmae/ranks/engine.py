@@ -278,12 +278,15 @@ class Engine:
             setattr(self._engine, name, count)
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter whole and in float32 on the CPU, one at a time. Collective: exhaust it on every rank."""
+        """Every parameter whole and in float32 on the CPU, one at a time; then buffers that belong to the weights, such as a
+        fixed table of positions. Collective: exhaust it on every rank."""
         from deepspeed.utils import safe_get_full_fp32_param
 
         for name, parameter in self.module.named_parameters():
             full = parameter if self._train.zero_stage == 0 else safe_get_full_fp32_param(parameter)
             yield name, full.detach().float().cpu()
+        saved = self.module.state_dict().keys()
+        yield from ((name, buffer.float().cpu()) for name, buffer in self.module.named_buffers() if name in saved)
 
 
 class _Norms:

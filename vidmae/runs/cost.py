@@ -7,7 +7,7 @@ Letters: L tokens, K kept, D encoder width, d decoder width, N tokens of a seque
 from __future__ import annotations
 
 from vidmae.runs.gpus import gpu_peak_tflops as gpu_peak_tflops  # one of the things that a cost is made of
-from vidmae.settings.sizes import MLP_RATIO, EncoderShape, ModelShape
+from vidmae.settings.sizes import EncoderShape, ModelShape, mlp_dim
 
 GIB = 2**30
 
@@ -61,7 +61,7 @@ def recomputed_flops_per_clip(shape: ModelShape, every: int) -> float:
 def encoder_flops_per_clip(shape: EncoderShape) -> float:
     """FLOPs of one view through a classifier's encoder, which sees all tokens: 3.27e12 for ViT-H/14; the head aside."""
     embed = 2 * shape.num_tokens * shape.patch_dim * shape.embed_dim
-    return embed + shape.depth * _block_flops(shape.num_tokens + 1, shape.embed_dim)
+    return embed + shape.depth * _block_flops(shape.num_tokens + shape.class_tokens, shape.embed_dim)
 
 
 def finetune_flops_per_clip(shape: EncoderShape) -> float:
@@ -155,12 +155,12 @@ def _recomputed(depth: int, every: int) -> int:
 
 def _block_parameters(dim: int) -> int:
     attention = 4 * (dim + 1) * dim
-    mlp = (dim + 1) * MLP_RATIO * dim + (MLP_RATIO * dim + 1) * dim
+    mlp = (dim + 1) * mlp_dim(dim) + (mlp_dim(dim) + 1) * dim
     return attention + mlp + 4 * dim
 
 
 def _block_flops(tokens: int, dim: int) -> float:
-    linear = 2 * tokens * dim * dim * (4 + 2 * MLP_RATIO)
+    linear = 2 * tokens * dim * (4 * dim + 2 * mlp_dim(dim))
     attention = 4 * tokens * tokens * dim
     return linear + attention
 

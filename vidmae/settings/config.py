@@ -283,6 +283,9 @@ class TrainConfig:
     """Only kernels that add up in a fixed order, so that a run on a GPU repeats to the bit; slower on a GPU."""
     init: str = ""
     """Weights (.safetensors or released .pth) to start from; empty starts from scratch."""
+    resize_positions: bool = unsigned(False)
+    """Take weights of another image size or number of frames: position tables are interpolated (bicubic in space, linear in
+    time). Weights that fit as they are stay as they are."""
     device: Literal["auto", "cuda", "cpu"] = unsigned("auto")
     """auto takes the GPU that the job was given, and the CPU where it was given none."""
     threads: int = unsigned(0)

@@ -12,7 +12,7 @@ from typing import Literal
 from vidmae.settings.config import DataConfig, NetConfig, RunConfig, TrainConfig, check
 from vidmae.settings.layers import signed_if_changed, unsigned
 from vidmae.settings.schedule import Duration, Phase
-from vidmae.settings.sizes import EncoderShape, encoder_shape
+from vidmae.settings.sizes import EncoderShape, Positions, encoder_shape
 
 Method = Literal["finetune", "linear", "knn", "attentive"]
 Rule = Literal["last", "holdout", "val-best"]
@@ -23,8 +23,11 @@ VIEW_WORDS = "center, random, TxS with S 1 or 3, or framesN"
 
 @dataclass(frozen=True)
 class ClassifierConfig(NetConfig):
-    """The encoder and what stands on it. A checkpoint of our own brings name, img_size, num_frames and t_patch_size."""
+    """The encoder and what stands on it. A checkpoint brings name, img_size, num_frames, t_patch_size and positions."""
 
+    positions: Positions = signed_if_changed("learned")  # noqa: RUF009  (it is dataclasses.field)
+    """learned: tables of space and time, and a class token (ST-MAE). fixed: a table of sines, and no class token (VideoMAE,
+    V-JEPA). rotary: queries and keys are turned by their place, and no class token (V-JEPA 2)."""
     pool: Literal["cls", "mean"] = "cls"
     """What the head sees: the class token of the last block, or the mean of its patch tokens (global pooling)."""
     dropout: float = 0.3
@@ -34,6 +37,8 @@ class ClassifierConfig(NetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self.pool == "mean" or self.positions == "learned", "model.pool", self.pool,
+              f"mean with model.positions {self.positions}, which has no class token")
         check(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
         check(0 <= self.drop_path < 1, "model.drop_path", self.drop_path, "at least 0 and below 1")
 
@@ -43,7 +48,8 @@ class ClassifierConfig(NetConfig):
         Raises:
             ValueError: Sizes do not divide, or the name is unknown.
         """
-        return encoder_shape(self.name, img_size=self.img_size, num_frames=self.num_frames, t_patch_size=self.t_patch_size)
+        return encoder_shape(self.name, img_size=self.img_size, num_frames=self.num_frames, t_patch_size=self.t_patch_size,
+                             positions=self.positions)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,10 @@ class FinetuneTrainConfig(TrainConfig):
     init_name: str = unsigned("scratch")
     """What the tables call the weights; filled in by the launcher."""
     resize_positions: bool = False
-    """Take weights of another image size: position tables are interpolated (bicubic)."""
+    """Take weights of another image size or number of frames: position tables are interpolated (bicubic in space, linear in
+    time)."""
+    inflated: Literal["no", "centre", "mean"] = signed_if_changed("no")
+    """How a model of several frames takes an image model: each token sees the middle one of its frames, or their mean."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,10 +6,16 @@ Letters: L tokens per clip, K kept tokens, T H W token grid, P pixel values per 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 CHANNELS = 3
 MLP_RATIO = 4  # hidden width of a block's MLP, in widths
+
+Positions = Literal["learned", "fixed", "rotary"]
+"""How an encoder knows where a token is. learned: tables of space and of time, and a class token (ST-MAE). fixed: one table
+of sines that does not learn, and no class token (VideoMAE, V-JEPA). rotary: queries and keys are turned, and no class token
+(V-JEPA 2)."""
 
 ENCODER_SIZES = {  # width, blocks, attention heads
     "pico": (24, 1, 2),  # toys for tests and the demo; the field has no models of these names
@@ -19,7 +25,14 @@ ENCODER_SIZES = {  # width, blocks, attention heads
     "base": (768, 12, 12),
     "large": (1024, 24, 16),
     "huge": (1280, 32, 16),
+    "giant": (1408, 40, 16),  # of VideoMAE V2; that of V-JEPA 2 has 22 heads
 }
+GIANT_DIM, GIANT_MLP_DIM, GIANT_ROTARY_HEADS = 1408, 6144, 22
+
+
+def mlp_dim(dim: int) -> int:
+    """Hidden width of a block's MLP: four widths, but for ViT-g, which has 48/11 of them."""
+    return GIANT_MLP_DIM if dim == GIANT_DIM else MLP_RATIO * dim
 
 
 def size_of(width: int, depth: int) -> str | None:
@@ -77,6 +90,7 @@ class EncoderShape:
         embed_dim: Encoder width.
         depth: Encoder blocks.
         num_heads: Encoder attention heads.
+        positions: How it knows where a token is; `learned` alone has a class token.
     """
 
     name: str
@@ -87,6 +101,12 @@ class EncoderShape:
     embed_dim: int
     depth: int
     num_heads: int
+    positions: Positions = field(default="learned", kw_only=True)
+
+    @property
+    def class_tokens(self) -> int:
+        """Tokens before those of the patches: 1 or 0."""
+        return int(self.positions == "learned")
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -148,7 +168,8 @@ class ModelShape(EncoderShape):
         return self.pred_t_patch_size * self.patch_size**2 * CHANNELS
 
 
-def encoder_shape(name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2) -> EncoderShape:
+def encoder_shape(name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2,
+                  positions: Positions = "learned") -> EncoderShape:
     """Work out the shape of a named encoder.
 
     Args:
@@ -158,7 +179,9 @@ def encoder_shape(name: str, *, img_size: int = 224, num_frames: int = 16, t_pat
     Raises:
         ValueError: The name is unknown, or sizes do not divide; the message says what would do.
     """
-    return _encoder(name, "vit_", img_size, num_frames, t_patch_size)
+    shape = _encoder(name, "vit_", img_size, num_frames, t_patch_size)
+    heads = GIANT_ROTARY_HEADS if positions == "rotary" and shape.embed_dim == GIANT_DIM else shape.num_heads
+    return replace(shape, positions=positions, num_heads=heads)
 
 
 def model_shape(

@@ -54,12 +54,14 @@ def build_classifier_for(config: FinetuneConfig, num_classes: int | None, *, sta
     torch.manual_seed(config.seed)
     m = config.model
     model = build_classifier(m.name, num_classes=num_classes, img_size=m.img_size, num_frames=m.num_frames,
-                             t_patch_size=m.t_patch_size, pool=m.pool, dropout=m.dropout, drop_path=m.drop_path,
+                             t_patch_size=m.t_patch_size, positions=m.positions, pool=m.pool, dropout=m.dropout,
+                             drop_path=m.drop_path,
                              attention=m.attention, activation_checkpointing=m.activation_checkpointing)
     if start and config.train.init:
         check_init(config.train)
-        say(f"start: {config.train.init_name}: "
-            f"{load_encoder(model, config.train.init, new_head=True, resize_positions=config.train.resize_positions)}")
+        report = load_encoder(model, config.train.init, new_head=True, resize_positions=config.train.resize_positions,
+                              inflated=config.train.inflated)
+        say(f"start: {config.train.init_name}: {report}")
     elif start:
         say("start: from scratch")
     return model

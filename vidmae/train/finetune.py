@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -145,7 +146,7 @@ class Finetuner(Trainer[FinetuneConfig]):
     def attention_shapes(self) -> Sequence[AttentionShape]:
         """Of the encoder, which sees all tokens."""
         s = self.config.model.shape()
-        return [(s.num_heads, s.num_tokens + 1, s.embed_dim // s.num_heads)]
+        return [(s.num_heads, s.num_tokens + s.class_tokens, s.embed_dim // s.num_heads)]
 
     def look(self) -> bool:
         """Where it is time to, test the model on what the rule looks at; True once patience is over."""
@@ -192,8 +193,11 @@ class Finetuner(Trainer[FinetuneConfig]):
     def _write_weights(self, path: Path) -> None:
         state = {name.removeprefix(PREFIX): tensor for name, tensor in self.engine.full_parameters() if self.ranks.is_main}
         if self.ranks.is_main:
-            save_safetensors(state, path, {"model": self.config.model.name, "step": str(self.step),
-                                           "classes": str(len(self.data.classes))})
+            model = self.config.model
+            sizes = {key: getattr(model, key) for key in ("name", "img_size", "num_frames", "t_patch_size", "positions")}
+            more = {} if model.positions == "learned" else {"config": json.dumps(sizes)}  # tensors do not say all of it
+            save_safetensors(state, path, {"model": model.name, "step": str(self.step),
+                                           "classes": str(len(self.data.classes)), **more})
         self.ranks.barrier()
 
 

@@ -23,7 +23,7 @@ from vidmae.model.masking import mask_from_noise
 from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.ranks import dist, watchdog
 from vidmae.ranks.kernels import AttentionShape
-from vidmae.ranks.program import run_program
+from vidmae.ranks.program import run_program, say
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.cost import train_flops_per_clip
 from vidmae.runs.metrics import read_metrics
@@ -88,7 +88,8 @@ class Pretrainer(Trainer[PretrainConfig]):
         """The model with its weights, and who of them decays."""
         model = build_model(self.config)
         if self.config.train.init:
-            load_weights(model, Path(self.config.train.init))
+            report = load_weights(model, Path(self.config.train.init), resize_positions=self.config.train.resize_positions)
+            say(self.ranks, f"start: {report}")
         return model, param_groups(model, self.config.train.weight_decay)
 
     def clips(self, *, start: int, unreadable: Mapping[int, str]) -> Iterable[Batch]:

@@ -205,7 +205,7 @@ def test_a_frozen_encoder_leaves_the_head_to_the_optimizer():
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [
-    ("vit_giant_patch14", {}, r"unknown model 'vit_giant_patch14'; valid: vit_\{pico,nano,tiny,small,base,large,huge\}"),
+    ("vit_titan_patch14", {}, r"unknown model 'vit_titan_patch14'; valid: vit_\{pico,nano,tiny,small,base,large,huge,giant\}"),
     ("mae_vit_base_patch16", {}, "unknown model 'mae_vit_base_patch16'.* such as vit_huge_patch14"),
     ("vit_base_patch16", {"img_size": 230}, r"img_size 230 .* \(16\); nearest: 224, 240"),
     ("vit_base_patch16", {"num_frames": 15}, r"num_frames 15 .* t_patch_size \(2\); nearest: 14, 16"),

@@ -170,8 +170,8 @@ def test_a_file_that_does_not_fit_changes_nothing(tmp_path, make, messages):
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
-def test_a_deepspeed_folder_and_a_foreign_class_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="belongs to a DeepSpeed checkpoint"):
+def test_an_empty_folder_and_a_foreign_class_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="nor shards of a DeepSpeed checkpoint"):
         load_encoder(toy(), tmp_path)
     torch.save({"model": toy(0).state_dict(), "args": re.compile("x")}, tmp_path / "foreign.pth")
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):

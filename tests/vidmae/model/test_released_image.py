@@ -16,8 +16,9 @@ from tests.support.footage import real_clip
 from tests.vidmae.insight.test_image_mae import SIDE, another_image_mae, released_names
 from vidmae.evaluate.extract import frozen_features
 from vidmae.model.classifier import VideoClassifier, build_classifier
-from vidmae.model.released_image import IMAGENET_MEAN, IMAGENET_STD
-from vidmae.model.tensor_shapes import image_model, tensor_shapes
+from vidmae.model.formats.file_model import model_in
+from vidmae.model.formats.tensor_shapes import tensor_shapes
+from vidmae.model.formats.translate import IMAGENET_MEAN, IMAGENET_STD
 from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.model.weights import load_encoder
 
@@ -112,12 +113,12 @@ def test_what_is_no_image_mae_for_the_model_is_refused(state: State, tmp_path: P
 def test_shapes_are_read_without_torch(state: State, tmp_path: Path, name: str) -> None:
     path = saved(tmp_path, state, name)
     assert dict(tensor_shapes(path)) == {name: tuple(t.shape) for name, t in state.items()}
-    assert image_model(path) == {"name": "vit_nano_patch8", "img_size": SIDE, "num_frames": 1, "t_patch_size": 1}
+    assert model_in(path).settings == {"name": "vit_nano_patch8", "img_size": SIDE, "num_frames": 1, "t_patch_size": 1}
     short = saved(tmp_path, {name: t for name, t in state.items() if not name.startswith("blocks.2.")}, name)
     with pytest.raises(ValueError, match="width 96 with 2 blocks"):
-        image_model(short)
+        model_in(short)
     video = saved(tmp_path, image_classifier(num_frames=4).state_dict(), name)
-    assert image_model(video) is None
+    assert model_in(video).settings == {"name": "vit_nano_patch8", "img_size": SIDE, "num_frames": 4, "t_patch_size": 1}
 
 
 class Evil:
@@ -135,5 +136,7 @@ def test_a_file_runs_no_code_and_one_that_cannot_be_read_says_nothing(tmp_path: 
     Path("text.pth").write_text("no weights")
     Path("list.pth").write_bytes(pickle.dumps([1]))
     Path("text.safetensors").write_text("no weights")
-    for name in ("old.pth", "text.pth", "list.pth", "text.safetensors"):
-        assert tensor_shapes(Path(name)) == {} and image_model(Path(name)) is None
+    for name in ("old.pth", "text.pth", "list.pth"):
+        assert tensor_shapes(Path(name)) == {} and model_in(Path(name)) is None
+    with pytest.raises(ValueError, match="no safetensors file, or is cut off"):
+        model_in(Path("text.safetensors"))

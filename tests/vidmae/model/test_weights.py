@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.launching import ROOT
-from vidmae.model.keys import by_group
+from vidmae.model.formats.keys import by_group
 from vidmae.model.mae import build_mae
 from vidmae.model.masking import random_mask
 from vidmae.model.weights import load_into, load_state, load_weights, read_metadata, save_safetensors
@@ -154,7 +154,7 @@ def test_groups():
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda p: p, "does not exist"),
-    (lambda p: p.mkdir() or p, "belongs to a DeepSpeed checkpoint.*the weights.safetensors that a finished run"),
+    (lambda p: p.mkdir() or p, "has no model.safetensors and no pytorch_model.bin, nor shards of a DeepSpeed"),
     (lambda p: torch.save({"epoch": 3, "state": 1}, p) or p, r"has no state dict: its keys are \['epoch', 'state'\]"),
     (lambda p: torch.save([1], p) or p, "holds a list, expected a dict"),
     (lambda p: p.write_bytes(b"no checkpoint") and p, "cannot be read as a checkpoint"),

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from tests.support.facilities import need
 from tests.support.ranks import run_ranks
 from tests.support.runs import make_manifest, make_run, train
+from vidmae.model.weights import load_state
 from vidmae.ranks.retention import most_at_once, superseded, why_no_room
 from vidmae.runs.cost import parameters
 from vidmae.runs.metrics import read_metrics
@@ -156,6 +157,22 @@ def test_a_run_of_four_ranks_continues_on_another_number(on_four, manifest, tmp_
     for name, value in theirs.items():
         if not name.endswith("attn.k.bias"):  # its gradient is zero but for rounding, which Adam turns into full steps
             np.testing.assert_allclose(ours[name], value, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow), 2,
+                                   pytest.param(3, marks=pytest.mark.slow)])
+def test_the_shards_of_a_checkpoint_are_read_as_weights(on_four, tmp_path, stage):
+    """The checkpoint of the last step holds what the run exports; a folder that lacks a shard is refused."""
+    run = on_four(stage)
+    folder = run.checkpoints / "step_00000004"
+    found, exported = load_state(folder), load_file(run.weights)
+    assert found.keys() == exported.keys()
+    assert all(np.array_equal(found[name].numpy(), value) for name, value in exported.items())
+    if stage:
+        shutil.copytree(folder / "state", tmp_path / "state")
+        next((tmp_path / "state").glob("*rank_2_*optim*")).unlink()
+        with pytest.raises(ValueError, match=r"the shards of ranks \[0, 1, 3\], and the weights are in those of 4 ranks"):
+            load_state(tmp_path / "state")
 
 
 def test_the_size_of_a_checkpoint_is_known_before(on_four):

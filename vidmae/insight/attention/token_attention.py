@@ -50,8 +50,9 @@ def class_attention(encoder: Encoder, clips: Tensor) -> Tensor:
     Returns:
         float32 [B, A, T, H, W]: a map per head over the patches; each sums to 1, as the class token itself is left out.
     Raises:
-        ValueError: Clips do not fit the model.
+        ValueError: Clips do not fit the model, or it has no class token.
     """
+    _has_class_token(encoder)
     found: list[Tensor] = []
     with _watched(encoder.blocks[-1:], lambda layer, x: found.append(attention_weights(layer, x, queries=1)[:, :, 0])):
         _forward(encoder, clips)
@@ -71,9 +72,10 @@ def rollout(encoder: Encoder, clips: Tensor) -> Tensor:
     Returns:
         float32 [B, T, H, W]; a clip's map sums to 1, as the class token itself is left out.
     Raises:
-        ValueError: Clips do not fit the model.
+        ValueError: Clips do not fit the model, or it has no class token.
     Source: Abnar and Zuidema 2020 (arXiv 2005.00928) sec. 3.
     """
+    _has_class_token(encoder)
     so_far: list[Tensor] = []
 
     def step(layer: Attention, x: Tensor) -> None:
@@ -90,6 +92,12 @@ def rollout(encoder: Encoder, clips: Tensor) -> Tensor:
 def _forward(encoder: Encoder, clips: Tensor) -> None:
     assert not encoder.training, "dropped branches would change what is looked at"
     encoder.last_block(as_frames(clips, encoder.shape))
+
+
+def _has_class_token(encoder: Encoder) -> None:
+    if not encoder.shape.class_tokens:
+        raise ValueError("maps show where the class token looks, and a model with "
+                         f"{encoder.shape.positions} positions has none")
 
 
 def _as_map(row: Tensor, encoder: Encoder) -> Tensor:

@@ -5,9 +5,10 @@
 
 Of a frame that is hidden as a whole such a model sees nothing, and gives what it takes any frame for.
 
-A released image MAE is a video MAE of one frame but for names (vidmae/model/released_image.py) and two things, neither of
-which changes a number: the decoder's class token is the encoder's, and pixels are normalised per channel by ImageNet's
-statistics. The last goes into the weights of the first and the last layer. Source: He et al. 2022 (arXiv 2111.06377).
+A released image MAE is a video MAE of one frame but for names (vidmae/model/formats/released_image.py) and two things,
+neither of which changes a number: the decoder's class token is the encoder's, and pixels are normalised per channel by
+ImageNet's statistics. The last goes into the weights of the first and the last layer. Source: He et al. 2022 (arXiv
+2111.06377).
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import torch
 from torch import Tensor
 
 from vidmae.insight.interpolation.baselines import Filler
-from vidmae.model.keys import PATCH_EMBED
+from vidmae.model.formats.keys import PATCH_EMBED
+from vidmae.model.formats.released_image import under_our_names
+from vidmae.model.formats.translate import IMAGENET_MEAN, IMAGENET_STD
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import mask_from_order
-from vidmae.model.released_image import IMAGENET_MEAN, IMAGENET_STD, under_our_names
 from vidmae.model.trained import load_trained
 from vidmae.model.weights import load_into, load_state
 from vidmae.settings.sizes import CHANNELS, ModelShape, model_shape, size_of

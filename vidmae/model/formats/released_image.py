@@ -1,4 +1,5 @@
-"""A released image MAE (facebookresearch/mae and its descendants) under this suite's names: a video MAE of one frame.
+"""A released image MAE (facebookresearch/mae and its descendants) with its decoder under this suite's names: a video MAE of
+one frame. `translate.py` has the encoder alone.
 
     names of the file                 here
     pos_embed [1, 1 + L, D]           pos_embed_class [1, 1, D], pos_embed_spatial [1, L, D], pos_embed_temporal: zero
@@ -19,22 +20,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vidmae.model.keys import PATCH_EMBED, clip_sizes
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-FRAMES16 = "--views frames16 tests an image model on videos: the mean of the logits of 16 frames"
-
-
-def is_released_image(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has the layout of the original image MAE, with its decoder or without."""
-    return "pos_embed" in state and PATCH_EMBED in state and state[PATCH_EMBED].ndim == 4
+from vidmae.model.formats.keys import PATCH_EMBED
+from vidmae.model.formats.translate import for_pixels
 
 
 def under_our_names(state: Mapping[str, Tensor], mean: float, std: float) -> dict[str, Tensor]:
     """The weights of a released image MAE under this suite's names, for pixels that are normalised by `mean` and `std`.
 
     Args:
-        state: Of a file for which `is_released_image` holds. Names of other things than those above stay.
+        state: Of such a file. Names of other things than those above stay, the decoder's too.
         mean, std: Of the model that takes the weights.
     Raises:
         ValueError: A table of positions is not that of a class token and a square of tokens, or a matrix does not divide.
@@ -55,32 +49,5 @@ def under_our_names(state: Mapping[str, Tensor], mean: float, std: float) -> dic
                      f"{name}_temporal": torch.zeros_like(tensor[:, :1])}
         else:
             made[name] = tensor
-    weight, bias = (state[f"patch_embed.proj.{part}"].double() for part in ("weight", "bias"))
-    means, stds = (torch.tensor(values, dtype=torch.double)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    made["patch_embed.proj.bias"] = bias + (weight * (mean - means) / stds).sum(dim=(1, 2, 3))
-    made[PATCH_EMBED] = (weight * std / stds)[:, :, None]
+    made |= for_pixels(state[PATCH_EMBED], state["patch_embed.proj.bias"], mean, std)
     return made
-
-
-def fit_names(state: Mapping[str, Tensor], *, num_frames: int, mean: float, std: float) -> Mapping[str, Tensor]:
-    """The weights as a model of this suite takes them: those of a released image MAE under our names, others as they are.
-
-    Args:
-        state: Any state dict.
-        num_frames: Of the model.
-        mean, std: Of the model.
-    Raises:
-        ValueError: They are of an image model, and the model takes several frames.
-    """
-    released = is_released_image(state)
-    if num_frames != 1 and (released or _takes_one_frame(state)):
-        raise ValueError("the weights are of an image model, which sees one frame, and the model takes clips of "
-                         f"{num_frames} frames (model.num_frames); {FRAMES16}")
-    return under_our_names(state, mean, std) if released else state
-
-
-def _takes_one_frame(state: Mapping[str, Tensor]) -> bool:
-    try:
-        return state[PATCH_EMBED].ndim == 5 and clip_sizes(state)[1] == 1
-    except (KeyError, ValueError):
-        return False

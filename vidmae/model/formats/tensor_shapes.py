@@ -15,47 +15,49 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vidmae.settings.sizes import size_of
+from vidmae.model.formats.keys import Shapes
 
-Shapes = Mapping[str, tuple[int, ...]]
 LONGEST_HEADER = 100 * 2**20  # of a safetensors file: what the format allows
-PATCH_EMBED = "patch_embed.proj.weight"
-PAYLOADS = ("model", "model_state")
-WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
+PAYLOADS = ("model", "model_state", "module", "target_encoder", "encoder")
+"""Where a pickled file may hold its state dict: released ST-MAE and VideoMAE; the style of PySlowFast; deepspeed and
+VideoMAE V2; V-JEPA, whose averaged encoder is the one that its authors test."""
+WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|backbone\.)+")  # of DistributedDataParallel, torch.compile, V-JEPA
 
 
 def tensor_shapes(path: Path) -> Shapes:
     """Name -> shape of every tensor; empty where the file is none that can be read so.
 
     Args:
-        path: A .safetensors file, or a pickled one that holds the state dict itself or under `model` or `model_state`.
+        path: A .safetensors file, or a pickled one that holds the state dict itself or under one of PAYLOADS.
     """
     try:
         found = _of_header(path) if path.suffix == ".safetensors" else _of_pickle(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, pickle.UnpicklingError,
             zipfile.BadZipFile):
         return {}
-    return {WRAPPERS.sub("", name): shape for name, shape in found.items()}
+    return {clean_name(name): shape for name, shape in found.items()}
 
 
-def image_model(path: Path) -> dict[str, Any] | None:
-    """The model of a file in the layout of the original image MAE; None where it is another file.
+def clean_name(name: str) -> str:
+    """A name without what wrappers of models put before it; `head.projection.` is called `head.`."""
+    return re.sub(r"^head\.projection\.", "head.", WRAPPERS.sub("", name))
 
-    Returns:
-        name (`vit_{size}_patch{px}`), img_size (px), num_frames and t_patch_size, which are 1.
+
+def header_strings(path: Path) -> Mapping[str, str]:
+    """The strings in the header of a .safetensors file; empty for other files.
+
     Raises:
-        ValueError: It has the layout, and sizes that no model of this suite has.
+        ValueError: It is none, or is cut off.
     """
-    shapes = tensor_shapes(path)
-    patches, positions = shapes.get(PATCH_EMBED, ()), shapes.get("pos_embed", ())
-    if len(patches) != 4 or len(positions) != 3:
-        return None
-    width, patch_size = patches[0], patches[-1]
-    depth = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
-    size, side = size_of(width, depth), round((positions[1] - 1) ** 0.5)
-    if size is None:
-        raise ValueError(f"{path.name} is an image model of width {width} with {depth} blocks, which is none that is known")
-    return {"name": f"vit_{size}_patch{patch_size}", "img_size": side * patch_size, "num_frames": 1, "t_patch_size": 1}
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(length) if length <= LONGEST_HEADER else b""
+        return dict(json.loads(text).get("__metadata__") or {})
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no safetensors file, or is cut off: its header cannot be read") from error
 
 
 def _of_header(path: Path) -> Shapes:

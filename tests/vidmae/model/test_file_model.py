@@ -1,0 +1,71 @@
+"""What a file holds before it is loaded, whether a run can start from it, and positions of other sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidmae.model.formats.file_model import init_problem, model_in
+from vidmae.model.mae import MaskedAutoencoder, build_mae
+from vidmae.model.masking import random_mask
+from vidmae.model.weights import load_weights, save_safetensors
+
+TOY = {"img_size": 32, "num_frames": 4, "pred_t_dim": 4, "decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 2, "mask_ratio": 0.5}
+
+
+def toy(seed: int = 0, name: str = "mae_vit_nano_patch8", **options: object) -> MaskedAutoencoder:
+    torch.manual_seed(seed)
+    return build_mae(name, **{**TOY, **options})
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("file") / "w.safetensors"
+    save_safetensors(toy().state_dict(), file, {})
+    return file
+
+
+def test_a_run_knows_before_it_starts_whether_it_can_start_from_a_file(path: Path, tmp_path: Path) -> None:
+    def problem(resize: bool = False, file: Path = path, **options: object) -> str | None:
+        return init_problem(file, toy(**options).shape, resize=resize)
+
+    assert problem() is None and problem(img_size=64, num_frames=8, pred_t_dim=8, resize=True) is None
+    assert problem(img_size=64) == ("it has model.img_size 32 (the run has 64); --set train.resize_positions=true interpolates the "
+                                    "positions")
+    assert problem(num_frames=8, pred_t_dim=8).startswith("it has model.num_frames 4 (the run has 8); --set")
+    assert problem(decoder_depth=1, resize=True) == "it has model.decoder_depth 2 (the run has 1)"
+    assert problem(decoder_embed_dim=64) == "it has model.decoder_embed_dim 32 (the run has 64)"
+    assert "model.name vit_nano_patch8 (the run has vit_nano_patch16)" in problem(name="mae_vit_nano_patch16")
+    encoder = {name: t for name, t in toy().state_dict().items() if not name.startswith(("decoder", "mask"))}
+    torch.save(encoder, tmp_path / "encoder.pth")
+    assert "without the decoder of an ST-MAE" in problem(file=tmp_path / "encoder.pth")
+    (tmp_path / "old.pth").write_bytes(b"what cannot be listed")
+    assert problem(file=tmp_path / "old.pth") is None, "the job itself looks"
+
+
+def test_a_model_goes_on_at_another_size_with_its_decoder(path: Path) -> None:
+    model = toy(1, img_size=64, num_frames=8, pred_t_dim=8)
+    report = load_weights(model, path, resize_positions=True)
+    assert report.resized == ("decoder_pos_embed_spatial 16 -> 64", "decoder_pos_embed_temporal 2 -> 4", "pos_embed_spatial 16 -> 64",
+                              "pos_embed_temporal 2 -> 4")
+    assert "pos_embed_temporal 2 -> 4 (linear)" in str(report)
+    two = toy().pos_embed_temporal.detach()
+    assert torch.allclose(model.pos_embed_temporal.detach(), torch.stack([two[:, 0], 0.75 * two[:, 0] + 0.25 * two[:, 1],
+                                                                          0.25 * two[:, 0] + 0.75 * two[:, 1], two[:, 1]], dim=1), atol=1e-6)
+    clips = torch.randint(0, 256, (1, 8, 64, 64, 3), dtype=torch.uint8)
+    assert 0 < model(clips, random_mask(model.shape.num_tokens, 0.5, 1, generator=torch.Generator().manual_seed(0))) < 10
+    half = toy(2, num_frames=2, pred_t_dim=2)
+    load_weights(half, path, resize_positions=True)
+    assert torch.allclose(half.pos_embed_temporal.detach(), two.mean(1, keepdim=True), atol=1e-6)
+
+
+def test_a_file_of_448_px_says_so(tmp_path: Path) -> None:
+    """The layout of a released file, ViT-H/14 at 448 px, without its blocks' numbers."""
+    with torch.device("meta"):
+        shapes = {name: t.shape for name, t in build_mae("mae_vit_huge_patch14", img_size=448).state_dict().items()}
+    torch.save({"model": {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}}, tmp_path / "hvm1@448_none.pth")
+    found = model_in(tmp_path / "hvm1@448_none.pth")
+    assert found.settings == {"name": "vit_huge_patch14", "img_size": 448, "num_frames": 16, "t_patch_size": 2}
+    assert str(found) == "vit_huge_patch14, 16 frames of 448 px, 2 per token; this suite and released ST-MAE"
