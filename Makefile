@@ -26,7 +26,7 @@ demo: $(VENV)/.ready
 	$(BIN)/python jobs/demo.py
 
 look: $(VENV)/.ready
-	$(BIN)/python jobs/example/demo_look.py
+	$(BIN)/python jobs/submit/example/demo_look.py
 
 test: $(VENV)/.ready
 	bash tests/slurm/install.sh

@@ -35,11 +35,13 @@ from analysis.results.table_flags import Parser, add_runs_dir
 from analysis.results.which_manifest import find_manifest
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.footage.manifest import content_hash, read_summary
+from vidmae.model.formats.file_model import file_in
 from vidmae.ranks.local_program import is_footage, make_manifest, prepare_folder, run_program
 from vidmae.runs.record import RunFolder, read_json, runs_that_fit
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.command_line import answer
 from vidmae.settings.layers import ConfigError, nearest, to_yaml
+from vidmae.weights.finding import find, is_name
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -93,17 +95,29 @@ def resolve(args: argparse.Namespace, out: Path) -> AttentionConfig:
     Raises:
         ConfigError: Something that was named does not exist, or a value is out of range.
     """
-    weights = find_run(args.run, args.runs_dir) if args.run else args.weights.absolute()
-    file = RunFolder(weights).weights if args.run else weights
+    weights, file = _weights(args)
     if not file.is_file():
         raise ConfigError(f"the run {weights} has no weights.safetensors: it is not finished, or is a few-shot run without "
                           "--set keep_weights=true" if args.run else
-                          f"--weights {file} does not exist; give a .safetensors or .pth")
+                          f"--weights {file} does not exist; give a .safetensors or .pth, or a name of published weights")
     videos = out / "videos.csv" if is_footage(Path(args.videos).expanduser()) else find_manifest(args.videos)
     return AttentionConfig(
         weights=str(weights), weights_content=content_hash(file), videos=str(videos),
         rollout=args.rollout, moving_px=args.moving_px, relative=args.relative, sampling_rate=args.sampling_rate,
         per_video=args.per_video, pictures=pictures_of(args), decoder=args.decoder, device=args.device, workers=args.workers)
+
+
+def _weights(args: argparse.Namespace) -> tuple[Path, Path]:
+    """What --run or --weights names, and the file that holds the weights."""
+    if args.run:
+        run = find_run(args.run, args.runs_dir)
+        return run, RunFolder(run).weights
+    path = Path(args.weights).expanduser().absolute()
+    try:
+        path = find(args.weights, download=False).path if is_name(args.weights) or path.exists() else path
+        return path, file_in(path)[0] if path.is_dir() else path
+    except ValueError as error:
+        raise ConfigError(f"--weights: {error}") from error
 
 
 def find_run(given: str, runs_dir: Path) -> Path:

@@ -83,7 +83,7 @@ def pretrain(folder: Path) -> Path:
 
 def label() -> None:
     """Render the labelled clips and list them."""
-    rendered = run("jobs/example/demo_clips.py", "--out", "demo/clips").splitlines()
+    rendered = run("jobs/submit/example/demo_clips.py", "--out", "demo/clips").splitlines()
     names = [Path(path).name for path in rendered]
     for name, path in zip(names, rendered, strict=True):
         run("jobs/prepare.py", "manifest", path, "--labels", "folders", "--name", name, "--no-clip-cost")

@@ -33,6 +33,7 @@ from vidmae.runs.record import RunFolder, signature
 from vidmae.settings.config import PretrainConfig, TrainConfig
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, replacements, to_dict
 from vidmae.settings.recipe import read_recipe
+from vidmae.weights.finding import find, is_name
 
 KIND = "pretrain"
 NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -235,7 +236,11 @@ def _with_paths(layers: Sequence[Layer], data: DataSource, mixed: Sequence[Found
     extra += [Layer(one.source.origin, {"data": {"sources": {str(i): {"manifest": str(one.source.manifest)}}}})
               for i, one in enumerate(mixed)]
     if config.train.init:
-        path = str(Path(config.train.init).expanduser().absolute())
+        try:
+            path = str(find(config.train.init, download=False).path if is_name(config.train.init) else
+                       Path(config.train.init).expanduser().absolute())
+        except ValueError as error:
+            raise ConfigError(f"train.init: {error} [from {origins['train.init']}]") from error
         extra.append(Layer(origins["train.init"], {"train": {"init": path}}))
     if tags:
         said = f"data.order, data.age_months, data.clip and model.decoder_mask_ratio, over {origins.get('name', 'default')}"

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.scheduler import slurm
+from vidmae.model.formats.file_model import file_in
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import CANCELLED, RunFolder, read_json, runs_that_fit
 from vidmae.settings.layers import ConfigError, nearest
+from vidmae.weights.finding import find, is_name
 
 EXIT_RECORD = "exit.json"  # of a local job and of a shard: submit/<jobid>/exit.json
 SUBMITTED = "submitted.json"  # of the shards of an output: OUT/submitted.json
@@ -121,14 +123,14 @@ def find_weights(args: argparse.Namespace) -> tuple[Path, Path]:
     Raises:
         ConfigError: There is no such run or file, or the run is not finished or did not keep its weights.
     """
-    return _weights_of_run(args.run, args.runs_dir) if args.run else _weights_in(args.weights, "--weights")
+    return _weights_of_run(args.run, args.runs_dir) if args.run else weights_in(args.weights, "--weights")
 
 
 def find_model(given: str, flag: str, runs_dir: Path) -> tuple[Path, Path]:
     """The same where one flag takes both, a run or a file."""
     path = Path(given).expanduser()
-    a_file = path.is_file() or path.suffix in (".safetensors", ".pth", ".pt")
-    return _weights_in(path, flag) if a_file else _weights_of_run(given, runs_dir)
+    a_file = path.is_file() or path.suffix in (".safetensors", ".pth", ".pt") or is_name(given)
+    return weights_in(given, flag) if a_file else _weights_of_run(given, runs_dir)
 
 
 def _weights_of_run(given: str, runs_dir: Path) -> tuple[Path, Path]:
@@ -140,10 +142,24 @@ def _weights_of_run(given: str, runs_dir: Path) -> tuple[Path, Path]:
     return run.path, run.weights
 
 
-def _weights_in(path: Path, flag: str) -> tuple[Path, Path]:
-    if not path.is_file():
-        raise ConfigError(f"{flag} {path.absolute()} does not exist; give a .safetensors or .pth")
-    return path.absolute(), path.absolute()
+def weights_in(given: str, flag: str) -> tuple[Path, Path]:
+    """A file of weights, and the file whose content names it; of a folder of a hub it is the one in it.
+
+    Args:
+        given: A path, a name of published weights, or an address of the hub.
+        flag: That gave it.
+    Raises:
+        ConfigError: It is not here.
+    """
+    path = Path(given).expanduser().absolute()
+    if not is_name(given) and not path.exists():
+        raise ConfigError(f"{flag} {path} does not exist; give a .safetensors or .pth, a folder with one, or a name of "
+                          "python jobs/weights.py list")
+    try:
+        path = find(given, download=False).path
+        return path, file_in(path)[0] if path.is_dir() else path
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {error}") from error
 
 
 @singledispatch

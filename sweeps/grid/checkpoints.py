@@ -5,6 +5,7 @@
     NAME.pth            a released file; the same, from the shapes of its tensors. A file of VideoMAE or V-JEPA 2 does not
                         say what clips it takes: those of the released models are taken
     FOLDER              config.json and model.safetensors, as a hub has them
+    NAME                published weights (python jobs/weights.py list), or hf://owner/name/file; what is on this machine
     scratch             no weights, once for every shape of model among the others; alone, the recipe's model
 """
 
@@ -23,6 +24,7 @@ from vidmae.model.formats.file_model import file_in, model_in
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import ConfigError, load
+from vidmae.weights.finding import find, is_name
 
 SCRATCH = "scratch"
 FILES = (".safetensors", ".pth", ".pt")
@@ -47,7 +49,9 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
     runs = dict(waiting)
     files: list[Init] = []
     for name in names:
-        if Path(name).suffix in FILES or (Path(name) / "config.json").is_file():
+        if is_name(name):
+            files.append(_of_name(name))
+        elif Path(name).suffix in FILES or (Path(name) / "config.json").is_file():
             files.append(_of_file(Path(name).expanduser().absolute()))
         elif name != SCRATCH:
             run = find_run(name, runs_dir, pretrained)
@@ -98,6 +102,15 @@ def _job_of(run: RunFolder, may_wait: bool) -> str:
         raise ConfigError(f"{run.path.name} is still trained on this machine (job {state.job_id}); --after needs Slurm: "
                           "wait for the run to end")
     return state.job_id
+
+
+def _of_name(name: str) -> Init:
+    """Published weights; a sweep takes what is here."""
+    try:
+        found = find(name, download=False)
+    except ValueError as error:
+        raise ConfigError(f"{error} (--checkpoints)") from error
+    return _of_file(found.path, found.known, found.name)
 
 
 def _of_file(path: Path, known: Mapping[str, Any] | None = None, name: str = "") -> Init:

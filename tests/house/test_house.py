@@ -48,6 +48,8 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
                                  "vidmae.ranks", "vidmae.insight"},
     "vidmae.insight.interpolation": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
                                      "vidmae.model.formats", "vidmae.ranks", "vidmae.insight"},
+    "vidmae.weights": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
+                       "vidmae.model.formats"},
     "vidmae.train": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.footage.archives", "vidmae.labels", "vidmae.clips", "vidmae.model",
                      "vidmae.ranks", "vidmae.evaluate", "vidmae.evaluate.corruptions", "vidmae.mixtures", "vidmae.insight"},
     # the launchers: run on the login node, import neither torch nor deepspeed
@@ -55,8 +57,8 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "jobs.place": {"vidmae", "jobs.scheduler"},
     "jobs.standing": {"vidmae", "jobs.scheduler"},
     "jobs.submit": {"vidmae", "jobs.scheduler", "jobs.place", "jobs.standing"},
-    "jobs.example": {"vidmae", "jobs.place", "jobs"},
-    "jobs": {"vidmae", "jobs.scheduler", "jobs.place", "jobs.standing", "jobs.submit", "jobs.example"},
+    "jobs.submit.example": {"vidmae", "jobs.place", "jobs"},
+    "jobs": {"vidmae", "jobs.scheduler", "jobs.place", "jobs.standing", "jobs.submit", "jobs.submit.example"},
     # grids of runs as Slurm arrays
     "sweeps.grid": {"vidmae", "jobs"},
     "sweeps.run": {"vidmae", "jobs", "sweeps.grid"},
@@ -74,8 +76,8 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
 }
 READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these few modules that load no torch
     "vidmae.uncaught", "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
-    "vidmae.insight.embedding_files"}
-SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness"}  # a command, and the program or the command that goes with it
+    "vidmae.insight.embedding_files", "vidmae.model.formats.file_model", "vidmae.weights.finding"}
+SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "weights"}  # a command, and the program or the command that goes with it
 MOST_ENTRIES = 16
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.ranks.engine"},
@@ -90,6 +92,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "matplotlib": {"analysis"},
     "jinja2": {"analysis.page.html"},
     "safetensors": {"vidmae.model.weights"},
+    "huggingface_hub": {"vidmae.weights.hub"},
     "cv2": {"vidmae.clips.transforms", "vidmae.insight.vision", "vidmae.preparing.kept_frames", "vidmae.evaluate.corruptions.pixels"},
     "simplejpeg": {"vidmae.footage.archives.jpeg"},
     "skimage": {"vidmae.insight.interpolation.scores", "vidmae.preparing.archive_parts"},
@@ -111,7 +114,7 @@ PURE_OF_TORCH = {
     "vidmae.labels.synsets", "vidmae.labels.withdrawal",
     "vidmae.mixtures.ages", "vidmae.mixtures.mixture", "vidmae.mixtures.mixture_order",
     "vidmae.model.formats.file_model", "vidmae.model.formats.keys", "vidmae.model.formats.layouts",
-    "vidmae.model.formats.tensor_shapes",
+    "vidmae.model.formats.tensor_shapes", "vidmae.weights.finding", "vidmae.weights.hub", "vidmae.weights.released_weights",
     "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.runs.step_time",
     "vidmae.settings.attention_config",
     "vidmae.settings.clips_config", "vidmae.settings.config", "vidmae.settings.embed_config",

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.example.demo_clips import FRAMES, MOTIONS, SHOTS, SIZE_PX, decode, encode, main, render, scenes
 from jobs.prepare import main as prepare
+from jobs.submit.example.demo_clips import FRAMES, MOTIONS, SHOTS, SIZE_PX, decode, encode, main, render, scenes
 from tests.support.facilities import need
 from tests.support.videos import reference_frames
 

@@ -83,7 +83,7 @@ def prepare(out: Path, size: Size, *, cell: bool) -> None:
     call(out, "jobs/prepare.py", "manifest", str(footage), "--name", "demo", "--no-clip-cost")
     if not cell:
         return
-    for folder in call(out, "jobs/example/demo_clips.py", "--out", "clips", "--clips", str(size.clips)).splitlines():
+    for folder in call(out, "jobs/submit/example/demo_clips.py", "--out", "clips", "--clips", str(size.clips)).splitlines():
         call(out, "jobs/prepare.py", "manifest", folder, "--labels", "folders", "--name", Path(folder).name)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.launching import ROOT
 
-PAGES = tuple(ROOT / folder / "README.md" for folder in ("", "jobs", "sweeps", "analysis", "vidmae", "tests"))
+PAGES = tuple(ROOT / folder / "README.md" for folder in ("", "jobs", "sweeps", "analysis", "vidmae", "tests", "vidmae/weights"))
 STARTS = re.compile(r"(?:\$ )?(?:[A-Z_]+=\S+ )*(?:python|make|bash|pip|cp|eval|apptainer|podman)\b")
 IN_PROSE = re.compile(r"(?:[A-Z_]+=\S+ )*(?:python (?:jobs|sweeps|analysis|tests|-m \w)|make [a-z]).*")
 PROMPT = "$ "

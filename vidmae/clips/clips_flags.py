@@ -17,7 +17,8 @@ def add_model(group: Any, run_help: str) -> None:
     """`--run` or `--weights`, one of which must be there."""
     model = group.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", metavar="RUN", help=run_help)
-    model.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors export or released .pth")
+    model.add_argument("--weights", metavar="FILE|NAME", help=".safetensors export, released .pth, folder of a hub, a name "
+                       "of python jobs/weights.py list, or hf://owner/name/file")
 
 
 def add_cutting(group: Any, *, several: bool) -> None:

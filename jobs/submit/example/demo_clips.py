@@ -1,7 +1,7 @@
 """Render the labelled clips of the demo: real footage seen by a virtual camera, whose motion is the label.
 
-    python jobs/example/demo_clips.py --out runs/demo-clips
-    python jobs/example/demo_clips.py --out runs/demo-clips --seed 1 --clips 50
+    python jobs/submit/example/demo_clips.py --out runs/demo-clips
+    python jobs/submit/example/demo_clips.py --out runs/demo-clips --seed 1 --clips 50
     python jobs/prepare.py manifest runs/demo-clips/motion --labels folders --name motion
 
 Writes OUT/motion/CLASS/N.mp4 to learn from and OUT/motion-val/CLASS/N.mp4 to validate on, of other footage: bikes against
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from jobs.demo import clips_folder
 from jobs.place.launch_flags import Parser

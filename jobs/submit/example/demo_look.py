@@ -1,7 +1,7 @@
 """What the demo's model sees: interpolation, tracking, attention, embeddings and a page with all of it.
 
     make look                      after make demo; under two minutes on 2 cores
-    python jobs/example/demo_look.py       the same in an environment that is ready
+    python jobs/submit/example/demo_look.py       the same in an environment that is ready
 
 It types the commands that a user would type, and shows them. Results go to demo/look/, where they are made anew.
 """
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from jobs.demo import ROOT, run
 

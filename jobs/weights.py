@@ -1,0 +1,128 @@
+"""Published weights: list what there is, show one, download it, turn a file of any known layout into one of this suite.
+
+    python jobs/weights.py list
+    python jobs/weights.py show hvm1@448_none
+    python jobs/weights.py get hvm1@448_none
+    python jobs/weights.py convert say.pth --out say.safetensors
+
+A name can stand wherever a file of weights can: --weights, --checkpoints, --set train.init=NAME, vidmae.load(NAME). So can
+hf://owner/name/file for any other file of the hub. Launchers take what is here and download nothing; get does that through
+huggingface_hub. HF_HUB_OFFLINE=1 forbids it; VIDMAE_WEIGHTS is a folder for files that you bring yourself. Standard output
+is names (list) or a path (get, convert).
+
+Exit codes: 0 ok, 2 there is no such name or file, or it is not here and cannot be downloaded, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from jobs.place.launch_flags import Parser, add_runs_dir
+from jobs.place.speak import answer, say
+from vidmae.settings.layers import ConfigError
+from vidmae.weights.finding import find
+from vidmae.weights.hub import NotHereError
+from vidmae.weights.released_weights import Published, entry_of, published, unknown_name
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    listed = verbs.add_parser("list", help="what is published, and what of it is here")
+    shown = verbs.add_parser("show", help="all that is known of one")
+    got = verbs.add_parser("get", help="download it, unless it is here; its path")
+    made = verbs.add_parser("convert", help="write a file of this suite's layout")
+    for verb in (shown, got, made):
+        verb.add_argument("name", metavar="NAME|FILE", help="a name of `list`, a path, a run, or hf://owner/name/file")
+    listed.add_argument("--json", action="store_true", help="print one object instead of names")
+    shown.add_argument("--json", action="store_true", help="print one object")
+    made.add_argument("--out", type=Path, required=True, metavar="FILE", help="NAME.safetensors, which must not be there")
+    add_runs_dir(made)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
+    verb = {"list": show_all, "show": show_one, "get": get, "convert": write_converted}[args.verb]
+    return answer(lambda: verb(args), interrupted="the same command goes on")
+
+
+def show_all(args: argparse.Namespace) -> int:
+    """Every name on standard output; for people a line about each."""
+    entries = list(published().values())
+    if args.json:
+        print(json.dumps({entry.name: asdict(entry) for entry in entries}))
+        return 0
+    width = max(len(entry.name) for entry in entries)
+    group = ""
+    for entry in entries:
+        if entry.group != group:
+            say(f"\n{entry.title}; licence: {entry.licence}; {entry.source}")
+            group = entry.group
+        what = f"{entry.trained_on}{f', finetuned on {entry.tuned_on}' if entry.tuned_on else ''}"
+        say(f"  {entry.name:<{width}}  {'here' if here(entry) else '-   '}  {what}")
+    print("\n".join(entry.name for entry in entries), flush=True)
+    return 0
+
+
+def show_one(args: argparse.Namespace) -> int:
+    """All that is known of a name."""
+    entry = entry_of(args.name)
+    if entry is None:
+        raise ConfigError(unknown_name(args.name))
+    if args.json:
+        print(json.dumps(asdict(entry)))
+        return 0
+    sizes = ", ".join(f"{key} {value}" for key, value in entry.sizes.items()) or "from its tensors"
+    rows = {"name": entry.name, "title": entry.title, "trained on": entry.trained_on, "finetuned on": entry.tuned_on or "-",
+            "classes": entry.classes or "-", "sizes": sizes, "clips": entry.sampling, "licence": entry.licence,
+            "paper": entry.paper, "source": entry.source, "file": entry.address,
+            "settings": " ".join(entry.settings) or "-", "here": here(entry) or "no (python jobs/weights.py get)"}
+    print("\n".join(f"{key:<13} {value}" for key, value in rows.items()), flush=True)
+    return 0
+
+
+def get(args: argparse.Namespace) -> int:
+    """Download, unless it is here."""
+    print(_found(args.name, download=True), flush=True)
+    return 0
+
+
+def write_converted(args: argparse.Namespace) -> int:
+    """Write a file of this suite's layout."""
+    from vidmae.weights.converting import convert  # here: torch
+
+    try:
+        say(convert(find(args.name, runs_dir=args.runs_dir, download=False), args.out))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    print(args.out.absolute(), flush=True)
+    return 0
+
+
+def here(entry: Published) -> Path | None:
+    """Where a published file is on this machine, or None."""
+    try:
+        return find(entry.name, download=False).path
+    except NotHereError:
+        return None
+
+
+def _found(name: str, *, download: bool) -> Path:
+    try:
+        return find(name, say=say, download=download).path
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Any weights as one file of this suite: `.safetensors`, this suite's names, sizes in the header.
+
+    convert(find("videomae-base"), Path("videomae-base.safetensors"))
+
+A masked autoencoder of this suite or a released ST-MAE keeps its decoder, a finetuned file its head; of other families the
+encoder is kept, and a head that fits.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from vidmae.model.formats.keys import by_group
+from vidmae.model.formats.layouts import LAYOUTS, OURS
+from vidmae.model.formats.translate import translate
+from vidmae.model.trained import model_config
+from vidmae.model.trained_encoder import encoder_for, file_model, weights_of
+from vidmae.model.weights import load_state, read_metadata, save_safetensors
+from vidmae.weights.finding import Found
+
+MEAN, STD = 0.45, 0.225  # by which models of this suite normalise pixels
+
+
+def convert(found: Found, out: Path) -> str:
+    """Write weights under this suite's names.
+
+    Args:
+        found: From `finding.find`.
+        out: `NAME.safetensors`; must not be there.
+    Returns:
+        What was written, in words.
+    Raises:
+        ValueError: The weights cannot be used, or `out` is there or of another form.
+    """
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out {out} must end in .safetensors")
+    if out.exists():
+        raise ValueError(f"--out {out} is there already; give another name, or remove it")
+    path = weights_of(found.path)
+    model = file_model(path, found.known)
+    state, s = load_state(path), model.shape
+    header = {key: value for key, value in (read_metadata(path) if path.is_file() else {}).items() if key != "format"}
+    config = {"name": s.name, "img_size": s.img_size, "num_frames": s.num_frames, "t_patch_size": s.t_patch_size,
+              "positions": s.positions}
+    cut = left_out = 0
+    if model.layout != OURS:
+        with torch.device("meta"):
+            fits = encoder_for(model, num_classes=model.head or None).state_dict()
+        made = translate(state, mean=MEAN, std=STD, known=found.known)
+        if made.state.keys() != fits.keys():
+            raise ValueError(f"{path}: missing or of no known meaning: "
+                             f"{', '.join(by_group(made.state.keys() ^ fits.keys()))}")
+        state, cut, left_out = made.state, len(made.reshaped), len(made.left_out)
+    elif model.pretrained:
+        config = {**asdict(model_config(state)), **json.loads(header.get("config", "{}"))}
+    save_safetensors(state, out, {**header, "model": str(config["name"]), "config": json.dumps(config)})
+    more = f", {cut} of them cut or computed, {left_out} of other parts left out" if model.layout != OURS else ""
+    return f"{len(state)} tensors from the layout of {LAYOUTS[model.layout].title}{more}"
