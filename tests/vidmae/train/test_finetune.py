@@ -162,6 +162,30 @@ def test_weights_that_do_not_fit_are_refused(finetuned, manifests, tmp_path, set
         build_classifier_for(load(FinetuneConfig, run.config), 3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("positions", "method"), [("fixed", "finetune"), ("rotary", "finetune"), ("rotary", "attentive")])
+def test_models_of_other_families_finetune_and_probe(manifests, tmp_path, positions, method):
+    """From a folder as transformers writes it; what a cell leaves is tested alike on its own."""
+    from tests.vidmae.weights import families
+
+    make = {"fixed": families.videomae, "rotary": families.vjepa2}[positions]
+    make("nano", frames=4, side=32, patch=16).save_pretrained(tmp_path / "theirs")
+    start_from = tmp_path / "theirs/model.safetensors"
+    run = make_cell(tmp_path / "cell-ffffffff", manifests, f"model.positions={positions}", "model.pool=mean", "keep_weights=true",
+                    f"method={method}", f"train.init={start_from}", f"train.init_content={content_hash(start_from)}",
+                    "train.layer_decay=1", f"probe.features={tmp_path / 'features'}", "probe.token_grid=[2,2,2]",
+                    "train.phases=[{duration: 24 steps, lr: 1.0e-3}]")
+    codes, out = cell(run)
+    assert codes == [0] and "tensors loaded from the layout of" in out, out
+    assert read_json(run.result)["top1_pct"] > 40, "three classes, chance is 33"
+    if method == "finetune":
+        settings = ("data.sampling_rate=2", "data.workers=0", "data.read_limit_s=0", "precision=fp32", "device=cpu")
+        done = cli("evaluate.py", "--weights", str(run.weights), "--data", str(manifests[1]), "--out", str(tmp_path / "out"),
+                   *(word for item in settings for word in ("--set", item)), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "out/predictions.npz").read_bytes() == run.predictions.read_bytes()
+
+
 def test_holding_out_keeps_something_to_learn_from():
     subset = Shots(4, 0, "", {"a": ["1", "2", "3", "4"], "b": ["5", "6"]})
     learn, held = hold_out(subset, 0.25)

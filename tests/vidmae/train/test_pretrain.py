@@ -236,6 +236,23 @@ def test_too_many_unreadable_videos_stop_every_rank(one_bad, tmp_path):
     assert "secret-child" not in said and "secret-child" not in run.failure.read_text()
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_at_another_size(manifest, tmp_path):
+    first = make_run(tmp_path / "first", manifest)
+    codes, said = train(first)
+    assert codes == [0], said
+    settings = [f"train.init={first.weights}", "model.img_size=64", "model.num_frames=8", "model.pred_t_dim=8"]
+    refused = make_run(tmp_path / "refused", manifest, *settings)
+    codes, said = train(refused)
+    assert codes == [2] and "pass resize_positions=True" in said
+    larger = make_run(tmp_path / "larger", manifest, *settings, "train.resize_positions=true")
+    codes, said = train(larger)
+    assert codes == [0] and "decoder_pos_embed_temporal 2 -> 4 (linear)" in said, said
+    scratch = make_run(tmp_path / "scratch", manifest, *settings[1:])
+    assert train(scratch)[0] == [0]
+    assert read_metrics(larger)[0]["loss"] != read_metrics(scratch)[0]["loss"]
+
+
 @pytest.mark.parametrize(("settings", "said"), [
     (["train.phases=[{duration: 1 step, lr: 1.0e30}, {duration: 2 steps, lr: 1.0e30}]"], "NonFiniteError"),
     (["train.precision=fp16", "train.zero_stage=1"], "fp16 needs a GPU"),
