@@ -94,8 +94,8 @@ class VideoClassifier(Encoder):
         Returns:
             [B, L, D], in grid order: token (t, h, w) has index (t * H + h) * W + w.
         """
-        normed: Tensor = self.norm(self.last_block(as_frames(clips, self.shape))[:, self.shape.class_tokens:])
-        return normed
+        normed: Tensor = self.norm(self.last_block(as_frames(clips, self.shape)))
+        return normed[:, self.shape.class_tokens:]
 
 
 def build_classifier(

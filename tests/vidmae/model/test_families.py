@@ -145,8 +145,8 @@ def meta(make: Callable[[], Any]) -> State:
 
 
 def quick_or_slow(kind: str, *sizes: str) -> list[Any]:
-    """The first size at each change, all of them with `-m slow`."""
-    return [pytest.param(kind, size, marks=[pytest.mark.slow] if at else []) for at, size in enumerate(sizes)]
+    """The first size of each author at each change, all of them with `-m slow`."""
+    return [pytest.param(kind, size, marks=[pytest.mark.slow] if at or kind.startswith("hf-") else []) for at, size in enumerate(sizes)]
 
 
 def whole(kind: str, size: str) -> tuple[str, State, dict[str, int]]:

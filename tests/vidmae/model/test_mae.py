@@ -274,7 +274,7 @@ def test_weight_decay_spares_biases_and_vectors_only():
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [
-    ("mae_vit_giant_patch14", {}, r"unknown model 'mae_vit_giant_patch14'.*\{pico,nano,tiny,small,base,large,huge\}"),
+    ("mae_vit_titan_patch14", {}, r"unknown model 'mae_vit_titan_patch14'.*\{pico,nano,tiny,small,base,large,huge,giant\}"),
     ("mae_vit_base_patch0", {}, "unknown model"),
     ("vit_base_patch16", {}, "unknown model"),
     ("mae_vit_base_patch16", {"img_size": 230}, r"img_size 230 .* \(16\); nearest: 224, 240 \(model\.img_size\)"),

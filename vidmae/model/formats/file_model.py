@@ -88,7 +88,8 @@ def file_in(path: Path) -> tuple[Path, Known]:
     file = next((path / name for name in FILES_OF_FOLDER if (path / name).is_file()), None)
     if file is None:
         parts = sorted(each.name for each in path.glob("model-*-of-*.safetensors"))
-        raise ValueError(f"{path} has no {' and no '.join(FILES_OF_FOLDER)}, nor shards of a DeepSpeed checkpoint"
+        raise ValueError(f"{path} has no {' and no '.join(FILES_OF_FOLDER)}, nor shards of a DeepSpeed checkpoint "
+                         "that could be read here (python jobs/weights.py convert makes one file of them)"
                          + (f"; it has {len(parts)} parts of one, which are not joined here" if parts else ""))
     return file, _of_config(path / "config.json") if (path / "config.json").is_file() else _of_header(file)
 
