@@ -16,7 +16,7 @@ import torch
 
 from vidmae.model.formats.keys import by_group
 from vidmae.model.formats.layouts import LAYOUTS, OURS
-from vidmae.model.formats.translate import translate
+from vidmae.model.formats.translate import as_ours
 from vidmae.model.trained import model_config
 from vidmae.model.trained_encoder import encoder_for, file_model, weights_of
 from vidmae.model.weights import load_state, read_metadata, save_safetensors
@@ -50,7 +50,7 @@ def convert(found: Found, out: Path) -> str:
     if model.layout != OURS:
         with torch.device("meta"):
             fits = encoder_for(model, num_classes=model.head or None).state_dict()
-        made = translate(state, mean=MEAN, std=STD, known=found.known)
+        made = as_ours(state, model, mean=MEAN, std=STD)
         if made.state.keys() != fits.keys():
             raise ValueError(f"{path}: missing or of no known meaning: "
                              f"{', '.join(by_group(made.state.keys() ^ fits.keys()))}")
