@@ -11,6 +11,7 @@ adds the logs of mae_st, JSON lines in files named {model}_{task}_log.txt, in an
 sets and ImageNet have a table each, written as CSV, Markdown and LaTeX; results.csv and logs.csv list what they are made of,
 tidy.csv has a row per result and metric for work elsewhere.
 Every run that was announced is expected, and every row in every column of its table. A second call reads only what is new.
+Robustness cells (sweeps/robustness.py) have a table, too: models x sets and groups of conditions.
 Standard output is the paths of the files that were written; standard error has the tables, and what is missing or failed.
 
 Exit codes: 0 ok, 2 nothing to read or no place to write, 3 results are incomplete: missing or failed runs, cells without a
@@ -33,6 +34,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 import pandas as pd
 
+from analysis.curves.robust.robust_summary import read_summary
 from analysis.results.frames import LOG_COLUMNS, RUN_COLUMNS, of_runs, records_of, tidy
 from analysis.results.mae_st_logs import CLASSES
 from analysis.results.published import Version, read_published
@@ -42,7 +44,7 @@ from analysis.results.table_flags import Parser, add_folders, tables_folder
 from analysis.tables import log_rows, run_rows
 from analysis.tables.log_rows import Gathered
 from analysis.tables.result_table import Shown, make_tables, missing
-from analysis.tables.sheet import csv_text, show, write
+from analysis.tables.sheet import Sheet, csv_text, show, write
 from vidmae.settings.command_line import text_of
 
 TIDY = "tidy"
@@ -100,15 +102,17 @@ def main(argv: list[str] | None = None) -> int:
             if args.explain:
                 return explain(collected, args.explain, as_json=args.json)
             tables = make_tables(collected.cells, collected.published, collected.notes, collected.shown)
+            under_conditions, lost = robustness(args)
+            tables += under_conditions
             listed = listings(collected)
             files = write(tables, args.out, {f"{name}.csv": csv_text(frame) for name, frame in listed.items()})
     except (ValueError, OSError) as error:
         print(f"error: {text_of(error)}", file=sys.stderr)
         return 2
     absent = missing(collected.cells)
-    counts = count(collected, absent)
+    counts = count(collected, absent, lost)
     show(tables, MOST_ROWS)
-    for line in report(collected, counts, absent):
+    for line in [*report(collected, counts, absent), *(f"missing: {each}" for each in lost)]:
         print(line, file=sys.stderr)
     if args.json:
         lists = {name: records_of(frame, list(frame)) for name, frame in listed.items() if not name.startswith(TIDY)}
@@ -147,6 +151,11 @@ def collect(args: argparse.Namespace) -> Collected:
                      beside(runs, subset, versions, args.published))
 
 
+def robustness(args: argparse.Namespace) -> tuple[list[Sheet], list[str]]:
+    """The table of robustness cells, and which of them have no result; none with --subset, whose clips they do not have."""
+    return ([], []) if args.subset else read_summary(args.folders or ([RUNS] if RUNS.is_dir() else []))
+
+
 def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version], cache: Path, *,
               keep: bool) -> pd.DataFrame | None:
     """The few-shot runs below folders, in rows; None where there are none. `keep` what was read for the next call."""
@@ -174,8 +183,9 @@ def beside(runs: pd.DataFrame | None, subset: Subset | None, versions: list[Vers
                  f", {subset.name} classes of {subset.data}")
 
 
-def count(collected: Collected, absent: pd.DataFrame) -> dict[str, int]:
-    """How many results there are and should be, with what is `missing`; a damaged log counts as found, too."""
+def count(collected: Collected, absent: pd.DataFrame, lost: Sequence[str] = ()) -> dict[str, int]:
+    """How many results there are and should be, with what is `missing`; a damaged log counts as found, too. Of robustness
+    cells only those without a result count, `lost`."""
     counts: Counter[str] = Counter()
     if collected.runs is not None:
         counts.update(collected.runs["status"])
@@ -185,7 +195,7 @@ def count(collected: Collected, absent: pd.DataFrame) -> dict[str, int]:
         counts.update(collected.logs.left_out["status"])
         counts["found"] += (collected.logs.logs["status"] == "damaged").sum()
         nameless = (collected.logs.left_out["status"] == "failed").sum()
-    counts["missing"] += len(absent)
+    counts["missing"] += len(absent) + len(lost)
     counts["expected"] = counts["found"] + counts["missing"] + counts["failed"] - nameless
     return {name: int(counts[name])
             for name in ("found", "expected", "missing", "failed", "damaged", "skipped", "superseded")}

@@ -40,6 +40,7 @@ NOISE = "Where the interval of the best holds the second best, nothing is bold."
 SHARE = r"^_(\d*\.\d+)$"  # of the labels, as a task's name ends
 OWN_DRAWS = ("Released runs on a share of ImageNet drew it on each GPU by itself: those of four GPUs saw up to 7.76 % of "
              "the labels in place of 2 %; ours see what the column says.")
+ONE_PCT = "What was published beside imagenet_0.01 is of 1.0147 % of the labels: 13 pictures of each class."
 CSV_PARTS = ("pct", "lower_pct", "upper_pct", "n")
 CELL = ("task", "data", "which", "shots", "pictures")
 LINE = ("source", "row", "model", "selection")
@@ -214,6 +215,7 @@ def _footer(lines: pd.DataFrame, tasks: pd.DataFrame, beside: pd.DataFrame, publ
         numbers, names = {version.name: version for version in shown.versions}, list(tasks["task"])
         known = {(line.source, line.row) for line in published.itertuples()
                  if numbers[line.version].accuracies(line.model, names)}
+        footer += [ONE_PCT] if (beside["task"] == "imagenet_0.01").any() else []
         unpublished = [row for source, row in lines[["source", "row"]].itertuples(index=False) if (source, row) not in known]
         if unpublished:
             footer.append(f"Nothing published under this name: {some(unpublished)}.")

@@ -68,7 +68,9 @@ def add_options(p: argparse.ArgumentParser) -> None:
     what.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="folder, list, label file or video")
     what.add_argument("--root", type=Path, help="what relative paths of a list are relative to, and where the videos of a "
                                                 "label file lie (default: its folder)")
-    what.add_argument("--labels", choices=("folders",), help="SOURCE/CLASS/FILE: the folders' names are the classes")
+    what.add_argument("--labels", choices=("folders", "names"),
+                      help="folders: SOURCE/CLASS/FILE, the folders' names are the classes; names: the class is the fifth "
+                           "word of a file's name, between underscores, as in the sets of model-vs-human")
     what.add_argument("--images", action="store_true", help="list pictures in place of videos")
     what.add_argument("--class-names", type=Path, metavar="FILE",
                       help="lines such as `n01440764 tench, Tinca tinca`: classes that are WordNet ids get their name")
@@ -110,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
         raise ManifestError(f"--decoder {args.decoder} decodes videos, and --images are read by {PILLOW}; leave one out")
     decoder, extensions = (PILLOW, PICTURES) if args.images else (args.decoder, EXTENSIONS)
     sources = [found for source in args.sources for found in find_labelled(
-        source, args.root, label_folders=args.labels == "folders", extensions=extensions)]
+        source, args.root, label_folders=args.labels == "folders", label_names=args.labels == "names",
+        extensions=extensions)]
     if args.class_names:
         sources = name_classes(sources, read_synsets(args.class_names))
     console = Console(stderr=True)

@@ -294,6 +294,10 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
                           f"with {init.name}: 1, since it is an image model, which sees one frame; --views frames16 tests "
                           "it on videos, as the mean of the logits of 16 frames, and --set train.inflated=mean (or centre) "
                           "lets a video model start from it")
+    if frames not in (None, 1, config.model.num_frames) and not config.train.resize_positions:
+        raise ConfigError(f"model.num_frames is {config.model.num_frames} [from {origins['model.num_frames']}], allowed "
+                          f"with {init.name}: {frames}, the frames of the clips that it was trained on; --set "
+                          "train.resize_positions=true interpolates its positions over time")
     try:
         config.model.shape()
         if method in PROBES:

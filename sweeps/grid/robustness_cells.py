@@ -1,4 +1,6 @@
-"""The cells of a robustness sweep: finished few-shot cell x clips x group of conditions. Reads records, no weights.
+"""The cells of a robustness sweep: model x clips x group of conditions. Reads records and headers, no weights.
+
+A model is a finished few-shot cell, or a finetuned file from elsewhere.
 
     runs/robust-demo-motion-10shot-seed0-finetune-on-motion-val-imagenet-c-1a2b3c4d
                 what is tested                       the clips  the conditions
@@ -17,11 +19,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.standing.runs import find_run
+from sweeps.grid.checkpoints import FILES, MODEL, SCRATCH
 from vidmae.evaluate.corruptions.conditions import parse_conditions
 from vidmae.footage.manifest import AUTO, content_hash, decoder_problem, read_summary
 from vidmae.labels.cell_data import class_names
 from vidmae.labels.label_map import make_label_map
 from vidmae.labels.splits import read_labelled
+from vidmae.model.formats.file_model import model_in
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, read_json, signature
 from vidmae.settings.evaluation_config import RobustnessConfig, TestedConfig
@@ -33,20 +37,24 @@ CLEAN = "clean"
 FEWSHOT = "fewshot"
 Parts = Sequence[tuple[str, tuple[str, ...]]]
 """The cells of one model on one set: what their conditions are called, and the conditions."""
+NO_CLASSES = ("tells no classes apart, so it must learn some before it is tested; finetune or probe it, and name its cells: "
+              "python sweeps/fewshot.py --checkpoints {name} --method finetune,linear,knn,attentive "
+              "--set keep_weights=true")
 OWN_CLASSES = ("imagenet-a", "imagenet-r")
 """Sets whose definition leaves the scores of other classes out (Hendrycks et al. 2021, arXiv 1907.07174, 2006.16241)."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A finished few-shot cell.
+    """A finished few-shot cell, or a finetuned file.
 
     Attributes:
-        run: Its folder.
-        signature: Of the cell.
+        run: Its folder; the file itself.
+        signature: Of the cell; content hash of the file.
         config: Its settings.
         cell: What its records say it is.
         classes: Names of its classes, by index.
+        classes_of: Of a file: the set whose labels are its classes.
     """
 
     run: RunFolder
@@ -54,11 +62,12 @@ class Model:
     config: FinetuneConfig
     cell: Mapping[str, Any]
     classes: tuple[str, ...]
+    classes_of: TestSet | None = None
 
     @property
     def name(self) -> str:
-        """Its run's name without the signature."""
-        return self.run.path.name.removesuffix(f"-{self.signature}")
+        """Its run's name without the signature; the file's name without its ending."""
+        return self.run.path.stem if self.classes_of else self.run.path.name.removesuffix(f"-{self.signature}")
 
 
 @dataclass(frozen=True)
@@ -148,20 +157,26 @@ class TestCell:
 
     def record(self, sweep: str) -> dict[str, Any]:
         """What run.json and result.json say of it: the cell that is tested, and on what."""
-        return {**self.model.cell, "tested": self.model.run.path.name, "tested_signature": self.model.signature,
+        tested = f"{self.model.name}-{self.model.signature}"
+        return {**self.model.cell, "tested": tested, "tested_signature": self.model.signature,
                 "set": self.test_set.name, "group": self.config.tested.group, "sweep": sweep}
 
 
-def find_models(given: Sequence[str], runs_dir: Path) -> list[Model]:
-    """The finished few-shot cells that a command names.
+def find_models(given: Sequence[str], runs_dir: Path, classes_of: TestSet | None = None) -> list[Model]:
+    """The finished few-shot cells and the finetuned files that a command names.
 
     Args:
         given: Ids, starts of ids or folders of cells; cells of this sweep among them are passed over. Patterns such as
-            `demo-*` choose among the cells that are done.
+            `demo-*` choose among the cells that are done. Files end in .safetensors, .pth or .pt.
         runs_dir: Folder of the runs.
+        classes_of: Set whose labels are the classes of the files.
     Raises:
-        ConfigError: A cell is not done, did not keep what is needed, or a pattern fits none.
+        ConfigError: A cell is not done, did not keep what is needed, a pattern fits none, or a file has other classes.
     """
+    if SCRATCH in given:
+        raise ConfigError(f"{SCRATCH} {NO_CLASSES.format(name=SCRATCH)}")
+    files = [_of_file(Path(name).expanduser().absolute(), classes_of) for name in given if Path(name).suffix in FILES]
+    given = [name for name in given if Path(name).suffix not in FILES]
     patterns = [name for name in given if set(name) & set("*?[")]
     named = [find_run(name, runs_dir) for name in given if name not in patterns]
     folders = {run.path: run for run in named if (read_json(run.record) or {}).get("kind") != KIND}
@@ -173,9 +188,37 @@ def find_models(given: Sequence[str], runs_dir: Path) -> list[Model]:
             raise ConfigError(f"{pattern!r} fits none of the {len(cells)} finished few-shot cells in {runs_dir} "
                               "(python jobs/status.py lists them; --runs-dir names another folder)")
         folders |= {run.path: run for run in fit}
-    if not folders:
-        raise ConfigError("no model is named: give finished few-shot cells, such as 's-vith14-*-finetune-*'")
-    return [_model(run) for run in folders.values()]
+    if not folders and not files:
+        raise ConfigError("no model is named: give finished few-shot cells, such as 's-vith14-*-finetune-*', or finetuned "
+                          "files, such as ssv2-50shot.pth")
+    return [_model(run) for run in folders.values()] + files
+
+
+def _of_file(path: Path, classes_of: TestSet | None) -> Model:
+    """A finetuned file from elsewhere: sizes from the shapes of its tensors, the names of its classes from a data set."""
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+    try:
+        found = model_in(path)
+    except ValueError as error:
+        raise ConfigError(f"{path.name}: {error}") from error
+    if found is None:
+        raise ConfigError(f"{path.name} holds no model whose tensors can be listed without running the file's code")
+    if not (outputs := found.head):
+        raise ConfigError(f"{path.name} {NO_CLASSES.format(name=path)}")
+    if classes_of is None:
+        raise ConfigError(f"{path.name} tells {outputs} classes apart, and does not say their names; say which labelled set "
+                          "has them: --data NAME")
+    if len(classes_of.labels) != outputs:
+        raise ConfigError(f"{path.name} tells {outputs} classes apart, and {classes_of.name} has {len(classes_of.labels)}; "
+                          "class indexes are ranks of the names, so both must have the same classes (--data)")
+    content = content_hash(path)
+    given = {"name": path.stem, "model": found.settings, "data": {"name": classes_of.name, "val_manifest": str(classes_of.manifest)},
+             "train": {"init": str(path), "init_content": content, "init_name": path.stem}}
+    cell = {"checkpoint": path.stem, "checkpoint_content": content, "data": classes_of.name, "shots": 0, "seed": 0,
+            "method": "finetune", "overrides": {}}
+    config = build(FinetuneConfig, [Layer(f"the file {path.name}", given)])[0]
+    return Model(RunFolder(path), content, config, cell, classes_of.labels, classes_of)
 
 
 def _model(run: RunFolder) -> Model:
@@ -266,17 +309,24 @@ def _checked(model: Model, test_set: TestSet) -> bool:
 
 
 def _cell(model: Model, test_set: TestSet, group: str, conditions: tuple[str, ...], layers: Sequence[Layer]) -> TestCell:
-    listed = test_set.label_map
+    listed, classes_of = test_set.label_map, model.classes_of
+    where = {"weights": str(model.run.path), "classes_of": str(classes_of.manifest), "classes_content": classes_of.content,
+             } if classes_of else {"run": str(model.run.path.absolute())}
     tested = TestedConfig(
-        run=str(model.run.path.absolute()), signature=model.signature, set_name=test_set.name,
+        **where, signature=model.signature, set_name=test_set.name,
         manifest=str(test_set.manifest), conditions=conditions, group=group,
         label_map=str(listed.absolute()) if listed else "", label_map_content=content_hash(listed) if listed else "",
         own_classes=test_set.own_classes, cues=test_set.cues,
         by_folder=test_set.by_folder or conditions != (CLEAN,))  # with other conditions it has no meaning and stays unsigned
     own = {each.name: getattr(model.config, each.name) for each in fields(FinetuneConfig)}
-    chosen = (read_json(model.run.precision) or {}).get("precision", model.config.train.precision)  # what auto was there
+    there = None if classes_of else read_json(model.run.precision)
+    chosen = (there or {}).get("precision", model.config.train.precision)  # what auto was there
     base = RobustnessConfig(**{**own, "train": replace(model.config.train, precision=chosen), "tested": tested})
     config, origins = build(RobustnessConfig, [Layer(f"cell {model.name}", to_dict(base)), *layers])
+    if config.model.shape() != base.model.shape():
+        key = next(key for key in MODEL if getattr(config.model, key) != getattr(base.model, key))
+        raise ConfigError(f"model.{key} is {getattr(config.model, key)} [from {origins[f'model.{key}']}], allowed with "
+                          f"{model.name}: {getattr(base.model, key)}, since its weights are of that model")
     name = re.sub(r"[^\w.-]", "_", f"robust-{model.name}-on-{test_set.name}-{group}")
     signed = to_dict(replace(config, name=KIND), signed_only=True)
     content = hashlib.sha256(test_set.content.encode()).hexdigest()

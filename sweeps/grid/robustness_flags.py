@@ -15,8 +15,9 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(description)
     what = parser.add_argument_group("what")
-    what.add_argument("cells", nargs="*", metavar="CELL",
-                      help="finished few-shot cells: ids, starts of ids, folders, or patterns such as 's-vith14-*'")
+    what.add_argument("cells", nargs="*", metavar="MODEL",
+                      help="finished few-shot cells: ids, starts of ids, folders, or patterns such as 's-vith14-*'; "
+                           "finetuned files (.safetensors, .pth), whose classes are the labels of --data")
     what.add_argument("--data", metavar="NAME|FILE.csv",
                       help="labelled clips that the conditions are applied to (default: the validation set of each cell)")
     what.add_argument("--conditions", metavar="C,C,...",
@@ -35,6 +36,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
                            "set, or of --data")
     what.add_argument("--own-classes", type=comma_list, default=[], metavar="NAME,...",
                       help="sets on which the model chooses among the set's own classes (always: imagenet-a, imagenet-r)")
+    what.add_argument("--as-one", type=comma_list, default=[], metavar="NAME,...",
+                      help="sets of --sets whose folders say nothing of conditions, such as parts called 1 to 5")
     what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of all cells, such as evaluate.batch=64 or data.workers=8; may be repeated")
     add_resources(parser)

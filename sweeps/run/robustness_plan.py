@@ -28,6 +28,8 @@ from sweeps.grid.states import chosen, look
 from sweeps.run.array_submission import NO_LIMIT, Say, Sweep
 from sweeps.run.show import Unit
 from sweeps.run.sweep_plan import Plan
+from vidmae.labels.set_layout import conditions_of
+from vidmae.labels.splits import read_labelled, some
 from vidmae.runs.cost import encoder_flops_per_clip
 from vidmae.settings.layers import ConfigError, parse_set
 
@@ -46,8 +48,13 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     """
     site, profile, origins, partition = read_profile(args, place)
     runs_dir = args.runs_dir.expanduser().absolute()
-    models = find_models(args.cells, runs_dir)
-    sets_of = _sets_of(args, models, find_sets(args), site.catalogue | environment_catalogue())
+    known = site.catalogue | environment_catalogue()
+    data = _data_set(args, known)
+    models = find_models(args.cells, runs_dir, data)
+    sets = find_sets(args)
+    for line in conditions_by_folder(sets):
+        say(line)
+    sets_of = _sets_of(args, models, sets, data)
     cells = list({cell.signature: cell for cell in make_cells(models, sets_of, parse_set(args.set))}.values())
     device = cells[0].config.train.device
     classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
@@ -71,7 +78,7 @@ def find_sets(args: argparse.Namespace) -> list[TestSet]:
     """The sets that are tested as they are, of --sets and --cues.
 
     Raises:
-        ConfigError: A name stands twice, or --label-map or --own-classes names a set that is not there.
+        ConfigError: A name stands twice, or --label-map, --own-classes or --as-one names a set that is not there.
     """
     if not (args.conditions or args.sets or args.cues):
         raise ConfigError("nothing to test: give --conditions (clean alone is --conditions clean), --sets or --cues")
@@ -79,28 +86,53 @@ def find_sets(args: argparse.Namespace) -> list[TestSet]:
     names, maps = [name for name, _, _ in given], dict(args.label_map)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two sets are called {twice[0]!r} (--sets, --cues), and tables could not tell them apart")
-    for flag, named in (("--label-map", list(maps)), ("--own-classes", args.own_classes)):
-        known = [*names, *([_data_name(args.data)] if args.data else [])]
+    for flag, named in (("--label-map", list(maps)), ("--own-classes", args.own_classes), ("--as-one", args.as_one)):
+        known = [*names, *([_data_name(args.data)] if args.data and flag != "--as-one" else [])]
         if unknown := [name for name in named if name not in known]:
             raise ConfigError(f"{flag} {unknown[0]!r} is no set of this command, which has: {', '.join(known) or 'none'}")
-    return [read_set(name, path, cues=cues, label_map=maps.get(name), by_folder=True,
+    return [read_set(name, path, cues=cues, label_map=maps.get(name), by_folder=name not in args.as_one,
                      own_classes=name in args.own_classes or name in OWN_CLASSES) for name, path, cues in given]
 
 
-def _sets_of(args: argparse.Namespace, models: Sequence[Model], more: Sequence[TestSet], known: Catalogue,
+def conditions_by_folder(sets: Sequence[TestSet]) -> list[str]:
+    """What folders or names say was done to the images of sets that are tested as they are: a line for each such set.
+
+    Raises:
+        ConfigError: Some images of a set lie in such folders, and some do not.
+    """
+    said = []
+    for each in sets:
+        if each.cues or not each.by_folder:
+            continue
+        try:
+            found = list(dict.fromkeys(conditions_of(read_labelled(each.manifest, paths=True).paths) or ()))
+        except ValueError as error:
+            raise ConfigError(f"--sets {each.name}: {error}; or test it as one set: --as-one {each.name}") from error
+        if found:
+            said.append(f"{each.name}: its folders or names are taken for {len(found)} conditions: "
+                        f"{some(found)}; to test it as one set: --as-one {each.name}")
+    return said
+
+
+def _data_set(args: argparse.Namespace, known: Catalogue) -> TestSet | None:
+    """The clips of --data; None without it."""
+    if not args.data:
+        return None
+    name = _data_name(args.data)
+    return read_set(name, _data_path(args.data, known), label_map=dict(args.label_map).get(name),
+                    own_classes=name in args.own_classes)
+
+
+def _sets_of(args: argparse.Namespace, models: Sequence[Model], more: Sequence[TestSet], data: TestSet | None,
              ) -> dict[str, list[tuple[TestSet, Parts]]]:
     """Of each model, by signature: the clips that conditions are applied to, and the sets that are tested as they are."""
     alone: list[tuple[TestSet, Parts]] = [(each, [(CLEAN, (CLEAN,))]) for each in more]
     if not args.conditions:
         return {model.signature: alone for model in models}
     parts = parts_of(args.conditions, args.part)
-    paths = {model.signature: _data_path(args.data, known) if args.data else Path(model.config.data.val_manifest)
-             for model in models}
-    name = _data_name(args.data) if args.data else ""
-    listed = dict(args.label_map).get(name)
-    read = {path: read_set(name or path.stem, path, label_map=listed, own_classes=name in args.own_classes)
-            for path in set(paths.values())}
-    return {model.signature: [(read[paths[model.signature]], parts), *alone] for model in models}
+    own = {model.signature: Path(model.config.data.val_manifest) for model in models}
+    read = {path: read_set(path.stem, path) for path in set(own.values())} if data is None else {}
+    return {model.signature: [(data or read[own[model.signature]], parts), *alone] for model in models}
 
 
 def _data_name(given: str) -> str:

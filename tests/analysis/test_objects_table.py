@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.analysis.test_collect_runs import make_cell, run, write_run
+from tests.support.tested import answers, write_tested
+from vidmae.runs.record import write_json
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +45,31 @@ def test_shares_stand_beside_what_was_published(capsys: pytest.CaptureFixture[st
     assert [ours[f"{column} top1_pct"] for column in columns] == ["--", "40.500", "50.500", "60.500", "70.500"]
     assert rows["s", "published v3"]["imagenet_0.02 top1_pct"] == "43.428"
     assert rows["s_vith14", "published image"]["imagenet_0.02 top1_pct"] == "31.662"
+    assert rows["s_vith14", "published image"]["imagenet_0.01 top1_pct"] == "21.772", "13 of about 1,300 pictures of a class are 1 %, too"
     assert rows["chance", "1/classes"]["imagenet-all top1_pct"] == "0.100"
     text = Path("tables/imagenet.md").read_text()
     assert "Object recognition" in text and "7.76 %" in text and "7.76 %" not in Path("tables/fewshot.md").read_text()
+    assert "beside imagenet_0.01 is of 1.0147 %" in text
     again = run(capsys)
     assert again[1] == out, "also from what was kept of the records"
+
+
+def test_robustness_cells_have_a_table_beside_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    write_share("demo", 0.02, 0, 20.0, "cifar")
+    label = np.arange(8) % 2
+    for seed in (0, 1):
+        said = {"clean": answers(label, label, ("a", "b")), "fog:1": answers(label * (np.arange(8) < 4 + 2 * seed), label, ("a", "b"))}
+        write_tested(Path("runs"), "demo-cifar-2pct-{}-finetune", seed, said, group="weather")
+    code, out, _ = run(capsys)
+    assert code == 0 and "tables/robustness.csv" in out.splitlines()
+    with Path("tables/robustness.csv").open(newline="") as lines:
+        row = next(csv.DictReader(lines))
+    assert (row["model"], row["toys-val: weather top1_pct"], row["toys-val: weather top1_n"]) == ("demo-cifar-2pct-finetune", "81.250", "2")
+    assert run(capsys)[1] == out
+    Path("runs/robust-late-00000000").mkdir()
+    write_json(Path("runs/robust-late-00000000/run.json"), {"schema": 1, "kind": "robustness", "cell": {}})
+    code, out, err = run(capsys)
+    assert code == 3 and "missing: robust-late-00000000: no result yet" in err and "missing 1" in err
 
 
 def test_other_pictures_are_objects_too(capsys: pytest.CaptureFixture[str]) -> None:

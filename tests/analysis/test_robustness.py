@@ -15,6 +15,7 @@ from analysis.curves.robust import robust_runs
 from analysis.curves.robust.robust_runs import read_tests
 from analysis.curves.robust.robust_sheets import shifts_sheet
 from analysis.curves.robust.robust_study import Fitted, Shift, chance_pct, clean_pct, fit_shift, shifts_of
+from analysis.curves.robust.robust_summary import read_summary
 from tests.support.tested import answers, write_tested
 from vidmae.footage.manifest import Check, Row, write_manifest
 from vidmae.runs.record import read_json, write_json
@@ -68,7 +69,7 @@ def made(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_numbers_are_those_worked_out_by_hand(made: Path) -> None:
-    rows = {(row["set"], row["shift"], row["model"]): row for row in table(made, "robustness")}
+    rows = {(row["set"], row["shift"], row["model"]): row for row in table(made, "robustness-shifts")}
     video, image, scratch = (rows["toys-val", "imagenet-c", told(model)] for model in (VIDEO, IMAGE, SCRATCH))
     # video: clean (36 + 38) / 2 of 40; 28 and 20 of 40 at the severities. Scratch: 21 of 40; 15 and 10. Image: 33; 22 and 12
     assert [float(row["clean_pct"]) for row in (video, image, scratch)] == [92.5, 82.5, 52.5]
@@ -83,7 +84,7 @@ def test_the_numbers_are_those_worked_out_by_hand(made: Path) -> None:
     assert [float(row["effective_points"]) for row in (video, image, scratch)] == pytest.approx(above)
     sketches = rows["sketches", "sketches", told(VIDEO)]
     assert (float(sketches["clean_pct"]), float(sketches["pct"])) == (90.0, 30.0), "clean is the model's own validation set"
-    assert "Clean accuracy is that on the model's own validation set for sketches." in (made / "robustness.md").read_text()
+    assert "Clean accuracy is that on the model's own validation set for sketches." in (made / "robustness-shifts.md").read_text()
     assert {row["shift"] for row in rows.values()} == {"imagenet-c", "shape", "sketches"}
     assert [row["generated"] for row in rows.values() if row["shift"] == "shape"] == ["True"] * 3
     errors = {row["corruption"]: row for row in table(made, "robustness-corruption-error")}
@@ -128,12 +129,12 @@ def test_video_minus_image_on_the_same_images(made: Path) -> None:
 
 def test_files_are_tables_in_three_forms_and_figures_in_two(made: Path) -> None:
     names = {path.name for path in made.iterdir()}
-    for name in ("robustness", "robustness-conditions", "robustness-corruption-error", "robustness-shape", "robustness-paired",
+    for name in ("robustness-shifts", "robustness-conditions", "robustness-corruption-error", "robustness-shape", "robustness-paired",
                  "robustness-consistency"):
         assert {f"{name}.csv", f"{name}.md", f"{name}.tex"} <= names
     for name in ("robustness-severity-toys-val", "robustness-effective", "robustness-shape-bias", "robustness-paired"):
         assert {f"{name}.png", f"{name}.svg"} <= names
-    assert "2 corruptions at 2 severities (the definition has 15 and 5)" in (made / "robustness.md").read_text()
+    assert "2 corruptions at 2 severities (the definition has 15 and 5)" in (made / "robustness-shifts.md").read_text()
     text = (made / "robustness-conditions.md").read_text()
     assert "silhouette:1 (generated)" in text and "fog:1 (generated)" not in text
     assert "line through all models" in (made / "robustness-effective.svg").read_text()
@@ -145,13 +146,13 @@ def test_two_models_have_no_line_and_a_missing_cell_is_named(runs: Path, tmp_pat
     for run in runs.iterdir():
         if not run.name.startswith("robust-scratch"):
             (few / run.name).symlink_to(run)
-    (few / "late-00000000").mkdir()
-    write_json(few / "late-00000000/run.json", {"schema": 1, "kind": "robustness", "cell": {}})
-    write_json(few / "late-00000000/failure.json", {"error": "ValueError", "message": "asked to"})
+    (few / "robust-late-00000000").mkdir()
+    write_json(few / "robust-late-00000000/run.json", {"schema": 1, "kind": "robustness", "cell": {}})
+    write_json(few / "robust-late-00000000/failure.json", {"error": "ValueError", "message": "asked to"})
     assert robustness.main([str(few), "--out", str(tmp_path / "out"), "--no-figures", "--json"]) == 3
     printed = capsys.readouterr()
     told_of = json.loads(printed.out)
-    assert told_of["missing"] == ["late-00000000: failed: ValueError: asked to"]
+    assert told_of["missing"] == ["robust-late-00000000: failed: ValueError: asked to"]
     assert all(row["effective_points"] is None and row["mce_pct"] is None for row in told_of["rows"])
     assert "needs a line through the clean and the shifted accuracies of 3 models or more; here are 2" in printed.err
     assert robustness.main([str(runs), "--reference", "nobody", "--out", str(tmp_path / "out")]) == 2
@@ -209,6 +210,37 @@ def test_each_model_has_its_own_chance_and_clean_is_a_mean_over_seeds(tmp_path: 
     assert clean_pct(uneven, "s").to_dict() == {told(VIDEO): 75.0}, "not 80, over rows"
 
 
+def test_a_file_has_the_clean_accuracy_of_its_own_set(tmp_path: Path) -> None:
+    """It was no few-shot cell before, whose result would say it."""
+    write_tested(tmp_path, "released", 0, {"clean": answers(right(30), LABEL, CLASSES), "fog:1": answers(right(20), LABEL, CLASSES)},
+                 cell_top1_pct=None)
+    write_tested(tmp_path, "released", 0, {"clean": answers(right(10), LABEL, CLASSES)}, test_set="sketches", own_set=False, cell_top1_pct=None)
+    tests = read_tests([tmp_path])
+    assert [clean_pct(tests, "sketches", shift).to_dict() for shift in shifts_of(tests) if shift.test_set == "sketches"] == [{"released": 75.0}]
+
+
+def test_the_table_beside_the_other_results(runs: Path, tmp_path: Path) -> None:
+    (sheet,), lost = read_summary([runs.parent])  # the folder of the runs is found
+    assert sheet.name == "robustness" and lost == []
+    rows = sheet.records.set_index("model")
+    # video: 36 and 38 of 40 clean; 28 and 20 of 40 at the severities, with both seeds
+    assert rows.loc[told(VIDEO), "toys-val top1_pct"] == "92.500" and rows.loc[told(VIDEO), "toys-val top1_n"] == "2"
+    assert rows.loc[told(VIDEO), "toys-val: imagenet-c top1_pct"] == "60.000" and rows.loc["chance", "cues top1_pct"] == "25.000"
+    shown = dict(zip(sheet.shown["", "model"], sheet.shown["toys-val", "top-1"], strict=True))
+    assert shown[told(VIDEO)] == "92.50 [90.00, 95.00] (2)"
+    assert {"toys-val: shape, generated top5_pct", "sketches top1_pct"} <= set(sheet.records)
+    for run in runs.iterdir():
+        if not (run.name.startswith("robust-scratch") and "-on-sketches-" in run.name):
+            (tmp_path / run.name).symlink_to(run)
+    (tmp_path / "robust-late-00000000").mkdir()
+    write_json(tmp_path / "robust-late-00000000/run.json", {"schema": 1, "kind": "robustness", "cell": {}})
+    (sheet,), lost = read_summary([tmp_path])
+    assert lost == ["robust-late-00000000: no result yet", f"{told(SCRATCH)}: sketches"]
+    assert sheet.records.set_index("model").loc[told(SCRATCH), "sketches top1_pct"] in ("--", None) or pd.isna(
+        sheet.records.set_index("model").loc[told(SCRATCH), "sketches top1_pct"])
+    assert read_summary([tmp_path / "robust-late-00000000"]) == ([], [])
+
+
 def test_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [Row(f"/secret/{'abcd'[i % 4]}/x{i:02d}-y.png", "abcd"[i % 4], 1, 1.0, 1.0, 9, 8, 8, "png", 0, 0, 0, f"{i:016x}", 1, "decord")
             for i in range(40)]
@@ -222,6 +254,21 @@ def test_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert row["images"] == "40", "and not as many for each person"
     # the first person is right where the model is: 1; the second on 30 of 40: observed 0.75, expected 0.5
     assert row["second"] == "humans (2)" and [float(row[key]) for key in ("value", "low", "high")] == pytest.approx([0.75, 0.5, 1])
+    # graded distortions as in model-vs-human: an image in one condition; names differ in what stands before the WordNet id
+    rows = [Row(f"/s/session-1/{i:04d}_cop_dnn_c{i % 2}_{'abcd'[i % 4]}_10_n0304_{i}.png", "abcd"[i % 4], 1, 1.0, 1.0, 9, 8, 8, "png", 0, 0, 0,
+                f"{i:016x}", 1, "decord") for i in range(40)]
+    write_manifest(tmp_path / "graded.csv", rows, [], Check("decord", True))
+    said = answers(right(20), LABEL, CLASSES)
+    write_tested(tmp_path / "graded", VIDEO, 0, {f"c{part}": said.take(np.arange(part, 40, 2)) for part in (0, 1)}, own_set=False,
+                 manifest=str(tmp_path / "graded.csv"), group="folders")
+    lines = [f"p0,{99 - i:04d}_cop_s01_c{i % 2}_{'abcd'[i % 4]}_10_n0304_{i}.png,{'abcd'[i % 4] if i < (20 if i % 2 else 30) else 'na'},{'abcd'[i % 4]}"
+             for i in range(40)]
+    (tmp_path / "people.csv").write_text("\n".join(["subj,imagename,Object_response,category", *lines]))
+    assert robustness.main([str(tmp_path / "graded"), "--humans", str(tmp_path / "people.csv"), "--out", str(tmp_path / "out"),
+                            "--no-figures"]) == 0
+    (row,) = table(tmp_path / "out", "robustness-consistency")
+    # where i is odd they agree: 1; where it is even the model is right on 10, the person on 15 of 20: observed 0.75, expected 0.5
+    assert float(row["value"]) == pytest.approx(0.75) and row["images"] == "40"
     (tmp_path / "people.csv").write_text("subj,imagename\n")
     assert robustness.main([str(tmp_path / "runs"), "--humans", str(tmp_path / "people.csv"), "--out", str(tmp_path / "out")]) == 2
     assert "has no column response (or object_response)" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from jobs.prepare import main as prepare
+from jobs.submit.example import demo_pictures
 from jobs.submit.example.demo_clips import FRAMES, MOTIONS, SHOTS, SIZE_PX, decode, encode, main, render, scenes
 from tests.support.facilities import need
 from tests.support.videos import reference_frames
@@ -180,3 +181,19 @@ def test_bad_numbers_are_refused(wrong: list[str], tmp_path: Path, capsys: pytes
     with pytest.raises(SystemExit) as left:
         main(["--out", str(tmp_path / "x"), *wrong])
     assert left.value.code == 2 and wrong[0] in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_the_pictures_of_the_objects_demo_are_the_digits_of_scikit_learn(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    assert demo_pictures.main(["--out", str(tmp_path), "--val", "3"]) == 0
+    images, label = load_digits(return_X_y=True)
+    learn, test = ({int(path.stem): path for path in (tmp_path / name).glob("*/*.png")} for name in ("digits", "digits-val"))
+    assert len(test) == 30 and sorted([*learn, *test]) == list(range(1797)), "each once"
+    for digit in range(10):
+        assert sorted(row for row, path in test.items() if path.parent.name == str(digit)) == np.flatnonzero(label == digit)[-3:].tolist()
+    for row in (0, 7, 1000):
+        path = (learn | test)[row]
+        small = np.asarray(Image.open(path).resize((8, 8), Image.Resampling.BOX).convert("L"), float) / 16
+        assert path.parent.name == str(label[row]) and np.corrcoef(small.ravel(), images[row])[0, 1] > 0.97
+    assert demo_pictures.main(["--out", "/proc/none"]) == 2

@@ -58,6 +58,10 @@ def _data(here: Path) -> None:
     write_labelled(manifests, "imagenet", per_class=200, pictures=True)
     for name in ("say.pth", "ssv2-50shot.pth", "ssv2-10shot.pth", "clip.mp4"):
         (here / name).write_bytes(name.encode())
+    shapes = {"patch_embed.proj.weight": [96, 3, 2, 16, 16], "pos_embed_spatial": [1, 4, 96], "pos_embed_temporal": [1, 8, 96],
+              **{f"blocks.{i}.norm1.weight": [96] for i in range(3)}, "head.weight": [len(SSV2), 96]}
+    header = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}).encode()
+    (here / "finetuned.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     shutil.copy(ROOT / "jobs/clusters/example.yaml", here / "mysite.yaml")
     (here / "list.txt").write_text("S_20130101_0626_000_segment1.mp4\n")
     _features(manifests, here / "tables")

@@ -89,7 +89,7 @@ def answers(said: np.ndarray, label: np.ndarray, classes: tuple[str, ...], first
 
 
 def write_tested(runs: Path, model: str, seed: int, said: Mapping[str, Predictions], *, test_set: str = "toys-val", num_frames: int = 16,
-                 group: str = "some", own_set: bool = True, cell_top1_pct: float = 50.0, textures: np.ndarray | None = None,
+                 group: str = "some", own_set: bool = True, cell_top1_pct: float | None = 50.0, textures: np.ndarray | None = None,
                  generated: tuple[str, ...] = (), imagenet_c: tuple[str, ...] = (), manifest: str = "") -> RunFolder:
     """A finished robustness cell.
 

@@ -415,6 +415,12 @@ def test_an_image_model_takes_every_method_and_no_clip_of_several_frames() -> No
         grid([IMAGE], overrides=("model.num_frames=16", "model.t_patch_size=2"))
 
 
+def test_a_video_model_takes_clips_of_its_own_length() -> None:
+    video = Init("video", "/w/video.pth", "f" * 64, {"model": {"name": "vit_nano_patch16", "img_size": 112, "num_frames": 16}})
+    with pytest.raises(ConfigError, match=r"model\.num_frames is 8 \[from --set\], allowed with video: 16, the frames"):
+        grid([video], overrides=("model.num_frames=8",))
+
+
 def test_a_released_image_mae_brings_its_model(tmp_path: Path) -> None:
     shapes = {"pos_embed": (1, 50, 96), "patch_embed.proj.weight": (96, 3, 16, 16)} | {f"blocks.{i}.norm1.bias": (96,) for i in range(3)}
     save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "mae.safetensors")

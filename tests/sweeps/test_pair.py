@@ -362,7 +362,15 @@ def test_a_released_image_mae_is_a_row_of_every_method(folder: Path) -> None:
     labelled, _ = make_labelled(folder / "labelled", train=3, val=3)
     (folder / "cell.yaml").write_text(to_yaml(build(FinetuneConfig, parse_set(CELL))[0]))
     few = cli("sweeps/fewshot.py", "--checkpoints", "mae.pth,scratch", "--method", "finetune,linear,knn,attentive", "--recipe", "cell.yaml",
-              "--shots", "2", "--seeds", "0", "--data", str(labelled), "--cluster", "local", "--set", "probe.token_grid=[1,2,2]", "--wait",
-              cwd=folder, timeout_s=500)
+              "--shots", "2", "--seeds", "0", "--data", str(labelled), "--cluster", "local", "--set", "probe.token_grid=[1,2,2]",
+              "--set", "keep_weights=true", "--wait", cwd=folder, timeout_s=500)
     assert few.returncode == 0 and "8 of 8 cells are done" in few.stderr, few.stderr
     assert {load(FinetuneConfig, run.config).model.num_frames for run in all_runs(folder / "runs")} == {1}
+    tested = cli("sweeps/robustness.py", "mae-*", "scratch-*", "--conditions", "contrast:5", "--cluster", "local", "--wait", cwd=folder,
+                 timeout_s=500)
+    assert tested.returncode == 0 and "8 of 8 cells are done" in tested.stderr, tested.stderr
+    shown = cli("analysis/collect.py", cwd=folder)
+    assert shown.returncode == 0, shown.stderr
+    with (folder / "tables/robustness.csv").open() as lines:
+        rows = [row["model"] for row in csv.DictReader(lines)]
+    assert len(rows) == 9 and {name.rpartition("-")[2] for name in rows} == {"finetune", "linear", "knn", "attentive", "chance"}

@@ -24,7 +24,7 @@ from vidmae.footage.manifest import Check, Row, write_manifest
 from vidmae.settings.layers import to_dict
 
 LOCAL = ["--cluster", "local"]
-FLAGS = ("-h --help --data --conditions --part --sets --cues --label-map --own-classes --set "
+FLAGS = ("-h --help --data --conditions --part --sets --cues --label-map --own-classes --as-one --set "
          "--cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time --gpus-per-node --tasks-per-node "
          "--ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist -d --dependency -J --job-name "
          "--signal-delay-s --max-requeues --sbatch --dry-run --max-parallel --retry --wait --watch --runs-dir --json")
@@ -120,10 +120,58 @@ def test_sets_cues_and_label_maps(folder: Path) -> None:
     (["*seed0*", "--conditions", "gausian_noise:3"], "gaussian_noise"),
     (["*seed0*", "--conditions", "fog:9"], "fog has the levels 1 to 5, got 9"),
     (["*seed0*", "--conditions", "clean", "--set", "model.num_frame=8"], "num_frames"),
+    (["*seed0*", "--conditions", "clean", "--set", "model.num_frames=8"], "model.num_frames is 8 [from --set], allowed with tiny-toys"),
+    (["scratch", "--conditions", "clean"], "scratch tells no classes apart, so it must learn some"),
     (["*seed0*", "--conditions", "clean", "--data", "nowhere"], "nowhere")])
 def test_what_cannot_be_tested_is_refused(folder: Path, args: list[str], said: str) -> None:
     done = sweep(*LOCAL, *args, "--dry-run")
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_folders_that_are_taken_for_conditions_are_named(folder: Path) -> None:
+    """Parts of a set may be called 1 to 5, too."""
+    parts = {f"/i/{part}/{label}/{n}.png": label for part in ("fog/1", "fold/2") for n, label in enumerate(("Dropping", "Covering"))}
+    write_set(folder / "parts.csv", parts)
+    taken = sweep(*LOCAL, "*seed0*", "--sets", "parts=parts.csv", "--dry-run", "--json")
+    assert "parts: its folders or names are taken for 2 conditions: 'fog:1', 'fold:2'" in taken.stderr
+    one = sweep(*LOCAL, "*seed0*", "--sets", "parts=parts.csv", "--as-one", "parts", "--dry-run", "--json")
+    assert one.returncode == 0 and "taken for" not in one.stderr
+    assert json.loads(one.stdout)["cells"][0]["run"] != json.loads(taken.stdout)["cells"][0]["run"]
+    write_set(folder / "mixed.csv", {**parts, "/i/x/y/cat/1.png": "Dropping"})
+    mixed = sweep(*LOCAL, "*seed0*", "--sets", "mixed=mixed.csv", "--dry-run")
+    assert mixed.returncode == 2 and "and 1 do not (rows 5)" in mixed.stderr and "--as-one mixed" in mixed.stderr
+    assert "--as-one 'toys' is no set of this command" in sweep(*LOCAL, "*seed0*", "--conditions", "fog:1", "--data", "toys", "--as-one",
+                                                                "toys", "--dry-run").stderr
+
+
+def write_file(path: Path, classes: int, *, frames: int = 4) -> None:
+    """The header of a classifier's weights: all that a launcher reads."""
+    shapes = {"patch_embed.proj.weight": [96, 3, 2, 16, 16], "pos_embed_spatial": [1, 4, 96], "pos_embed_temporal": [1, frames // 2, 96],
+              **{f"blocks.{i}.norm1.weight": [96] for i in range(3)}, **({"head.weight": [classes, 96]} if classes else {})}
+    header = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def test_a_finetuned_file_is_a_model(folder: Path) -> None:
+    write_file(folder / "released.safetensors", 3)
+    args = [*LOCAL, "released.safetensors", "*seed0*", "--conditions", "fog:1"]
+    done = sweep(*args, "--data", "toys-val", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    of_file, of_cell = sorted(json.loads(done.stdout)["cells"], key=lambda cell: len(cell["tested_signature"]), reverse=True)
+    assert (of_file["checkpoint"], of_file["tested"].rpartition("-")[0], of_cell["tested_signature"]) == ("released", "released", "0123abc0")
+    (model,) = find_models(["released.safetensors"], folder / "runs", read_set("toys-val", folder / "manifests/toys-val.csv"))
+    assert (model.config.model.name, model.config.model.img_size, model.config.model.num_frames) == ("vit_nano_patch16", 32, 4)
+    assert model.classes == ("Covering", "Dropping", "Pouring [something]")
+    write_file(folder / "released.safetensors", 3, frames=8)
+    again = json.loads(sweep(*args, "--data", "toys-val", "--dry-run", "--json").stdout)["cells"]
+    assert of_file["run"] not in {cell["run"] for cell in again} and of_cell["run"] in {cell["run"] for cell in again}
+    assert "tells 3 classes apart, and does not say their names" in sweep(*args, "--dry-run").stderr
+    write_file(folder / "released.safetensors", 5)
+    assert "tells 5 classes apart, and toys-val has 3" in sweep(*args, "--data", "toys-val", "--dry-run").stderr
+    write_file(folder / "released.safetensors", 0)
+    assert "python sweeps/fewshot.py --checkpoints" in sweep(*args, "--data", "toys-val", "--dry-run").stderr
+    (folder / "released.safetensors").write_bytes(b"no weights")
+    assert "holds no model that is known" in sweep(*args, "--data", "toys-val", "--dry-run").stderr
 
 
 def test_settings_that_change_no_result_make_no_other_cell(folder: Path) -> None:

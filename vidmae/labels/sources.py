@@ -1,6 +1,7 @@
 """Where the labels of videos come from: class folders, Something-Something's own label files, or lists.
 
     /data/k700/train/riding a bike/x.mp4        label_folders: the folder's name is the class
+    session-1/0007_cop_dnn_c30_knife_10_x.png   label_names: the fifth word of the file's name (model-vs-human)
     something-something-v2-train.json           the videos are ROOT/ID.webm, the class is made from `template` (else `label`)
     train.csv with `path, label`                vidmae/footage/manifest.py
 
@@ -19,7 +20,9 @@ from typing import Any
 
 from vidmae.footage.manifest import ManifestError, Source, Summary, find_sources
 from vidmae.footage.video_list import EXTENSIONS
+from vidmae.labels.splits import some
 
+CLASS_WORD = 4  # of a name of model-vs-human, between underscores, from 0
 KNOWN_COUNTS: dict[str, tuple[int, int | None]] = {
     "ssv2": (174, 168_913), "ssv2-val": (174, 24_777),
     "kinetics": (700, None), "kinetics-val": (700, 33_960), "kinetics-200h": (700, None),
@@ -28,7 +31,7 @@ KNOWN_COUNTS: dict[str, tuple[int, int | None]] = {
 """Name of a data set to its classes, and its videos where that is one number (training clips of Kinetics vanish)."""
 
 
-def find_labelled(source: Path, root: Path | None = None, *, label_folders: bool = False,
+def find_labelled(source: Path, root: Path | None = None, *, label_folders: bool = False, label_names: bool = False,
                   extensions: Collection[str] = EXTENSIONS) -> list[Source]:
     """The videos of a folder, a list, a label file of Something-Something (.json) or one video, with their labels.
 
@@ -37,12 +40,15 @@ def find_labelled(source: Path, root: Path | None = None, *, label_folders: bool
         root: What relative paths of a list are relative to, and where the videos of a label file lie, at any depth;
             default is the folder of the list.
         label_folders: Every folder in `source` is a class that holds its videos.
+        label_names: The files are called NUMBER_EXPERIMENT_OBSERVER_CONDITION_CLASS_MORE, at any depth.
         extensions: EXTENSIONS, or PICTURES of video_list.py: pictures in place of videos.
     Raises:
         ManifestError: The source does not exist, cannot be read or is laid out in another way.
     """
     if label_folders:
         return _by_folder(source, extensions)
+    if label_names:
+        return _by_name(source, extensions)
     if source.suffix.lower() == ".json":
         return _by_label_file(source, root or source.parent)
     return find_sources(source, root, extensions)
@@ -57,7 +63,23 @@ def _by_folder(source: Path, extensions: Collection[str]) -> list[Source]:
     if odd:
         raise ManifestError(f"{odd} of {len(found)} files are not at {source}/CLASS/FILE, as --labels folders wants it; "
                             f"give the folder that holds the class folders, such as {source}/train")
+    full = {p[0] for p in parts}
+    empty = sorted(each.name for each in source.iterdir() if each.is_dir() and each.name not in full and each.name[0] != ".")
+    if empty:
+        raise ManifestError(f"{len(empty)} of {len(full) + len(empty)} class folders in {source} hold no file that ends in "
+                            f"{' '.join(sorted(extensions))}: {some(empty)}; a class number is the rank of a name, so fill "
+                            "them, or delete them if they are no classes")
     return [Source(video.path, p[0]) for video, p in zip(found, parts, strict=True)]
+
+
+def _by_name(source: Path, extensions: Collection[str]) -> list[Source]:
+    found = find_sources(source, extensions=extensions)
+    words = [Path(video.path).stem.split("_") for video in found]
+    odd = sum(len(parts) < CLASS_WORD + 2 for parts in words)
+    if odd:
+        raise ManifestError(f"{odd} of {len(found)} files in {source} are not called "
+                            "NUMBER_EXPERIMENT_OBSERVER_CONDITION_CLASS_MORE, as --labels names wants it")
+    return [Source(video.path, parts[CLASS_WORD]) for video, parts in zip(found, words, strict=True)]
 
 
 def _by_label_file(path: Path, root: Path) -> list[Source]:

@@ -39,7 +39,13 @@ class TestedConfig:
     run: str = unsigned("")
     """Folder of the cell. Its signature, not its path, is signed."""
     signature: str = ""
-    """Of the cell."""
+    """Of the cell, or the content hash of `weights`."""
+    weights: str = unsigned("")
+    """A finetuned file in place of a cell; `run` is empty then."""
+    classes_of: str = unsigned("")
+    """With `weights`: manifest whose labels are the classes that the file tells apart."""
+    classes_content: str = signed_if_changed("")
+    """Content hash of the manifest `classes_of`."""
     set_name: str = ""
     """What the tables call the clips."""
     manifest: str = unsigned("")

@@ -27,12 +27,12 @@ from vidmae.evaluate.condition_pass import Says, evaluate_under
 from vidmae.evaluate.corruptions.conditions import Condition, parse_conditions
 from vidmae.evaluate.extract import extract, frozen_features
 from vidmae.evaluate.predict import StoppedError, arithmetic_of_test, testing, view_spec
-from vidmae.footage.manifest import Manifest
+from vidmae.footage.manifest import Manifest, content_hash
 from vidmae.labels.cell_data import class_names, read_cell_data
 from vidmae.labels.label_map import NO_ANSWER, LabelMap, make_label_map
 from vidmae.labels.set_layout import NO_TEXTURE, conditions_of, textures_of
 from vidmae.labels.splits import read_labelled
-from vidmae.model.weights import load_weights
+from vidmae.model.weights import load_encoder, load_weights
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.program import say
 from vidmae.ranks.pulse import Pulse
@@ -112,8 +112,7 @@ def read_tested(config: RobustnessConfig) -> Tested:
     Raises:
         ValueError: They do not fit each other.
     """
-    t = config.tested
-    classes = Predictions.read(RunFolder(Path(t.run)).predictions).classes.tolist()
+    t, classes = config.tested, classes_of(config)
     labelled = read_labelled(Path(t.manifest), paths=True)
     labels = make_label_map(class_names(labelled.classes), classes, own=t.own_classes,
                             listed=Path(t.label_map) if t.label_map else None)
@@ -133,6 +132,14 @@ def read_tested(config: RobustnessConfig) -> Tested:
     return Tested(manifest, rows, labels, conditions, of_rows, textures[rows] if t.cues else textures[:0])
 
 
+def classes_of(config: RobustnessConfig) -> Sequence[str]:
+    """Names of the classes of the cell, or of the file, that is tested, by index."""
+    if config.tested.weights:
+        return class_names(read_labelled(Path(config.tested.classes_of)).classes)
+    found: list[str] = Predictions.read(RunFolder(Path(config.tested.run)).predictions).classes.tolist()
+    return found
+
+
 def _check_files(texts: Sequence[str]) -> None:
     known: dict[str, str] = {}
     for text in dict.fromkeys(texts):
@@ -148,18 +155,23 @@ def file_of(condition: str) -> str:
 
 
 def finetuned(config: RobustnessConfig, ranks: Ranks) -> Says:
-    """The finetuned model of a cell.
+    """The finetuned model of a cell, or of a file.
 
     Raises:
-        ValueError: The cell did not keep its weights, or they are of another model.
+        ValueError: The cell did not keep its weights, the file is not what the sweep saw, or they are of another model.
     """
-    cell = RunFolder(Path(config.tested.run))
-    if not cell.weights.is_file():
+    t, cell = config.tested, RunFolder(Path(config.tested.run))
+    if not t.weights and not cell.weights.is_file():
         raise ValueError(f"{cell.path} has no weights.safetensors: it did not keep them; run the cell again with "
                          "--set keep_weights=true")
-    classes = len(Predictions.read(cell.predictions).classes)
-    model = build_classifier_for(config, classes, start=False).to(ranks.device)
-    load_weights(model, cell.weights)
+    model = build_classifier_for(config, len(classes_of(config)), start=False)
+    if t.weights:
+        if content_hash(Path(t.weights)) != t.signature:
+            raise ValueError(f"{t.weights} has changed since the sweep was submitted; give the same command again")
+        load_encoder(model, t.weights)  # with its head: the sweep has seen one of as many classes
+    else:
+        load_weights(model, cell.weights)
+    model = model.to(ranks.device)
 
     of_scores = config.evaluate.views.startswith(FRAMES)
 
@@ -203,8 +215,10 @@ def write_found(run: RunFolder, config: RobustnessConfig, tested: Tested, found:
         data = io.BytesIO()
         np.savez_compressed(data, content=tested.manifest.source[tested.rows], texture=tested.textures.astype(np.int32))
         write_atomic(run.cues, data.getvalue())
-    cell = RunFolder(Path(config.tested.run))
-    identity, of_cell, learned_on = (read_json(path) or {} for path in (run.record, cell.result, cell.record))
+    identity, of_cell, learned_on = read_json(run.record) or {}, {}, {"val_content_sha256": config.tested.classes_content}
+    if not config.tested.weights:
+        cell = RunFolder(Path(config.tested.run))
+        of_cell, learned_on = (read_json(path) or {} for path in (cell.result, cell.record))
     write_json(run.result, {
         "schema": SCHEMA, "kind": KIND, "name": config.name, "cell": identity.get("cell") or {},
         "set": config.tested.set_name, "cues": config.tested.cues, "conditions": records,
@@ -238,7 +252,8 @@ def record_of_text(text: str) -> dict[str, Any]:
     try:
         (known,) = parse_conditions(text)
     except ValueError:
-        name, _, level = text.rpartition(":")  # a folder may be called a:b
-        return {"name": name, "level": int(level or 0), "group": "folders", "generated": False,
+        name, colon, level = text.rpartition(":")  # a folder may be called a:b
+        name, number = (name, int(level)) if colon and level.isdecimal() else (text, 0)
+        return {"name": name, "level": number, "group": "folders", "generated": False,
                 "text": text, "imagenet_c": False}
     return {**record_of(known), "generated": False}

@@ -3,12 +3,17 @@
     subject,image,response,label              ours
     subj,imagename,object_response,category   github.com/bethgelab/model-vs-human, raw-data
 
-Images are found by the name of their file, or, as there, by what stands behind the last underscore of it.
+Images are found by the name of their file, or, as there, by its end: what stands behind the last underscore, and before that
+the WordNet id of a picture of ImageNet. What comes before differs among observers:
+
+    0007_cop_s01_c30_knife_10_n03041632_7380.png      a trial of a person
+    0007_cop_dnn_c30_knife_10_n03041632_7380.png      the file
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -26,7 +31,7 @@ def read_humans(path: Path) -> pd.DataFrame:
         ValueError: It cannot be read, or a column is missing.
     """
     try:
-        trials = pd.read_csv(path, dtype=str, keep_default_na=False)
+        trials = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=str.lower)
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"--humans {path} cannot be read: {error}") from error
     trials = trials.rename(columns={other: name for name, other in NAMES.items() if name not in trials})
@@ -37,16 +42,24 @@ def read_humans(path: Path) -> pd.DataFrame:
     return trials[list(NAMES)]
 
 
+def end_of_name(name: str) -> str:
+    """What tells an image from others, whoever saw it: `n03041632_7380`, `cat4-elephant2`."""
+    words = PurePath(name).stem.split("_")
+    return "_".join(words[-2:] if len(words) > 1 and words[-2].startswith("n0") else words[-1:])
+
+
 def contents_by_name(manifest: Path) -> dict[str, int]:
-    """Content hash of each image by its file's name without suffix; names that come twice are left out."""
-    found: dict[str, int] = {}
-    twice = set()
+    """Content hash of each image by its file's name without suffix, and by the end of it; names that come twice are left
+    out."""
     place = COLUMNS.index("content")
-    for row in read_rows(manifest)[1]:
-        stem = PurePath(row[0]).stem
-        twice |= {stem} if stem in found else set()
-        found[stem] = int(row[place], 16)
-    return {stem: content for stem, content in found.items() if stem not in twice}
+    rows = [(row[0], int(row[place], 16)) for row in read_rows(manifest)[1]]
+    return {**_once([(end_of_name(path), content) for path, content in rows]),
+            **_once([(PurePath(path).stem, content) for path, content in rows])}
+
+
+def _once(named: Sequence[tuple[str, int]]) -> dict[str, int]:
+    counts = Counter(name for name, _ in named)
+    return {name: content for name, content in named if counts[name] == 1}
 
 
 def right_by_subject(trials: pd.DataFrame, contents: Mapping[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -56,7 +69,7 @@ def right_by_subject(trials: pd.DataFrame, contents: Mapping[str, int]) -> dict[
         ValueError: Not one image is in the set.
     """
     stems = trials["image"].map(lambda name: PurePath(name).stem)
-    known = stems.where(stems.isin(list(contents)), stems.str.rpartition("_")[2])
+    known = stems.where(stems.isin(list(contents)), stems.map(end_of_name))
     there = known.isin(list(contents))  # chosen before the numbers: a column with gaps would be rounded to floats
     if not there.any():
         raise ValueError(f"not one of {len(trials)} trials of --humans is of an image of the set: {len(contents)} "

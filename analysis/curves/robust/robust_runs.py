@@ -5,6 +5,7 @@ A model is a few-shot cell without its seed. What was announced and has no resul
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ pd.set_option("mode.string_storage", "python")
 
 KIND = "robustness"
 CLEAN = "clean"
+FIRST_WORD = "robust-"  # of every folder of such a cell, so that no few-shot cell need be opened
 SEED = re.compile(r"-seed(\d+)(?=-|$)")
 COLUMNS = ["model", "seed", "task", "set", "condition", "name", "level", "group", "generated", "imagenet_c", "clips",
-           "answers", "top1_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature", "how"]
+           "answers", "top1_pct", "top5_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature",
+           "how"]
 
 HOW = ("answers", "how_answered", "views", "precision", "num_frames")
 """Entries of result.json in which cells of one model, seed and set must agree, beside the content of the clips."""
@@ -89,7 +92,7 @@ def read_tests(folders: Sequence[Path]) -> Tests:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder")
-        for run in _runs(folder):
+        for run in runs_below(folder):
             count += 1
             try:
                 record, result = read_json(run.record) or {}, read_json(run.result)
@@ -108,11 +111,19 @@ def read_tests(folders: Sequence[Path]) -> Tests:
     return Tests(rows, lost + uneven)
 
 
-def _runs(folder: Path) -> Iterator[RunFolder]:
-    for path in sorted(folder.glob("*/run.json")):
+def runs_below(folder: Path) -> Iterator[RunFolder]:
+    """The robustness cells of a folder of runs, or of all such folders below."""
+    with os.scandir(folder) as entries:
+        below = sorted(entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    cells = [path for path in below if Path(path).name.startswith(FIRST_WORD)]
+    if not cells and not any(os.path.exists(f"{path}/run.json") for path in below):  # noqa: PTH110 - of up to 100,000 runs
+        for path in below:
+            yield from runs_below(Path(path))
+    for path in cells:
+        run = RunFolder(Path(path))
         try:
-            if (read_json(path) or {}).get("kind") == KIND:
-                yield RunFolder(path.parent)
+            if (read_json(run.record) or {}).get("kind") == KIND:
+                yield run
         except ValueError:
             continue  # damaged, so nobody knows of what kind it is: python analysis/collect.py names it
 
@@ -134,7 +145,7 @@ def _rows(run: RunFolder, record: dict[str, Any], result: dict[str, Any]) -> lis
               "num_frames": int(result["num_frames"]), "cues": bool(result["cues"]), "own_set": bool(result["own_set"]),
               "run": str(run.path), "signature": str(cell["tested_signature"]),
               "how": repr((record.get("content_sha256"), *(result.get(key) for key in HOW)))}
-    keys = ("name", "level", "group", "generated", "imagenet_c", "clips", "top1_pct", "file")
+    keys = ("name", "level", "group", "generated", "imagenet_c", "clips", "top1_pct", "top5_pct", "file")
     return [{**shared, "condition": each["text"], **{key: each[key] for key in keys}} for each in result["conditions"]]
 
 

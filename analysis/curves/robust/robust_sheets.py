@@ -62,7 +62,7 @@ def shifts_sheet(tests: Tests, fitted: Sequence[Fitted], errors: Mapping[str, Co
         facts = tests.facts(fit.shift.test_set).loc[list(fit.shift.conditions)]
         if not fit.shift.generated and (made := list(dict.fromkeys(facts["name"][facts["generated"].astype(bool)]))):
             footer.append(f"{fit.shift.test_set}, {fit.shift.name}: generated among its conditions: {', '.join(made)}")
-    return Sheet("robustness", "Robustness", shown, 3, frame, footer)
+    return Sheet("robustness-shifts", "Robustness", shown, 3, frame, footer)
 
 
 def conditions_sheet(tests: Tests) -> Sheet:

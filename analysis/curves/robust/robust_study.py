@@ -74,7 +74,11 @@ def clean_pct(tests: Tests, test_set: str, shift: Shift | None = None) -> pd.Ser
     if CLEAN in means.index and (shift is None or shift.conditions != (CLEAN,)):
         return means.loc[CLEAN].astype(float)
     cells = tests.of(set=test_set).drop_duplicates(["model", "seed"])  # not its rows: a seed may have more of them
-    return cells.groupby("model", sort=False)["cell_top1_pct"].mean().astype(float)
+    found = pd.to_numeric(cells["cell_top1_pct"]).groupby(cells["model"], sort=False).mean().astype(float)
+    if found.notna().all():
+        return found
+    own = tests.of(own_set=True, condition=CLEAN).groupby("model")["top1_pct"].mean()  # a file was no cell before
+    return found.fillna(own.reindex(found.index))
 
 
 def shifted_pct(tests: Tests, shift: Shift) -> pd.Series:
@@ -310,7 +314,8 @@ class Consistency:
 def consistencies(tests: Tests, humans: Path | None) -> tuple[list[Consistency], list[str]]:
     """Error consistency of all pairs of models without a condition, and of each with people; and why some are missing.
 
-    One seed stands for a model, the lowest. With people it is the mean over persons.
+    One seed stands for a model, the lowest. With people it is the mean over persons, and over the conditions that folders or
+    names of a set say.
 
     Raises:
         ValueError: The file of people cannot be used.
@@ -318,6 +323,7 @@ def consistencies(tests: Tests, humans: Path | None) -> tuple[list[Consistency],
     trials = read_humans(humans) if humans else None
     found, why, met = [], [], False
     for test_set in tests.sets:
+        facts = tests.facts(test_set)
         said = {model: next(iter(sorted(by_seed.items())))[1] for model in tests.means(test_set)
                 if (by_seed := tests.said(model, test_set, CLEAN))}
         for first, second in combinations(said, 2):
@@ -327,7 +333,7 @@ def consistencies(tests: Tests, humans: Path | None) -> tuple[list[Consistency],
                 why.append(f"{first} and {second} on {test_set}: {error}")
                 continue
             found.append(Consistency(first, second, test_set, error_consistency(*seen.right), len(seen.content)))
-        if trials is None or not said:
+        if trials is None:
             continue
         try:
             people = right_by_subject(trials, contents_by_name(_manifest(tests, test_set)))
@@ -335,23 +341,38 @@ def consistencies(tests: Tests, humans: Path | None) -> tuple[list[Consistency],
             why.append(f"{test_set}: {error}")
             continue
         met = True
-        found += [each for model, one in said.items() if (each := _with_people(model, test_set, one, people))]
+        texts = [CLEAN] if CLEAN in facts.index else list(facts.index)
+        for model in tests.means(test_set):
+            shown = [by_seed[min(by_seed)] for text in texts if (by_seed := tests.said(model, test_set, str(text)))]
+            if each := _with_people(model, test_set, shown, people):
+                found.append(each)
     if trials is not None and not met:
         raise ValueError("; ".join(why) or "--humans: there is no set that people saw")
     return found, why
 
 
-def _with_people(model: str, test_set: str, said: Predictions, people: dict[str, tuple[np.ndarray, np.ndarray]],
+def _with_people(model: str, test_set: str, shown: Sequence[Predictions], people: dict[str, tuple[np.ndarray, np.ndarray]],
                  ) -> Consistency | None:
-    """Mean kappa of a model with every person; the interval is the lowest and the highest of a person."""
-    contents, places = np.unique(said.content, return_index=True)
-    right = (said.rank == 0)[places]
-    kappas, images = [], np.empty(0, contents.dtype)
+    """Mean kappa of a model with every person, of each the mean over conditions; the interval is the lowest and the highest
+    of a person.
+
+    Args:
+        model: Its name.
+        test_set: The set.
+        shown: What the model said under each condition.
+        people: From `right_by_subject`.
+    """
+    kappas, images = [], np.empty(0, np.uint64)
+    said = [(*np.unique(each.content, return_index=True), each.rank == 0) for each in shown]
     for seen, correct in people.values():
-        common, mine, theirs = np.intersect1d(contents, seen, return_indices=True)
-        if len(mine):
-            kappas.append(error_consistency(right[mine], correct[theirs]).value)
-            images = np.union1d(images, common)
+        of_conditions = []
+        for contents, places, right in said:
+            common, mine, theirs = np.intersect1d(contents, seen, return_indices=True)
+            if len(mine):
+                of_conditions.append(error_consistency(right[places][mine], correct[theirs]).value)
+                images = np.union1d(images, common)
+        if of_conditions:
+            kappas.append(float(np.mean(of_conditions)))
     if not kappas:
         return None
     mean = Estimated(float(np.mean(kappas)), min(kappas), max(kappas))

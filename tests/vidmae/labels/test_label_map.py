@@ -92,6 +92,9 @@ def test_folders_say_corruption_and_severity_and_names_say_textures() -> None:
     assert conditions_of(["/d/val/n01/x.JPEG", "x.JPEG"]) is None
     with pytest.raises(ValueError, match=r"1 of 2 images lie in folders corruption/severity/class, and 1 do not \(rows 2\)"):
         conditions_of(["/d/fog/3/n01/x.JPEG", "/d/val/n01/x.JPEG"])
+    assert conditions_of(["/d/session-1/0001_cop_dnn_c30_knife_10_n03041632_7380.png", "/d/session-1/0002_cop_dnn_c100_car_10_n0_1.png"]) == [
+        "c30", "c100"]
+    assert conditions_of(["/d/session-1/0001_ske_dnn_0_knife_00_a.png", "/d/session-1/0002_ske_dnn_0_car_00_b.png"]) is None, "one is none"
     names = ["/s/cat/cat4-dog2.png", "/s/dog/0001_cue_dog10-bird2.png"]
     assert textures_of(names, ["bird", "cat", "dog"]).tolist() == [2, 0]
     with pytest.raises(ValueError, match=r"1 of 3 images do not say their texture .*rows 3; no classes: 'fox'") as error:

@@ -11,6 +11,7 @@ from tests.support.facilities import need
 from tests.support.launching import cli
 from vidmae.footage.manifest import Manifest, ManifestError, Source, Summary
 from vidmae.footage.manifest_columns import class_table
+from vidmae.footage.video_list import PICTURES
 from vidmae.labels.sources import class_of_template, count_note, find_labelled
 
 # templates of the official files and the class numbers of the released lists (mae_st, datafiles/old/ssv2-10shot/train.csv)
@@ -108,6 +109,22 @@ def test_other_layouts_than_class_folders_are_refused(tmp_path, names, odd):
         find_labelled(touch(tmp_path, *names), label_folders=True)
     with pytest.raises(ManifestError, match="needs a folder"):
         find_labelled(touch(tmp_path, "l.csv") / "l.csv", label_folders=True)
+
+
+def test_names_of_model_vs_human_give_labels(tmp_path):
+    touch(tmp_path, "session-1/0001_cop_dnn_c30_knife_10_n03041632_7380.png", "session-1/0002_cop_dnn_c100_bird_10_n01601694_10802.png")
+    assert sorted(source.label for source in find_labelled(tmp_path, label_names=True, extensions=PICTURES)) == ["bird", "knife"]
+    touch(tmp_path, "session-1/cat1.png")
+    with pytest.raises(ManifestError, match=r"1 of 3 files in .* are not called NUMBER_EXPERIMENT_OBSERVER_CONDITION_CLASS_MORE"):
+        find_labelled(tmp_path, label_names=True, extensions=PICTURES)
+
+
+def test_class_folders_without_files_are_named(tmp_path):
+    """A class number is the rank of a name, so one that is left out in silence changes those behind it."""
+    touch(tmp_path, "cat/1.png", "dog/1.txt", ".cache/x", "owl/1.png")
+    (tmp_path / "ape").mkdir()
+    with pytest.raises(ManifestError, match=r"2 of 4 class folders in .* hold no file that ends in .*\.png.*: 'ape', 'dog'"):
+        find_labelled(tmp_path, label_folders=True, extensions=PICTURES)
 
 
 @pytest.mark.parametrize("name, classes, videos_, said", [

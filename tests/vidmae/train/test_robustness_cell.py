@@ -22,7 +22,7 @@ from vidmae.evaluate.condition_loader import portions_of_rank, under, views_unde
 from vidmae.evaluate.condition_pass import _Share
 from vidmae.evaluate.corruptions.conditions import Condition, apply, parse_conditions
 from vidmae.evaluate.predict import view_spec
-from vidmae.footage.manifest import Check, Manifest, Row, Source, write_manifest
+from vidmae.footage.manifest import Check, Manifest, Row, Source, content_hash, read_summary, write_manifest
 from vidmae.footage.manifest_build import build
 from vidmae.footage.open_video import open_video, probe
 from vidmae.labels.label_map import make_label_map
@@ -168,6 +168,21 @@ def test_a_still_picture_is_changed_once_and_frames_that_are_views_are_one_clip(
     assert np.array_equal(views_under(flicker, views, 7, one_clip=True)[:, 0], apply(still, flicker, 7))
     apart = views_under(flicker, views, 7, one_clip=False)
     assert (apart == apart[:1]).all(), "clips of one frame have the same noise"
+
+
+def test_a_finetuned_file_says_what_the_cell_says_whose_weights_it_has(found: RunFolder, cell: RunFolder, manifest: Path, tmp_path: Path,
+                                                                       capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "released.safetensors"
+    shutil.copy(cell.weights, file)
+    content = read_summary(manifest).content_sha256
+    of_file = {"run": "", "signature": content_hash(file), "weights": str(file), "classes_of": str(manifest), "classes_content": content}
+    run = make_test(cell, tmp_path / "file-89ab0000", manifest, CONDITIONS, **of_file)
+    assert main(str(run.path)) == 0 and bits(run) == bits(found)
+    result = read_json(run.result) or {}
+    assert result["own_set"] and result["cell_top1_pct"] is None
+    file.write_bytes(b"other")
+    run = make_test(cell, tmp_path / "changed-89ab0000", manifest, ["clean"], **of_file)
+    assert main(str(run.path)) == 2 and "has changed since the sweep was submitted" in capfd.readouterr().err
 
 
 def test_frames_that_are_views_have_their_scores_averaged(manifest: Path, tmp_path: Path) -> None:
