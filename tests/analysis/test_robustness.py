@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from analysis import report, robustness
-from analysis.curves.robust import robust_runs
+from analysis.curves.robust import robust_figures, robust_runs
 from analysis.curves.robust.robust_runs import read_tests
 from analysis.curves.robust.robust_sheets import shifts_sheet
 from analysis.curves.robust.robust_study import Fitted, Shift, chance_pct, clean_pct, fit_shift, shifts_of
@@ -138,6 +139,15 @@ def test_files_are_tables_in_three_forms_and_figures_in_two(made: Path) -> None:
     text = (made / "robustness-conditions.md").read_text()
     assert "silhouette:1 (generated)" in text and "fog:1 (generated)" not in text
     assert "line through all models" in (made / "robustness-effective.svg").read_text()
+
+
+def test_no_curve_is_cut_off(runs: Path) -> None:
+    """All panels share an axis, and a corruption may leave more than the first one does."""
+    rows = read_tests([runs]).rows
+    tests = robust_runs.Tests(rows.assign(top1_pct=rows["top1_pct"].where(rows["condition"] != "snow:1", 99.0)), [])
+    figure = Figure()
+    robust_figures._severity(figure, tests, "toys-val", list(CORRUPTIONS))
+    assert all(panel.get_ylim()[0] == 0 and panel.get_ylim()[1] > 99 for panel in figure.axes)
 
 
 def test_two_models_have_no_line_and_a_missing_cell_is_named(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,14 +186,16 @@ def test_bad_numbers_are_refused(wrong: list[str], tmp_path: Path, capsys: pytes
 def test_the_pictures_of_the_objects_demo_are_the_digits_of_scikit_learn(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
-    assert demo_pictures.main(["--out", str(tmp_path), "--val", "3"]) == 0
+    assert demo_pictures.main(["--out", str(tmp_path), "--val", "13"]) == 0
     images, label = load_digits(return_X_y=True)
     learn, test = ({int(path.stem): path for path in (tmp_path / name).glob("*/*.png")} for name in ("digits", "digits-val"))
-    assert len(test) == 30 and sorted([*learn, *test]) == list(range(1797)), "each once"
+    assert len(test) == 130 and sorted([*learn, *test]) == list(range(1797)), "each once"
     for digit in range(10):
-        assert sorted(row for row, path in test.items() if path.parent.name == str(digit)) == np.flatnonzero(label == digit)[-3:].tolist()
+        assert sorted(row for row, path in test.items() if path.parent.name == str(digit)) == np.flatnonzero(label == digit)[-13:].tolist()
     for row in (0, 7, 1000):
         path = (learn | test)[row]
         small = np.asarray(Image.open(path).resize((8, 8), Image.Resampling.BOX).convert("L"), float) / 16
         assert path.parent.name == str(label[row]) and np.corrcoef(small.ravel(), images[row])[0, 1] > 0.97
+    few = {int(path.stem) for path in (tmp_path / "digits-100").glob("*/*.png")}
+    assert len(few) == 100 and few < set(test)
     assert demo_pictures.main(["--out", "/proc/none"]) == 2

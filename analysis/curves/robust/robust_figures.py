@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: Any = ("-", "--", ":", "-.", (0, (6, 2)), (0, (1, 3)), (0, (6, 2, 1, 2, 1, 2)))
 PANEL_IN = (2.1, 1.8)
 COLUMNS = 5
+LEGEND_IN, LETTER_IN = 0.5, 0.05  # of an entry of a legend: its line, and a letter
 LEAST_LEVELS = 2
 
 
@@ -78,12 +79,12 @@ def _severity(figure: Figure, tests: Tests, test_set: str, names: Sequence[str])
         for place, chance in enumerate(sorted({chance_pct(tests, test_set, model) for model in means})):
             panel.axhline(chance, color="0.6", linewidth=0.8, label=None if place else "chance")
         panel.set_title(name.replace("_", " ") + (", generated" if own["generated"].all() else ""), fontsize=8)
-        panel.set_ylim(bottom=0)
         panel.set_xlabel("Severity (0 is clean)", fontsize=7)
+    panels[0].set_ylim(bottom=0)  # of all panels, once all curves are drawn: earlier it would fix the upper end, too
     for panel in panels[len(names):]:
         panel.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    _legend(figure, dict(zip(labels, handles, strict=True)))
     figure.supylabel(f"Top-1 on {test_set} (%)", fontsize=8)
 
 
@@ -108,7 +109,7 @@ def _scatter(figure: Figure, tests: Tests, fitted: Sequence[Fitted]) -> None:
     for panel in panels:
         handles, labels = panel.get_legend_handles_labels()
         found |= zip(labels, handles, strict=True)
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=3)
+    _legend(figure, found)
 
 
 def _shapes(figure: Figure, tests: Tests, shapes: Sequence[tuple[str, str, Estimated, float, float, int]]) -> None:
@@ -126,7 +127,7 @@ def _pairs(figure: Figure, pairs: Sequence[Paired]) -> None:
     """Differences with their intervals, clean and every shift."""
     panel: Axes = figure.subplots()
     order = list(dict.fromkeys((each.first, each.second) for each in pairs))
-    names = [f"{first} - {second}" for first, second in order]
+    names = [f"{first}\nminus {second}" for first, second in order]
     for place, each in enumerate(pairs):
         _with_interval(panel, place, each.difference, style(names[order.index((each.first, each.second))], names))
     panel.axvline(0, color="0.6", linewidth=0.8)
@@ -135,8 +136,14 @@ def _pairs(figure: Figure, pairs: Sequence[Paired]) -> None:
     panel.set_yticks(range(len(pairs)), [f"{shift.test_set}: {shift.name}{made[shift.generated]}" for shift in shifts])
     panel.invert_yaxis()
     panel.set_xlabel("Top-1 of the first minus the second (points, 95 % over images)")
-    handles = [Line2D([], [], label=name, **{**style(name, names), "linestyle": "none"}) for name in names]
-    figure.legend(handles=handles, loc="outside lower center")
+    _legend(figure, {name: Line2D([], [], **{**style(name, names), "linestyle": "none"}) for name in names})
+
+
+def _legend(figure: Figure, handles: Mapping[str, Any]) -> None:
+    """A legend below, in as many columns as the figure is wide enough for."""
+    width_in = LEGEND_IN + LETTER_IN * max(len(line) for name in handles for line in name.split("\n"))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center",
+                  ncols=max(1, min(3, int(figure.get_figwidth() / width_in))))
 
 
 def _with_interval(panel: Axes, place: int, number: Estimated, look: dict[str, Any]) -> None:

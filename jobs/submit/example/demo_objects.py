@@ -1,6 +1,6 @@
 """Object recognition and robustness on this machine: a video model and an image model that saw the same frames.
 
-    make objects                              under six minutes on 2 cores; needs no other demo
+    make objects                                     six minutes on 2 cores; needs no other demo
     python jobs/submit/example/demo_objects.py       the same in an environment that is ready
 
 It types the commands that a user would type, and shows them: a pretrained pair from the demo's three films, then shares of
@@ -40,8 +40,8 @@ def main() -> int:
     pictures()
     objects(pair, "finetune", "0.02,0.1")
     objects(pair, "linear", "0.02,0.1")
-    run("sweeps/robustness.py", "*-digits-10pct-seed0-finetune-*", "--conditions", "imagenet-c,shape", *HERE,
-        "--max-parallel", "2", "--watch")
+    run("sweeps/robustness.py", "*-digits-10pct-seed0-finetune-*", "--data", "digits-100", "--conditions",
+        "imagenet-c,shape", *HERE, "--max-parallel", "2", "--watch")
     run("analysis/collect.py", RUNS, "--out", OUT)
     run("analysis/robustness.py", RUNS, "--reference", "scratch-vit_nano_patch16-1x1-digits-10pct-finetune", "--out", OUT)
     print(f"""

@@ -5,8 +5,9 @@
 
 1,797 real scans of 8 x 8 px in ten classes (E. Alpaydin and C. Kaynak 1998, UCI Machine Learning Repository, CC BY 4.0).
 They are written as PNG, four times as large. OUT/digits is to learn from and OUT/digits-val to be tested on: the last --val
-pictures of each class. The order of the file is that of the writers, so most test pictures are of other hands. Pictures that
-are there already are written anew with the same bytes.
+pictures of each class. The order of the file is that of the writers, so most test pictures are of other hands.
+OUT/digits-100 has the last 10 of each class once more, for tests under many conditions. Pictures that are there already are
+written anew with the same bytes.
 
 Exit codes: 0 done, 2 usage, the package is missing, or OUT cannot be written.
 """
@@ -29,7 +30,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from jobs.place.launch_flags import Parser
 from vidmae.runs.record import make_private_folder, write_atomic
 
-LEARN, TEST = "digits", "digits-val"
+LEARN, TEST, FEW = "digits", "digits-val", "digits-100"
+MOST_FEW = 10  # of each class
 SIDE_PX, LARGER, BRIGHTEST = 8, 4, 16
 
 
@@ -50,39 +52,40 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def write(out: Path, val: int) -> dict[str, int]:
-    """Write all pictures; how many each of the two folders has.
+    """Write all pictures; how many each of the three folders has.
 
     Args:
-        out: Folder to write to; its folders digits and digits-val are made anew.
+        out: Folder to write to; its folders digits, digits-val and digits-100 are made anew.
         val: Test pictures of each class.
     """
     from PIL import Image
 
     pictures, label = read_digits()
-    counts = dict.fromkeys((LEARN, TEST), 0)
+    counts = dict.fromkeys((LEARN, TEST, FEW), 0)
     for name in counts:
         shutil.rmtree(out / name, ignore_errors=True)
     for digit in range(10):
         own = np.flatnonzero(label == digit)
         for place, row in enumerate(own):
-            name = TEST if place >= len(own) - val else LEARN
             picture = Image.fromarray(pictures[row]).resize((SIDE_PX * LARGER,) * 2, Image.Resampling.BICUBIC)
             data = io.BytesIO()
             picture.convert("RGB").save(data, "PNG")
-            write_atomic(make_private_folder(out / name / str(digit)) / f"{row:04d}.png", data.getvalue())
-            counts[name] += 1
+            from_end = len(own) - place
+            for name in [TEST if from_end <= val else LEARN, *([FEW] if from_end <= MOST_FEW else [])]:
+                write_atomic(make_private_folder(out / name / str(digit)) / f"{row:04d}.png", data.getvalue())
+                counts[name] += 1
     return counts
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"holds {LEARN}/ and {TEST}/")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"holds {LEARN}/, {TEST}/ and {FEW}/")
     parser.add_argument("--val", type=int, default=20, metavar="N",
                         help="test pictures of each class (default: %(default)s)")
     args: argparse.Namespace = parser.parse_args(argv)
-    if not 1 <= args.val <= 100:
-        parser.error(f"--val {args.val} must be 1 to 100")
+    if not MOST_FEW <= args.val <= 100:
+        parser.error(f"--val {args.val} must be {MOST_FEW} to 100")
     try:
         counts = write(args.out, args.val)
     except OSError as error:

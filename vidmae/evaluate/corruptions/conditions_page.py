@@ -48,6 +48,18 @@ At 224 px nothing is scaled. The separate constants of CIFAR-10-C and Tiny Image
 - Power equalisation (it needs the mean spectrum of a data set), false colours (the response of a monitor) and eidolons (no
   kept library) are left out.
 - Silhouettes, edges and shuffled cells are made by rules from pictures as they are. They are named generated in tables.
+
+How near generated shapes come to published ones was measured with 160 silhouettes and 160 edge drawings of Geirhos et al.
+2019, and with 480 of their cue conflicts of the same objects, in which texture covers object and ground alike (224 px):
+
+| generated from | compared with | same object | another object |
+| --- | --- | ---: | ---: |
+| published silhouettes: silhouettes | those themselves, IoU | 0.92 (median 0.98) | |
+| cue conflicts: silhouettes | published silhouettes, IoU | 0.38 | 0.22 |
+| cue conflicts: edges | published lines within 3 px of a generated edge | 95 % | 78 % |
+
+So generated edges hold the drawn lines and much besides, and a generated silhouette is as good as the ground is plain. The
+difference from 1 in the first row are second parts and holes, which the rule leaves out and fills.
 """
 COLUMNS = ("condition", "group", "what happens", "levels 1, 2, ...", "unit", "drawn", "source")
 
