@@ -143,6 +143,6 @@ def test_twenty_four_cells_one_fails_one_runs_out_of_time(cluster: Cluster, tmp_
     for text, row in rows.items():  # the mean of seeds 0 and 1
         level = int(text.partition(":")[2] or 0)
         assert float(row["tiny-toys-2shot-finetune"]) == pytest.approx(100 * (9.5 - level) / 12), text
-    with (tmp_path / "tables/robustness.csv").open() as f:
+    with (tmp_path / "tables/robustness-shifts.csv").open() as f:
         (row,) = (row for row in csv.DictReader(f) if row["shift"] == "imagenet-c")
     assert float(row["mce_pct"]) == 100 and int(row["conditions"]) == 75
