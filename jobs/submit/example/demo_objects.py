@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from jobs.demo import clips_folder, films, run
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from jobs.place.launch_flags import Parser
 from vidmae.runs.record import make_private_folder, write_atomic
