@@ -2,17 +2,24 @@
 
     python analysis/classes.py s-vith14-ssv2-10shot-seed0-finetune
     python analysis/classes.py runs/s-vith14-ssv2-10shot-seed*-finetune-* --out tables/classes
+    python analysis/classes.py runs/s-vith14-ssv2-10shot-seed*-finetune-* --factors --subset ssv2_developmental
 
 Writes classes.{csv,md,tex} and confusion.{csv,png,svg}: the clips by true class (rows) and by the class that was said
 (columns); the picture has shares of the clips of each true class.
 Several cells must have been tested on the same clips: accuracies are their means, the confusion matrix is their sum.
-Standard output is the paths of the files; standard error has the table, the hardest class first.
+--factors says what hard classes have in common: factors.{csv,md,tex,png,svg} have a regression of the accuracy of classes on
+how much moves, how the camera moves, how long the clips are, whether a hand is at a thing (by the label's grammar), and how
+many clips were learned from; with --subset also whether a class is in it, so that what remains of its gap is seen. The test
+clips are measured once; OUT/features-*.csv keeps that, without names, and the same command reads it again.
+Standard output is the paths of the files; standard error has the tables, the hardest class first.
 
-Exit codes: 0 ok, 2 nothing to read, cells of other clips, or no place to write.
+Exit codes: 0 ok, 1 clips could not be measured, 2 nothing to read, cells of other clips, or no place to write.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +32,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.page.cells import by_class
-from analysis.results.table_flags import Parser, add_runs_dir, tables_folder
+from analysis.results.subset import read_subset
+from analysis.results.table_flags import Parser, add_runs_dir, number, tables_folder
 from analysis.results.which_run import find_run
-from analysis.tables.sheet import MISSING, Sheet, show, write
+from analysis.tables.sheet import MISSING, Sheet, csv_text, show, write
+from vidmae.ranks.local_program import CHECK_LIMIT_S
 from vidmae.runs.accuracy import confusion
 from vidmae.runs.predictions import Predictions
-from vidmae.runs.record import RunFolder
+from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.command_line import text_of
 
 SAME = ("content", "classes", "label")  # what cells have in common whose accuracies can be averaged
@@ -43,6 +52,16 @@ def make_parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a cell: its id, the start of it, its folder")
     add_runs_dir(parser)
+    parser.add_argument("--factors", action="store_true",
+                        help="measure the test clips, and fit the accuracy of classes to what their clips are like")
+    parser.add_argument("--subset", type=Path, metavar="NAME|FILE",
+                        help="with --factors: some classes, a YAML file or a name in analysis/results/subsets")
+    parser.add_argument("--sample", type=number(1, 1000), default=8, metavar="N",
+                        help="with --factors: moments of a clip at most, one a second at most (default: %(default)s)")
+    parser.add_argument("--workers", type=number(1, 1024), default=os.cpu_count() or 1, metavar="N",
+                        help="with --factors: processes that read videos (default: all %(default)s cores)")
+    parser.add_argument("--time-limit-s", type=float, default=CHECK_LIMIT_S, metavar="S",
+                        help="with --factors: seconds for a clip before it is left out (default: %(default)g)")
     parser.add_argument("--out", type=tables_folder, default=Path("tables/classes"), metavar="FOLDER",
                         help="where the tables go (default: %(default)s)")
     return parser
@@ -51,7 +70,10 @@ def make_parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
+    more, code = list[Sheet](), 0
     try:
+        if args.subset and not args.factors:
+            raise ValueError("--subset is for --factors; analysis/collect.py --subset makes tables of its classes")
         runs = [find_run(given, args.runs_dir) for given in args.runs]
         if lacking := [run for run in runs if not RunFolder(run).predictions.is_file()]:
             raise ValueError(f"{lacking[0]} has no predictions.npz: it is not the folder of a cell that is done")
@@ -66,12 +88,44 @@ def main(argv: list[str] | None = None) -> int:
         from analysis.tables.confusion_figure import draw_confusion  # matplotlib takes 0.3 s, and --help needs none
 
         files += draw_confusion(matrix, args.out / "confusion")
+        if args.factors:
+            found_files, more, code = write_factors(runs[0], found, args)
+            files += found_files
     except (ValueError, OSError) as error:
         print(f"error: {text_of(error)}", file=sys.stderr)
         return 2
-    show([sheet])
+    show([sheet, *more])
     print("\n".join(map(str, files)))
-    return 0
+    return code
+
+
+def write_factors(run: Path, found: Sequence[Predictions], args: argparse.Namespace) -> tuple[list[Path], list[Sheet], int]:
+    """Measure the test clips of a cell and fit the accuracy of its classes; the files, the table, and the exit code.
+
+    Raises:
+        ValueError: The clips are not those of the cell, or the subset cannot be used.
+        OSError: The manifest of the test clips is gone.
+    """
+    from analysis.curves.classwise.class_factors import class_factors
+    from analysis.curves.classwise.factor_fit import fit_factors
+    from analysis.curves.classwise.factor_sheets import draw_factors, factors_sheet
+    from analysis.tables.survey.looking import features_of, look
+    from vidmae.settings.finetune_config import FinetuneConfig
+    from vidmae.settings.layers import load
+
+    data = load(FinetuneConfig, RunFolder(run).config).data
+    manifest, chosen = Path(data.val_manifest), read_subset(args.subset).classes if args.subset else None
+    make_private_folder(args.out)
+    if code := look(manifest, args.out, args.sample, workers=args.workers, time_limit_s=args.time_limit_s):
+        return [], [], code
+    factors = class_factors(manifest, features_of(manifest, args.out, args.sample), found[0], data,
+                            list(chosen) if chosen else None)
+    accuracy = by_class(found).set_index("class")["top1_pct"].reindex(factors.table.index)
+    fit = fit_factors(accuracy.to_numpy(float), factors.table.drop(columns="clips"))
+    sheet = factors_sheet(fit, factors.said, len(found))
+    listed = factors.table.assign(top1_pct=accuracy).rename_axis("class").reset_index()
+    files = write([sheet], args.out, {"factors-classes.csv": csv_text(listed)})
+    return files + draw_factors(fit, args.out / "factors"), [sheet], 0
 
 
 def sheet_of(found: Sequence[Predictions]) -> Sheet:

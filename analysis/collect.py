@@ -59,7 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_folders(what)
     what.add_argument("--logs", type=Path, metavar="FOLDER", help="read the logs of mae_st below this folder, too")
     what.add_argument("--classes", "--subset", type=Path, metavar="NAME|FILE",
-                      help="accuracy on the clips of some classes: a YAML file, or a name in analysis/results/subsets")
+                      help="accuracy on the clips of some classes, and on all others with the difference: a YAML file, or a "
+                           "name in analysis/results/subsets")
     what.add_argument("--published", choices=("matching", "all", "none"), default="matching",
                       help="which published numbers stand beside ours (default: %(default)s)")
     what.add_argument("--explain", metavar="ROW",
@@ -83,6 +84,8 @@ class Collected:
         published: What stands beside which row.
         notes: What a reader of a cell should know.
         shown: What else stands in the tables.
+        gaps: With --subset, the table of its classes beside all others; else none.
+        said: Of what that table lacks.
     """
 
     runs: pd.DataFrame | None
@@ -91,6 +94,8 @@ class Collected:
     published: pd.DataFrame
     notes: pd.DataFrame
     shown: Shown
+    gaps: list[Sheet]
+    said: list[str]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
                 return explain(collected, args.explain, as_json=args.json)
             tables = make_tables(collected.cells, collected.published, collected.notes, collected.shown)
             under_conditions, lost = robustness(args)
-            tables += under_conditions
+            tables += collected.gaps + under_conditions
             listed = listings(collected)
             files = write(tables, args.out, {f"{name}.csv": csv_text(frame) for name, frame in listed.items()})
     except (ValueError, OSError) as error:
@@ -143,17 +148,18 @@ def collect(args: argparse.Namespace) -> Collected:
         raise ValueError(f"no few-shot run{on} below {', '.join(map(str, folders))}; start some "
                          "(python sweeps/fewshot.py), or name other folders")
     logs = log_rows.gather(args.logs, versions) if args.logs else None
+    gaps, said = beside_others(runs, subset) if subset and runs is not None else ([], [])
     parts = [(run_rows, runs[runs["row"].notna()])] if runs is not None else []
     parts += [(log_rows, logs.logs)] if logs else []
     return Collected(runs, logs, pd.concat([rows.cells_of(frame) for rows, frame in parts]),
                      pd.concat([rows.published_of(frame, versions) for rows, frame in parts]),
                      pd.concat([rows.notes_of(frame) for rows, frame in parts]),
-                     beside(runs, subset, versions, args.published))
+                     beside(runs, subset, versions, args.published), gaps, said)
 
 
 def robustness(args: argparse.Namespace) -> tuple[list[Sheet], list[str]]:
     """The table of robustness cells, and which of them have no result; none with --subset, whose clips they do not have."""
-    return ([], []) if args.subset else read_summary(args.folders or ([RUNS] if RUNS.is_dir() else []))
+    return ([], []) if args.classes else read_summary(args.folders or ([RUNS] if RUNS.is_dir() else []))
 
 
 def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version], cache: Path, *,
@@ -168,6 +174,14 @@ def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version
         if left_out := everything - len(runs):
             print(f"left out: {left_out} runs on other data sets than {subset.data} (--classes)", file=sys.stderr)
     return run_rows.in_rows(of_runs(runs), versions) if runs else None
+
+
+def beside_others(runs: pd.DataFrame, subset: Subset) -> tuple[list[Sheet], list[str]]:
+    """The table of the classes of a subset beside all others, if there is one, and what it lacks."""
+    from analysis.curves.classwise.subset_gap import gap_sheet  # here, since scipy takes half a second
+
+    sheet, said = gap_sheet(runs, subset)
+    return [sheet] if sheet else [], said
 
 
 def beside(runs: pd.DataFrame | None, subset: Subset | None, versions: list[Version], published: str) -> Shown:
@@ -206,6 +220,7 @@ def report(collected: Collected, counts: dict[str, int], absent: pd.DataFrame) -
     tasks_of = absent.groupby("row", sort=False)["task"].agg(", ".join)
     return [", ".join(f"{name} {number}" for name, number in counts.items()),
             *(f"missing: {row}: {tasks}" for row, tasks in tasks_of.items()),
+            *(f"note: {line}" for line in collected.said),
             *(run_rows.report(collected.runs) if collected.runs is not None else ()),
             *(log_rows.report(collected.logs) if collected.logs else ())]
 

@@ -31,9 +31,9 @@ import pandas as pd
 from analysis.page.finding_tables import BELOW_CHANCE
 from analysis.page.html import to_html
 from analysis.results.table_flags import Parser, tables_folder
-from analysis.survey.neighbours.nearest import AT, precisions, silhouette
-from analysis.survey.neighbours.neighbour_table import neighbour_table, read_thumbnails
 from analysis.tables.sheet import Sheet, csv_text, show, texts, to_csv
+from analysis.tables.survey.neighbours.nearest import AT, precisions, silhouette
+from analysis.tables.survey.neighbours.neighbour_table import neighbour_table, read_thumbnails
 from vidmae.insight.embedding_files import FEATURES, NO_LABEL, Embeddings, read_embeddings
 from vidmae.runs.record import make_private_folder, write_atomic
 from vidmae.settings.command_line import answer
@@ -120,7 +120,7 @@ def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) ->
 
 def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> list[Path]:
     """A picture of each feature; says what it does not show."""
-    from analysis.survey.neighbours.embedding_pictures import FEWEST_CLIPS, coloured, draw
+    from analysis.tables.survey.neighbours.embedding_pictures import FEWEST_CLIPS, coloured, draw
 
     if len(found) < FEWEST_CLIPS:
         note(f"no picture of {len(found)} clips; it takes {FEWEST_CLIPS}")

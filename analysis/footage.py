@@ -28,8 +28,8 @@ from rich.console import Console
 
 from analysis.results.table_flags import Parser, tables_folder
 from analysis.results.which_manifest import find_manifest
-from vidmae.footage.manifest import read_summary
-from vidmae.ranks.local_program import CHECK_LIMIT_S, run_program
+from analysis.tables.survey.looking import features_of, look
+from vidmae.ranks.local_program import CHECK_LIMIT_S
 from vidmae.runs.record import make_private_folder
 from vidmae.settings.command_line import answer
 
@@ -74,34 +74,19 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"both data sets are called {manifests[0].stem}; give two of different names")
     make_private_folder(args.out)
     for manifest in manifests:
-        if code := look(manifest, args):
+        if code := look(manifest, args.out, args.sample, workers=args.workers, time_limit_s=args.time_limit_s):
             return code
     files = list(map(str, write_tables(manifests, args)))
     print(json.dumps({"files": files}) if args.json else "\n".join(files))
     return 0
 
 
-def features_of(manifest: Path, out: Path, sample: int) -> Path:
-    """Where what was measured of a version of a manifest lies."""
-    return out / f"features-{manifest.stem}-{read_summary(manifest).content_sha256[:8]}-{sample}.csv"
-
-
-def look(manifest: Path, args: argparse.Namespace) -> int:
-    """Measure the recordings where that was not done before; the exit code."""
-    features = features_of(manifest, args.out, args.sample)
-    if features.exists():
-        return 0
-    words = [str(manifest), str(features.absolute()), "--sample", str(args.sample), "--workers", str(args.workers),
-             "--time-limit-s", str(args.time_limit_s)]
-    return run_program("vidmae.insight.footage_survey", words, Console(stderr=True), "recordings", workers=args.workers)
-
-
 def write_tables(manifests: list[Path], args: argparse.Namespace) -> list[Path]:
     """Tables and figures of what was measured; the files."""
-    from analysis.survey.moments import read_groups
-    from analysis.survey.repeated_views import repeats
-    from analysis.survey.survey_sheets import difference_sheet, footage_sheet, spread_sheet, whole_sets
     from analysis.tables.sheet import show, write
+    from analysis.tables.survey.moments import read_groups
+    from analysis.tables.survey.repeated_views import repeats
+    from analysis.tables.survey.survey_sheets import difference_sheet, footage_sheet, spread_sheet, whole_sets
 
     groups = [group for path in manifests for group in read_groups(path, features_of(path, args.out, args.sample))]
     repeated = {group.name: repeats(group, args.seed) for group in groups}
@@ -113,7 +98,7 @@ def write_tables(manifests: list[Path], args: argparse.Namespace) -> list[Path]:
     show([sheet for sheet in sheets if sheet.name != "footage-spread"])
     if args.no_figures:
         return files
-    from analysis.survey.survey_figures import draw
+    from analysis.tables.survey.survey_figures import draw
 
     return files + draw(groups, repeated, args.out)
 

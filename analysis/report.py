@@ -33,6 +33,7 @@ from analysis.page.dossier import FEWSHOT, PRETRAIN, Dossier
 from analysis.page.findings import folders_of_results, pictures_of, results_section
 from analysis.page.html import Section, to_html
 from analysis.page.robustness_page import robustness_results
+from analysis.page.time_page import use_of_time
 from analysis.page.wording import moment
 from analysis.results.table_flags import Parser, add_runs_dir
 from analysis.results.which_run import find_run
@@ -99,7 +100,7 @@ def make_sections(run: Dossier, named: list[Path], *, frames: bool) -> list[Sect
     """The sections of the page; `named` are folders of results that lie elsewhere."""
     sections = [how_it_stands(run), what_it_is(run), curves(run), seconds(run), left_out(run)]
     sections += accuracy_by_class(run.run) if run.kind == FEWSHOT else [few_shot_results(run)]
-    sections += robustness_results(run)
+    sections += [*robustness_results(run), *use_of_time(run)]
     pictures, words = pictures_of([run.run.picture] if run.run.picture.exists() else [], PICTURE, frames=frames)
     if pictures or words:
         sections.append(Section("Reconstruction", words, pictures=pictures))

@@ -11,9 +11,11 @@
 VIDEOS is a folder, a video, a manifest (.csv) or the name of a data set. Of 16 frames, center hides 7 to 10 at ratio 0.25
 and 5 to 12 at 0.5; temporal hides the last frames. Scores are of the hidden pixels alone: scores.csv has a row per clip and
 method, methods.csv the means, differences.csv the model minus each baseline with 95 % intervals, each for all clips and for
-the thirds that move least, middling and most. --track renders scenes in which real textures move along known paths, and
-says where a completion shows them, and whether once: a cross-fade shows two ghosts. Standard output is the folder alone, or
-on Slurm the id of the array, until all is done. The same command again does what is missing, with the same --shards.
+the thirds that move least, middling and most. Of several domains, domains.csv has that difference in the first domain minus
+that in each other one: is the model better on its own child? --track renders scenes in which real textures move along known
+paths, and says where a completion shows them, and whether once: a cross-fade shows two ghosts. Standard output is the folder
+alone, or on Slurm the id of the array, until all is done. The same command again does what is missing, with the same
+--shards.
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 some clips could not be read, 4 Slurm refused or is away, 130 Ctrl-C.
 """
@@ -52,7 +54,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_model(what, "a finished pretraining run: its id, the start of it, or its folder")
     videos = what.add_mutually_exclusive_group(required=True)
     videos.add_argument("--videos", metavar="VIDEOS", help="one set of videos")
-    videos.add_argument("--domains", nargs="+", metavar="NAME=VIDEOS", help="several, each with a name: tables say which")
+    videos.add_argument("--domains", nargs="+", metavar="NAME=VIDEOS",
+                        help="several, each with a name: tables say which, and set the first against the others")
     what.add_argument("--mask", choices=("center", "temporal", "random", "tube"), default="center",
                       help="what is hidden (default: %(default)s)")
     what.add_argument("--ratio", type=float, default=0.25, help="share of the tokens that is hidden (default: %(default)s)")

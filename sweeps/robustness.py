@@ -8,7 +8,7 @@ A cell of this sweep is model x clips x group of conditions, and has a run folde
 conditions of a cell. Cells that finetuned must have kept their weights (--set keep_weights=true); probes are fitted again on
 their features. The same command again submits what is missing: cells that are done or active are left alone, cells that
 failed are named and wait for --retry. Standard output is one array id a line; everything for people goes to standard error.
-python analysis/robustness.py makes tables and figures.
+python analysis/robustness.py makes tables and figures, of --conditions time python analysis/time.py.
 
 Exit codes: 0 ok, 1 cells have failed (with --wait or --watch: not all are done), 2 usage or configuration, 4 Slurm refused
 or unreachable, 130 Ctrl-C (the jobs go on).
@@ -31,7 +31,7 @@ from sweeps.fewshot import carry_out
 from sweeps.grid import robustness_flags
 from sweeps.run.robustness_plan import resolve
 
-MAKES_TABLES = "analysis/robustness.py"
+MAKES_TABLES, OF_TIME = "analysis/robustness.py", "analysis/time.py"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -52,7 +52,8 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     say(f"cluster: {place.cluster} ({place.why})")
     slurm.leave_surrounding_job()
     command = ["python", "sweeps/robustness.py", *masked_argv(argv)]
-    return carry_out(lambda: resolve(args, command, place, say), args, MAKES_TABLES)
+    return carry_out(lambda: resolve(args, command, place, say), args,
+                     OF_TIME if args.conditions == "time" else MAKES_TABLES)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ MOST_ROWS, MOST_OPEN = 200, 30  # longer tables are folded
 CAPTIONS = {  # tables that are known, in this order
     "methods.csv": "Scores of the hidden pixels, mean over recordings; motion: thirds of the clips by how much moves",
     "differences.csv": "Model minus baseline on the same clips, with 95 % intervals over recordings",
+    "domains.csv": "Model minus baseline in one domain, minus the same in the other, with 95 % intervals over recordings",
     "tracking_summary.csv": "Tracking probe: where a completion shows the moving object, and whether once",
     "summary.csv": "Share of the attention on moving pixels, divided by their share of the area; 1: no preference",
     "embedding-scores.csv": "Whether clips of a class lie together: silhouette, and classes of the nearest clips",
 }
+BY_MOTION = {"differences.csv", "domains.csv"}  # of these the page has the rows of all clips
 PRIVATE_COLUMNS = {"path", "paths", "file", "files", "filename", "file_name", "video", "video_name", "clip_name", "name",
                    "recording", "source"}
 NAMES = {  # columns of these tables, with their units; others get a comma before a unit that their name ends in
@@ -30,6 +32,7 @@ NAMES = {  # columns of these tables, with their units; others get a comma befor
     "motion_px": "motion, px a frame", "ci_low": "95 % from", "ci_high": "95 % to", "better_pct": "model better, % of clips",
     "error_px": "distance from the truth, px", "objects": "places found", "one_object_pct": "found once, %",
     "ratio_low": "95 % from", "ratio_high": "95 % to", "others_ratio": "ratio, others' map",
+    "other_difference": "difference, other", "apart": "difference of the differences",
     "difference_low": "95 % from", "difference_high": "95 % to"}
 UNITS = {"pct": "%", "px": "px", "s": "s", "db": "dB", "h": "h"}
 WORDS = {"map": {"mean": "mean over heads", "rollout": "rollout through all blocks"}}
@@ -45,7 +48,7 @@ BELOW_CHANCE = ("Some precisions are below chance: the nearest clips are more of
 
 def read_frame(path: Path) -> pd.DataFrame:
     """The texts of a table of results, without columns that may name files."""
-    known, every = path.name in CAPTIONS, path.name == "differences.csv"
+    known, every = path.name in CAPTIONS, path.name in BY_MOTION
     try:
         found = pd.read_csv(
             path, dtype=str, keep_default_na=False, index_col=False, encoding_errors="replace",

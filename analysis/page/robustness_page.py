@@ -21,7 +21,7 @@ MOST_OPEN = 30  # a longer table is folded
 def robustness_results(run: Dossier) -> list[Section]:
     """A table of accuracy by condition; nothing where no robustness cell beside the run tested it."""
     rows, waiting = [], 0
-    for record, result in _beside(run):
+    for record, result, _ in cells_of(run):
         if result is None:
             waiting += 1
             continue
@@ -43,14 +43,14 @@ def robustness_results(run: Dossier) -> list[Section]:
     return [Section("Robustness", words, tables=tables)]
 
 
-def _beside(run: Dossier) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
-    """Records and results of the robustness cells in the run's folder that belong to it; damaged ones are passed over."""
+def cells_of(run: Dossier) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None, RunFolder]]:
+    """Records, results and folders of the robustness cells beside a run that belong to it; damaged ones are passed over."""
     of_cell = run.kind == FEWSHOT
     key, wanted = ("tested_signature", run.signature) if of_cell else ("checkpoint_content", f"run:{run.signature}")
     for path in sorted(run.run.path.absolute().parent.glob("*/run.json")):
         try:
             record = read_json(path) or {}
             if record.get("kind") == KIND and run.signature and (record.get("cell") or {}).get(key) == wanted:
-                yield record, read_json(RunFolder(path.parent).result)
+                yield record, read_json(RunFolder(path.parent).result), RunFolder(path.parent)
         except ValueError:
             continue

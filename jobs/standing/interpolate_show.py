@@ -1,4 +1,5 @@
-"""What came of an interpolation, as tables for people: scores of every method, and where it shows the objects of scenes."""
+"""What came of an interpolation, as tables for people: scores of every method, domains against each other, and where it
+shows the objects of scenes."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ def show(record: dict[str, Any], console: Console) -> None:
             numbers = [f"{row[key]:{form}}" for key, form in zip(SHOWN, FORMS, strict=True)]
             table.add_row(row["domain"], row["method"], *numbers, _margin(record["differences"], row))
     console.print(table)
+    show_domains(record.get("domains") or [], console)  # results of earlier code have none
     if record["tracking"]:
         show_tracking(record["tracking"], console)
     for name, count in record["short_videos"].items():
@@ -32,6 +34,22 @@ def show(record: dict[str, Any], console: Console) -> None:
                           "(a smaller --sampling-rate takes shorter ones)", style="yellow", highlight=False)
     for reason, count in record["unreadable"].items():
         console.print(f"{count} clips could not be read: {reason}", style="yellow", highlight=False, markup=False)
+
+
+def show_domains(rows: list[dict[str, Any]], console: Console) -> None:
+    """By how much more the model is above each method on the first domain than on each other one, in PSNR."""
+    for other in dict.fromkeys(row["other"] for row in rows):
+        shown = [row for row in rows if (row["other"], row["motion"], row["score"]) == (other, "all", "psnr_db")]
+        domain = shown[0]["domain"]
+        table = Table(title=f"model minus method, PSNR dB: {domain} ({shown[0]['recordings']} recordings) against {other} "
+                            f"({shown[0]['other_recordings']}); 95 % over recordings, six or more")
+        table.add_column("method")
+        for title in (domain, other, f"{domain} minus {other}"):
+            table.add_column(title, justify="right")
+        for row in shown:
+            table.add_row(row["baseline"], f"{row['difference']:.2f}", f"{row['other_difference']:.2f}",
+                          f"{row['apart']:.2f}{_interval(row, '.2f')}")
+        console.print(table)
 
 
 def show_tracking(rows: list[dict[str, Any]], console: Console) -> None:

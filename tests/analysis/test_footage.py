@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from analysis import footage
-from analysis.survey.moments import Group, above, mean, quantiles, resampled
-from analysis.survey.repeated_views import Repeats, distance, repeats
+from analysis.tables.survey.moments import Group, above, mean, quantiles, resampled
+from analysis.tables.survey.repeated_views import Repeats, distance, repeats
 from tests.support.facilities import need
 from tests.support.launching import cli
 from tests.support.videos import X264, ffmpeg

@@ -37,7 +37,7 @@ SCRIPTS = sorted(str(path.relative_to(ROOT)) for wing in ("jobs", "sweeps", "ana
 DRY = {"jobs/pretrain.py", "jobs/evaluate.py", "jobs/embed.py", "jobs/interpolate.py", "sweeps/fewshot.py", "sweeps/objects.py",
        "sweeps/robustness.py", "sweeps/scaling.py", "sweeps/pair.py", "analysis/attention.py"}
 SHORTER = {**dict.fromkeys(DRY, "--dry-run"), "analysis/embeddings.py": "--no-pictures",
-           **dict.fromkeys(("analysis/scaling.py", "analysis/robustness.py", "analysis/footage.py"), "--no-figures")}
+           **dict.fromkeys(("analysis/scaling.py", "analysis/robustness.py", "analysis/time.py", "analysis/footage.py"), "--no-figures")}
 ENDS_WITH = {"analysis/collect.py": (0, 3), "manifest": (0, 3), "footage": (0, 3)}  # 3: results are incomplete, and not one readable video
 FOLDERS = {"analysis/scaling.py": "scaling", "manifest": "fresh", "footage": "apart"}
 STANDS_FOR = {"FILE.pth": "say.pth", "OUT": "results/s-ssv2", "RUN": "runs/s-vith14-ssv2-10shot-seed0-finetune-*", "FOLDER": "data/headcam",

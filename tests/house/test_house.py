@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "vidmae.ranks": {"vidmae.settings", "vidmae.runs", "vidmae.footage"},
     "vidmae.preparing": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.footage.decoders", "vidmae.footage.known",
                          "vidmae.footage.archives", "vidmae.ranks"},
-    "vidmae.evaluate.corruptions": {"vidmae.settings"},
+    "vidmae.evaluate.corruptions": {"vidmae.settings", "vidmae.footage"},
     "vidmae.evaluate": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.labels", "vidmae.clips", "vidmae.model",
                         "vidmae.ranks", "vidmae.evaluate.corruptions"},
     "vidmae.insight": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model", "vidmae.ranks",
@@ -68,15 +68,16 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "analysis.tables": {"vidmae", "analysis.results"},
     "analysis.curves": {"vidmae", "analysis.results", "analysis.tables"},
     "analysis.curves.robust": {"vidmae", "analysis.results", "analysis.tables", "analysis.curves"},
-    "analysis.survey.neighbours": {"vidmae", "analysis.tables"},
-    "analysis.survey": {"vidmae", "analysis.tables"},
+    "analysis.curves.classwise": {"vidmae", "analysis.results", "analysis.tables"},
+    "analysis.tables.survey.neighbours": {"vidmae", "analysis.tables"},
+    "analysis.tables.survey": {"vidmae", "analysis.tables"},
     "analysis.page": {"vidmae", "analysis.results"},
-    "analysis": {"vidmae", "analysis.results", "analysis.tables", "analysis.curves", "analysis.curves.robust",
-                 "analysis.survey", "analysis.survey.neighbours", "analysis.page"},
+    "analysis": {"vidmae", "analysis.results", "analysis.tables", "analysis.curves", "analysis.curves.robust", "analysis.curves.classwise",
+                 "analysis.tables.survey", "analysis.tables.survey.neighbours", "analysis.page"},
 }
 READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these few modules that load no torch
     "vidmae.uncaught", "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
-    "vidmae.insight.embedding_files", "vidmae.model.formats.file_model", "vidmae.weights.finding"}
+    "vidmae.insight.embedding_files", "vidmae.insight.paired", "vidmae.model.formats.file_model", "vidmae.weights.finding"}
 SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "weights"}  # a command, and the program or the command that goes with it
 MOST_ENTRIES = 16
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
@@ -91,12 +92,13 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "pyarrow": {"vidmae.footage.manifest_columns"},
     "matplotlib": {"analysis"},
     "jinja2": {"analysis.page.html"},
+    "statsmodels": {"analysis.curves.classwise.factor_fit"},
     "safetensors": {"vidmae.model.weights"},
     "huggingface_hub": {"vidmae.weights.hub"},
     "cv2": {"vidmae.clips.transforms", "vidmae.insight.vision", "vidmae.preparing.kept_frames", "vidmae.evaluate.corruptions.pixels"},
     "simplejpeg": {"vidmae.footage.archives.jpeg"},
     "skimage": {"vidmae.insight.interpolation.scores", "vidmae.preparing.archive_parts"},
-    "sklearn": {"vidmae.evaluate.probes", "analysis.survey.neighbours.nearest", "analysis.survey.neighbours.embedding_pictures"},
+    "sklearn": {"vidmae.evaluate.probes", "analysis.tables.survey.neighbours.nearest", "analysis.tables.survey.neighbours.embedding_pictures"},
 }
 STDLIB_ONLY = {
     "jobs.standing.arrays", "jobs.scheduler.commands", "jobs.scheduler.slurm", "vidmae.footage.video_list",
@@ -109,7 +111,7 @@ PURE_OF_TORCH = {
     "vidmae.footage.history", "vidmae.footage.known.facts", "vidmae.footage.known.withdrawn", "vidmae.footage.manifest",
     "vidmae.footage.manifest_columns", "vidmae.footage.manifest_pages", "vidmae.footage.recordings",
     "vidmae.insight.embedding_files", "vidmae.insight.csv_rows", "vidmae.insight.footage_measures",
-    "vidmae.insight.footage_survey", "vidmae.labels.label_map", "vidmae.labels.set_layout", "vidmae.labels.shot_list",
+    "vidmae.insight.footage_survey", "vidmae.insight.paired", "vidmae.labels.label_map", "vidmae.labels.set_layout", "vidmae.labels.shot_list",
     "vidmae.labels.shots", "vidmae.labels.side_table", "vidmae.labels.sources", "vidmae.labels.splits",
     "vidmae.labels.synsets", "vidmae.labels.withdrawal",
     "vidmae.mixtures.ages", "vidmae.mixtures.mixture", "vidmae.mixtures.mixture_order",
@@ -196,10 +198,11 @@ def test_a_folder_shows_few_entries() -> None:
 
 
 def test_no_room_takes_the_name_of_a_library() -> None:
-    """Python puts the folder of a script first: `jobs/inspect/` would be what numpy gets for `import inspect`."""
+    """Python puts the folder of a script first: `jobs/inspect/` would be what numpy gets for `import inspect`. Modules that are
+    built into Python, such as time, are found before any folder is looked at."""
     beside = {path.stem for wing in ("jobs", "sweeps", "analysis") for path in (ROOT / wing).iterdir()} - {"__init__", "__pycache__"}
     ours = {"jobs", "sweeps", "analysis", "vidmae", "tests"}
-    assert not beside & (set(sys.stdlib_module_names) | set(metadata.packages_distributions()) - ours)
+    assert not beside & (set(sys.stdlib_module_names) - set(sys.builtin_module_names) | set(metadata.packages_distributions()) - ours)
 
 
 def test_no_two_modules_have_one_name() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from analysis.footage import features_of
+from analysis.tables.survey.looking import features_of
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_program
 from tests.support.tested import write_tested
-from vidmae.footage.manifest import Check, Row, read_all, write_manifest
+from vidmae.footage.manifest import Check, Manifest, Row, read_all, write_manifest
 from vidmae.insight.csv_rows import write_csv
 from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
 from vidmae.insight.footage_measures import Moment
@@ -83,12 +83,12 @@ def _data(here: Path) -> None:
 
 def _features(manifests: Path, tables: Path) -> None:
     """What analysis/footage.py keeps of the moments of recordings, as if it had looked at them."""
-    for folder, names, sample in (("footage", ["s"], 20), ("s-say", ["s", "say"], 10)):
+    for folder, names, sample in (("footage", ["s"], 20), ("s-say", ["s", "say"], 10), ("classes", ["ssv2-val"], 8)):
         for name in names:
             rows = read_all(manifests / f"{name}.csv")[1]
             path = features_of(manifests / f"{name}.csv", tables / folder, sample)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_csv(path, [asdict(Moment(i, row.content, 1.0, float(i % 40), 5.0, 100.0, 120.0, 40.0, f"{i * 2654435761 % 2**64:016x}"))
+            write_csv(path, [asdict(Moment(i, row.content, 1.0, float(i % 40), 3.0, 2.0, 5.0, 100.0, 120.0, 40.0, f"{i * 2654435761 % 2**64:016x}"))
                              for i, row in enumerate(rows)], MOMENT_COLUMNS)
 
 
@@ -102,8 +102,9 @@ def _runs(runs: Path) -> None:
     manifest = runs.parent / "manifests/s-val.csv"
     config = (trained / "config.yaml").read_text().replace("HERE/manifests/clips.csv", str(manifest))
     (trained / "config.yaml").write_text(config.replace("img_size: 16", "img_size: 64"))  # an image of 4 tokens hides none or all
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(len(SSV2)), 2 * len(SSV2))
-    predictions = from_probabilities(probabilities, np.arange(len(probabilities)) // 2, np.arange(len(probabilities)), SSV2)
+    tested = Manifest.read(runs.parent / "manifests/ssv2-val.csv")
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(len(SSV2)), len(tested))
+    predictions = from_probabilities(probabilities, tested.class_index, tested.content, sorted(SSV2))
     for seed, source in enumerate(sorted(earlier.glob("done-motion-*"))):
         name = f"s-vith14-ssv2-10shot-seed{seed}-finetune"
         cell = _copy(source, runs / f"{name}-{source.name[-8:]}", name=name)
@@ -117,6 +118,8 @@ def _runs(runs: Path) -> None:
         (cell / "config.yaml").write_text(config.replace("HERE/manifests/motion-val.csv", str(runs.parent / "manifests/ssv2-val.csv")))
     write_tested(runs, "s-vith14-ssv2-10shot-{}-finetune", 0, dict.fromkeys(("clean", "fog:1", "fog:2"), predictions),
                  test_set="ssv2-val", imagenet_c=("fog",), group="weather")
+    write_tested(runs, "s-vith14-ssv2-10shot-{}-finetune", 0, dict.fromkeys(("clean", "shuffled-frames:1", "frozen:1"), predictions),
+                 test_set="ssv2-val", group="time")
 
 
 def _copy(source: Path, target: Path, **record: Any) -> Path:

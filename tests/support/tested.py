@@ -90,7 +90,7 @@ def answers(said: np.ndarray, label: np.ndarray, classes: tuple[str, ...], first
 
 def write_tested(runs: Path, model: str, seed: int, said: Mapping[str, Predictions], *, test_set: str = "toys-val", num_frames: int = 16,
                  group: str = "some", own_set: bool = True, cell_top1_pct: float | None = 50.0, textures: np.ndarray | None = None,
-                 generated: tuple[str, ...] = (), imagenet_c: tuple[str, ...] = (), manifest: str = "") -> RunFolder:
+                 generated: tuple[str, ...] = (), imagenet_c: tuple[str, ...] = (), manifest: str = "", views: str = "center") -> RunFolder:
     """A finished robustness cell.
 
     Args:
@@ -101,7 +101,7 @@ def write_tested(runs: Path, model: str, seed: int, said: Mapping[str, Predictio
         textures: Of each image, for a set of cue conflicts.
         generated: Names of conditions that are marked so.
         imagenet_c: Names of corruptions that count for mCE.
-        test_set, num_frames, group, own_set, cell_top1_pct, manifest: As in result.json and run.json.
+        test_set, num_frames, group, own_set, cell_top1_pct, manifest, views: As in result.json and run.json.
     """
     tested = model.format(f"seed{seed}")
     signature = f"{zlib.crc32(tested.encode()):08x}"
@@ -125,5 +125,5 @@ def write_tested(runs: Path, model: str, seed: int, said: Mapping[str, Predictio
                             "manifest": manifest, "submissions": []})
     write_json(run.result, {"schema": 1, "kind": "robustness", "cell": cell, "set": test_set, "cues": textures is not None,
                             "conditions": records, "answers": len(first.classes), "own_set": own_set, "cell_top1_pct": cell_top1_pct,
-                            "num_frames": num_frames, "left_out": 0, "clips": len(first)})
+                            "num_frames": num_frames, "views": views, "left_out": 0, "clips": len(first)})
     return run

@@ -12,7 +12,7 @@ import numpy as np
 from vidmae.clips.filling import fill_clips
 from vidmae.clips.order import CLIP, FRAMES, WINDOW, Place, rng
 from vidmae.clips.transforms import Box, sample_crop
-from vidmae.footage.frame_numbers import clip_indices, near_start, random_start, span_frames
+from vidmae.footage.frame_numbers import arranged, clip_indices, near_start, random_start, span_frames
 from vidmae.footage.manifest import Manifest
 from vidmae.footage.open_video import open_video
 from vidmae.settings.config import DataConfig, NetConfig
@@ -141,27 +141,3 @@ class Cutter:
         return box, bool(own.random() < self.spec.flip_prob)
 
 
-def arranged(indices: np.ndarray, clip: str, own: np.random.Generator) -> np.ndarray:
-    """The frame numbers of a clip in the order in which the clip shows them: data.clip.
-
-    Window, crop, flip and mask of a clip are the same whatever this says, so conditions can be compared clip by clip.
-
-    Args:
-        indices: int64 [T], ascending.
-        clip: normal: as they are. reversed: the last first. shuffled-frames: in a drawn order. frozen: T times the one at
-            T // 2. static-pair: T // 2 times the first, then the last.
-        own: Draws the order of shuffled-frames, and nothing else.
-    Returns:
-        int64 [T].
-    """
-    half = len(indices) // 2
-    if clip == "reversed":
-        return indices[::-1]
-    if clip == "shuffled-frames":
-        return own.permutation(indices)
-    if clip == "frozen":
-        return np.repeat(indices[half], len(indices))
-    if clip == "static-pair":
-        return np.repeat(indices[[0, -1]], [half, len(indices) - half])
-    assert clip == "normal"
-    return indices

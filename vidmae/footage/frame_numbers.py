@@ -68,3 +68,47 @@ def clip_indices(start: float, span: float, num_frames: int, total_frames: int) 
     """
     indices = np.floor(np.linspace(start, start + span - 1, num_frames)).astype(np.int64)
     return np.clip(indices, 0, total_frames - 1)
+
+
+def arranged(indices: np.ndarray, clip: str, own: np.random.Generator) -> np.ndarray:
+    """The frame numbers of a clip in the order in which the clip shows them: data.clip.
+
+    Window, crop, flip and mask of a clip are the same whatever this says, so conditions can be compared clip by clip.
+
+    Args:
+        indices: int64 [T], ascending.
+        clip: normal: as they are. reversed: the last first. shuffled-frames: in a drawn order. frozen: T times the one at
+            T // 2. static-pair: T // 2 times the first, then the last.
+        own: Draws the order of shuffled-frames, and nothing else.
+    Returns:
+        int64 [T].
+    """
+    half = len(indices) // 2
+    if clip == "reversed":
+        return indices[::-1]
+    if clip == "shuffled-frames":
+        return own.permutation(indices)
+    if clip == "frozen":
+        return held(indices, 1)
+    if clip == "static-pair":
+        return np.repeat(indices[[0, -1]], [half, len(indices) - half])
+    assert clip == "normal"
+    return indices
+
+
+def held(indices: np.ndarray, kept: int) -> np.ndarray:
+    """Some frames of a clip, evenly spread, each held until the next one: fewer frames in a clip of the same length.
+
+    The clip is cut into `kept` stretches of equal length, and the frame at the middle of each is shown for all of it:
+
+        16 frames, 4 kept     2 2 2 2 6 6 6 6 10 10 10 10 14 14 14 14
+
+    Args:
+        indices: int64 [T], ascending.
+        kept: How many of them are kept, 1 or more; T or more keep all. 1 is the frozen clip.
+    Returns:
+        int64 [T].
+    """
+    edges = np.arange(min(kept, len(indices)) + 1) * len(indices) // min(kept, len(indices))
+    lengths = np.diff(edges)
+    return np.repeat(indices[edges[:-1] + lengths // 2], lengths)

@@ -4,6 +4,8 @@ A moment is a frame and the one PAIR_S later, as far apart as two frames of a cl
 small first, so that recordings of different sizes can be compared: short side SIDE_PX.
 
     motion_pct_per_s   mean length of the optical flow, in percent of the short side per second
+    camera_pct_per_s   the part of it that a moving camera explains (shift, turn, zoom): mean length, in the same unit
+    moving_pct_per_s   mean length of what remains: what moves by itself, and parallax
     change             mean difference of the two frames in grey levels
     sharpness          variance of the Laplacian, in grey levels squared: small is blurred (Pech-Pacheco et al. 2000)
     brightness         mean luma, 0 to 255
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidmae.insight.vision import dense_flow, grey, laplacian, shrunk
+from vidmae.insight.vision import camera_flow, dense_flow, grey, laplacian, shrunk
 
 SIDE_PX = 128
 PAIR_S = 8 / 30
@@ -33,7 +35,7 @@ class Moment:
         row: Of the recording in its manifest.
         content: Hash of the recording.
         second: When it is.
-        motion_pct_per_s, change, sharpness, brightness, contrast: See above.
+        motion_pct_per_s, camera_pct_per_s, moving_pct_per_s, change, sharpness, brightness, contrast: See above.
         hash: 16 hex digits.
     """
 
@@ -41,6 +43,8 @@ class Moment:
     content: str
     second: float
     motion_pct_per_s: float
+    camera_pct_per_s: float
+    moving_pct_per_s: float
     change: float
     sharpness: float
     brightness: float
@@ -48,7 +52,7 @@ class Moment:
     hash: str
 
 
-NUMBERS = ("motion_pct_per_s", "change", "sharpness", "brightness", "contrast")
+NUMBERS = ("motion_pct_per_s", "camera_pct_per_s", "moving_pct_per_s", "change", "sharpness", "brightness", "contrast")
 """What is measured of a moment, and is a number."""
 
 
@@ -62,9 +66,11 @@ def measure(first: np.ndarray, second: np.ndarray, seconds: float) -> dict[str, 
         NUMBERS and `hash`, rounded so that they are the same when they are read again.
     """
     here, there = (small_grey(frame) for frame in (first, second))
-    flow = np.linalg.norm(dense_flow(here, there), axis=-1)
+    flow = dense_flow(here, there)
+    camera = camera_flow(flow)
     luma = here.astype(np.float64)
-    found = {"motion_pct_per_s": float(flow.mean()) / min(here.shape) / seconds * 100,
+    found = {**{f"{name}_pct_per_s": float(np.linalg.norm(part, axis=-1).mean()) / min(here.shape) / seconds * 100
+                for name, part in (("motion", flow), ("camera", camera), ("moving", flow - camera))},
              "change": float(np.abs(luma - there).mean()), "sharpness": float(laplacian(here).var()),
              "brightness": float(luma.mean()), "contrast": float(luma.std())}
     return {**{name: float(f"{value:.6g}") for name, value in found.items()}, "hash": f"{perceptual_hash(here):016x}"}

@@ -93,10 +93,12 @@ def survey(manifest: Path, features: Path, sample: int, *, workers: int, time_li
 
 
 def _kept(journal: Path) -> dict[int, list[dict[str, Any]] | None]:
-    """Recordings of a call that was stopped; a last line that was cut off is left out of the file, too."""
+    """Recordings of a call that was stopped; a last line that was cut off is left out of the file, too, and so is what was
+    measured before a moment had all of COLUMNS."""
     if not journal.exists():
         return {}
-    lines = journal.read_text(encoding="utf-8").split("\n")[:-1]
+    lines = [line for line in journal.read_text(encoding="utf-8").split("\n")[:-1]
+             if all(set(moment) == set(COLUMNS) for moment in json.loads(line)[1] or ())]
     journal.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return dict(map(json.loads, lines))
 

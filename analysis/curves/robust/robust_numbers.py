@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.curves.robust.resampling import interval, resampled_means
+from analysis.results.resampling import interval, resampled_means
 
 LEAST_MODELS = 3  # of a regression: two points have a line through both, and nobody is above or below it
 Accuracies = Mapping[str, Mapping[int, float]]

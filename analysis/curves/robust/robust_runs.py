@@ -27,7 +27,7 @@ CLEAN = "clean"
 FIRST_WORD = "robust-"  # of every folder of such a cell, so that no few-shot cell need be opened
 SEED = re.compile(r"-seed(\d+)(?=-|$)")
 COLUMNS = ["model", "seed", "task", "set", "condition", "name", "level", "group", "generated", "imagenet_c", "clips",
-           "answers", "top1_pct", "top5_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature",
+           "answers", "top1_pct", "top5_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature", "views",
            "how"]
 
 HOW = ("answers", "how_answered", "views", "precision", "num_frames")
@@ -143,6 +143,7 @@ def _rows(run: RunFolder, record: dict[str, Any], result: dict[str, Any]) -> lis
     shared = {"model": SEED.sub("", name), "seed": int(cell.get("seed", 0)), "task": " ".join(task),
               "set": str(result["set"]), "answers": int(result["answers"]), "cell_top1_pct": result.get("cell_top1_pct"),
               "num_frames": int(result["num_frames"]), "cues": bool(result["cues"]), "own_set": bool(result["own_set"]),
+              "views": result.get("views"),
               "run": str(run.path), "signature": str(cell["tested_signature"]),
               "how": repr((record.get("content_sha256"), *(result.get(key) for key in HOW)))}
     keys = ("name", "level", "group", "generated", "imagenet_c", "clips", "top1_pct", "top5_pct", "file")

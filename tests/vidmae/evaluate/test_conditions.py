@@ -15,9 +15,9 @@ from vidmae.evaluate.corruptions.conditions import ALL, FLICKER, Condition, appl
 from vidmae.evaluate.corruptions.conditions_page import page
 from vidmae.settings.layers import ConfigError
 
-EVERYTHING = parse_conditions("clean,imagenet-c,parametric,shape,video")
+EVERYTHING = parse_conditions("clean,imagenet-c,parametric,shape,video,time")
 STRONGEST = [Condition(name, len(kind.constants)) for name, kind in ALL.items()]
-IMAGES = [condition for condition in STRONGEST if condition.group != "video"]
+IMAGES = [condition for condition in STRONGEST if condition.group not in ("video", "time")]
 FLICKERING = [condition for condition in STRONGEST if condition.name.endswith(FLICKER)]
 PUBLISHED = ["gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
              "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"]

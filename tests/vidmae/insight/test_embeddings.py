@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from analysis import embeddings
-from analysis.survey.neighbours.embedding_pictures import coloured
-from analysis.survey.neighbours.nearest import nearest, precisions, silhouette
+from analysis.tables.survey.neighbours.embedding_pictures import coloured
+from analysis.tables.survey.neighbours.nearest import nearest, precisions, silhouette
 from tests.support.runs import make_labelled
 from vidmae.footage.manifest import Manifest, read_all
 from vidmae.insight.embedding_files import Embeddings, file_path, make_folder

@@ -9,6 +9,7 @@ from tests.support.facilities import need
 from tests.support.videos import X264, ffmpeg
 from vidmae.footage.open_video import open_video
 from vidmae.insight.footage_measures import PAIR_S, frame_pairs, measure, moments_of, perceptual_hash, small_grey
+from vidmae.insight.vision import camera_flow
 
 FPS = 30
 GREY = "format=yuv444p,hue=s=0"
@@ -98,3 +99,30 @@ def test_pairs_lie_within_the_video(frames, fps):
     assert (pairs >= 0).all() and (pairs < frames).all() and ((pairs[:, 1] > pairs[:, 0]) | (frames < 2)).all()
     if frames > 100:
         assert (np.diff(pairs) == math.floor(PAIR_S * fps + 0.5)).all()
+
+
+def moving(shift_px: tuple[float, float], zoom: float, box_px: float) -> np.ndarray:
+    """A flow: a camera that shifts and zooms, and a box of a sixth of the picture that moves to the right by itself."""
+    y, x = np.mgrid[:96, :128].astype(float)
+    flow = np.stack([shift_px[0] + zoom * (x - x.mean()), shift_px[1] + zoom * (y - y.mean())], axis=-1)
+    flow[30:70, 20:70, 0] += box_px
+    return flow
+
+
+def test_the_camera_is_told_from_what_moves():
+    noise = np.random.default_rng(0).normal(0, 0.1, (96, 128, 2))
+    for shift_px, zoom, box_px in (((3, -1), 0.0, 6), ((0, 0), 0.05, -4), ((0, 0), 0.0, 5), ((2, 2), -0.02, 0)):
+        flow = moving(shift_px, zoom, box_px)
+        camera = camera_flow((flow + noise).astype(np.float32))
+        assert np.abs(camera - moving(shift_px, zoom, 0)).max() < 0.35, (shift_px, zoom, box_px)
+        rest = np.linalg.norm(flow - camera, axis=-1)
+        assert rest.mean() == pytest.approx(abs(box_px) * 40 * 50 / flow[..., 0].size, abs=0.15)
+
+
+def test_of_a_camera_that_moves_over_a_still_picture_little_is_left():
+    rng = np.random.default_rng(1)
+    coarse = [rng.uniform(40, 216, (-(-160 // px), -(-240 // px))).repeat(px, 0).repeat(px, 1)[:160, :240] for px in (4, 16, 64)]
+    picture = np.mean(coarse, axis=0).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    found = measure(picture[:128, :160], picture[:128, 5:165], 1.0)  # 5 px of 128 in a second
+    assert found["motion_pct_per_s"] == pytest.approx(100 * 5 / 128, rel=0.15)
+    assert found["camera_pct_per_s"] == pytest.approx(100 * 5 / 128, rel=0.1) and found["moving_pct_per_s"] < 1

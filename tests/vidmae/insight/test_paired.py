@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vidmae.insight.paired import motion_thirds, paired_difference
+from vidmae.insight.paired import difference_of_differences, motion_thirds, paired_difference
 
 
 def test_mean_and_interval_of_independent_clips_are_those_of_the_t_test():
@@ -57,3 +57,55 @@ def test_thirds_by_motion():
     thirds = motion_thirds(np.arange(9.0)[::-1])
     assert thirds.tolist() == ["moving"] * 3 + ["middle"] * 3 + ["still"] * 3
     assert set(motion_thirds(np.zeros(5)).tolist()) == {"still"}
+
+
+def two_sets(rng: np.random.Generator, recordings: tuple[int, int], shift: float) -> list[np.ndarray]:
+    """Differences of the clips of two sets of recordings, with the recordings: unequal spreads, unequal numbers of clips."""
+    found = []
+    for place, (number, mean, spread) in enumerate(zip(recordings, (shift, 0.0), (1.0, 2.0), strict=True)):
+        which = np.repeat(np.arange(number), rng.integers(1, 9, number))
+        found += [mean + spread * rng.normal(size=number)[which] + rng.normal(0, 0.5, len(which)), which + 100 * place]
+    return found
+
+
+def test_the_difference_of_differences_is_welchs_test_on_recordings():
+    one, of_one, other, of_other = two_sets(np.random.default_rng(3), (40, 60), 0.5)
+    found = difference_of_differences(one, of_one, other, of_other)
+    means = [np.array([apart[which == name].mean() for name in np.unique(which)]) for apart, which in ((one, of_one), (other, of_other))]
+    expected = stats.ttest_ind(*means, equal_var=False).confidence_interval(0.95)
+    assert (found.one, found.other) == pytest.approx((means[0].mean(), means[1].mean()), rel=1e-12)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.08)
+    assert found.recordings == (40, 60) and found.clips == (len(one), len(other))
+
+
+def test_the_same_gain_on_both_sets_is_no_difference_and_few_recordings_claim_none():
+    one, of_one, other, of_other = two_sets(np.random.default_rng(4), (30, 30), 0.0)
+    found = difference_of_differences(one + 5, of_one, other + 5, of_other)
+    assert found.low < 0 < found.high and min(found.one, found.other) > 4
+    apart = difference_of_differences(one + 5, of_one, other, of_other)
+    assert apart.low > 3
+    few = of_other < np.unique(of_other)[5]
+    found = difference_of_differences(one, of_one, other[few], of_other[few])
+    assert found.recordings == (30, 5) and np.isnan(found.low) and np.isfinite(found.one - found.other)
+    same = difference_of_differences(np.full(6, 2.0), np.arange(6), np.full(7, 1.5), np.arange(7))
+    assert (same.low, same.high) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="0 differences"):
+        difference_of_differences(one, of_one, np.zeros(0), np.zeros(0))
+
+
+def held_of(draws, recordings):
+    held = 0
+    for seed in range(draws):
+        found = difference_of_differences(*two_sets(np.random.default_rng([seed, *recordings]), recordings, 0.5), seed=seed)
+        held += found.low <= 0.5 <= found.high
+    return held / draws
+
+
+def test_intervals_of_differences_of_differences_hold_the_truth():
+    assert 0.9 <= held_of(150, (8, 20)) <= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recordings", [(6, 6), (8, 20), (25, 7), (60, 40)])
+def test_intervals_of_differences_of_differences_hold_the_truth_in_95_of_100_draws(recordings):
+    assert 0.93 <= held_of(1000, recordings) <= 0.97

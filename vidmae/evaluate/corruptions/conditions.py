@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vidmae.evaluate.corruptions import blurs, clip_faults, digital, noise, parametric, shape_cues, weather
+from vidmae.evaluate.corruptions import blurs, clip_faults, digital, frame_order, noise, parametric, shape_cues, weather
 from vidmae.evaluate.corruptions.kinds import Kind
 from vidmae.settings.layers import ConfigError, nearest
 
 CLEAN = "clean"
 FLICKER = "-flicker"
 IMAGENET_C = ("noise", "blur", "weather", "digital")
-GROUPS = (*IMAGENET_C, "parametric", "shape", "video")
+GROUPS = (*IMAGENET_C, "parametric", "shape", "video", "time")
 _IMAGE_KINDS = noise.KINDS | blurs.KINDS | weather.KINDS | digital.KINDS
 ALL: dict[str, Kind] = {
-    **_IMAGE_KINDS, **parametric.KINDS, **shape_cues.KINDS, **clip_faults.KINDS,
+    **_IMAGE_KINDS, **parametric.KINDS, **shape_cues.KINDS, **clip_faults.KINDS, **frame_order.KINDS,
     **{f"{name}{FLICKER}": replace(kind, group="video", drawn=True) for name, kind in _IMAGE_KINDS.items()}}
 
 
@@ -60,7 +60,7 @@ class Condition:
 
     @property
     def group(self) -> str:
-        """Where it belongs: noise, blur, weather, digital, parametric, shape, video or clean."""
+        """Where it belongs: noise, blur, weather, digital, parametric, shape, video, time or clean."""
         return ALL[self.name].group if self.level else CLEAN
 
     @property

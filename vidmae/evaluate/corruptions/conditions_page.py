@@ -12,8 +12,8 @@ HEAD = """# Conditions that a model is tested under
 Made by `python -m vidmae.evaluate.corruptions.conditions_page`; a change belongs into the modules beside this page.
 
 A list of conditions has names with commas between: `clean`, `gaussian_noise:3` (level 3), `fog` (all its levels), a group
-(`noise`, `blur`, `weather`, `digital`, `parametric`, `shape`, `video`), or `imagenet-c`, which is the first four groups.
-What is drawn follows from a seed and from the name of the corruption, so all levels share their draws.
+(`noise`, `blur`, `weather`, `digital`, `parametric`, `shape`, `video`, `time`), or `imagenet-c`, which is the first four
+groups. What is drawn follows from a seed and from the name of the corruption, so all levels share their draws.
 """
 TAIL = """
 ## Over time
@@ -25,6 +25,11 @@ is odd.
 
 A model of one frame sees an image once, and `frame_drop` and `shake` leave it as it is. A model of several frames sees it
 repeated: then `shake`, `compression` and flicker change it from frame to frame, and `frame_drop` changes nothing.
+
+The group `time` changes no picture, only which frames a clip shows, and when: `shuffled-frames`, `reversed`, `frozen` and
+`static-pair` are those of `data.clip`. `frames-4` cuts a clip into four stretches of equal length and shows the frame at the
+middle of each for all of it, so a clip keeps its number of frames; `frozen` is the same with one. A model of one frame sees
+them with views `framesN` alone: there the order changes nothing but rounding, and the choice of frames may.
 
 ## Other sizes
 

@@ -16,7 +16,7 @@ class Kind:
     """One corruption with its levels.
 
     Attributes:
-        group: noise, blur, weather, digital, parametric, shape, video or clean.
+        group: noise, blur, weather, digital, parametric, shape, video, time or clean.
         corrupt: Takes frames, uint8 [T, H, W, 3], the constants of a level and a source of random numbers; gives frames of
             the same shape. What it draws, it draws once for all frames.
         constants: What `corrupt` gets at level 1, 2, ...

@@ -21,9 +21,11 @@ from vidmae.insight.interpolation import tracking_probe
 from vidmae.insight.interpolation.interpolate_table import (
     COLUMNS,
     DIFFERENCE_COLUMNS,
+    DOMAIN_COLUMNS,
     METHOD_COLUMNS,
     NUMBERS,
     differences_table,
+    domains_table,
     methods_table,
 )
 from vidmae.insight.interpolation.interpolation import Interpolation
@@ -77,6 +79,9 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
     write_csv(out / "scores.csv", rows, _columns(work.config))
     write_csv(out / "methods.csv", methods, METHOD_COLUMNS)
     write_csv(out / "differences.csv", differences, DIFFERENCE_COLUMNS)
+    domains = domains_table(rows)
+    if domains:
+        write_csv(out / "domains.csv", domains, DOMAIN_COLUMNS)
     tracking = [row for path in paths for row in read_csv(tracking_path(path), NUMBERS)] if work.config.track else []
     tracking.sort(key=lambda row: (int(row["scene"]), PATHS.index(row["path"])))
     tracked = tracking_probe.summary(tracking)
@@ -91,8 +96,8 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
         "sampling_rate": spec.sampling_rate, "clip_fps": spec.target_fps / spec.sampling_rate, "clip_s": spec.seconds,
         "true_stats": config.true_stats, "clips": len({(r["domain"], r["row"], r["clip"]) for r in rows}),
         "short_videos": work.short, "unreadable": dict(unreadable), "methods": methods,
-        "differences": _without_nan(differences), "tracking": _without_nan(tracked), "job_id": job_id(),
-        "finished": time.time()})
+        "differences": _without_nan(differences), "domains": _without_nan(domains), "tracking": _without_nan(tracked),
+        "job_id": job_id(), "finished": time.time()})
     return True
 
 

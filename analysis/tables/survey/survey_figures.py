@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.survey.moments import ALL, MEASURES, Group
-from analysis.survey.repeated_views import Repeats
 from analysis.tables.figure_files import PALETTE, write_figure
+from analysis.tables.survey.moments import ALL, MEASURES, Group
+from analysis.tables.survey.repeated_views import Repeats
 
 LOGARITHMIC = {"motion_pct_per_s", "sharpness", "length_s"}
 SIZE_IN = (5.2, 3.4)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.survey.moments import ALL, MEASURES, Group, above, mean, quantiles, resampled
-from analysis.survey.repeated_views import BITS, FLAT, REPEAT_S, Repeats
 from analysis.tables.sheet import MISSING, Sheet, texts
+from analysis.tables.survey.moments import ALL, MEASURES, Group, above, mean, quantiles, resampled
+from analysis.tables.survey.repeated_views import BITS, FLAT, REPEAT_S, Repeats
 
 SHARES = (5, 25, 50, 75, 95)
 STATIC = "static_pct"

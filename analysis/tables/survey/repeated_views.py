@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.survey.moments import Group
+from analysis.tables.survey.moments import Group
 
 BITS = 6  # of 64: random pictures differ in 32 +- 4, so one pair in ten million is that near by chance
 REPEAT_S = 10.0

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.survey.neighbours.nearest import unit_length
 from analysis.tables.figure_files import PALETTE, write_figure
+from analysis.tables.survey.neighbours.nearest import unit_length
 
 STYLES = [(colour, marker) for marker in ("o", "^", "s") for colour in PALETTE]
 MOST_CLASSES = 20

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.survey.neighbours.nearest import AT, nearest
+from analysis.tables.survey.neighbours.nearest import AT, nearest
 from vidmae.insight.embedding_files import FEATURES, NO_LABEL, Embeddings
 from vidmae.ranks.local_program import ROOT
 

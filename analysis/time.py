@@ -1,0 +1,82 @@
+"""What finished models use of time: accuracy that is lost with frames shuffled, reversed, frozen, or fewer of them.
+
+    python analysis/time.py
+    python analysis/time.py runs --out tables --no-figures
+
+Reads the cells that `python sweeps/robustness.py CELL --conditions time` tested; nothing is trained. A model is a few-shot
+cell without its seed. time has the points that are lost under each condition, time-classes the same class by class and
+which classes live on the order of frames or on several frames, time-paired what a video model loses more than an image model
+of the same task that sees the same frames one by one (views frames16). All differences are of the same clips, with 95 %
+intervals over clips. Standard output is the paths of the files.
+
+Exit codes: 0 ok, 2 nothing to read or no place to write, 3 results are missing, or something could not be computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from analysis.results.table_flags import Parser, tables_folder
+from vidmae.settings.command_line import text_of
+
+MOST_ROWS = 60
+NOTHING = "no cell was tested under conditions of time yet; test some: python sweeps/robustness.py CELL --conditions time"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(__doc__)
+    what = parser.add_argument_group("what")
+    what.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], metavar="FOLDER",
+                      help="folders of runs (default: runs)")
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", type=tables_folder, default=Path("tables"), metavar="FOLDER",
+                     help="where tables and figures go (default: %(default)s)")
+    out.add_argument("--no-figures", action="store_true", help="write tables only")
+    out.add_argument("--json", action="store_true", help="one object instead of the paths: files, rows, what is missing")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    args = make_parser().parse_args(argv)
+    from analysis.curves.robust import time_sheets as sheets  # here, since pandas and matplotlib take a second
+    from analysis.curves.robust import time_study as study
+    from analysis.curves.robust.robust_runs import read_tests
+    from analysis.results.frames import records_of
+    from analysis.tables.sheet import show, write
+
+    try:
+        tests = read_tests(args.folders)
+        seen, without = study.seen_by(tests)
+        lost = [*tests.lost, *without]
+        if not seen:
+            raise ValueError("; ".join([NOTHING, *lost]))
+        of_conditions, of_classes = study.drops(seen), study.class_drops(seen)
+        tables = [each for each in (sheets.drops_sheet(of_conditions), sheets.classes_sheet(of_classes),
+                                    sheets.against_images_sheet(study.video_minus_image(tests, seen))) if each]
+        files = write(tables, args.out)
+        if not args.no_figures:
+            from analysis.curves.robust.time_figures import draw
+
+            files += draw(of_conditions, of_classes, args.out)
+    except (ValueError, OSError) as error:
+        print(f"error: {text_of(error)}", file=sys.stderr)
+        return 2
+    show(tables, MOST_ROWS)
+    for line in lost:
+        print(f"missing: {line}", file=sys.stderr)
+    rows = records_of(of_conditions, list(of_conditions))
+    print(json.dumps({"files": list(map(str, files)), "missing": lost, "rows": rows}) if args.json
+          else "\n".join(map(str, files)))
+    return 3 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

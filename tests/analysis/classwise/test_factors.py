@@ -1,0 +1,148 @@
+"""What the accuracy of classes goes with: labels, factors from a manifest, a regression against its formula, and its intervals."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis import classes
+from analysis.curves.classwise.factor_fit import fit_factors
+from analysis.curves.classwise.label_grammar import in_hand, object_in_hand
+from analysis.tables.survey.looking import features_of
+from tests.support.labelled import write_labelled
+from tests.support.launching import ROOT
+from tests.support.tested import make_cell
+from vidmae.footage.manifest import Manifest
+from vidmae.insight.csv_rows import write_csv
+from vidmae.runs.predictions import from_probabilities
+
+SSV2 = [line for line in (ROOT / "tests/vidmae/labels/ssv2_classes.txt").read_text().splitlines() if not line.startswith("#")]
+NAMES = (*(f"Moving [something] {word}" for word in ("up", "down", "in", "out", "over", "under", "left", "right")),
+         "[Something] falling", "[Something] rolling", "[Something] sinking", "Turning the camera left while filming [something]")
+
+
+@pytest.mark.parametrize(("label", "held"), [
+    ("Picking [something] up", True), ("Pretending to pour [something] out of [something] but [something] is empty", True),
+    ("Poking a stack of [something] so the stack collapses", True), ("Touching (without moving) [part] of [something]", True),
+    ("Failing to put [something] into [something] because [something] does not fit", True), ("Pulling two ends of [something]", True),
+    ("[Something] falling like a rock", False), ("Letting [something] roll down a slanted surface", False),
+    ("Showing that [something] is empty", False), ("Poking a hole into [something soft]", False),
+    ("Turning the camera left while filming [something]", False), ("Approaching [something] with your camera", False),
+    ("Moving away from [something] with your camera", False), ("Pretending to sprinkle air onto [something]", False), ("push", False)])
+def test_the_grammar_of_labels(label: str, held: bool) -> None:
+    assert object_in_hand(label) is held
+
+
+def test_most_classes_of_ssv2_have_a_hand_at_a_thing() -> None:
+    held = in_hand(SSV2)
+    assert held is not None and 140 <= held.sum() <= 155 and in_hand(["push", "hug"]) is None
+    assert not any(hand for hand, label in zip(held, SSV2, strict=True) if label.startswith("[") or ("camera" in label and "the camera" not in label))
+
+
+def classes_drawn(rng: np.random.Generator, number: int) -> tuple[np.ndarray, pd.DataFrame]:
+    """Accuracies and factors: 6 points for a deviation of motion, -4 of the camera, 8 for a hand; spread grows with motion."""
+    motion = rng.gamma(4, 5, number)
+    camera = 0.5 * motion + rng.gamma(2, 5, number)
+    hand = (np.arange(number) % 3 == 0).astype(float)
+    each = 40 + 6 * (motion - motion.mean()) / motion.std(ddof=1) - 4 * (camera - camera.mean()) / camera.std(ddof=1) + 8 * hand
+    clips = rng.integers(20, 160, number)
+    each = np.clip(each + rng.normal(0, 1, number) * (3 + motion / 5), 1, 99)
+    return 100 * rng.binomial(clips, each / 100) / clips, pd.DataFrame({"moving_pct_per_s": motion, "camera_pct_per_s": camera, "in_hand": hand})
+
+
+TRUE = {"moving_pct_per_s": 6, "camera_pct_per_s": -4, "in_hand": 8}
+
+
+def test_coefficients_and_intervals_are_those_of_the_formula() -> None:
+    accuracy, factors = classes_drawn(np.random.default_rng(0), 60)
+    fit = fit_factors(accuracy, factors.assign(train_clips=10.0))
+    x = factors.assign(**{name: (factors[name] - factors[name].mean()) / factors[name].std() for name in list(factors)[:2]})
+    x = np.column_stack([np.ones(60), x])
+    inverse = np.linalg.inv(x.T @ x)
+    beta = inverse @ x.T @ accuracy
+    leverage = np.einsum("ij,jk,ik->i", x, inverse, x)
+    error = np.sqrt(np.diag(inverse @ (x.T * ((accuracy - x @ beta) / (1 - leverage)) ** 2) @ x @ inverse))
+    width = stats.t.ppf(0.975, 60 - 4) * error
+    for place, each in enumerate(fit.effects, 1):
+        assert each.together.value == pytest.approx(beta[place]) and each.together.low == pytest.approx(beta[place] - width[place])
+    motion = fit.effects[0]
+    assert motion.alone.value == pytest.approx(stats.linregress(factors["moving_pct_per_s"], accuracy).slope * motion.step)
+    assert motion.step == pytest.approx(factors["moving_pct_per_s"].std()) and fit.effects[2].step == 1
+    assert motion.shared_pct == pytest.approx(100 * (1 - 1 / np.linalg.inv(np.corrcoef(factors.T))[0, 0]))
+    assert fit.said == ["train_clips is the same for all classes (10) and can explain nothing"]
+    assert motion.beta == pytest.approx(motion.together.value / accuracy.std(ddof=1))
+
+
+def test_few_classes_claim_no_interval() -> None:
+    accuracy, factors = classes_drawn(np.random.default_rng(1), 9)
+    fit = fit_factors(accuracy, factors)
+    assert "9 classes are too few for intervals of 3 factors together; it takes 10, and 8 for one alone" in fit.said
+    assert np.isnan(fit.effects[0].together.value) and np.isfinite(fit.effects[0].alone.low)
+    six = fit_factors(accuracy[:6], factors[:6])
+    assert np.isnan(six.effects[0].alone.low) and np.isfinite(six.effects[0].alone.value)
+    rare = fit_factors(accuracy, factors.assign(in_hand=[1.0] + [0.0] * 8))
+    assert "in_hand has only 1 class of one kind and is left out" in rare.said
+
+
+def held_of(draws: int, number: int) -> dict[str, float]:
+    """Share of draws in which each interval holds the truth."""
+    held = dict.fromkeys(TRUE, 0.0)
+    for draw in range(draws):
+        for each in fit_factors(*classes_drawn(np.random.default_rng([draw, number]), number)).effects:
+            held[each.factor] += (each.together.low <= TRUE[each.factor] <= each.together.high) / draws
+    return held
+
+
+def test_intervals_hold_the_truth() -> None:
+    assert all(0.88 <= held <= 1 for held in held_of(100, 60).values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [30, 174])
+def test_intervals_hold_the_truth_in_95_of_100_draws(number: int) -> None:
+    held = held_of(1000, number)
+    assert all(0.93 <= share <= 0.97 for share in held.values()), held
+
+
+def test_the_command_reads_what_was_measured_and_fits_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_labelled(tmp_path / "manifests", per_class=20, val_per_class=20, classes=NAMES)
+    manifest, train = tmp_path / "manifests/toys-val.csv", tmp_path / "manifests/toys.csv"
+    cell = make_cell(tmp_path / "runs", manifest, "data.shots=7", weights=False)
+    cell.config.write_text(cell.config.read_text().replace(f"  manifest: {manifest}", f"  manifest: {train}"))
+    videos, rng = Manifest.read(manifest), np.random.default_rng(0)
+    names = sorted(NAMES)
+    prob = rng.dirichlet(np.ones(len(names)), len(videos))
+    motion = videos.class_index.astype(float)
+    sure = rng.random(len(videos)) < 0.2 + 0.06 * motion
+    prob[sure, videos.class_index[sure]] += 2
+    from_probabilities(prob / prob.sum(1, keepdims=True), videos.class_index, videos.source, names).write(cell.predictions)
+    out = tmp_path / "tables/classes"
+    features = features_of(manifest, out, 8)
+    features.parent.mkdir(parents=True)
+    write_csv(features, [{"row": row, "moving_pct_per_s": motion[row] + 0.1 * at, "camera_pct_per_s": float(rng.gamma(3))}
+                         for row in range(len(videos)) for at in range(2) if row != 5], ("row", "moving_pct_per_s", "camera_pct_per_s"))
+    (tmp_path / "some.yaml").write_text(f"name: some\ndata: toys\nwhy: a test\nclasses: {{'{NAMES[0]}': first, '{NAMES[8]}': second}}\n")
+    assert classes.main([str(cell.path), "--factors", "--subset", "some.yaml", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert {str(out / name) for name in ("factors.csv", "factors.svg", "factors-classes.csv")} <= set(printed.out.split())
+    with (out / "factors.csv").open() as f:
+        rows = {row["factor"]: row for row in csv.DictReader(f)}
+    assert set(rows) == {"moving_pct_per_s", "camera_pct_per_s", "in_hand", "subset"}, "length and clips to learn from do not differ"
+    moving = rows["moving_pct_per_s"]
+    assert float(moving["alone_points"]) == pytest.approx(6 * float(moving["step"]), rel=0.3) and float(moving["alone_low"]) > 0
+    for said in ("1 of 240 tested clips could not be measured", "train_clips is the same for all classes (7)", "seconds is the same"):
+        assert said in printed.err
+    with (out / "factors-classes.csv").open() as f:
+        listed = {row["class"]: row for row in csv.DictReader(f)}
+    assert listed["[Something] falling"]["in_hand"] == "0.0" and listed["Moving [something] up"]["subset"] == "1.0"
+    assert not any("/videos/" in path.read_text() for path in out.glob("*.csv"))
+    assert classes.main([str(cell.path), "--subset", "some.yaml", "--out", str(out)]) == 2
+    features.write_text("row,motion_pct_per_s\n0,1.0\n")
+    assert classes.main([str(cell.path), "--factors", "--out", str(out)]) == 2
+    assert "has no column moving_pct_per_s: earlier code made it" in capsys.readouterr().err
