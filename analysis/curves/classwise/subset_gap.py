@@ -60,10 +60,10 @@ def gap_between(right: np.ndarray, label: np.ndarray, chosen: np.ndarray, *, see
             raise ValueError(f"no clip is of {'a chosen' if wanted else 'any other'} class, so there is nothing to compare")
         _, which = np.unique(label[mine], return_inverse=True)
         clips = np.bincount(which)
-        sums = np.column_stack([np.bincount(which, weights=right[mine]), clips])
-        counts = np.random.default_rng([seed, place]).multinomial(len(clips), np.full(len(clips), 1 / len(clips)), RESAMPLES)
-        hits, drawn = (counts @ sums).T
-        sides.append((right[mine], Drawn(100 * float(right[mine].mean()), 100 * hits / drawn, len(clips))))
+        drawn = np.random.default_rng([seed, place]).integers(len(clips), size=(RESAMPLES, len(clips)))
+        hits = np.bincount(which, weights=right[mine])[drawn].sum(axis=1)
+        draws = 100 * hits / clips[drawn].sum(axis=1)
+        sides.append((right[mine], Drawn(100 * float(right[mine].mean()), draws, len(clips))))
     (one, of_one), (other, of_other) = sides
     return Gap(of_one.value, of_other.value, apart(one, other, seed=seed), interval_apart(of_one, of_other),
                (of_one.units, of_other.units), (len(one), len(other)))

@@ -11,7 +11,8 @@ from analysis.tables.sheet import MISSING, Sheet, texts
 OVER_CLIPS = ("Intervals are 95 % over clips (paired bootstrap), not over seeds or labelled clips; a clip counts with the "
               "share of seeds in which it was right.")
 HOW = ("Fewer frames: the clip is cut into so many stretches of equal length, and the frame at the middle of each is shown "
-       "for all of it; one is the frozen clip. The model gets as many frames as it was trained with.")
+       "for all of it; one is the frozen clip. The model gets as many frames as it was trained with; where half of them are "
+       "held, both frames of a token of two are alike.")
 BY_FRAME = "{}: sees clips frame by frame (views framesN), so that only the choice of frames can matter, not their order."
 BLIND = ("{}: sees one frame of a clip, so that none of the conditions can change what it says; test it with "
          "--set evaluate.views=frames16")
@@ -68,7 +69,7 @@ def against_images_sheet(frame: pd.DataFrame) -> Sheet | None:
         "more, points [95 %]": points_texts(frame, "apart_points", "low", "high"),
         "clips": frame["clips"].map("{:,}".format)})
     return Sheet("time-paired", "What video models lose more than image models", shown, 4, frame, [
-        "What an image model loses comes from the choice of frames; what a video model loses beyond it, from their order.",
+        "What an image model loses comes from the choice of frames, what a video model loses beyond it from order and motion.",
         OVER_CLIPS])
 
 

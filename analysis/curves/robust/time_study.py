@@ -2,7 +2,7 @@
 
     clean minus shuffled      the order of the frames
     clean minus frozen        everything that one frame does not show: motion, and what happens later or earlier
-    video minus image model   of that what the choice of frames does not explain: an image model has no order
+    video minus image model   of that what the choice of frames does not explain: an image model sees no order, no motion
 
 All differences are of the same clips, paired; a clip counts with the share of seeds in which it was right.
 """
@@ -117,7 +117,7 @@ def class_drops(seen: Sequence[Seen]) -> pd.DataFrame:
 
     Columns, beside accuracy and the points that are lost under each condition with their ends: `lives_on`, which is ORDER
     where the interval of shuffled or of reversed lies above 0, else FRAMES where that of frozen does, else NOT_SHOWN; and
-    `reversed_taken_for`, the class that is said most often of its clips when they run backwards and are wrong.
+    `reversed_taken_for`, the class that is said most often of its clips that are right forwards and wrong backwards.
     """
     records = []
     for each in seen:
@@ -149,8 +149,8 @@ def lives_on(found: dict[str, Points]) -> str:
 def _taken_for(seen: Seen, place: int, chosen: np.ndarray) -> str | None:
     if REVERSED not in seen.answers:
         return None
-    said = seen.answers[REVERSED][:, chosen]
-    wrong = said[said != place]
+    forwards, backwards = (seen.answers[name][:, chosen] for name in (CLEAN, REVERSED))
+    wrong = backwards[(forwards == place) & (backwards != place)]
     return str(seen.classes[int(np.bincount(wrong).argmax())]) if len(wrong) else None
 
 

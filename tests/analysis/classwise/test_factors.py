@@ -99,7 +99,7 @@ def held_of(draws: int, number: int) -> dict[str, float]:
 
 
 def test_intervals_hold_the_truth() -> None:
-    assert all(0.88 <= held <= 1 for held in held_of(100, 60).values())
+    assert all(0.88 <= held <= 1 for held in held_of(80, 60).values())
 
 
 @pytest.mark.slow

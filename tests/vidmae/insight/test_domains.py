@@ -66,6 +66,6 @@ def test_people_see_it(capsys: pytest.CaptureFixture[str]) -> None:
              for row in domains_table(rows_of("own", 10, 2.0, 0) + rows_of("other", 4, 0.5, 1))]
     show_domains(table, Console(width=160))
     said = capsys.readouterr().out
-    assert "own (10 recordings) against other (4)" in said and "own minus other" in said
+    assert "own (10 recordings) against other (4)" in " ".join(said.split()) and "own minus other" in said
     line = next(line for line in said.splitlines() if "hold" in line)
     assert "[" not in line, "no interval with four recordings"

@@ -102,7 +102,7 @@ def held_of(draws, recordings):
 
 
 def test_intervals_of_differences_of_differences_hold_the_truth():
-    assert 0.9 <= held_of(150, (8, 20)) <= 0.99
+    assert 0.9 <= held_of(100, (8, 20)) <= 0.99
 
 
 @pytest.mark.slow
