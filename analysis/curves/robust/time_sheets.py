@@ -13,6 +13,8 @@ OVER_CLIPS = ("Intervals are 95 % over clips (paired bootstrap), not over seeds 
 HOW = ("Fewer frames: the clip is cut into so many stretches of equal length, and the frame at the middle of each is shown "
        "for all of it; one is the frozen clip. The model gets as many frames as it was trained with; where half of them are "
        "held, both frames of a token of two are alike.")
+KEPT = ("Kept: of the points above guessing; -- where clean accuracy is not above guessing (95 %). A model that guesses can "
+        "lose nothing, so nothing lost then says nothing.")
 BY_FRAME = "{}: sees clips frame by frame (views framesN), so that only the choice of frames can matter, not their order."
 BLIND = ("{}: sees one frame of a clip, so that none of the conditions can change what it says; test it with "
          "--set evaluate.views=frames16")
@@ -29,7 +31,7 @@ def drops_sheet(frame: pd.DataFrame) -> Sheet:
     clean = frame["condition"] == CLEAN
     shown.loc[clean, "lost, points [95 %]"] = MISSING
     models = frame.drop_duplicates("model")
-    footer = [HOW, OVER_CLIPS,
+    footer = [HOW, OVER_CLIPS, KEPT,
               *(BY_FRAME.format(row.model) for row in models.itertuples() if row.by_frame),
               *(BLIND.format(row.model) for row in models.itertuples() if row.num_frames == 1 and not row.by_frame)]
     return Sheet("time", "What models use of time", shown, 3, frame, footer)
@@ -69,7 +71,7 @@ def against_images_sheet(frame: pd.DataFrame) -> Sheet | None:
         "more, points [95 %]": points_texts(frame, "apart_points", "low", "high"),
         "clips": frame["clips"].map("{:,}".format)})
     return Sheet("time-paired", "What video models lose more than image models", shown, 4, frame, [
-        "What an image model loses comes from the choice of frames, what a video model loses beyond it from order and motion.",
+        "What an image model loses comes from the choice of frames; what a video model loses beyond it, from time.",
         OVER_CLIPS])
 
 

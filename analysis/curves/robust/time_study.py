@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.curves.robust.robust_runs import CLEAN, Tests, align
-from analysis.curves.robust.robust_study import chance_pct, video_image_pairs
+from analysis.curves.robust.robust_study import CONFIDENT, chance_pct, video_image_pairs
 from analysis.results.paired_clips import Points, lost, mean_points
 
 GROUP = "time"
@@ -104,11 +104,12 @@ def drops(seen: Sequence[Seen]) -> pd.DataFrame:
             pct, clean = 100 * float(right.mean()), 100 * float(each.right[CLEAN].mean())
             points = each.drop(name) if name != CLEAN else Points(0.0, np.nan, np.nan)
             above = clean - each.chance_pct
+            clear = above > CONFIDENT * float(np.sqrt(clean * (100 - clean) / len(right)))  # who guesses keeps nothing
             records.append({
                 "set": each.test_set, "model": each.model, "num_frames": each.frames, "by_frame": each.by_frame,
                 "condition": name, "clips": len(right), "seeds": each.seeds, "pct": pct, "lost_points": points.value,
                 "low": points.low, "high": points.high, "chance_pct": each.chance_pct,
-                "kept_above_chance_pct": 100 * (pct - each.chance_pct) / above if above > 0 else np.nan})
+                "kept_above_chance_pct": 100 * (pct - each.chance_pct) / above if clear else np.nan})
     return pd.DataFrame(records)
 
 

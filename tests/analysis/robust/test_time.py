@@ -127,6 +127,7 @@ def test_the_command_writes_what_is_worked_out_by_hand(tmp_path: Path, capsys: p
     pair = pairs["video-toys-2shot-finetune", "image-toys-2shot-finetune", "frozen"]
     assert [float(pair[name]) for name in ("video_lost_points", "image_lost_points", "apart_points")] == pytest.approx([55, 15, 40])
     assert float(pairs["video-toys-2shot-finetune", "image-toys-2shot-finetune", "shuffled-frames"]["apart_points"]) == pytest.approx(0)
+    assert rows["blind-toys-2shot-finetune", "frozen"]["kept_above_chance_pct"] is None, "10 % of four classes is guessing"
     text = (out / "time.md").read_text()
     assert "blind-toys-2shot-finetune: sees one frame of a clip" in text and "image-toys-2shot-finetune: sees clips frame by frame" in text
     names = {path.name for path in out.iterdir()}
