@@ -64,5 +64,5 @@ def _fill(figure: Figure, fit: FactorFit) -> None:
     panel.axvline(0, color="0.6", linewidth=0.8)
     panel.set_yticks(range(len(effects)), [WORDS[each.factor].partition(",")[0] for each in effects])
     panel.invert_yaxis()
-    panel.set_xlabel(f"Points of top-1 for one standard deviation, or from no to yes (95 %, {fit.classes} classes)")
+    panel.set_xlabel(f"Points per standard deviation, or from no to yes (95 %, {fit.classes} classes)")
     figure.legend(loc="outside lower center", ncols=2)
