@@ -2,14 +2,14 @@
 
     python analysis/classes.py s-vith14-ssv2-10shot-seed0-finetune
     python analysis/classes.py runs/s-vith14-ssv2-10shot-seed*-finetune-* --out tables/classes
-    python analysis/classes.py runs/s-vith14-ssv2-10shot-seed*-finetune-* --factors --subset ssv2_developmental
+    python analysis/classes.py runs/s-vith14-ssv2-10shot-seed*-finetune-* --factors --classes ssv2_developmental
 
 Writes classes.{csv,md,tex} and confusion.{csv,png,svg}: the clips by true class (rows) and by the class that was said
 (columns); the picture has shares of the clips of each true class.
 Several cells must have been tested on the same clips: accuracies are their means, the confusion matrix is their sum.
 --factors says what hard classes have in common: factors.{csv,md,tex,png,svg} have a regression of the accuracy of classes on
 how much moves, how the camera moves, how long the clips are, whether a hand is at a thing (by the label's grammar), and how
-many clips were learned from; with --subset also whether a class is in it, so that what remains of its gap is seen. The test
+many clips were learned from; with --classes also whether a class is in it, so that what remains of its gap is seen. The test
 clips are measured once; OUT/features-*.csv keeps that, without names, and the same command reads it again.
 Standard output is the paths of the files; standard error has the tables, the hardest class first.
 
@@ -54,7 +54,7 @@ def make_parser() -> Parser:
     add_runs_dir(parser)
     parser.add_argument("--factors", action="store_true",
                         help="measure the test clips, and fit the accuracy of classes to what their clips are like")
-    parser.add_argument("--subset", type=Path, metavar="NAME|FILE",
+    parser.add_argument("--classes", "--subset", type=Path, metavar="NAME|FILE",
                         help="with --factors: some classes, a YAML file or a name in analysis/results/subsets")
     parser.add_argument("--sample", type=number(1, 1000), default=8, metavar="N",
                         help="with --factors: moments of a clip at most, one a second at most (default: %(default)s)")
@@ -72,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     more, code = list[Sheet](), 0
     try:
-        if args.subset and not args.factors:
-            raise ValueError("--subset is for --factors; analysis/collect.py --subset makes tables of its classes")
+        if args.classes and not args.factors:
+            raise ValueError("--classes is for --factors; analysis/collect.py --classes makes tables of its classes")
         runs = [find_run(given, args.runs_dir) for given in args.runs]
         if lacking := [run for run in runs if not RunFolder(run).predictions.is_file()]:
             raise ValueError(f"{lacking[0]} has no predictions.npz: it is not the folder of a cell that is done")
@@ -114,7 +114,7 @@ def write_factors(run: Path, found: Sequence[Predictions], args: argparse.Namesp
     from vidmae.settings.layers import load
 
     data = load(FinetuneConfig, RunFolder(run).config).data
-    manifest, chosen = Path(data.val_manifest), read_subset(args.subset).classes if args.subset else None
+    manifest, chosen = Path(data.val_manifest), read_subset(args.classes).classes if args.classes else None
     make_private_folder(args.out)
     if code := look(manifest, args.out, args.sample, workers=args.workers, time_limit_s=args.time_limit_s):
         return [], [], code

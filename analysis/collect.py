@@ -84,7 +84,7 @@ class Collected:
         published: What stands beside which row.
         notes: What a reader of a cell should know.
         shown: What else stands in the tables.
-        gaps: With --subset, the table of its classes beside all others; else none.
+        gaps: With --classes, the table of its classes beside all others; else none.
         said: Of what that table lacks.
     """
 
@@ -138,7 +138,7 @@ def collect(args: argparse.Namespace) -> Collected:
     subset = read_subset(args.classes) if args.classes else None
     if subset and args.logs:
         raise ValueError("--classes needs the predictions of every clip, which logs do not have; leave out --logs")
-    folders = args.folders or ([args.runs_dir] if args.runs_dir.is_dir() else [])
+    folders = given_folders(args)
     if not folders and not args.logs:
         raise ValueError(f"there is no folder {args.runs_dir} here; name the folders that hold run folders, or logs with "
                          "--logs")
@@ -158,8 +158,13 @@ def collect(args: argparse.Namespace) -> Collected:
 
 
 def robustness(args: argparse.Namespace) -> tuple[list[Sheet], list[str]]:
-    """The table of robustness cells, and which of them have no result; none with --subset, whose clips they do not have."""
-    return ([], []) if args.classes else read_summary(args.folders or ([RUNS] if RUNS.is_dir() else []))
+    """The table of robustness cells, and which of them have no result; none with --classes, whose clips they do not have."""
+    return ([], []) if args.classes else read_summary(given_folders(args))
+
+
+def given_folders(args: argparse.Namespace) -> list[Path]:
+    """Folders with run folders; none where only that of --runs-dir is meant and is not there."""
+    return args.folders or ([args.runs_dir] if args.runs_dir.is_dir() else [])
 
 
 def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version], cache: Path, *,

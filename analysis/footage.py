@@ -24,7 +24,6 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import analysis  # noqa: F401  it says which library is missing
 
-from rich.console import Console
 
 from analysis.results.table_flags import Parser, tables_folder
 from analysis.results.which_manifest import find_manifest

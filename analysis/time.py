@@ -21,8 +21,9 @@ from pathlib import Path
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import analysis  # noqa: F401  it says which library is missing
 
-from analysis.results.table_flags import Parser, tables_folder
+from analysis.results.table_flags import Parser, add_folders, folders_of, tables_folder
 from vidmae.settings.command_line import text_of
 
 MOST_ROWS = 60
@@ -33,8 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    what.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], metavar="FOLDER",
-                      help="folders of runs (default: runs)")
+    add_folders(what)
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=tables_folder, default=Path("tables"), metavar="FOLDER",
                      help="where tables and figures go (default: %(default)s)")
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     from analysis.tables.sheet import show, write
 
     try:
-        tests = read_tests(args.folders)
+        tests = read_tests(folders_of(args))
         seen, without = study.seen_by(tests)
         lost = [*tests.lost, *without]
         if not seen:

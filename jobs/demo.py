@@ -74,8 +74,8 @@ def films(folder: Path) -> str:
     All frames are kept, at a little more than the 112 px of the model: reading a clip then takes 3.5 ms of CPU time, not 77.
     """
     raw = run("jobs/prepare.py", "manifest", str(folder), "--name", "demo", "--no-clip-cost")
-    return run("jobs/prepare.py", "footage", raw, "--fps", "30", "--short-side", "128", "--quality", "90", "--name", "demo-128",
-               "--out", "demo/prepared", "--cluster", "local")
+    return run("jobs/prepare.py", "footage", raw, "--fps", "30", "--short-side", "128", "--quality", "90", "--name",
+               "demo-128", "--out", "demo/prepared", "--cluster", "local")
 
 
 def pretrain(folder: Path) -> Path:

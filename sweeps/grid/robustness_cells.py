@@ -213,7 +213,8 @@ def _of_file(path: Path, classes_of: TestSet | None) -> Model:
         raise ConfigError(f"{path.name} tells {outputs} classes apart, and {classes_of.name} has {len(classes_of.labels)}; "
                           "class indexes are ranks of the names, so both must have the same classes (--data)")
     content = content_hash(path)
-    given = {"name": path.stem, "model": found.settings, "data": {"name": classes_of.name, "val_manifest": str(classes_of.manifest)},
+    given = {"name": path.stem, "model": found.settings,
+             "data": {"name": classes_of.name, "val_manifest": str(classes_of.manifest)},
              "train": {"init": str(path), "init_content": content, "init_name": path.stem}}
     cell = {"checkpoint": path.stem, "checkpoint_content": content, "data": classes_of.name, "shots": 0, "seed": 0,
             "method": "finetune", "overrides": {}}

@@ -27,8 +27,8 @@ CLEAN = "clean"
 FIRST_WORD = "robust-"  # of every folder of such a cell, so that no few-shot cell need be opened
 SEED = re.compile(r"-seed(\d+)(?=-|$)")
 COLUMNS = ["model", "seed", "task", "set", "condition", "name", "level", "group", "generated", "imagenet_c", "clips",
-           "answers", "top1_pct", "top5_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature", "views",
-           "how"]
+           "answers", "top1_pct", "top5_pct", "cell_top1_pct", "num_frames", "cues", "own_set", "run", "file", "signature",
+           "views", "how"]
 
 HOW = ("answers", "how_answered", "views", "precision", "num_frames")
 """Entries of result.json in which cells of one model, seed and set must agree, beside the content of the clips."""
