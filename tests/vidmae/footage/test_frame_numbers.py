@@ -43,7 +43,7 @@ def test_a_short_video_repeats_its_last_frame():
 def near_starts(total: float, visits: int, *, span: float = 16, near: float = 37.5) -> np.ndarray:
     """Starts of four repeats of each visit."""
     def visit(i: int) -> list[float]:
-        return [near_start(np.random.default_rng(i), np.random.default_rng((i, k)), span, total, near) for k in range(4)]
+        return [near_start(np.random.default_rng((1, i)), np.random.default_rng((2, i, k)), span, total, near) for k in range(4)]
     return np.array([visit(i) for i in range(visits)])
 
 
