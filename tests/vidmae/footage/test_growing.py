@@ -153,3 +153,14 @@ def test_prepared_and_raw_footage_of_one_recording_are_known_as_one(recordings, 
     with pytest.raises(ValueError, match="classes"):
         check_apart(read_labelled(folder / "raw-small.csv"), read_labelled(folder / "apart.csv"))
     assert json.loads((folder / "raw-small.json").read_text())["prepared"]["of"] == "raw"
+
+
+@pytest.mark.parametrize(("first", "quality"), [((), 80), (("--quality", "90"), 90)])
+def test_archives_keep_their_quality(recordings, tmp_path, monkeypatch, first, quality):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "manifests").mkdir()
+    manifest_of(recordings, "a", tmp_path / "manifests/s.csv")
+    monkeypatch.setattr("jobs.submit.prepare_footage.record_clip_cost", lambda path, summary, known: summary)
+    for flags in (first, ()):
+        assert prepare_command.main(["footage", "s", "--short-side", "48", "--cluster", "local", "--workers", "1", *flags]) == 0
+        assert json.loads((tmp_path / "prepared/s-48/prepared.json").read_text())["quality"] == quality
