@@ -1,3 +1,3 @@
-from vidmae.uncaught import end_with_a_sentence
+from vidmae.start.uncaught import end_with_a_sentence
 
 end_with_a_sentence()

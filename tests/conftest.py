@@ -14,7 +14,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes share the cores, and threads of OpenMP spin while they wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import vidmae  # noqa: F401  (sets vidmae/numerics.py before a test loads torch)
+import vidmae  # noqa: F401  (sets vidmae/start/numerics.py before a test loads torch)
 
 SLURM = "tests/slurm"
 # those that take minutes begin first, so that no process is left alone with one of them at the end

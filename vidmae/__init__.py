@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vidmae.numerics import fix_numerics
+from vidmae.start.numerics import fix_numerics
 
 if TYPE_CHECKING:
     from vidmae.weights.clip_reading import Preprocessor, read_clip

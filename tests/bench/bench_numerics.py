@@ -1,4 +1,4 @@
-"""What the setting costs that keeps bits independent of where an array lies (vidmae/numerics.py), on this processor.
+"""What the setting costs that keeps bits independent of where an array lies (vidmae/start/numerics.py), on this processor.
 
 CPU seconds with one thread, of a square product and of a training step of ViT-B's width (one encoder and one decoder block),
 both in float32, in fresh processes with and without the setting; rounds alternate. No target: it is a price, not a gain.
@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidmae.numerics import SETTING, VARIABLE
+from vidmae.start.numerics import SETTING, VARIABLE
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 5

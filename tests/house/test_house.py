@@ -19,11 +19,12 @@ import pytest
 from tests.conftest import SLOW
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_manifest
-from vidmae import uncaught
+from vidmae.start import uncaught
 
 WINGS = ("vidmae", "jobs", "sweeps", "analysis")
 ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of another wing the wing alone: all of it
     # the science: runs on compute nodes and in notebooks, knows nothing of Slurm. Lower rooms first
+    "vidmae.start": set(),
     "vidmae.settings": set(),
     "vidmae.runs": {"vidmae.settings"},
     "vidmae.footage.decoders": set(),
@@ -76,7 +77,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
                  "analysis.tables.survey", "analysis.tables.survey.neighbours", "analysis.page"},
 }
 READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these few modules that load no torch
-    "vidmae.uncaught", "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
+    "vidmae.start.uncaught", "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
     "vidmae.insight.embedding_files", "vidmae.insight.paired", "vidmae.model.formats.file_model", "vidmae.weights.finding"}
 SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "weights"}  # a command, and the program or the command that goes with it
 MOST_ENTRIES = 16
@@ -102,7 +103,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 }
 STDLIB_ONLY = {
     "jobs.standing.arrays", "jobs.scheduler.commands", "jobs.scheduler.slurm", "vidmae.footage.video_list",
-    "vidmae.uncaught", "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nonfinite",
+    "vidmae.start.uncaught", "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nonfinite",
     "vidmae.runs.plan", "vidmae.runs.quarantine", "vidmae.runs.record", "vidmae.settings.command_line",
     "vidmae.settings.schedule", "vidmae.settings.sizes"}
 PURE_OF_TORCH = {
@@ -269,7 +270,7 @@ def test_the_root_of_the_clone_is_what_modules_take_for_it() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_says_which_library_is_missing(script: str) -> None:
-    """What says it comes with the wing (vidmae/uncaught.py), so nothing that may be missing is imported before."""
+    """What says it comes with the wing (vidmae/start/uncaught.py), so nothing that may be missing is imported before."""
     body = ast.parse((ROOT / script).read_text()).body
     first = next((i for i, node in enumerate(body) if isinstance(node, ast.If)), 0)
     early = {name.split(".")[0] for node in body[:first] for name in imports(ast.Module([node], []))}

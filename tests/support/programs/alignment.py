@@ -1,7 +1,7 @@
 """Computes the same products with operands at several places in memory: `python -m tests.support.programs.alignment THREADS`.
 
 Prints the name of each kind of product whose bits depend on the place. tests/vidmae/ranks/test_numerics.py runs it with and without
-the setting of vidmae/numerics.py.
+the setting of vidmae/start/numerics.py.
 """
 
 import sys

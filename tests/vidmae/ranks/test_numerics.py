@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.support.launching import ROOT
-from vidmae.numerics import SETTING, VARIABLE
+from vidmae.start.numerics import SETTING, VARIABLE
 
 # what ranks, array tasks, local arrays, shards, evaluation and the demo's pictures start with
 PROGRAMS = ("vidmae.train.pretrain", "vidmae.train.cell", "vidmae.train.probe_cell", "vidmae.evaluate.evaluation", "vidmae.insight.embed", "vidmae.insight.interpolation.interpolate",

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("jobs", "sweeps", "analysis")  # the wings with commands at their top
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 
