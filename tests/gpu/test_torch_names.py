@@ -67,7 +67,7 @@ cuda.stream cuda.synchronize device distributed distributed.DistError distribute
 distributed.all_gather_object distributed.all_reduce distributed.barrier distributed.broadcast_object_list
 distributed.destroy_process_group distributed.init_process_group distributed.is_initialized distributions
 distributions.Beta double dtype einsum empty equal eye float16 float32 float64 from_numpy get_autocast_dtype inf
-inference_mode int64 is_autocast_enabled is_grad_enabled load manual_seed minimum mm nn nn.Conv3d nn.Dropout nn.GELU
+inference_mode meshgrid unsqueeze int64 is_autocast_enabled is_grad_enabled load manual_seed minimum mm nn nn.Conv3d nn.Dropout nn.GELU
 nn.LayerNorm nn.Linear nn.Module nn.ModuleList nn.Parameter nn.attention nn.attention.SDPBackend
 nn.attention.SDPBackend.CUDNN_ATTENTION nn.attention.SDPBackend.EFFICIENT_ATTENTION
 nn.attention.SDPBackend.FLASH_ATTENTION nn.attention.SDPBackend.MATH nn.attention.sdpa_kernel nn.functional
@@ -77,7 +77,7 @@ nn.functional.scaled_dot_product_attention nn.init nn.init.trunc_normal_ nn.init
 nn.init.zeros_ nn.utils nn.utils.clip_grad_norm_ nn.utils.get_total_norm no_grad optim optim.AdamW optim.lr_scheduler
 optim.lr_scheduler.CosineAnnealingLR profiler.ProfilerActivity profiler.ProfilerActivity.CPU
 profiler.ProfilerActivity.CUDA profiler.profile rand randint randn randn_like random random.fork_rng save
-serialization serialization.safe_globals serialization.set_crc32_options set_num_threads stack tensor uint8
+serialization serialization.get_unsafe_globals_in_checkpoint serialization.safe_globals serialization.set_crc32_options set_num_threads stack tensor uint8
 use_deterministic_algorithms utils utils.checkpoint.checkpoint utils.data.DataLoader utils.data.Dataset
 utils.data.get_worker_info utils.deterministic utils.deterministic.fill_uninitialized_memory
 utils.tensorboard.SummaryWriter var_mean version version.cuda where zeros zeros_like
