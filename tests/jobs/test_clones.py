@@ -121,7 +121,7 @@ def test_a_clone_needs_no_installation(clones, folder) -> None:
 
 @pytest.mark.parametrize(("script", "first"), [("jobs/pretrain.py", "yaml"), ("jobs/prepare.py", "yaml"),
                                                ("sweeps/fewshot.py", "yaml"), ("analysis/collect.py", "pandas")])
-def test_a_uncaught_is_a_sentence_and_a_mistake_in_the_code_is_not(clones, folder, script, first) -> None:
+def test_a_missing_library_is_a_sentence_and_a_mistake_in_the_code_is_not(clones, folder, script, first) -> None:
     command, env = [sys.executable, "-S", str(clones[0] / script), "--help"], {"PATH": os.environ["PATH"]}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
