@@ -13,7 +13,7 @@ from jobs.place.console import commands
 
 KINDS = {  # what a value is -> the words that help has for it
     "data": {"DATA", "NAME|PATH", "NAME|FILE", "NAME|FILE.csv", "NAME,NAME,...", "NAME|PATH,..."},
-    "folder": {"FOLDER"}, "setting": {"KEY=VALUE", "model.KEY=VALUE"}, "number": {"N"},
+    "folder": {"FOLDER"}, "setting": {"KEY=VALUE", "model.KEY=VALUE"}, "number": {"N", "S"},
     "numbers": {"N,N,...", "K,K,...", "H,H,...", "F,F,..."}, "word": {"RULE", "saycam|babyview", "NAME", "VIEWS"},
 }
 TWO_KINDS = {
