@@ -68,6 +68,7 @@ def status(folder: Path) -> tuple[dict[str, object], str]:
 
 
 def test_status_waits_for_a_controller_that_restarts(cluster: Cluster, folder: Path) -> None:
+    assert status(folder)[0]["state"] == "RUNNING"  # and what forks commands has begun
     with controller_away(cluster, 11):  # longer than one try of squeue
         row, said = status(folder)
     assert (row["state"], row["source"]) == ("RUNNING", "squeue") and "trying again in 0.5 s" in said and "note:" not in said

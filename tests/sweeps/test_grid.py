@@ -418,7 +418,8 @@ def test_an_image_model_takes_every_method_and_no_clip_of_several_frames() -> No
 def test_a_video_model_takes_clips_of_its_own_length() -> None:
     video = Init("video", "/w/video.pth", "f" * 64, {"model": {"name": "vit_nano_patch16", "img_size": 112, "num_frames": 16}})
     with pytest.raises(ConfigError, match=r"model\.num_frames is 8 \[from --set\], allowed with video: 16, the frames"):
-        grid([video], overrides=("model.num_frames=8",))
+        grid([video], overrides=("model.num_frames=8", "train.resize_positions=false"))
+    assert len(grid([video], overrides=("model.num_frames=8", "train.resize_positions=true"))) == len(grid([video]))
 
 
 def test_a_released_image_mae_brings_its_model(tmp_path: Path) -> None:

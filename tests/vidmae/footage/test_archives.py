@@ -190,7 +190,7 @@ def test_settings_out_of_range_are_refused(wrong, said):
 def test_a_call_that_is_killed_goes_on_and_gives_the_same_bytes(source, whole, tmp_path):
     manifests = tmp_path / "manifests"
     command = [sys.executable, str(ROOT / "jobs/prepare.py"), "footage", str(source), "--short-side", "64", "--archive-mib", "0.05",
-               "--workers", "1", "--out", str(tmp_path / "data")]
+               "--workers", "1", "--quality", "90", "--out", str(tmp_path / "data")]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("data/**/*.json"))) < 4 and time.monotonic() < deadline:
