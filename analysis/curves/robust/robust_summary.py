@@ -36,7 +36,7 @@ def read_summary(folders: Sequence[Path]) -> tuple[list[Sheet], list[str]]:
     if tests.rows.empty:
         return [], tests.lost
     values = by_seed(tests)
-    return [summary_sheet(tests, values)], [*tests.lost, *without_numbers(values)]
+    return [summary_sheet(tests, values)], [*tests.lost, *without_numbers(tests, values)]
 
 
 def by_seed(tests: Tests) -> pd.DataFrame:
@@ -61,11 +61,14 @@ def by_seed(tests: Tests) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def without_numbers(values: pd.DataFrame) -> list[str]:
-    """Places of the table for which there is no number: every model is expected in every column."""
+def without_numbers(tests: Tests, values: pd.DataFrame) -> list[str]:
+    """Places of the table for which there is no number: a model is expected in all columns of the sets that it was tested
+    on."""
     there = set(zip(values["model"], values["task"], strict=True))
-    return [f"{model}: {task}" for model in values["model"].unique() for task in values["task"].unique()
-            if (model, task) not in there]
+    tested = set(zip(tests.rows["model"], tests.rows["set"], strict=True))
+    set_of = values.drop_duplicates("task").set_index("task")["set"]
+    return [f"{model}: {task}" for model in tests.models for task, test_set in set_of.items()
+            if (model, test_set) in tested and (model, task) not in there]
 
 
 def summary_sheet(tests: Tests, values: pd.DataFrame) -> Sheet:
