@@ -60,12 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     from analysis.curves.robust import robust_sheets as sheets  # here, since pandas and matplotlib take a second
     from analysis.curves.robust import robust_study as study
-    from analysis.curves.robust.robust_runs import read_tests
+    from analysis.curves.robust.robust_runs import of_common_seeds, read_tests
     from analysis.results.frames import records_of
     from analysis.tables.sheet import show, write
 
     try:
-        tests = read_tests(folders_of(args))
+        tests = of_common_seeds(read_tests(folders_of(args)))
         if tests.rows.empty:
             raise ValueError("no robustness cell has a result yet: " + "; ".join(tests.lost))
         shifts = study.shifts_of(tests)

@@ -107,8 +107,7 @@ def read_tests(folders: Sequence[Path]) -> Tests:
                          "python sweeps/robustness.py")
     rows = _named(pd.DataFrame(found, columns=COLUMNS))
     _check_alike(rows)
-    rows, uneven = _of_common_seeds(rows.drop_duplicates(["model", "seed", "set", "condition"], ignore_index=True))
-    return Tests(rows, lost + uneven)
+    return Tests(rows.drop_duplicates(["model", "seed", "set", "condition"], ignore_index=True), lost)
 
 
 def runs_below(folder: Path) -> Iterator[RunFolder]:
@@ -168,23 +167,35 @@ def _check_alike(rows: pd.DataFrame) -> None:
                              "but one way out of the folders, or give the sets two names (--sets)")
 
 
-def _of_common_seeds(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The rows without seeds that lack a condition which others of the model have on a set, and what was left out."""
+def of_common_seeds(tests: Tests) -> Tests:
+    """The tests without seeds that lack a condition which others of the model have on a set, so that accuracies under all
+    conditions are of the same seeds; what is left out is in `lost`."""
+    rows = tests.rows
     left_out, said = pd.Series(False, index=rows.index), []
     for (model, test_set), own in rows.groupby(["model", "set"], sort=False):
-        seeds = [set(some) for _, some in own.groupby("condition")["seed"]]
-        common, every = set.intersection(*seeds), set.union(*seeds)
+        common, every = common_seeds(own)
         if common == every:
             continue
         if common:
             left_out[own.index[~own["seed"].isin(common)]] = True
-            what = (f"of the seeds {_listed(every)} only {_listed(common)} counts, since the others were not tested under "
-                    "every condition")
+            what = only_some(common, every)
         else:
             what = (f"no seed of {_listed(every)} was tested under every condition, so the means are of different seeds and "
                     "cannot be compared")
         said.append(f"{model} on {test_set}: {what}")
-    return rows[~left_out].reset_index(drop=True), said
+    return Tests(rows[~left_out].reset_index(drop=True), tests.lost + said)
+
+
+def common_seeds(rows: pd.DataFrame) -> tuple[set[int], set[int]]:
+    """The seeds that have every condition of some rows, and those that have any."""
+    seeds = [set(some) for _, some in rows.groupby("condition")["seed"]]
+    return set.intersection(*seeds), set.union(*seeds)
+
+
+def only_some(common: set[int], every: set[int]) -> str:
+    """That some seeds do not count, in words."""
+    return (f"of the seeds {_listed(every)} only {_listed(common)} counts, since the others were not tested under every "
+            "condition")
 
 
 def _listed(seeds: set[int]) -> str:

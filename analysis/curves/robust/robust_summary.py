@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.curves.robust.robust_runs import CLEAN, Tests, read_tests, runs_below
+from analysis.curves.robust.robust_runs import CLEAN, Tests, only_some, read_tests, runs_below
 from analysis.curves.robust.robust_study import shifts_of
 from analysis.results.frames import METRICS
 from analysis.tables.result_table import result_sheet
@@ -35,12 +35,13 @@ def read_summary(folders: Sequence[Path]) -> tuple[list[Sheet], list[str]]:
         return [], [f"{NAME}: {error}"]
     if tests.rows.empty:
         return [], tests.lost
-    values = by_seed(tests)
-    return [summary_sheet(tests, values)], [*tests.lost, *without_numbers(tests, values)]
+    every = by_seed(tests)
+    values = every[every["whole"]]
+    return [summary_sheet(tests, values)] if len(values) else [], [*tests.lost, *without_numbers(tests, every)]
 
 
 def by_seed(tests: Tests) -> pd.DataFrame:
-    """A row per model, seed, task and metric: the mean over the conditions of a task, for seeds that have all of them.
+    """A row per model, seed, task and metric: the mean over the conditions of a task, `whole` where the seed has them all.
 
     A task is a set without a condition, `toys-val`, or under a group of conditions, `toys-val: video`.
     """
@@ -56,19 +57,26 @@ def by_seed(tests: Tests) -> pd.DataFrame:
         rows = rows[rows["condition"].isin(conditions)]
         for metric in METRICS:
             of_seed = rows.groupby(["model", "seed"], sort=False)[f"{metric}_pct"].agg(["mean", "count"]).reset_index()
-            whole = of_seed[of_seed["count"] == len(conditions)].rename(columns={"mean": "pct"})
-            parts.append(whole.assign(task=task, metric=metric, set=test_set))
+            parts.append(of_seed.rename(columns={"mean": "pct"}).assign(
+                task=task, metric=metric, set=test_set, whole=of_seed["count"] == len(conditions)))
     return pd.concat(parts, ignore_index=True)
 
 
-def without_numbers(tests: Tests, values: pd.DataFrame) -> list[str]:
-    """Places of the table for which there is no number: a model is expected in all columns of the sets that it was tested
-    on."""
-    there = set(zip(values["model"], values["task"], strict=True))
+def without_numbers(tests: Tests, every: pd.DataFrame) -> list[str]:
+    """Places of the table for which there is no number, or one of some seeds: a model is expected in all columns of the sets
+    that it was tested on."""
     tested = set(zip(tests.rows["model"], tests.rows["set"], strict=True))
-    set_of = values.drop_duplicates("task").set_index("task")["set"]
-    return [f"{model}: {task}" for model in tests.models for task, test_set in set_of.items()
-            if (model, test_set) in tested and (model, task) not in there]
+    sets = every.drop_duplicates("task").set_index("task")["set"]
+    seeds, whole = ({place: set(own["seed"]) for place, own in rows.groupby(["model", "task"])}
+                    for rows in (every, every[every["whole"]]))
+    said = []
+    wanted = [(model, str(task)) for model in tests.models for task, test_set in sets.items() if (model, test_set) in tested]
+    for place in wanted:
+        if place not in whole:
+            said.append(": ".join(place))
+        elif whole[place] != seeds[place]:
+            said.append(": ".join((*place, only_some(whole[place], seeds[place]))))
+    return said
 
 
 def summary_sheet(tests: Tests, values: pd.DataFrame) -> Sheet:

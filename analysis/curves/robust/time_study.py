@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.curves.robust.robust_runs import CLEAN, Tests, align
+from analysis.curves.robust.robust_runs import CLEAN, Tests, align, common_seeds, only_some
 from analysis.curves.robust.robust_study import CONFIDENT, chance_pct, video_image_pairs
 from analysis.results.paired_clips import Points, lost, mean_points
 
@@ -84,6 +84,8 @@ def seen_by(tests: Tests) -> tuple[list[Seen], list[str]]:
         if not seeds:
             why.append(f"{model} on {test_set}: no seed was tested under all conditions")
             continue
+        if set(seeds) != (every := common_seeds(own)[1]):
+            why.append(f"{model} on {test_set}: {only_some(set(seeds), every)}")
         each = align([said[name][seed] for name in names for seed in seeds])
         block = {name: slice(i * len(seeds), (i + 1) * len(seeds)) for i, name in enumerate(names)}
         facts = own.iloc[0]

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from analysis import report, robustness
 from analysis.curves.robust import robust_figures, robust_runs
-from analysis.curves.robust.robust_runs import read_tests
+from analysis.curves.robust.robust_runs import of_common_seeds, read_tests
 from analysis.curves.robust.robust_sheets import shifts_sheet
 from analysis.curves.robust.robust_study import Fitted, Shift, chance_pct, clean_pct, fit_shift, shifts_of
 from analysis.curves.robust.robust_summary import read_summary
+from analysis.curves.robust.time_study import seen_by
 from tests.support.tested import answers, write_tested
 from vidmae.footage.manifest import Check, Row, write_manifest
 from vidmae.runs.record import read_json, write_json
@@ -191,13 +192,29 @@ def test_seeds_that_lack_a_condition_do_not_count_and_that_is_said(tmp_path: Pat
     clean, fog = answers(right(36), LABEL, CLASSES), answers(right(20), LABEL, CLASSES)
     write_tested(tmp_path / "a", VIDEO, 0, {"clean": clean, "fog:1": fog})
     write_tested(tmp_path / "a", VIDEO, 1, {"clean": answers(right(4), LABEL, CLASSES)})
-    tests = read_tests([tmp_path / "a"])
+    tests = of_common_seeds(read_tests([tmp_path / "a"]))
     assert tests.means("toys-val")[told(VIDEO)].to_dict() == {"clean": 90.0, "fog:1": 50.0}
     assert tests.lost == [f"{told(VIDEO)} on toys-val: of the seeds 0, 1 only 0 counts, since the others were not tested under every condition"]
     write_tested(tmp_path / "b", VIDEO, 0, {"clean": clean})
     write_tested(tmp_path / "b", VIDEO, 1, {"fog:1": fog})
-    tests = read_tests([tmp_path / "b"])
+    tests = of_common_seeds(read_tests([tmp_path / "b"]))
     assert len(tests.rows) == 2 and tests.lost[0].startswith(f"{told(VIDEO)} on toys-val: no seed of 0, 1 was tested under every condition")
+
+
+def test_other_conditions_take_no_seed_from_a_table_that_does_not_show_them(tmp_path: Path) -> None:
+    """Three seeds under conditions of time, one of them under a corruption, too; one lacks a severity."""
+    clean, less = answers(right(36), LABEL, CLASSES), answers(right(20), LABEL, CLASSES)
+    for seed in range(3):
+        write_tested(tmp_path, VIDEO, seed, {"clean": clean, "frozen:1": less}, group="time")
+    for seed, texts in ((0, ("fog:1", "fog:2")), (1, ("fog:1",))):
+        write_tested(tmp_path, VIDEO, seed, {text: less for text in texts}, group="weather", imagenet_c=("fog",))
+    tests = read_tests([tmp_path])
+    seen, why = seen_by(tests)
+    assert [each.seeds for each in seen] == [3] and why == []
+    (sheet,), lost = read_summary([tmp_path])
+    row = sheet.records.set_index("model").loc[told(VIDEO)]
+    assert [row[f"{task} top1_n"] for task in ("toys-val", "toys-val: time", "toys-val: imagenet-c")] == ["3", "3", "1"]
+    assert lost == [f"{told(VIDEO)}: toys-val: imagenet-c: of the seeds 0, 1 only 0 counts, since the others were not tested under every condition"]
 
 
 def test_each_model_has_its_own_chance_and_clean_is_a_mean_over_seeds(tmp_path: Path) -> None:
