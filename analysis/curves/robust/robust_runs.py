@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.results.scan import ARRAY, RESULT, RUN
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, read_json
 
@@ -111,20 +112,36 @@ def read_tests(folders: Sequence[Path]) -> Tests:
 
 
 def runs_below(folder: Path) -> Iterator[RunFolder]:
-    """The robustness cells of a folder of runs, or of all such folders below."""
+    """The robustness cells in a folder of runs and below, or the folder itself where it is one.
+
+    As `scan` finds other runs: nothing is looked for in a run or in the folder of an array, and links are not followed. Only
+    a link to a cell counts.
+    """
+    if _is_run(str(folder)):
+        yield from _if_robust(folder)
+        return
     with os.scandir(folder) as entries:
-        below = sorted(entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-    cells = [path for path in below if Path(path).name.startswith(FIRST_WORD)]
-    if not cells and not any(os.path.exists(f"{path}/run.json") for path in below):  # noqa: PTH110 - of up to 100,000 runs
-        for path in below:
-            yield from runs_below(Path(path))
-    for path in cells:
-        run = RunFolder(Path(path))
-        try:
-            if (read_json(run.record) or {}).get("kind") == KIND:
-                yield run
-        except ValueError:
-            continue  # damaged, so nobody knows of what kind it is: python analysis/collect.py names it
+        below = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    if any(entry.name == ARRAY for entry in below):
+        return
+    for entry in below:
+        if entry.name.startswith(FIRST_WORD) and _is_run(entry.path):
+            yield from _if_robust(Path(entry.path))
+        elif entry.is_dir(follow_symlinks=False) and not _is_run(entry.path):
+            yield from runs_below(Path(entry.path))
+
+
+def _is_run(path: str) -> bool:
+    return any(os.path.exists(f"{path}/{name}") for name in (RUN, RESULT))  # noqa: PTH110 - of up to 100,000 runs
+
+
+def _if_robust(path: Path) -> Iterator[RunFolder]:
+    run = RunFolder(path)
+    try:
+        if (read_json(run.record) or {}).get("kind") == KIND:
+            yield run
+    except ValueError:
+        pass  # damaged, so nobody knows of what kind it is: python analysis/collect.py names it
 
 
 def _why(run: RunFolder) -> str:

@@ -265,7 +265,19 @@ def test_the_table_beside_the_other_results(runs: Path, tmp_path: Path) -> None:
     assert lost == ["robust-late-00000000: no result yet", f"{told(SCRATCH)}: toys-val: shape, generated"]
     assert sheet.records.set_index("model").loc[told(SCRATCH), "sketches top1_pct"] in ("--", None) or pd.isna(
         sheet.records.set_index("model").loc[told(SCRATCH), "sketches top1_pct"])
-    assert read_summary([tmp_path / "robust-late-00000000"]) == ([], [])
+    assert read_summary([tmp_path / "robust-late-00000000"]) == ([], ["robust-late-00000000: no result yet"])
+
+
+def test_cells_are_found_where_other_runs_are_found(tmp_path: Path) -> None:
+    """Beside runs of other kinds and below, not in them nor in arrays; links that go round in circles end nothing."""
+    cells = [write_tested(tmp_path / place, VIDEO, 0, {"clean": answers(right(9), LABEL, CLASSES)}).path
+             for place in ("runs/mine/kept", "runs", "runs/fewshot-00000000/code", "runs/array")]
+    write_json(tmp_path / "runs/fewshot-00000000/run.json", {"schema": 1, "kind": "fewshot"})
+    (tmp_path / "runs/array/cells.txt").touch()
+    (tmp_path / "runs/robust-loop").symlink_to("robust-loop")
+    (tmp_path / "runs/mine/up").symlink_to(tmp_path / "runs")
+    assert [run.path for run in robust_runs.runs_below(tmp_path)] == cells[:2]
+    assert [run.path for run in robust_runs.runs_below(cells[1])] == [cells[1]]
 
 
 def test_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
