@@ -40,7 +40,7 @@ from analysis.results.mae_st_logs import CLASSES
 from analysis.results.published import Version, read_published
 from analysis.results.scan import KnownRecords, scan, without_garbage_collection
 from analysis.results.subset import Subset, on_subset, read_subset
-from analysis.results.table_flags import Parser, add_folders, tables_folder
+from analysis.results.table_flags import Parser, add_folders, folders_of, tables_folder
 from analysis.tables import log_rows, run_rows
 from analysis.tables.log_rows import Gathered
 from analysis.tables.result_table import Shown, make_tables, missing
@@ -163,8 +163,9 @@ def robustness(args: argparse.Namespace) -> tuple[list[Sheet], list[str]]:
 
 
 def given_folders(args: argparse.Namespace) -> list[Path]:
-    """Folders with run folders; none where only that of --runs-dir is meant and is not there."""
-    return args.folders or ([args.runs_dir] if args.runs_dir.is_dir() else [])
+    """Folders with run folders, see `folders_of`; none where none was named and the default is not there."""
+    folders = folders_of(args)
+    return folders if args.folders or args.runs_dir.is_dir() else []
 
 
 def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version], cache: Path, *,

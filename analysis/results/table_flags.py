@@ -12,6 +12,9 @@ from vidmae.ranks.local_program import refuse_known_folder
 from vidmae.settings.command_line import Parser as Parser
 from vidmae.settings.layers import ConfigError
 
+RUNS_DIR = Path("runs")
+"""The default of `--runs-dir`; another path that says the same was given by the user."""
+
 
 def number(least: float, most: float, unit: str = "") -> Callable[[str], float]:
     """An argparse type: a number in a range, whole where the range is."""
@@ -47,11 +50,21 @@ def add_folders(group: Any) -> None:
 
 
 def folders_of(args: argparse.Namespace) -> list[Path]:
-    """The folders of runs that `add_folders` took."""
+    """The folders of runs that `add_folders` took.
+
+    Raises:
+        ValueError: Folders and `--runs-dir` are both given, or `--runs-dir` is given and is no folder.
+    """
+    if args.runs_dir is not RUNS_DIR:
+        if args.folders:
+            raise ValueError(f"--runs-dir {args.runs_dir} and folders ({', '.join(map(str, args.folders))}) are both given; "
+                             "name all of them as folders, or leave them out")
+        if not args.runs_dir.is_dir():
+            raise ValueError(f"--runs-dir {args.runs_dir} is not a folder")
     return args.folders or [args.runs_dir]
 
 
 def add_runs_dir(group: Any) -> None:
     """`--runs-dir`."""
-    group.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="FOLDER",
+    group.add_argument("--runs-dir", type=Path, default=RUNS_DIR, metavar="FOLDER",
                        help="folder of the run folders (default: %(default)s)")

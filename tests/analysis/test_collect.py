@@ -266,6 +266,13 @@ def test_nothing_to_read_and_no_place_to_write(tmp_path: Path, folder: Path, cap
     assert code == 2 and str(tmp_path / "file") in err
 
 
+def test_no_folder_that_was_named_is_passed_over(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "--runs-dir", "rnus", "--logs", folder)
+    assert (code, out, err) == (2, "", "error: --runs-dir rnus is not a folder\n")
+    code, _, err = run(capsys, tmp_path, "--runs-dir", "runs")
+    assert code == 2 and f"--runs-dir runs and folders ({tmp_path}) are both given" in err and not Path("tables").exists()
+
+
 def test_a_log_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_log(tmp_path / "logs/m_ssv2-10shot_log.txt", [epoch(0, 1.0, 2.0)])
     (tmp_path / "logs/s_ssv2-10shot_log.txt").symlink_to(tmp_path / "gone")
