@@ -37,7 +37,7 @@ from analysis.results.table_flags import Parser, add_runs_dir, number, tables_fo
 from analysis.results.which_run import find_run
 from analysis.tables.sheet import MISSING, Sheet, csv_text, show, write
 from vidmae.ranks.local_program import CHECK_LIMIT_S
-from vidmae.runs.accuracy import confusion
+from vidmae.runs.accuracy import confusion, of_classes
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, make_private_folder
 from vidmae.settings.command_line import text_of
@@ -114,12 +114,14 @@ def write_factors(run: Path, found: Sequence[Predictions], args: argparse.Namesp
     from vidmae.settings.layers import load
 
     data = load(FinetuneConfig, RunFolder(run).config).data
-    manifest, chosen = Path(data.val_manifest), read_subset(args.classes).classes if args.classes else None
+    manifest, chosen = Path(data.val_manifest), list(read_subset(args.classes).classes) if args.classes else None
+    if chosen:
+        of_classes(found[0], chosen)  # an unknown name is an error
     make_private_folder(args.out)
     if code := look(manifest, args.out, args.sample, workers=args.workers, time_limit_s=args.time_limit_s):
         return [], [], code
     factors = class_factors(manifest, features_of(manifest, args.out, args.sample), found[0], data,
-                            list(chosen) if chosen else None)
+                            chosen)
     accuracy = by_class(found).set_index("class")["top1_pct"].reindex(factors.table.index)
     fit = fit_factors(accuracy.to_numpy(float), factors.table.drop(columns="clips"))
     sheet = factors_sheet(fit, factors.said, len(found))

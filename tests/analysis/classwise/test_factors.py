@@ -143,6 +143,9 @@ def test_the_command_reads_what_was_measured_and_fits_it(tmp_path: Path, capsys:
     assert listed["[Something] falling"]["in_hand"] == "0.0" and listed["Moving [something] up"]["subset"] == "1.0"
     assert not any("/videos/" in path.read_text() for path in out.glob("*.csv"))
     assert classes.main([str(cell.path), "--subset", "some.yaml", "--out", str(out)]) == 2
+    (tmp_path / "wrong.yaml").write_text(f"name: some\ndata: toys\nwhy: a test\nclasses: {{'{NAMES[0]}': first, '[Something] fallin': second}}\n")
+    assert classes.main([str(cell.path), "--factors", "--subset", "wrong.yaml", "--out", str(out)]) == 2
+    assert "1 of 2 classes are not among the 12 of the predictions: '[Something] fallin' (did you mean '[Something] falling'" in capsys.readouterr().err
     features.write_text("row,motion_pct_per_s\n0,1.0\n")
     assert classes.main([str(cell.path), "--factors", "--out", str(out)]) == 2
     assert "has no column moving_pct_per_s: earlier code made it" in capsys.readouterr().err
