@@ -16,6 +16,7 @@ import pandas as pd
 
 FREE = 6  # classes beyond the coefficients, at least: with fewer no interval is claimed
 FEWEST_OF_A_KIND = 2  # classes that say yes, and no
+SAME = 1e-9  # of two numbers that differ by rounding, the difference divided by their size
 LEVEL = 0.95
 
 
@@ -75,7 +76,7 @@ def fit_factors(accuracy_pct: np.ndarray, factors: pd.DataFrame) -> FactorFit:
     kept = {}
     for name in factors:
         values = factors[name].to_numpy(float)
-        if np.ptp(values) == 0:
+        if np.ptp(values) <= SAME * np.abs(values).max():
             said.append(f"{name} is the same for all classes ({values[0]:g}) and can explain nothing")
         elif (rare := _rare(values)) < FEWEST_OF_A_KIND:
             said.append(f"{name} has only {rare} class of one kind and is left out")

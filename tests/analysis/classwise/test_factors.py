@@ -89,6 +89,12 @@ def test_few_classes_claim_no_interval() -> None:
     assert "in_hand has only 1 class of one kind and is left out" in rare.said
 
 
+def test_what_differs_by_rounding_alone_is_the_same() -> None:
+    accuracy, factors = classes_drawn(np.random.default_rng(3), 30)
+    fit = fit_factors(accuracy, factors.assign(seconds=np.where(np.arange(30) % 2, 0.1 + 0.2, 0.3)))
+    assert "seconds is the same for all classes (0.3) and can explain nothing" in fit.said and len(fit.effects) == 3
+
+
 def held_of(draws: int, number: int) -> dict[str, float]:
     """Share of draws in which each interval holds the truth."""
     held = dict.fromkeys(TRUE, 0.0)
