@@ -70,7 +70,8 @@ def fit_factors(accuracy_pct: np.ndarray, factors: pd.DataFrame) -> FactorFit:
         accuracy_pct: float [C].
         factors: C rows, a column each; columns of 0 and 1 alone are a yes or no.
     Returns:
-        Coefficients have no interval where fewer than FREE classes are left over.
+        Coefficients have no interval where fewer than FREE classes are left over, and there are none together where a factor
+        follows from the others.
     """
     said = []
     kept = {}
@@ -87,17 +88,21 @@ def fit_factors(accuracy_pct: np.ndarray, factors: pd.DataFrame) -> FactorFit:
     classes = len(accuracy_pct)
     scaled = np.array([(kept[name] - kept[name].mean()) / steps[name] for name in names]).reshape(len(names), classes).T
     alone = [_fit(accuracy_pct, scaled[:, [place]])[0][0] for place in range(len(names))]
+    shared = [_explained_pct(scaled[:, place], np.delete(scaled, place, axis=1)) for place in range(len(names))]
     together, explained = _fit(accuracy_pct, scaled) if names else ([], float("nan"))
-    if names and np.isnan(together[0].low):
+    enough = classes >= len(names) + 1 + FREE
+    if enough and names and np.isnan(together[0].value):
+        alike = [name for name, pct in zip(names, shared, strict=True) if pct > 100 * (1 - SAME)]
+        said.append(f"{', '.join(alike)}: over these classes each follows from the others, so they cannot be told apart and "
+                    "nothing is fitted together")
+    elif names and not enough:
         said.append(f"{classes} classes are too few for intervals of {len(names)} factors together; it takes "
                     f"{len(names) + 1 + FREE}, and {2 + FREE} for one alone")
     spread = float(np.std(accuracy_pct, ddof=1)) if classes > 1 else float("nan")
     effects = []
     for place, name in enumerate(names):
-        others = np.delete(scaled, place, axis=1)
         beta = together[place].value * float(scaled[:, place].std(ddof=1)) / spread if spread else float("nan")
-        effects.append(Effect(name, steps[name], alone[place], together[place], beta,
-                              _explained_pct(scaled[:, place], others)))
+        effects.append(Effect(name, steps[name], alone[place], together[place], beta, shared[place]))
     return FactorFit(effects, said, classes, explained)
 
 
@@ -106,9 +111,10 @@ def _fit(accuracy_pct: np.ndarray, scaled: np.ndarray) -> tuple[list[Coefficient
     from statsmodels.regression.linear_model import OLS  # here, since it takes a second
 
     classes, factors = scaled.shape
-    if classes <= factors + 1:
+    design = np.column_stack([np.ones(classes), scaled])
+    if classes <= factors + 1 or np.linalg.matrix_rank(design, tol=SAME * np.sqrt(design.size)) < factors + 1:
         return [NOTHING] * factors, float("nan")
-    fitted = OLS(accuracy_pct, np.column_stack([np.ones(classes), scaled])).fit(cov_type="HC3", use_t=True)
+    fitted = OLS(accuracy_pct, design).fit(cov_type="HC3", use_t=True)
     ends = fitted.conf_int(1 - LEVEL)[1:]
     if classes < factors + 1 + FREE:
         ends = np.full_like(ends, np.nan)

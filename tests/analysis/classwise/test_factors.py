@@ -95,6 +95,13 @@ def test_what_differs_by_rounding_alone_is_the_same() -> None:
     assert "seconds is the same for all classes (0.3) and can explain nothing" in fit.said and len(fit.effects) == 3
 
 
+def test_factors_that_cannot_be_told_apart_are_not_fitted_together() -> None:
+    accuracy, factors = classes_drawn(np.random.default_rng(2), 30)
+    fit = fit_factors(accuracy, factors.assign(subset=1 - factors["in_hand"]))
+    assert fit.said == ["in_hand, subset: over these classes each follows from the others, so they cannot be told apart and nothing is fitted together"]
+    assert all(np.isnan(each.together.value) and np.isfinite(each.alone.low) for each in fit.effects) and np.isnan(fit.explained_pct)
+
+
 def held_of(draws: int, number: int) -> dict[str, float]:
     """Share of draws in which each interval holds the truth."""
     held = dict.fromkeys(TRUE, 0.0)
