@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
 
         files += draw_confusion(matrix, args.out / "confusion")
         if args.factors:
-            found_files, more, code = write_factors(runs[0], found, args)
+            found_files, more, code = write_factors(runs, found, args)
             files += found_files
     except (ValueError, OSError) as error:
         print(f"error: {text_of(error)}", file=sys.stderr)
@@ -99,11 +99,12 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def write_factors(run: Path, found: Sequence[Predictions], args: argparse.Namespace) -> tuple[list[Path], list[Sheet], int]:
-    """Measure the test clips of a cell and fit the accuracy of its classes; the files, the table, and the exit code.
+def write_factors(runs: Sequence[Path], found: Sequence[Predictions], args: argparse.Namespace,
+                  ) -> tuple[list[Path], list[Sheet], int]:
+    """Measure the test clips of some cells and fit the accuracy of their classes; the files, the table, and the exit code.
 
     Raises:
-        ValueError: The clips are not those of the cell, or the subset cannot be used.
+        ValueError: The clips are not those of the cells, or the subset cannot be used.
         OSError: The manifest of the test clips is gone.
     """
     from analysis.curves.classwise.class_factors import class_factors
@@ -113,15 +114,15 @@ def write_factors(run: Path, found: Sequence[Predictions], args: argparse.Namesp
     from vidmae.settings.finetune_config import FinetuneConfig
     from vidmae.settings.layers import load
 
-    data = load(FinetuneConfig, RunFolder(run).config).data
-    manifest, chosen = Path(data.val_manifest), list(read_subset(args.classes).classes) if args.classes else None
+    cells = [load(FinetuneConfig, RunFolder(run).config) for run in runs]
+    manifest = Path(cells[0].data.val_manifest)
+    chosen = list(read_subset(args.classes).classes) if args.classes else None
     if chosen:
         of_classes(found[0], chosen)  # an unknown name is an error
     make_private_folder(args.out)
     if code := look(manifest, args.out, args.sample, workers=args.workers, time_limit_s=args.time_limit_s):
         return [], [], code
-    factors = class_factors(manifest, features_of(manifest, args.out, args.sample), found[0], data,
-                            chosen)
+    factors = class_factors(manifest, features_of(manifest, args.out, args.sample), found[0], cells, chosen)
     accuracy = by_class(found).set_index("class")["top1_pct"].reindex(factors.table.index)
     fit = fit_factors(accuracy.to_numpy(float), factors.table.drop(columns="clips"))
     sheet = factors_sheet(fit, factors.said, len(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from vidmae.footage.manifest import COLUMNS, Manifest, ManifestError, read_rows
 from vidmae.footage.open_video import ARCHIVE, DecodeError, open_video
 from vidmae.labels.pooled_clips import pooled
-from vidmae.labels.shots import Shots, ShotsError, draw_shots, read_shots, rows_of
-from vidmae.labels.splits import check_apart, read_labelled, some, some_rows
+from vidmae.labels.shots import draw_shots, hold_out, read_shots, rows_of
+from vidmae.labels.splits import check_apart, read_labelled, some_rows
 from vidmae.settings.finetune_config import FinetuneConfig
 
 
@@ -97,25 +97,6 @@ def _opens(clip: str) -> bool:
     except DecodeError:
         return False
     return True
-
-
-def hold_out(subset: Shots, share: float) -> tuple[Shots, Shots]:
-    """Split a subset: of each class the last clips of the draw are held out, their share rounded, one at least.
-
-    Args:
-        subset: At least two clips of every class.
-        share: Of the clips of each class, between 0 and 1.
-    Returns:
-        What is left to learn from, and what is held out.
-    Raises:
-        ShotsError: A class would have nothing left.
-    """
-    held = {label: min(len(clips) - 1, max(1, round(share * len(clips)))) for label, clips in subset.clips.items()}
-    if empty := [label for label, count in held.items() if count < 1]:
-        raise ShotsError(f"{len(empty)} of {len(held)} classes have fewer than 2 clips, and select.rule holdout keeps one "
-                         f"of each back: {some(empty)}; take more shots, or --select last")
-    return (replace(subset, clips={label: clips[:-held[label]] for label, clips in subset.clips.items()}),
-            replace(subset, clips={label: clips[-held[label]:] for label, clips in subset.clips.items()}))
 
 
 def class_names(labels: tuple[str, ...]) -> tuple[str, ...]:

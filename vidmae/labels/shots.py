@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -142,6 +142,25 @@ def checked(subset: Shots, *, allow_fewer: bool) -> Shots:
         raise ShotsError(f"{len(subset.short)} of {len(subset.clips)} classes have fewer than {subset.shots} different clips"
                          f": {few}; lower --shots, or take what there is with --allow-fewer")
     return subset
+
+
+def hold_out(subset: Shots, share: float) -> tuple[Shots, Shots]:
+    """Split a subset: of each class the last clips of the draw are held out, their share rounded, one at least.
+
+    Args:
+        subset: At least two clips of every class.
+        share: Of the clips of each class, between 0 and 1.
+    Returns:
+        What is left to learn from, and what is held out.
+    Raises:
+        ShotsError: A class would have nothing left.
+    """
+    held = {label: min(len(clips) - 1, max(1, round(share * len(clips)))) for label, clips in subset.clips.items()}
+    if empty := [label for label, count in held.items() if count < 1]:
+        raise ShotsError(f"{len(empty)} of {len(held)} classes have fewer than 2 clips, and select.rule holdout keeps one "
+                         f"of each back: {some(empty)}; take more shots, or --select last")
+    return (replace(subset, clips={label: clips[:-held[label]] for label, clips in subset.clips.items()}),
+            replace(subset, clips={label: clips[-held[label]:] for label, clips in subset.clips.items()}))
 
 
 def write_shots(path: Path, subset: Shots) -> None:

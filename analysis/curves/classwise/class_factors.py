@@ -4,12 +4,11 @@
     camera_pct_per_s   how much the camera moves, in the same unit
     seconds            length of the clips
     in_hand            whether a hand is at a thing, by the grammar of the label (label_grammar.py)
-    train_clips        clips of the class that the cell learned from
+    train_clips        clips of the class that the cells learned from, without those held out
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,11 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.curves.classwise.label_grammar import in_hand
-from vidmae.footage.manifest import COLUMNS, Manifest, ManifestError, read_rows
+from vidmae.footage.manifest import Manifest, ManifestError
+from vidmae.labels.shots import ShotsError, draw_shots, hold_out, read_shots
+from vidmae.labels.splits import read_labelled
 from vidmae.runs.predictions import Predictions
-from vidmae.settings.finetune_config import LabelledConfig
+from vidmae.settings.finetune_config import FinetuneConfig
 
 SUBSET = "subset"
 WORDS = {
@@ -42,7 +43,7 @@ class ClassFactors:
     said: list[str]
 
 
-def class_factors(manifest: Path, features: Path, found: Predictions, data: LabelledConfig,
+def class_factors(manifest: Path, features: Path, found: Predictions, cells: Sequence[FinetuneConfig],
                   subset: Sequence[str] | None = None) -> ClassFactors:
     """Factors of every class that has test clips.
 
@@ -50,7 +51,7 @@ def class_factors(manifest: Path, features: Path, found: Predictions, data: Labe
         manifest: Of the test clips.
         features: Moments of its videos, a csv of `vidmae.insight.footage_survey`.
         found: What a cell said of them: which clips were tested, and their classes.
-        data: Of the cell: what it learned from.
+        cells: Those whose accuracy is explained: what they learned from.
         subset: Names of classes; adds whether a class is one of them.
     Raises:
         ValueError: The features lack a column, or no measured clip was tested.
@@ -76,25 +77,39 @@ def class_factors(manifest: Path, features: Path, found: Predictions, data: Labe
         said.append("no label names a thing in brackets, so the grammar of the labels says nothing of hands")
     else:
         table["in_hand"] = [float(held[found.classes.tolist().index(name)]) for name in names]
+    sources = {(cell.data.manifest, cell.data.subset, cell.select.holdout if cell.select.rule == "holdout" else 0.0)
+               for cell in cells}
     try:
-        table["train_clips"] = train_clips(data, names)
-    except (OSError, ManifestError) as error:
+        learned = [train_clips(*source, names) for source in sources]
+        if all(each == learned[0] for each in learned):
+            table["train_clips"] = learned[0]
+        else:
+            said.append("clips to learn from: left out, since the cells learned from other numbers of clips than each other")
+    except (OSError, ManifestError, ShotsError) as error:
         said.append(f"clips to learn from: {error}")
     if subset is not None:
         table[SUBSET] = [float(name in set(subset)) for name in names]
     return ClassFactors(table[[*(name for name in WORDS if name in table), "clips"]], said)
 
 
-def train_clips(data: LabelledConfig, names: Sequence[str]) -> list[float]:
-    """Clips of each class that a cell learns from: those of its manifest, at most `shots`, or a share of them.
+def train_clips(manifest: str, subset: str, holdout: float, names: Sequence[str]) -> list[float]:
+    """Clips of each class that a cell learns from, as `read_cell_data` takes them.
 
+    Args:
+        manifest: That of the training clips.
+        subset: The file of its k-shot subset or share; empty where it learned from all clips.
+        holdout: Share of each class that was held out to select; 0 for none.
+        names: The classes.
     Raises:
-        OSError: The manifest is gone.
-        ManifestError: It is damaged.
+        OSError: A file is gone.
+        ManifestError: The manifest is damaged.
+        ShotsError: The subset is gone or damaged.
     """
-    column = COLUMNS.index("label")
-    counts = Counter(row[column] for row in read_rows(Path(data.manifest))[1])
-    have = [counts[name] for name in names]
-    if data.fraction:
-        return [float(max(1, round(data.fraction * count))) for count in have]
-    return [float(min(count, data.shots) if data.shots else count) for count in have]
+    if subset:
+        learn = read_shots(Path(subset))
+    else:
+        labelled = read_labelled(Path(manifest))
+        (learn,) = draw_shots(labelled, [len(labelled)], 0, allow_fewer=True)
+    if holdout:
+        learn, _ = hold_out(learn, holdout)
+    return [float(len(learn.clips.get(name, ()))) for name in names]

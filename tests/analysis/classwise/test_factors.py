@@ -11,14 +11,17 @@ import pytest
 from scipy import stats
 
 from analysis import classes
+from analysis.curves.classwise.class_factors import train_clips
 from analysis.curves.classwise.factor_fit import fit_factors
 from analysis.curves.classwise.label_grammar import in_hand, object_in_hand
 from analysis.tables.survey.looking import features_of
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT
 from tests.support.tested import make_cell
-from vidmae.footage.manifest import Manifest
+from vidmae.footage.manifest import Check, Manifest, Row, write_manifest
 from vidmae.insight.csv_rows import write_csv
+from vidmae.labels.shots import draw_fractions, draw_shots, shots_path, write_shots
+from vidmae.labels.splits import read_labelled
 from vidmae.runs.predictions import from_probabilities
 
 SSV2 = [line for line in (ROOT / "tests/vidmae/labels/ssv2_classes.txt").read_text().splitlines() if not line.startswith("#")]
@@ -122,11 +125,23 @@ def test_intervals_hold_the_truth_in_95_of_100_draws(number: int) -> None:
     assert all(0.93 <= share <= 0.97 for share in held.values()), held
 
 
+def test_clips_to_learn_from_are_those_of_the_subset_without_what_is_held_out(tmp_path: Path) -> None:
+    """Five clips of a, of which two are one, and five of b."""
+    rows = [Row(f"/secret/{i}.mp4", "ab"[i > 4], 1, 1.0, 1.0, 9, 8, 8, "h264", 0, 0, 0, f"{max(i, 1):016x}", 1, "decord") for i in range(10)]
+    manifest, half = tmp_path / "toys.csv", tmp_path / "half.json"
+    write_manifest(manifest, rows, [], Check("decord", True))
+    write_shots(half, draw_fractions(read_labelled(manifest), [0.5], 0)[0])
+    assert train_clips(str(manifest), "", 0.0, "ab") == [4, 5]
+    assert train_clips(str(manifest), str(half), 0.0, "ab") == [2, 3]
+    assert train_clips(str(manifest), str(half), 0.4, "ab") == [1, 2] and train_clips(str(manifest), "", 0.2, "ab") == [3, 4]
+
+
 def test_the_command_reads_what_was_measured_and_fits_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_labelled(tmp_path / "manifests", per_class=20, val_per_class=20, classes=NAMES)
     manifest, train = tmp_path / "manifests/toys-val.csv", tmp_path / "manifests/toys.csv"
-    cell = make_cell(tmp_path / "runs", manifest, "data.shots=7", weights=False)
+    write_shots(shots := shots_path(train, 7, 0), draw_shots(read_labelled(train), [7], 0)[0])
+    cell = make_cell(tmp_path / "runs", manifest, "data.shots=7", f"data.subset={shots}", weights=False)
     cell.config.write_text(cell.config.read_text().replace(f"  manifest: {manifest}", f"  manifest: {train}"))
     videos, rng = Manifest.read(manifest), np.random.default_rng(0)
     names = sorted(NAMES)

@@ -17,8 +17,8 @@ from tests.support.labelled import write_labelled
 from tests.support.launching import cli
 from tests.support.runs import finish, make_cell, make_labelled, start, train
 from vidmae.footage.manifest import ManifestError, content_hash, read_all
-from vidmae.labels.cell_data import hold_out, read_cell_data
-from vidmae.labels.shots import Shots, ShotsError
+from vidmae.labels.cell_data import read_cell_data
+from vidmae.labels.shots import Shots, ShotsError, hold_out
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import read_json
