@@ -48,15 +48,20 @@ def classes_sheet(frame: pd.DataFrame) -> Sheet:
         if f"{name}_points" in frame:
             ends = (f"{name}_{end}" for end in ("points", "low", "high"))
             shown[f"{CONDITIONS[name]}, points lost"] = points_texts(frame, *ends)
-    counted = frame.groupby(["set", "model"], sort=False)["lives_on"].agg(
-        order=lambda column: int((column == ORDER).sum()), frames=lambda column: int((column == FRAMES).sum()),
-        classes="size")
     footer = [(f"Lives on: {ORDER}, where the interval of shuffled or reversed lies above 0; {FRAMES}, where that of frozen "
                f"does alone; {MISSING} is no evidence, not evidence of none."), OVER_CLIPS]
-    footer += [f"{model} on {test_set}: of {row.classes} classes {row.order} live on {ORDER}, {row.frames} on {FRAMES}; "
-               f"intervals lie above 0 by chance alone 1 time in 40 for each condition: {row.classes / 40:.1f} classes."
-               for (test_set, model), row in zip(counted.index, counted.itertuples(), strict=True)]
+    for (test_set, model), own in frame.groupby(["set", "model"], sort=False):
+        found = [int((own["lives_on"] == kind).sum()) for kind in (ORDER, FRAMES)]
+        chance = [by_chance(own, SHUFFLED, REVERSED), by_chance(own, FROZEN)]
+        footer.append(f"{model} on {test_set}: of {len(own)} classes {found[0]} live on {ORDER}, {found[1]} on {FRAMES}; each "
+                      f"interval lies above 0 by chance alone 1 time in 40: {chance[0]:.1f} classes for {ORDER}, "
+                      f"{chance[1]:.1f} for {FRAMES}.")
     return Sheet("time-classes", "Which classes live on time", shown, words, frame, footer)
+
+
+def by_chance(frame: pd.DataFrame, *conditions: str) -> float:
+    """Classes of a model whose interval lies above 0 by chance alone, for at least one of some conditions; at most."""
+    return sum(int(frame[f"{name}_low"].notna().sum()) for name in conditions if f"{name}_low" in frame) / 40
 
 
 def against_images_sheet(frame: pd.DataFrame) -> Sheet | None:

@@ -12,6 +12,7 @@ import pytest
 from analysis import time
 from analysis.curves.robust.robust_runs import read_tests
 from analysis.curves.robust.time_figures import draw
+from analysis.curves.robust.time_sheets import classes_sheet
 from analysis.curves.robust.time_study import (
     FRAMES,
     NOT_SHOWN,
@@ -87,6 +88,8 @@ def test_a_model_of_order_falls_to_chance_and_one_of_mean_pixels_does_not_move(m
     assert (mean["lost_points"] == 0).all() and (mean["low"].dropna() < 0).all() and (mean["high"].dropna() > 0).all()
     assert mean["high"].max() < 3, "and that is known well"
     classes = class_drops(seen)
+    assert ("order-toys-2shot-finetune on toys-val: of 4 classes 4 live on order, 0 on several frames; each interval lies above 0 by chance alone "
+            "1 time in 40: 0.2 classes for order, 0.1 for several frames.") in classes_sheet(classes).footer
     assert (classes[classes["model"] == "order-toys-2shot-finetune"]["lives_on"] == ORDER).all()
     assert (classes[classes["model"] == "mean-toys-2shot-finetune"]["lives_on"] == NOT_SHOWN).all()
     taken = classes[classes["model"] == "order-toys-2shot-finetune"].set_index("class")["reversed_taken_for"].dropna().to_dict()
