@@ -19,6 +19,7 @@ import pandas as pd
 from analysis.curves.robust.robust_runs import CLEAN, Tests, align, common_seeds, only_some
 from analysis.curves.robust.robust_study import CONFIDENT, chance_pct, video_image_pairs
 from analysis.results.paired_clips import Points, lost, mean_points
+from vidmae.settings.command_line import text_of
 
 GROUP = "time"
 CONDITIONS = {
@@ -70,32 +71,40 @@ class Seen:
 
 
 def seen_by(tests: Tests) -> tuple[list[Seen], list[str]]:
-    """Every model on every set that was tested clean and under conditions of time; and why some are missing."""
+    """Every model on every set that was tested clean and under conditions of time; and why some, or their seeds, are missing."""
     found, why = [], []
     rows = tests.rows[(tests.rows["group"] == GROUP) & tests.rows["name"].isin(CONDITIONS)]
     for (test_set, model), own in rows.groupby(["set", "model"], sort=False):
-        texts = {CLEAN: CLEAN, **dict(zip(own["name"], own["condition"], strict=True))}
-        names = [CLEAN, *(name for name in CONDITIONS if name in texts)]
-        said = {name: tests.said(model, test_set, texts[name]) for name in names}
-        if not said[CLEAN]:
-            why.append(f"{model} on {test_set}: not tested clean, so nothing can be said to be lost")
+        try:
+            each, some = _seen(tests, test_set, model, own)
+        except (ValueError, OSError) as error:
+            why.append(f"{model} on {test_set}: {text_of(error)}")
             continue
-        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in said.values())))
-        if not seeds:
-            why.append(f"{model} on {test_set}: no seed was tested under all conditions")
-            continue
-        if set(seeds) != (every := common_seeds(own)[1]):
-            why.append(f"{model} on {test_set}: {only_some(set(seeds), every)}")
-        each = align([said[name][seed] for name in names for seed in seeds])
-        block = {name: slice(i * len(seeds), (i + 1) * len(seeds)) for i, name in enumerate(names)}
-        facts = own.iloc[0]
-        found.append(Seen(
-            model, test_set, int(facts["num_frames"]), str(facts["views"]).startswith("frames"), len(seeds),
-            said[CLEAN][seeds[0]].classes.tolist(), each.label,
-            {name: np.mean(each.right[where], axis=0) for name, where in block.items()},
-            {name: np.stack(each.answer[where]) for name, where in block.items()},
-            chance_pct(tests, test_set, model), each.content))
+        found.append(each)
+        why += [f"{model} on {test_set}: {some}"] if some else []
     return found, why
+
+
+def _seen(tests: Tests, test_set: str, model: str, own: pd.DataFrame) -> tuple[Seen, str]:
+    """A model on a set from its rows of time; and that some of its seeds do not count."""
+    texts = {CLEAN: CLEAN, **dict(zip(own["name"], own["condition"], strict=True))}
+    names = [CLEAN, *(name for name in CONDITIONS if name in texts)]
+    said = {name: tests.said(model, test_set, texts[name]) for name in names}
+    if not said[CLEAN]:
+        raise ValueError("not tested clean, so nothing can be said to be lost")
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in said.values())))
+    if not seeds:
+        raise ValueError("no seed was tested under all conditions")
+    every = common_seeds(own)[1]
+    each = align([said[name][seed] for name in names for seed in seeds])
+    block = {name: slice(i * len(seeds), (i + 1) * len(seeds)) for i, name in enumerate(names)}
+    facts = own.iloc[0]
+    return Seen(
+        model, test_set, int(facts["num_frames"]), str(facts["views"]).startswith("frames"), len(seeds),
+        said[CLEAN][seeds[0]].classes.tolist(), each.label,
+        {name: np.mean(each.right[where], axis=0) for name, where in block.items()},
+        {name: np.stack(each.answer[where]) for name, where in block.items()},
+        chance_pct(tests, test_set, model), each.content), only_some(set(seeds), every) if every != set(seeds) else ""
 
 
 def drops(seen: Sequence[Seen]) -> pd.DataFrame:

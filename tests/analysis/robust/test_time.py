@@ -152,6 +152,12 @@ def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
                  group="time", test_set="other")
     assert time.main([str(tmp_path / "a"), "--out", str(tmp_path / "out"), "--no-figures"]) == 3
     assert "missing: image-toys-2shot-finetune on toys-val: not tested clean" in capsys.readouterr().err
+    damaged = write_tested(tmp_path / "a", IMAGE, 0, {text: answers(right(20), label, CLASSES) for text in ("clean", "frozen:1")}, group="time",
+                           test_set="other")
+    (damaged.conditions / "frozen-1.npz").write_bytes(b"PK")
+    assert time.main([str(tmp_path / "a"), "--out", str(tmp_path / "out"), "--no-figures"]) == 3
+    assert "missing: image-toys-2shot-finetune on other: " in (err := capsys.readouterr().err) and "is no file of predictions, or damaged" in err
+    assert [row["model"] for row in table(tmp_path / "out", "time")] == ["video-toys-2shot-finetune"] * 2
 
 
 def test_the_page_of_a_cell_has_it(tmp_path: Path) -> None:
