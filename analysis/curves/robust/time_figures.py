@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis.curves.robust.robust_figures import style
 from analysis.curves.robust.robust_runs import CLEAN
-from analysis.curves.robust.time_study import CONDITIONS, FROZEN, REVERSED, SHUFFLED
+from analysis.curves.robust.time_study import CONDITIONS, FROZEN, REVERSED, SHUFFLED, leading
 from analysis.tables.figure_files import BLUE, PURPLE, VERMILLION, write_figure
 
 OF_FRAMES = (CLEAN, "frames-8", "frames-4", "frames-2", FROZEN)
@@ -65,7 +65,7 @@ def _conditions(figure: Figure, frame: pd.DataFrame) -> None:
 
 
 def _classes(figure: Figure, frame: pd.DataFrame, title: str) -> None:
-    """Points that classes lose, with intervals; those that lose most when frozen, and of many classes the last, too."""
+    """Points that classes lose, with intervals; those that lose most first, and of many classes the last, too."""
     panel: Axes = figure.subplots()
     half = MOST_CLASSES // 2
     own = frame if len(frame) <= MOST_CLASSES else pd.concat([frame[:half], frame[-half:]])
@@ -81,7 +81,9 @@ def _classes(figure: Figure, frame: pd.DataFrame, title: str) -> None:
     panel.axvline(0, color="0.6", linewidth=0.8)
     panel.set_yticks(own.index.to_list(), own["class"])
     panel.invert_yaxis()
-    more = f"; the {half} that lose most and the {half} that lose least of {len(frame)}" if len(frame) > MOST_CLASSES else ""
+    by = CONDITIONS[leading([name for name in CONDITIONS if f"{name}_points" in own and own[f"{name}_points"].notna().any()])]
+    more = (f"; the {half} that lose most and the {half} that lose least of {len(frame)}, by: {by}"
+            if len(frame) > MOST_CLASSES else "")
     panel.set_title(f"{title}{more}", fontsize=8)
     panel.set_xlabel("Points of top-1 that are lost (95 % over clips)")
     figure.legend(loc="outside lower center", ncols=3)

@@ -53,8 +53,8 @@ def classes_sheet(frame: pd.DataFrame) -> Sheet:
     for (test_set, model), own in frame.groupby(["set", "model"], sort=False):
         found = [int((own["lives_on"] == kind).sum()) for kind in (ORDER, FRAMES)]
         chance = [by_chance(own, SHUFFLED, REVERSED), by_chance(own, FROZEN)]
-        footer.append(f"{model} on {test_set}: of {len(own)} classes {found[0]} live on {ORDER}, {found[1]} on {FRAMES}; each "
-                      f"interval lies above 0 by chance alone 1 time in 40: {chance[0]:.1f} classes for {ORDER}, "
+        footer.append(f"{model} on {test_set}: of {len(own)} classes {found[0]} live on {ORDER}, {found[1]} on {FRAMES}; "
+                      f"each interval lies above 0 by chance alone 1 time in 40: {chance[0]:.1f} classes for {ORDER}, "
                       f"{chance[1]:.1f} for {FRAMES}.")
     return Sheet("time-classes", "Which classes live on time", shown, words, frame, footer)
 

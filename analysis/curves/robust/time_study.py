@@ -9,7 +9,7 @@ All differences are of the same clips, paired; a clip counts with the share of s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,7 @@ class Seen:
 
 
 def seen_by(tests: Tests) -> tuple[list[Seen], list[str]]:
-    """Every model on every set that was tested clean and under conditions of time; and why some, or their seeds, are missing."""
+    """Every model on every set that was tested clean and under conditions of time; why some, or their seeds, are missing."""
     found, why = [], []
     rows = tests.rows[(tests.rows["group"] == GROUP) & tests.rows["name"].isin(CONDITIONS)]
     for (test_set, model), own in rows.groupby(["set", "model"], sort=False):
@@ -125,7 +125,7 @@ def drops(seen: Sequence[Seen]) -> pd.DataFrame:
 
 
 def class_drops(seen: Sequence[Seen]) -> pd.DataFrame:
-    """A row per set, model and class that has clips, what loses most when it is frozen first.
+    """A row per set, model and class that has clips, what loses most under the `leading` condition first.
 
     Columns, beside accuracy and the points that are lost under each condition with their ends: `lives_on`, which is ORDER
     where the interval of shuffled or of reversed lies above 0, else FRAMES where that of frozen does, else NOT_SHOWN; and
@@ -145,9 +145,14 @@ def class_drops(seen: Sequence[Seen]) -> pd.DataFrame:
                 record |= {f"{condition}_points": points.value, f"{condition}_low": points.low,
                            f"{condition}_high": points.high}
             own.append({**record, "lives_on": lives_on(found), "reversed_taken_for": _taken_for(each, place, chosen)})
-        key = f"{FROZEN}_points" if FROZEN in each.right else "clean_pct"
+        key = f"{leading(each.right)}_points"
         records += sorted(own, key=lambda row: (-row[key], row["class"]))
     return pd.DataFrame(records)
+
+
+def leading(conditions: Collection[str]) -> str:
+    """The condition whose loss sorts the classes: of those that were tested the one that says most."""
+    return next(name for name in (FROZEN, SHUFFLED, REVERSED, *CONDITIONS) if name in conditions)
 
 
 def lives_on(found: dict[str, Points]) -> str:

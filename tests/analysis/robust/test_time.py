@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from analysis import time
 from analysis.curves.robust.robust_runs import read_tests
-from analysis.curves.robust.time_figures import draw
+from analysis.curves.robust.time_figures import _classes, draw
 from analysis.curves.robust.time_sheets import classes_sheet
 from analysis.curves.robust.time_study import (
     FRAMES,
@@ -140,6 +141,16 @@ def test_the_command_writes_what_is_worked_out_by_hand(tmp_path: Path, capsys: p
                                              "time-classes-video-toys-2shot-finetune-toys-val.svg"]
     assert all(path.stat().st_size > 1000 for path in drawn) and (out / "time.tex").exists()
     assert "of 4 classes" in (out / "time-classes.md").read_text()
+
+
+def test_without_frozen_clips_the_classes_are_sorted_by_another_condition_and_that_is_said(tmp_path: Path) -> None:
+    classes, label = tuple(f"c{place:02d}" for place in range(32)), np.arange(32)
+    mixed = np.where(label < 16, label, (label + 1) % 32)  # the last 16 lose all
+    write_tested(tmp_path, VIDEO, 0, {"clean": answers(label, label, classes), "shuffled-frames:1": answers(mixed, label, classes)}, group="time")
+    found = class_drops(seen_by(read_tests([tmp_path]))[0])
+    assert found["shuffled-frames_points"].tolist() == [100.0] * 16 + [0.0] * 16
+    _classes(figure := Figure(), found, "toys")
+    assert figure.axes[0].get_title() == "toys; the 15 that lose most and the 15 that lose least of 32, by: shuffled"
 
 
 def test_what_is_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
