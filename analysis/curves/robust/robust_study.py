@@ -24,6 +24,7 @@ from analysis.curves.robust.robust_numbers import (
     shape_texture_index,
 )
 from analysis.curves.robust.robust_runs import CLEAN, Tests, align
+from analysis.results.guessing import above_guessing
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, read_json
 
@@ -31,7 +32,6 @@ SHAPE_ONLY, TEXTURE_ONLY = ("silhouette", "edges"), ("patch_shuffle",)
 CORRUPTIONS, LEVELS = 15, 5  # of ImageNet-C
 IMAGENET_C = "imagenet-c"
 HUMANS = "humans"
-CONFIDENT = 1.96  # standard errors of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,7 @@ class Fitted:
         """
         found = {}
         for model in self.shifted.index:
-            error = CONFIDENT * float(np.sqrt(self.clean[model] * (100 - self.clean[model]) / self.images))
-            clear = self.clean[model] - error > chance[model]
+            clear = above_guessing(self.clean[model], self.images, chance[model])
             off = chance[model] if above else 0.0
             found[model] = kept_pct(self.shifted[model], self.clean[model], off) if clear else float("nan")
         return pd.Series(found, dtype=float)

@@ -81,8 +81,8 @@ def _classes(figure: Figure, frame: pd.DataFrame, title: str) -> None:
     panel.axvline(0, color="0.6", linewidth=0.8)
     panel.set_yticks(own.index.to_list(), own["class"])
     panel.invert_yaxis()
-    by = CONDITIONS[leading([name for name in CONDITIONS if f"{name}_points" in own and own[f"{name}_points"].notna().any()])]
-    more = (f"; the {half} that lose most and the {half} that lose least of {len(frame)}, by: {by}"
+    tested = [name for name in CONDITIONS if f"{name}_points" in own and own[f"{name}_points"].notna().any()]
+    more = (f"; the {half} that lose most and the {half} that lose least of {len(frame)}, by: {CONDITIONS[leading(tested)]}"
             if len(frame) > MOST_CLASSES else "")
     panel.set_title(f"{title}{more}", fontsize=8)
     panel.set_xlabel("Points of top-1 that are lost (95 % over clips)")

@@ -6,6 +6,7 @@ import pandas as pd
 
 from analysis.curves.robust.robust_runs import CLEAN
 from analysis.curves.robust.time_study import CONDITIONS, FRAMES, FROZEN, ORDER, REVERSED, SHUFFLED
+from analysis.results.guessing import BLIND, NOTHING_TO_LOSE
 from analysis.tables.sheet import MISSING, Sheet, texts
 
 OVER_CLIPS = ("Intervals are 95 % over clips (paired bootstrap), not over seeds or labelled clips; a clip counts with the "
@@ -13,11 +14,8 @@ OVER_CLIPS = ("Intervals are 95 % over clips (paired bootstrap), not over seeds 
 HOW = ("Fewer frames: the clip is cut into so many stretches of equal length, and the frame at the middle of each is shown "
        "for all of it; one is the frozen clip. The model gets as many frames as it was trained with; where half of them are "
        "held, both frames of a token of two are alike.")
-KEPT = ("Kept: of the points above guessing; -- where clean accuracy is not above guessing (95 %). A model that guesses can "
-        "lose nothing, so nothing lost then says nothing.")
+KEPT = f"Kept: of the points above guessing; -- where clean accuracy is not above guessing (95 %). {NOTHING_TO_LOSE}"
 BY_FRAME = "{}: sees clips frame by frame (views framesN), so that only the choice of frames can matter, not their order."
-BLIND = ("{}: sees one frame of a clip, so that none of the conditions can change what it says; test it with "
-         "--set evaluate.views=frames16")
 
 
 def drops_sheet(frame: pd.DataFrame) -> Sheet:

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.curves.robust.robust_runs import CLEAN, Tests, align, common_seeds, only_some
-from analysis.curves.robust.robust_study import CONFIDENT, chance_pct, video_image_pairs
+from analysis.curves.robust.robust_study import chance_pct, video_image_pairs
+from analysis.results.guessing import above_guessing, sees_by_frame
 from analysis.results.paired_clips import Points, lost, mean_points
 from vidmae.settings.command_line import text_of
 
@@ -100,7 +101,7 @@ def _seen(tests: Tests, test_set: str, model: str, own: pd.DataFrame) -> tuple[S
     block = {name: slice(i * len(seeds), (i + 1) * len(seeds)) for i, name in enumerate(names)}
     facts = own.iloc[0]
     return Seen(
-        model, test_set, int(facts["num_frames"]), str(facts["views"]).startswith("frames"), len(seeds),
+        model, test_set, int(facts["num_frames"]), sees_by_frame(facts["views"]), len(seeds),
         said[CLEAN][seeds[0]].classes.tolist(), each.label,
         {name: np.mean(each.right[where], axis=0) for name, where in block.items()},
         {name: np.stack(each.answer[where]) for name, where in block.items()},
@@ -115,7 +116,7 @@ def drops(seen: Sequence[Seen]) -> pd.DataFrame:
             pct, clean = 100 * float(right.mean()), 100 * float(each.right[CLEAN].mean())
             points = each.drop(name) if name != CLEAN else Points(0.0, np.nan, np.nan)
             above = clean - each.chance_pct
-            clear = above > CONFIDENT * float(np.sqrt(clean * (100 - clean) / len(right)))  # who guesses keeps nothing
+            clear = above_guessing(clean, len(right), each.chance_pct)  # who guesses keeps nothing
             records.append({
                 "set": each.test_set, "model": each.model, "num_frames": each.frames, "by_frame": each.by_frame,
                 "condition": name, "clips": len(right), "seeds": each.seeds, "pct": pct, "lost_points": points.value,

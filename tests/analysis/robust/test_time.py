@@ -181,9 +181,28 @@ def test_the_page_of_a_cell_has_it(tmp_path: Path) -> None:
     write_json(cell.record, {"schema": 1, "kind": "fewshot", "signature": record["tested_signature"], "submissions": []})
     section, = use_of_time(Dossier(cell))
     row, = section.tables[0].cells.to_numpy().tolist()
-    assert row[:4] == ["toys-val", "frozen", "30.0", "60.0"] and row[5] == "40"
+    assert row[:5] == ["toys-val", "center", "frozen", "30.0", "60.0"] and row[6] == "40" and len(section.words) == 1
     write_json(cell.record, {"schema": 1, "kind": "fewshot", "signature": "another0", "submissions": []})
     assert use_of_time(Dossier(cell)) == []
+
+
+def test_the_page_says_what_time_says_of_models_that_guess_or_see_one_frame(tmp_path: Path) -> None:
+    label = np.arange(5) % 4
+    for number, views in enumerate(("center", "frames16")):
+        said = answers((label + 1) % 4, label, CLASSES)
+        tested = write_tested(tmp_path, IMAGE, 0, {"clean": said, "frozen:1": said}, group=("time", "more")[number], num_frames=1, views=views)
+        result = json.loads(tested.result.read_text())
+        write_json(tested.result, {**result, "conditions": [{**each, "group": each["group"].replace("more", "time")} for each in result["conditions"]]})
+    record = json.loads(tested.record.read_text())["cell"]
+    cell = RunFolder(tmp_path / record["tested"])
+    cell.path.mkdir()
+    write_json(cell.record, {"schema": 1, "kind": "fewshot", "signature": record["tested_signature"], "submissions": []})
+    section, = use_of_time(Dossier(cell))
+    assert sorted(row[1:6] for row in section.tables[0].cells.to_numpy().tolist()) == [
+        [views, "frozen", "0.0", "0.0", "--"] for views in ("center", "frames16")], "five clips have no interval"
+    words = " ".join(section.words)
+    assert words.count("sees one frame of a clip") == 1 and "toys-val, views center: sees one frame" in words
+    assert words.count("clean accuracy is not above guessing (95 %). A model that guesses can lose nothing") == 2
 
 
 def test_seeds_are_averaged_clip_by_clip() -> None:
