@@ -207,7 +207,7 @@ def test_other_conditions_take_no_seed_from_a_table_that_does_not_show_them(tmp_
     for seed in range(3):
         write_tested(tmp_path, VIDEO, seed, {"clean": clean, "frozen:1": less}, group="time")
     for seed, texts in ((0, ("fog:1", "fog:2")), (1, ("fog:1",))):
-        write_tested(tmp_path, VIDEO, seed, {text: less for text in texts}, group="weather", imagenet_c=("fog",))
+        write_tested(tmp_path, VIDEO, seed, dict.fromkeys(texts, less), group="weather", imagenet_c=("fog",))
     tests = read_tests([tmp_path])
     seen, why = seen_by(tests)
     assert [each.seeds for each in seen] == [3] and why == []
