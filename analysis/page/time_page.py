@@ -23,7 +23,7 @@ def use_of_time(run: Dossier) -> list[Section]:
     for record, result, cell in cells_of(run) if run.kind == FEWSHOT else ():
         of_time = [each for each in result["conditions"] if each["group"] == GROUP] if result else []
         clean = [each for each in result["conditions"] if each["text"] == CLEAN] if result else []
-        if not of_time or not clean:
+        if result is None or not of_time or not clean:
             continue
         try:
             before, *after = (share_right([Predictions.read(cell.conditions / each["file"])])
