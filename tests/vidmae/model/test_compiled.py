@@ -131,7 +131,7 @@ def test_under_autocast_the_numbers_are_those_of_16_bits():
 
 @pytest.mark.slow  # of CPU time a minute in float32 and half of it under autocast: the C++ compiler builds 10 kernels of each kind
 @pytest.mark.parametrize(("make", "one_step", "kinds", "autocast"), [
-    (mae, mae_step, 2, False), (lambda: classifier(drop_path=0.0), classifier_step, 1, True)])
+    (mae, mae_step, 2, False), (mae, mae_step, 2, True), (lambda: classifier(drop_path=0.0), classifier_step, 1, True)])
 def test_inductor_computes_the_same_and_compiles_once(tmp_path, monkeypatch, make, one_step, kinds, autocast):
     need("compiler")
     monkeypatch.setenv(compiled.CACHE, str(tmp_path / "cache"))
