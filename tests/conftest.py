@@ -43,6 +43,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.getoption("quick") and collection_path in {config.rootpath / path for path in SLOW} else None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _temporary(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests of a process share lies where pytest tidies up, should the process be killed."""
+    from tests.support.facilities import TEMPORARY
+
+    TEMPORARY[:] = [tmp_path_factory.getbasetemp()]
+
+
 def group(nodeid: str) -> str:
     """Tests of a group run in one process, in their order: they share what a file makes once, or the one cluster."""
     return SLURM if nodeid.startswith(f"{SLURM}/") else nodeid.partition("::")[0]

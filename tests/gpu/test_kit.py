@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.gpu import bundle
 from tests.gpu.report import Report, table
 from tests.gpu.run import LIMITS_S
+from tests.support import started
 from tests.support.facilities import need
 from tests.support.programs import forked
 from vidmae.runs.gpus import find_gpu
@@ -111,6 +113,17 @@ def test_programs_of_a_server_are_like_those_that_start_anew(tmp_path: Path) -> 
         server.stdin.close()
         assert server.wait(timeout=30) == 0
     assert "TOLD 7\n" in said.read_text() and "No module named no_such_module" in said.read_text()
+
+
+def test_a_server_that_cannot_load_is_tried_once_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked, server = [], forked.server
+    monkeypatch.setattr(started, "_address", cache(started._address.__wrapped__))
+    monkeypatch.setattr(started, "LOADED", "no_such_module")
+    monkeypatch.setattr(forked, "server", lambda address, *rest: asked.append(address) or server(address, *rest))
+    for _ in range(2):
+        with pytest.raises(forked.NotLoaded, match="no_such_module"):
+            started.run("timeit", env={})
+    assert len(asked) == 1 and asked[0].is_relative_to(tmp_path.parent), "where pytest tidies up"
 
 
 def test_a_check_can_fail() -> None:

@@ -6,6 +6,7 @@ A missing facility skips the test with a plain reason. Where the environment var
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -16,6 +17,16 @@ from pathlib import Path
 import pytest
 
 from jobs.demo import clips_folder
+
+TEMPORARY: list[Path] = []
+"""Where pytest keeps temporary files, and removes those of earlier calls; empty outside of pytest."""
+
+
+def own_folder(name: str) -> Path:
+    """Make a folder for what this process shares among its tests; it is removed where the process ends by itself."""
+    folder, owner = Path(tempfile.mkdtemp(prefix=f"vidmae-{name}-", dir=TEMPORARY[0] if TEMPORARY else None)), os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)  # not in forks
+    return folder
 
 
 def ffmpeg_exe() -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from tests.support.facilities import demo_clips, need
+from tests.support.facilities import demo_clips, need, own_folder
 from tests.support.videos import X264, ffmpeg
 from vidmae.clips.windows import WindowReader, WindowSpec
 from vidmae.footage.open_video import open_video
@@ -37,8 +33,7 @@ def small_clips() -> list[Path]:
     """The demo clips with all of their frames at SHORT_SIDE_PX, under their names; made once in each process, and removed."""
     need("clips")
     need("ffmpeg")
-    folder, owner = Path(tempfile.mkdtemp(prefix="vidmae-clips-")), os.getpid()
-    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    folder = own_folder("clips")
     for clip in demo_clips():
         ffmpeg("-i", clip, "-an", "-vf", f"scale=-2:{SHORT_SIDE_PX}", "-fps_mode", "passthrough", *X264, "-preset", "veryfast",
                "-g", "24", folder / clip.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from tests.support.facilities import own_folder
 from tests.support.programs import forked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,12 +108,26 @@ def run(program: str, *args: str, env: Mapping[str, str], cwd: Path | None = Non
     return subprocess.CompletedProcess(started.args, started.wait(), out, err)
 
 
-@cache
 def _server() -> str:
-    """The address of this process's server, which is started when first asked for."""
-    folder, owner, left = Path(tempfile.mkdtemp(prefix="vidmae-forked-")), os.getpid(), contextlib.ExitStack()
-    left.callback(shutil.rmtree, folder, ignore_errors=True)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    left.enter_context(forked.server(folder / "socket", LOADED, {**clean, **AT_THE_START, **NO_THREAD}, ROOT))
+    """The address of this process's server.
+
+    Raises:
+        forked.NotLoaded: It could not be started, which is tried once.
+    """
+    found = _address()
+    if isinstance(found, forked.NotLoaded):
+        raise forked.NotLoaded(str(found))
+    return found
+
+
+@cache
+def _address() -> str | forked.NotLoaded:
+    """Start the server, when first asked for; its address, or why there is none."""
+    owner, left, address = os.getpid(), contextlib.ExitStack(), own_folder("forked") / "socket"
     atexit.register(lambda: left.close() if os.getpid() == owner else None)  # not in processes that this one forks
-    return str(folder / "socket")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    try:
+        left.enter_context(forked.server(address, LOADED, {**clean, **AT_THE_START, **NO_THREAD}, ROOT))
+    except forked.NotLoaded as error:
+        return error
+    return str(address)
