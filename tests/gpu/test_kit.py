@@ -73,18 +73,19 @@ def test_the_stages_fit_one_visit_of_ten_minutes() -> None:
 
 
 def test_a_stage_that_fails_or_hangs_is_told_and_stops_no_other(footage: Path, tmp_path: Path) -> None:
-    """Its limit is far too short; the next one has what it needs left (a stage that does not exist stands for an error). Both start
-    as on a GPU, each in a Python of its own."""
+    """The limit of the first is far too short; the others have what they need left (a stage that does not exist stands for an error).
+    All start as on a GPU, each in a Python of its own."""
     out = tmp_path / "out"
     done = subprocess.run([sys.executable, "-c", (
         "import contextlib, sys; from tests.gpu import run; run.SMOKE_LIMIT_S = 0.2; run.LIMITS_S['no_such_stage'] = 0; "
         "run._loaded = lambda env, work: contextlib.nullcontext(env); "
         f"sys.argv = ['run', '--device', 'cpu', '--smoke', '--out', {str(out)!r}, '--bundle', {str(footage)!r}, "
-        "'--stages', 'right_zero,no_such_stage']; first = run._stage; "
+        "'--stages', 'right_zero,no_such_stage,fed_loader']; first = run._stage; "
         "run._stage = lambda name, args, limit, *more: first(name, args, limit if name == 'right_zero' else 60, *more); "
-        "sys.exit(run.main())")], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        "sys.exit(run.main())")], cwd=ROOT, env=hide(tmp_path), capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stderr
     stages = json.loads((out / "results.json").read_text())["stages"]
+    assert stages["fed_loader"]["ok"] and {line["kind"] for line in stages["fed_loader"]["lines"]} == {"figure", "check"}
     assert "ended after" in stages["right_zero"]["why"] and "exit code 1" in stages["no_such_stage"]["why"]
     assert "No module named 'tests.gpu.stages.no_such_stage'" in (out / "stages.txt").read_text()
     assert "**FAILED**" in (out / "table.md").read_text()
