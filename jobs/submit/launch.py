@@ -381,11 +381,22 @@ def own_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SUBMITIT_")) or k == "SLURM_CONF"}
 
 
+def by_shell(command: str, *words: str) -> list[str]:
+    """Words that let a shell start a profile's Python, so that $VAR and ~ in it mean something. It takes the shell's place.
+
+    Args:
+        command: Shell command; "$@" in it are `words`.
+        words: Taken as they are.
+    """
+    return ["bash", "-c", f"exec {command}", "python of the cluster profile", *words]  # the last begins what bash says
+
+
 def local_script(request: Request, command: str, folder: Path) -> str:
     """The script of a job on this machine: submitit's local controller, told what submitit's executor would tell it."""
     r = request.resources
     variables = {
-        "SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": str(r.tasks_per_node), "SUBMITIT_LOCAL_COMMAND": command,
+        "SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": str(r.tasks_per_node),
+        "SUBMITIT_LOCAL_COMMAND": shlex.join(by_shell(command)) if request.python else command,
         "SUBMITIT_LOCAL_TIMEOUT_S": str(60 * (r.time_min or NO_LIMIT_MIN)),
         "SUBMITIT_LOCAL_SIGNAL_DELAY_S": str(request.signal_delay_s), "SUBMITIT_PREEMPT_SIGNAL": request.signal,
         "SUBMITIT_LOCAL_NODEID": "0", "SUBMITIT_LOCAL_JOB_NUM_NODES": "1", "SUBMITIT_STDERR_TO_STDOUT": "1",

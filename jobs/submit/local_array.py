@@ -11,6 +11,7 @@ once. SIGINT to the controller kills all.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
@@ -24,11 +25,20 @@ from pathlib import Path
 from jobs.standing.arrays import cells_of
 from jobs.standing.runs import EXIT_RECORD
 from jobs.submit.forked_cell import ForkedCell, load_programs, run_cell
-from jobs.submit.launch import INTERRUPTED, KILLED_BY_LIMIT, Request, code_of_cancelled, own_environment, setup_lines
+from jobs.submit.launch import (
+    INTERRUPTED,
+    KILLED_BY_LIMIT,
+    Request,
+    by_shell,
+    code_of_cancelled,
+    own_environment,
+    setup_lines,
+)
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, make_private_folder, write_json
 from vidmae.settings.signals import number_of
 
 LOOK_S = 0.2
+NOT_STARTED = 127  # exit code of a cell that could not be started, as of a shell that finds no program
 SCRIPT = "controller.sh"
 
 
@@ -75,7 +85,7 @@ class Task:
     Attributes:
         run: Its run folder.
         folder: submit/<pid>_<i>.
-        python: Shell words that start Python; empty takes that of the controller.
+        python: Shell command that starts Python; empty takes that of the controller.
         slot: Which of the places that run at a time it has.
         process: Once it runs.
         began: Monotonic seconds of its start.
@@ -93,6 +103,11 @@ class Task:
     warned_s: float | None = None
 
     @property
+    def log(self) -> Path:
+        """What it prints."""
+        return self.folder / f"{self.folder.name}_0_log.out"
+
+    @property
     def cancelled(self) -> bool:
         """A person wants it to end."""
         return (self.folder / CANCELLED).exists()
@@ -103,14 +118,18 @@ class Task:
         return self.cancelled and (self.folder / CANCELLED).stat().st_size > 0
 
     def start(self, slot: int, gpus: Sequence[str], *, fork: bool) -> None:
-        """Start the cell's program; its process group is its own, so that it can be ended with its loader processes."""
+        """Start the cell's program; its process group is its own, so that it can be ended with its loader processes.
+
+        Raises:
+            OSError, ValueError: This machine starts no more processes, or none with these words.
+        """
         make_private_folder(self.folder)
         self.slot, self.began, self.started = slot, time.monotonic(), time.time()
         job_id, gpu = self.folder.name, gpus[slot % len(gpus)] if gpus else ""
         env = {"VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu}
-        python = shlex.split(self.python) or [sys.executable]
-        command = [*python, "-u", "-m", "jobs.submit.local_array", "--run", str(self.run.path)]
-        with (self.folder / f"{job_id}_0_log.out").open("ab") as log:
+        words = ["-u", "-m", "jobs.submit.local_array", "--run", str(self.run.path)]
+        command = by_shell(f'{self.python} "$@"', *words) if self.python else [sys.executable, *words]
+        with self.log.open("ab") as log:
             if fork:
                 self.process = ForkedCell(str(self.run.path), env, log.fileno())
             else:
@@ -124,6 +143,17 @@ class Task:
             os.killpg(self.process.pid, how)
         except ProcessLookupError:
             return
+
+    def give_up(self, error: Exception) -> None:
+        """Say in its log that it could not be started, and leave an exit code; the others go on."""
+        started_by = f"python {self.python!r} of the cluster profile" if self.python else sys.executable
+        said = f"error: the cell {self.run.path.name} could not be started by {started_by}: {error}"
+        print(said, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # its folder cannot be written
+            make_private_folder(self.folder)
+            with self.log.open("a") as log:
+                print(said, file=log)
+            self.note(NOT_STARTED)
 
     def note(self, code: int) -> None:
         """Leave the exit code for jobs/status.py and --retry."""
@@ -148,12 +178,12 @@ class Limit:
 def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], limit: Limit, fork: bool,
             python: str = "") -> None:
     """Run all cells of an array."""
-    if fork:
-        load_programs()
     waiting = [Task(run, array / "submit" / f"{os.getpid()}_{i}", python) for i, run in enumerate(cells_of(array))]
     running: list[Task] = []
     leaders = waiting[:first]
     try:
+        if fork:
+            load_programs()
         while waiting or running:
             running = [task for task in running if not _over(task, limit)]
             while waiting and len(running) < max_parallel:
@@ -163,7 +193,11 @@ def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], 
                 if task.cancelled:
                     task.note(INTERRUPTED)
                     continue
-                task.start(min(set(range(max_parallel)) - {t.slot for t in running}), gpus, fork=fork)
+                try:
+                    task.start(min(set(range(max_parallel)) - {t.slot for t in running}), gpus, fork=fork)
+                except (OSError, ValueError) as error:
+                    task.give_up(error)
+                    continue
                 running.append(task)
             time.sleep(LOOK_S)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from jobs.place.snapshot import CodeState, take_snapshot
 from jobs.scheduler import slurm
 from jobs.standing import arrays
 from jobs.standing.runs import all_runs, find_run, states
+from jobs.submit import local_array
 from jobs.submit.launch import Cell
 from sweeps import fewshot
 from tests.support.labelled import write_labelled
@@ -189,6 +191,45 @@ def test_cells_share_the_gpus_and_end_at_their_limit(tmp_path: Path) -> None:
     assert b["began"] < a["ended"] and a["CUDA_VISIBLE_DEVICES"] != b["CUDA_VISIBLE_DEVICES"], "two at a time, a GPU each"
     codes = [(read_json(array.submit / f"{process.pid}_{i}/exit.json") or {})["exit_code"] for i in range(4)]
     assert codes == [0, 0, 0, 124]
+
+
+def codes_of(array: RunFolder, cells: int) -> list[int]:
+    return [(read_json(array.submit / f"{os.getpid()}_{i}/exit.json") or {})["exit_code"] for i in range(cells)]
+
+
+def test_a_cell_that_cannot_be_started_ends_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = arrays.make_array(tmp_path / "runs/arrays/a", [RunFolder(tmp_path / f"runs/cell{i}") for i in range(2)])
+    write_program(tmp_path / "bin", "python", f"echo \"$@\" > '{tmp_path}/words'")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SITE", "of site")
+    start, calls = subprocess.Popen, iter([True, False])
+
+    def starved(*args: Any, **more: Any) -> subprocess.Popen[bytes]:
+        if next(calls, False):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return start(*args, **more)
+
+    monkeypatch.setattr(local_array.subprocess, "Popen", starved)
+    how: dict[str, Any] = {"max_parallel": 1, "first": 0, "gpus": [], "limit": local_array.Limit(), "fork": False}
+    local_array.control(array.path, **how, python="~/bin/python $SITE")
+    assert codes_of(array, 2) == [127, 0]
+    (log,) = (array.submit / f"{os.getpid()}_0").glob("*_log.out")
+    assert "could not be started by python '~/bin/python $SITE' of the cluster profile" in log.read_text()
+    words = (tmp_path / "words").read_text().split()
+    assert words[:3] == ["of", "site", "-u"] and words[-1] == str(tmp_path / "runs/cell1"), "a shell command, as on the cluster"
+    local_array.control(array.path, **how, python="/none/python")
+    assert codes_of(array, 2) == [127, 127] and "python of the cluster profile: line 1: /none/python: No such file" in log.read_text()
+
+
+def test_ctrl_c_while_the_libraries_load_is_an_end_of_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = arrays.make_array(tmp_path / "runs/arrays/a", [RunFolder(tmp_path / f"runs/cell{i}") for i in range(2)])
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local_array, "load_programs", interrupted)
+    local_array.control(array.path, max_parallel=1, first=0, gpus=[], limit=local_array.Limit(), fork=True)
+    assert codes_of(array, 2) == [130, 130]
 
 
 def test_ctrl_c_leaves_the_cells_alone(folder: Path) -> None:
