@@ -140,6 +140,9 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.Capture
     mine.write_text("keep me")
     assert main(["--out", str(tmp_path)]) == 2
     assert "change --out" in capsys.readouterr().err and mine.read_text() == "keep me"
+    (tmp_path / "clips.json").write_text("{}")
+    assert main(["--out", str(tmp_path)]) == 2, "it began here once, and this file is not of its kind"
+    assert "1 of its 1 files are not of this command" in capsys.readouterr().err and mine.read_text() == "keep me"
 
 
 def test_cameras_stay_within_the_footage_whatever_the_seed() -> None:
@@ -199,3 +202,7 @@ def test_the_pictures_of_the_objects_demo_are_the_digits_of_scikit_learn(tmp_pat
     few = {int(path.stem) for path in (tmp_path / "digits-100").glob("*/*.png")}
     assert len(few) == 100 and few < set(test)
     assert demo_pictures.main(["--out", "/proc/none"]) == 2
+    mine = tmp_path / "digits-val/3/dear.txt"
+    mine.write_text("keep me")
+    before = sorted(tmp_path.rglob("*"))
+    assert demo_pictures.main(["--out", str(tmp_path)]) == 2 and sorted(tmp_path.rglob("*")) == before, "no folder was touched"

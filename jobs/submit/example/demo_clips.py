@@ -31,6 +31,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.demo import clips_folder
 from jobs.place.launch_flags import Parser
+from jobs.submit.example.own_files import refuse_others
 from vidmae.runs.record import make_private_folder, read_json, write_json
 
 FRAMES, FPS = 40, 7.5  # 5.3 s: room for the 4.3 s that a model sees
@@ -180,7 +181,7 @@ def make(out: Path, *, clips: int = 12, seed: int = 0) -> bool:
     Returns:
         Whether anything had to be rendered.
     Raises:
-        FileExistsError: There are folders of these names that this function did not make.
+        FileExistsError: There are folders of these names, or files in them, that this function did not make.
     """
     plan: dict[str, Any] = {name: [asdict(scene) for scene in scenes(name, clips, seed)] for name in SHOTS}
     plan["camera"] = [FRAMES, FPS, HELD, SIZE_PX, HEIGHT_PX, TRAVEL, ZOOM, TURN_DEG, SHAKE]
@@ -188,6 +189,7 @@ def make(out: Path, *, clips: int = 12, seed: int = 0) -> bool:
         return False
     if not (out / "clips.json").exists() and any((out / name).exists() for name in SHOTS):
         raise FileExistsError(f"{out} holds other folders named {' or '.join(SHOTS)}; change --out")
+    refuse_others((out / name for name in SHOTS), rf"({'|'.join(MOTIONS)})/\d+\.mp4")
     write_json(make_private_folder(out) / "clips.json", {})  # begun
     for name in SHOTS:
         shutil.rmtree(out / name, ignore_errors=True)

@@ -9,7 +9,7 @@ pictures of each class. The order of the file is that of the writers, so most te
 OUT/digits-100 has the last 10 of each class once more, for tests under many conditions. Pictures that are there already are
 written anew with the same bytes.
 
-Exit codes: 0 done, 2 usage, the package is missing, or OUT cannot be written.
+Exit codes: 0 done, 2 usage, the package is missing, OUT cannot be written, or it holds files of others.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from jobs.place.launch_flags import Parser
+from jobs.submit.example.own_files import refuse_others
 from vidmae.runs.record import make_private_folder, write_atomic
 
 LEARN, TEST, FEW = "digits", "digits-val", "digits-100"
 MOST_FEW = 10  # of each class
 SIDE_PX, LARGER, BRIGHTEST = 8, 4, 16
+OWN = r"\d/(\d{4}\.png|\.\d{4}\.png\.\d+\.tmp)"  # the second is left where the command was cut off
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -57,11 +59,14 @@ def write(out: Path, val: int) -> dict[str, int]:
     Args:
         out: Folder to write to; its folders digits, digits-val and digits-100 are made anew.
         val: Test pictures of each class.
+    Raises:
+        FileExistsError: One of these folders holds files of somebody else.
     """
     from PIL import Image
 
     pictures, label = read_digits()
     counts = dict.fromkeys((LEARN, TEST, FEW), 0)
+    refuse_others((out / name for name in counts), OWN)
     for name in counts:
         shutil.rmtree(out / name, ignore_errors=True)
     for digit in range(10):
