@@ -20,7 +20,7 @@ from vidmae.footage.manifest import AUTO, decoder_problem, read_summary
 from vidmae.preparing.preparation import Preparation
 from vidmae.runs.cell_record import amount_of
 from vidmae.runs.record import signature
-from vidmae.settings.finetune_config import FinetuneConfig, Method
+from vidmae.settings.finetune_config import ClassifierConfig, FinetuneConfig, Method
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
 
 KIND = "fewshot"
@@ -288,16 +288,14 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     for manifest in (data.manifest, data.val_manifest) if config.data.decoder != AUTO else ():
         if problem := decoder_problem(manifest, read_summary(manifest), config.data.decoder):
             raise ConfigError(problem)
-    frames = (init.settings or {}).get("model", {}).get("num_frames")
-    if frames == 1 and config.model.num_frames != 1 and config.train.inflated == "no":
+    own_model = (init.settings or {}).get("model", {})
+    if own_model.get("num_frames") == 1 and config.model.num_frames != 1 and config.train.inflated == "no":
         raise ConfigError(f"model.num_frames is {config.model.num_frames} [from {origins['model.num_frames']}], allowed "
                           f"with {init.name}: 1, since it is an image model, which sees one frame; --views frames16 tests "
                           "it on videos, as the mean of the logits of 16 frames, and --set train.inflated=mean (or centre) "
                           "lets a video model start from it")
-    if frames not in (None, 1, config.model.num_frames) and not config.train.resize_positions:
-        raise ConfigError(f"model.num_frames is {config.model.num_frames} [from {origins['model.num_frames']}], allowed "
-                          f"with {init.name}: {frames}, the frames of the clips that it was trained on; --set "
-                          "train.resize_positions=true interpolates its positions over time")
+    if init.weights and not config.train.resize_positions and own_model.get("positions") != "rotary":  # which have no table
+        _refuse_other_clips(init.name, own_model, config.model, origins)
     try:
         config.model.shape()
         if method in PROBES:
@@ -309,6 +307,18 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     except ValueError as error:
         raise ConfigError(f"{init.name}: {error}") from error
     return config, origins
+
+
+def _refuse_other_clips(name: str, own: Mapping[str, Any], model: ClassifierConfig, origins: Mapping[str, str]) -> None:
+    """Refuse clips of another size than the table of positions of a checkpoint has places for."""
+    what = {"num_frames": "the frames", "img_size": "the size in px"}
+    for key, of_what in what.items():
+        value = getattr(model, key)
+        if own.get(key) in (None, value) or (key == "num_frames" and own[key] == 1):
+            continue
+        raise ConfigError(f"model.{key} is {value} [from {origins[f'model.{key}']}], allowed with {name}: {own[key]}, "
+                          f"{of_what} of the clips that it was trained on; --set train.resize_positions=true interpolates its "
+                          "positions")
 
 
 def preparation_of(config: FinetuneConfig, prepare_px: int) -> Preparation:

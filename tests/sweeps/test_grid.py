@@ -415,11 +415,22 @@ def test_an_image_model_takes_every_method_and_no_clip_of_several_frames() -> No
         grid([IMAGE], overrides=("model.num_frames=16", "model.t_patch_size=2"))
 
 
-def test_a_video_model_takes_clips_of_its_own_length() -> None:
-    video = Init("video", "/w/video.pth", "f" * 64, {"model": {"name": "vit_nano_patch16", "img_size": 112, "num_frames": 16}})
+def test_a_table_of_positions_is_for_clips_of_its_own_size() -> None:
+    model = {"name": "vit_nano_patch16", "img_size": 112, "num_frames": 16}
+    video = Init("video", "/w/video.pth", "f" * 64, {"model": model})
+    strict = "train.resize_positions=false"
     with pytest.raises(ConfigError, match=r"model\.num_frames is 8 \[from --set\], allowed with video: 16, the frames"):
-        grid([video], overrides=("model.num_frames=8", "train.resize_positions=false"))
-    assert len(grid([video], overrides=("model.num_frames=8", "train.resize_positions=true"))) == len(grid([video]))
+        grid([video], overrides=("model.num_frames=8", strict))
+    with pytest.raises(ConfigError, match=r"model\.img_size is 96 \[from --set\], allowed with video: 112, .*train\.resize_positions=true"):
+        grid([video], overrides=("model.img_size=96", strict))
+    with pytest.raises(ConfigError, match=r"model\.img_size is 96 .* allowed with image: 112"):
+        grid([IMAGE], overrides=("model.img_size=96", strict))
+    other = ("model.num_frames=8", "model.img_size=96")
+    assert grid([video], overrides=other)[0].config.train.resize_positions, "the recipe lets them be interpolated"
+    no_table = replace(video, settings={"model": {**model, "positions": "rotary", "pool": "mean"}})
+    for init in (no_table, replace(video, weights="")):
+        (cell,) = grid([init], overrides=(*other, strict))
+        assert (cell.config.model.num_frames, cell.config.model.img_size) == (8, 96)
 
 
 def test_a_released_image_mae_brings_its_model(tmp_path: Path) -> None:
