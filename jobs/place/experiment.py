@@ -274,13 +274,14 @@ def problems(e: Experiment) -> list[str]:
     return found
 
 
-def device_problems(train: TrainConfig, *, gpus: int, who: str = "the job has") -> list[str]:
+def device_problems(train: TrainConfig, *, gpus: int, who: str = "the job has", trains: bool = True) -> list[str]:
     """What a run cannot do on the device that it gets, one message each.
 
     Args:
         train: The recipe's section.
         gpus: Of each node.
         who: Begins what is said where there are none.
+        trains: False: it tests, and what is only for training does not matter.
     """
     found = []
     if train.device == "cuda" and not gpus:
@@ -289,10 +290,10 @@ def device_problems(train: TrainConfig, *, gpus: int, who: str = "the job has") 
         return found
     if train.precision == "fp16":
         found.append("train.precision is fp16, which needs a GPU; on the CPU: bf16 or fp32 (--set train.precision=bf16)")
-    if train.micro_batch == "auto":
+    if trains and train.micro_batch == "auto":
         found.append("train.micro_batch is auto, which measures the memory of a GPU; on the CPU: a number of clips "
                      "(--set train.micro_batch=16)")
-    if train.compile == "graphs":
+    if trains and train.compile == "graphs":
         found.append("train.compile is graphs, which a CPU does not have; on the CPU: auto, true or false "
                      "(--set train.compile=auto)")
     return found

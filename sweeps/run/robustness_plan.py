@@ -27,7 +27,7 @@ from sweeps.grid.robustness_cells import (
 from sweeps.grid.states import chosen, look
 from sweeps.run.array_submission import NO_LIMIT, Say, Sweep
 from sweeps.run.show import Unit
-from sweeps.run.sweep_plan import Plan
+from sweeps.run.sweep_plan import Plan, device_problems_of
 from vidmae.labels.set_layout import conditions_of
 from vidmae.labels.splits import read_labelled, some
 from vidmae.runs.cost import encoder_flops_per_clip
@@ -60,8 +60,7 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
     found = partition_problems(partition, classes.trained) if partition else []
     found += folder_problems(runs_dir / cells[0].run_id)
-    if device == "cuda" and not classes.trained.gpus_per_node:
-        found.append("train.device is cuda, but cells have no GPU (--gpus-per-node, or --set train.device=auto)")
+    found += device_problems_of(cells, classes, trains=False)
     if found:
         raise ConfigError("\nerror: ".join(found))
     standings, problems = look(cells, runs_dir, write=not args.dry_run)

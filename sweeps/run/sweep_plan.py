@@ -10,6 +10,7 @@ from pathlib import Path
 from jobs.place.catalogue import environment_catalogue
 from jobs.place.experiment import Place, device_problems, folder_problems, partition_problems, read_profile
 from jobs.scheduler import slurm
+from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.batches import Batch, Classes, make_batches, make_classes
 from sweeps.grid.checkpoints import find_inits
 from sweeps.grid.estimate import Estimate, check_batch, estimate
@@ -141,7 +142,7 @@ def _unprepared(sets: Sequence[LabelledSet], *, named: bool, say: Say) -> list[L
 def _refuse(cells: Sequence[Cell], classes: Classes, partition: slurm.Partition | None, runs_dir: Path) -> None:
     found = partition_problems(partition, classes.trained) if partition else []
     found += folder_problems(runs_dir / cells[0].run_id)
-    found += device_problems(cells[0].config.train, gpus=classes.trained.gpus_per_node, who="cells have")
+    found += device_problems_of(cells, classes)
     for cell in {(c.config.train.global_batch, c.method): c for c in cells}.values():
         check_batch(cell, classes.of(cell).world_size)
     if any(c.subset.shots == 1 and c.config.select.rule == "holdout" for c in cells):
@@ -149,3 +150,17 @@ def _refuse(cells: Sequence[Cell], classes: Classes, partition: slurm.Partition 
                      "learn from; allowed: 2 or more (--shots, or --select last)")
     if found:
         raise ConfigError("\nerror: ".join(found))
+
+
+def device_problems_of(cells: Sequence[AnyCell], classes: Classes, *, trains: bool = True) -> list[str]:
+    """What some of the cells cannot do on the device that they get, each once.
+
+    Args:
+        cells: Of a sweep.
+        classes: What they get.
+        trains: They do not only test.
+    """
+    gpus = classes.trained.gpus_per_node
+    sections = dict.fromkeys(cell.config.train for cell in cells)
+    found = [device_problems(train, gpus=gpus, who="cells have", trains=trains) for train in sections]
+    return list(dict.fromkeys(problem for problems in found for problem in problems))

@@ -81,6 +81,7 @@ def test_a_dry_run_shows_the_grid_and_writes_nothing(folder: Path) -> None:
     (["--shots", "2", "--views", "3x2"], "evaluate.views"), (["--shots", "2", "--then-collect"], "needs Slurm"),
     (["--shots", "2", "--set", "model.img_size=100"], "img_size 100"),
     (["--shots", "2", "--set", "train.micro_batch=auto"], "measures the memory of a GPU"),
+    (["--shots", "2", "--vary", "train.precision=bf16,fp16"], "train.precision is fp16, which needs a GPU"),
     (["--shots", "2", "--set", "data.decoder=pyav"], "was checked with others: 36 with decord"),
     (["--shotz", "2"], "--shots")])
 def test_what_cannot_run_is_refused(folder: Path, args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,8 @@ def test_sets_cues_and_label_maps(folder: Path) -> None:
     (["*seed0*", "--conditions", "fog:9"], "fog has the levels 1 to 5, got 9"),
     (["*seed0*", "--conditions", "clean", "--set", "model.num_frame=8"], "num_frames"),
     (["*seed0*", "--conditions", "clean", "--set", "model.num_frames=8"], "model.num_frames is 8 [from --set], allowed with tiny-toys"),
+    (["*seed0*", "--conditions", "clean", "--set", "train.precision=fp16"], "train.precision is fp16, which needs a GPU"),
+    (["*seed0*", "--conditions", "clean", "--set", "train.device=cuda"], "train.device is cuda, but cells have no GPU"),
     (["scratch", "--conditions", "clean"], "scratch tells no classes apart, so it must learn some"),
     (["*seed0*", "--conditions", "clean", "--data", "nowhere"], "nowhere")])
 def test_what_cannot_be_tested_is_refused(folder: Path, args: list[str], said: str) -> None:
