@@ -30,6 +30,7 @@ SCRATCH = "scratch"
 FILES = (".safetensors", ".pth", ".pt")
 MODEL = ("name", "img_size", "num_frames", "t_patch_size")  # of a checkpoint's model what an encoder takes over
 MORE = ("positions",)  # and where it is not as usual
+TAKEN = "{name}: {taken}: taken as in the released models, the file does not say"
 
 
 def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> list[Init]:
@@ -51,7 +52,7 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
     for name in names:
         if is_name(name):
             files.append(_of_name(name))
-        elif Path(name).suffix in FILES or (Path(name) / "config.json").is_file():
+        elif is_file(name):
             files.append(_of_file(Path(name).expanduser().absolute()))
         elif name != SCRATCH:
             run = find_run(name, runs_dir, pretrained)
@@ -59,6 +60,12 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
     found = [_of_run(run, run.path in waiting) for run in runs.values()] + files
     found = short_names(found)
     return found + (_scratch(found) if SCRATCH in names else [])
+
+
+def is_file(name: str) -> bool:
+    """Whether a word means a file of weights, or a folder of a hub, and not a run."""
+    path = Path(name).expanduser()
+    return path.suffix in FILES or (path / "config.json").is_file()
 
 
 def _of_run(run: RunFolder, may_wait: bool) -> Init:
@@ -110,7 +117,7 @@ def _of_name(name: str) -> Init:
         found = find(name, download=False)
     except ValueError as error:
         raise ConfigError(f"{error} (--checkpoints)") from error
-    return _of_file(found.path, found.known, found.name)
+    return _of_file(found.path.absolute(), found.known, found.name)
 
 
 def _of_file(path: Path, known: Mapping[str, Any] | None = None, name: str = "") -> Init:
@@ -125,7 +132,8 @@ def _of_file(path: Path, known: Mapping[str, Any] | None = None, name: str = "")
         raise ConfigError(f"{named}{error} (--checkpoints)") from error
     model = found.settings if found else {key: value for key, value in said.items() if key in MODEL}
     name = name or (path.name if path.is_dir() else path.stem)
-    return Init(name, str(file), content_hash(file), {"model": model} if model or file.suffix == ".safetensors" else None)
+    settings = {"model": model} if model or file.suffix == ".safetensors" else None
+    return Init(name, str(file), content_hash(file), settings, taken=found.taken if found else "")
 
 
 def short_names(inits: Sequence[Init]) -> list[Init]:

@@ -47,6 +47,7 @@ class Init:
         settings: What it says of the model and its clips: sections of FinetuneConfig.
         after: Slurm job that still has to write the weights, or empty.
         pair: Of an image model that is matched to a video model: by what, and to which run; or empty.
+        taken: What its file does not say of its clips and was taken as in the released models; or empty.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Init:
     settings: Mapping[str, Any] | None = None
     after: str = ""
     pair: str = ""
+    taken: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.standing.runs import find_run
-from sweeps.grid.checkpoints import FILES, MODEL, SCRATCH
+from sweeps.grid.checkpoints import MODEL, SCRATCH, is_file
 from vidmae.evaluate.corruptions.conditions import parse_conditions
 from vidmae.footage.manifest import AUTO, content_hash, decoder_problem, read_summary
 from vidmae.labels.cell_data import class_names
 from vidmae.labels.label_map import make_label_map
 from vidmae.labels.splits import read_labelled
-from vidmae.model.formats.file_model import model_in
+from vidmae.model.formats.file_model import file_in, model_in
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, read_json, signature
 from vidmae.settings.evaluation_config import RobustnessConfig, TestedConfig
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import ConfigError, Layer, build, load, to_dict
+from vidmae.weights.finding import find, is_name
 
 KIND = "robustness"
 CLEAN = "clean"
@@ -55,6 +56,7 @@ class Model:
         cell: What its records say it is.
         classes: Names of its classes, by index.
         classes_of: Of a file: the set whose labels are its classes.
+        taken: What the file does not say of its clips and was taken as in the released models; or empty.
     """
 
     run: RunFolder
@@ -63,11 +65,12 @@ class Model:
     cell: Mapping[str, Any]
     classes: tuple[str, ...]
     classes_of: TestSet | None = None
+    taken: str = ""
 
     @property
     def name(self) -> str:
-        """Its run's name without the signature; the file's name without its ending."""
-        return self.run.path.stem if self.classes_of else self.run.path.name.removesuffix(f"-{self.signature}")
+        """Its run's name without the signature; what a file is called."""
+        return str(self.cell["checkpoint"]) if self.classes_of else self.run.path.name.removesuffix(f"-{self.signature}")
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def find_models(given: Sequence[str], runs_dir: Path, classes_of: TestSet | None
 
     Args:
         given: Ids, starts of ids or folders of cells; cells of this sweep among them are passed over. Patterns such as
-            `demo-*` choose among the cells that are done. Files end in .safetensors, .pth or .pt.
+            `demo-*` choose among the cells that are done. Files are those of `find_inits`, published names among them.
         runs_dir: Folder of the runs.
         classes_of: Set whose labels are the classes of the files.
     Raises:
@@ -175,8 +178,9 @@ def find_models(given: Sequence[str], runs_dir: Path, classes_of: TestSet | None
     """
     if SCRATCH in given:
         raise ConfigError(f"{SCRATCH} {NO_CLASSES.format(name=SCRATCH)}")
-    files = [_of_file(Path(name).expanduser().absolute(), classes_of) for name in given if Path(name).suffix in FILES]
-    given = [name for name in given if Path(name).suffix not in FILES]
+    files = [_of_name(name, classes_of) if is_name(name) else _of_file(Path(name).expanduser().absolute(), classes_of)
+             for name in given if is_name(name) or is_file(name)]
+    given = [name for name in given if not (is_name(name) or is_file(name))]
     patterns = [name for name in given if set(name) & set("*?[")]
     named = [find_run(name, runs_dir) for name in given if name not in patterns]
     folders = {run.path: run for run in named if (read_json(run.record) or {}).get("kind") != KIND}
@@ -194,32 +198,42 @@ def find_models(given: Sequence[str], runs_dir: Path, classes_of: TestSet | None
     return [_model(run) for run in folders.values()] + files
 
 
-def _of_file(path: Path, classes_of: TestSet | None) -> Model:
+def _of_name(name: str, classes_of: TestSet | None) -> Model:
+    """Published weights; a sweep takes what is here."""
+    try:
+        found = find(name, download=False)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return _of_file(found.path.absolute(), classes_of, found.known, found.name)
+
+
+def _of_file(path: Path, classes_of: TestSet | None, known: Mapping[str, Any] | None = None, name: str = "") -> Model:
     """A finetuned file from elsewhere: sizes from the shapes of its tensors, the names of its classes from a data set."""
-    if not path.is_file():
+    called = name or path.name
+    if not path.exists():
         raise ConfigError(f"there is no file {path}")
     try:
-        found = model_in(path)
+        file, found = file_in(path)[0], model_in(path, known)
     except ValueError as error:
-        raise ConfigError(f"{path.name}: {error}") from error
+        raise ConfigError(f"{called}: {error}") from error
     if found is None:
-        raise ConfigError(f"{path.name} holds no model whose tensors can be listed without running the file's code")
+        raise ConfigError(f"{called} holds no model whose tensors can be listed without running the file's code")
     if not (outputs := found.head):
-        raise ConfigError(f"{path.name} {NO_CLASSES.format(name=path)}")
+        raise ConfigError(f"{called} {NO_CLASSES.format(name=path)}")
     if classes_of is None:
-        raise ConfigError(f"{path.name} tells {outputs} classes apart, and does not say their names; say which labelled set "
+        raise ConfigError(f"{called} tells {outputs} classes apart, and does not say their names; say which labelled set "
                           "has them: --data NAME")
     if len(classes_of.labels) != outputs:
-        raise ConfigError(f"{path.name} tells {outputs} classes apart, and {classes_of.name} has {len(classes_of.labels)}; "
+        raise ConfigError(f"{called} tells {outputs} classes apart, and {classes_of.name} has {len(classes_of.labels)}; "
                           "class indexes are ranks of the names, so both must have the same classes (--data)")
-    content = content_hash(path)
-    given = {"name": path.stem, "model": found.settings,
+    content, name = content_hash(file), name or (path.name if path.is_dir() else path.stem)
+    given = {"name": name, "model": found.settings,
              "data": {"name": classes_of.name, "val_manifest": str(classes_of.manifest)},
-             "train": {"init": str(path), "init_content": content, "init_name": path.stem}}
-    cell = {"checkpoint": path.stem, "checkpoint_content": content, "data": classes_of.name, "shots": 0, "seed": 0,
+             "train": {"init": str(file), "init_content": content, "init_name": name}}
+    cell = {"checkpoint": name, "checkpoint_content": content, "data": classes_of.name, "shots": 0, "seed": 0,
             "method": "finetune", "overrides": {}}
-    config = build(FinetuneConfig, [Layer(f"the file {path.name}", given)])[0]
-    return Model(RunFolder(path), content, config, cell, classes_of.labels, classes_of)
+    config = build(FinetuneConfig, [Layer(f"the file {called}", given)])[0]
+    return Model(RunFolder(file), content, config, cell, classes_of.labels, classes_of, found.taken)
 
 
 def _model(run: RunFolder) -> Model:

@@ -10,6 +10,7 @@ from jobs.place.catalogue import Catalogue, environment_catalogue, find_data
 from jobs.place.experiment import Place, folder_problems, partition_problems, read_profile
 from jobs.scheduler import slurm
 from sweeps.grid.batches import make_batches, make_classes
+from sweeps.grid.checkpoints import TAKEN
 from sweeps.grid.estimate import Estimate, views_of
 from sweeps.grid.robustness_cells import (
     CLEAN,
@@ -51,6 +52,9 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     known = site.catalogue | environment_catalogue()
     data = _data_set(args, known)
     models = find_models(args.cells, runs_dir, data)
+    for model in models:
+        if model.taken:
+            say(TAKEN.format(name=model.name, taken=model.taken))
     sets = find_sets(args)
     for line in conditions_by_folder(sets):
         say(line)

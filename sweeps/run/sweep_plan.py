@@ -12,7 +12,7 @@ from jobs.place.experiment import Place, device_problems, folder_problems, parti
 from jobs.scheduler import slurm
 from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.batches import Batch, Classes, make_batches, make_classes
-from sweeps.grid.checkpoints import find_inits
+from sweeps.grid.checkpoints import TAKEN, find_inits
 from sweeps.grid.estimate import Estimate, check_batch, estimate
 from sweeps.grid.grid import KIND, PROBES, SEVERAL_FRAMES, Cell, Init, LabelledSet, Settings, make_grid, parse_vary
 from sweeps.grid.labelled import find_sets, find_subsets, one_form_each
@@ -86,6 +86,9 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         features=str(runs_dir / FEATURES), clips="" if args.prepare is None else str(runs_dir / CLIPS),
         prepare_px=args.prepare or 0)
     inits = find_inits(args.checkpoints, args.after, runs_dir) if inits is None else inits
+    for init in inits:
+        if init.taken:
+            say(TAKEN.format(name=init.name, taken=init.taken))
     sets = find_sets(args.data, site.catalogue | environment_catalogue())
     if args.prepare is not None:
         sets = _unprepared(sets, named=bool(args.data), say=say)

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from jobs import cancel
 from jobs.place.snapshot import CodeState, take_snapshot
@@ -98,6 +100,15 @@ def test_one_class_is_refused_before_anything_is_submitted(folder: Path, capsys:
     assert fewshot.main([*LOCAL, "--shots", "2", "--data", "dogs"]) == 2
     told = capsys.readouterr()
     assert "2 classes or more" in told.err and told.out == "" and not all_runs(folder / "runs")
+
+
+def test_sizes_that_a_file_does_not_say_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shapes = {"patch_embed.proj.weight": (96, 3, 2, 16, 16), **{f"blocks.{i}.norm1.bias": (96,) for i in range(3)}}
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, folder / "jepa.safetensors")
+    args = ["--recipe", "finetune_demo", "--checkpoints", "jepa.safetensors,scratch", "--cluster", "local", "--shots", "2", "--dry-run"]
+    assert fewshot.main(args) == 0
+    said = "jepa: 256 px, 64 frames: taken as in the released models, the file does not say"
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_every_setting_of_a_cell_and_its_origin(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -241,7 +241,7 @@ def test_scratch_once_for_every_shape(tmp_path: Path) -> None:
                      "scratch-vit_small_patch16"]
 
 
-def test_files_of_weights(tmp_path: Path) -> None:
+def test_files_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, released, other = tmp_path / "my weights.safetensors", tmp_path / "say.pth", tmp_path / "bare.safetensors"
     config = {"name": "mae_vit_nano_patch16", "img_size": 448, "num_frames": 8, "t_patch_size": 2, "mask_ratio": 0.9}
     shapes = {"patch_embed.proj.weight": (96, 3, 2, 16, 16), "pos_embed_spatial": (1, 784, 96), "pos_embed_temporal": (1, 4, 96)}
@@ -262,6 +262,11 @@ def test_files_of_weights(tmp_path: Path) -> None:
     ours.write_bytes(ours.read_bytes()[:20])
     with pytest.raises(ConfigError, match="cut off"):
         find_inits([str(ours)], [], tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub/config.json").write_text('{"model_type": "vidmae"}')
+    save_file(tensors, tmp_path / "hub/model.safetensors")
+    assert [init.name for init in find_inits(["~/say.pth", "~/hub"], [], tmp_path)] == ["say", "hub"]
     with pytest.raises(ConfigError, match="no file"):
         find_inits([str(tmp_path / "none.pth")], [], tmp_path)
     (tmp_path / "x").mkdir()

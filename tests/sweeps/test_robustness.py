@@ -147,8 +147,9 @@ def test_folders_that_are_taken_for_conditions_are_named(folder: Path) -> None:
 
 
 def write_file(path: Path, classes: int, *, frames: int = 4) -> None:
-    """The header of a classifier's weights: all that a launcher reads."""
-    shapes = {"patch_embed.proj.weight": [96, 3, 2, 16, 16], "pos_embed_spatial": [1, 4, 96], "pos_embed_temporal": [1, frames // 2, 96],
+    """The header of a classifier's weights, all that a launcher reads; without frames it has no positions."""
+    tables = {"pos_embed_spatial": [1, 4, 96], "pos_embed_temporal": [1, frames // 2, 96]} if frames else {}
+    shapes = {"patch_embed.proj.weight": [96, 3, 2, 16, 16], **tables,
               **{f"blocks.{i}.norm1.weight": [96] for i in range(3)}, **({"head.weight": [classes, 96]} if classes else {})}
     header = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header)
@@ -174,6 +175,21 @@ def test_a_finetuned_file_is_a_model(folder: Path) -> None:
     assert "python sweeps/fewshot.py --checkpoints" in sweep(*args, "--data", "toys-val", "--dry-run").stderr
     (folder / "released.safetensors").write_bytes(b"no weights")
     assert "is no safetensors file, or is cut off" in sweep(*args, "--data", "toys-val", "--dry-run").stderr
+
+
+def test_a_published_name_is_a_model_and_what_its_file_does_not_say_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("VIDMAE_WEIGHTS", "put"), ("HF_HUB_CACHE", "hub"), ("HF_HUB_OFFLINE", "1")):
+        monkeypatch.setenv(name, value)
+    (folder / "put/me--tiny").mkdir(parents=True)
+    write_file(folder / "put/me--tiny/jepa.safetensors", 3, frames=0)
+    args = ["--data", "toys-val", "--conditions", "fog:1", "--dry-run", "--json"]
+    done = sweep(*LOCAL, "hf://me/tiny/jepa.safetensors", *args)
+    assert done.returncode == 0, done.stderr
+    assert [cell["checkpoint"] for cell in json.loads(done.stdout)["cells"]] == ["jepa"]
+    assert "jepa: 256 px, 64 frames: taken as in the released models, the file does not say" in done.stderr
+    gone = sweep(*LOCAL, "hf://me/tiny/none.safetensors", *args)
+    assert gone.returncode == 2 and "none.safetensors is not on this machine" in gone.stderr
+    assert "say_ssv2-50shot.pth is not on this machine" in sweep(*LOCAL, "say_ssv2-50shot", *args).stderr
 
 
 def test_settings_that_change_no_result_make_no_other_cell(folder: Path) -> None:
