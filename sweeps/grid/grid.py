@@ -319,8 +319,8 @@ def _refuse_other_clips(name: str, own: Mapping[str, Any], model: ClassifierConf
         if own.get(key) in (None, value) or (key == "num_frames" and own[key] == 1):
             continue
         raise ConfigError(f"model.{key} is {value} [from {origins[f'model.{key}']}], allowed with {name}: {own[key]}, "
-                          f"{of_what} of the clips that it was trained on; --set train.resize_positions=true interpolates its "
-                          "positions")
+                          f"{of_what} of the clips that it was trained on; --set train.resize_positions=true interpolates "
+                          "its positions")
 
 
 def preparation_of(config: FinetuneConfig, prepare_px: int) -> Preparation:
