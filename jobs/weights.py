@@ -2,13 +2,14 @@
 
     python jobs/weights.py list
     python jobs/weights.py show hvm1@448_none
+    python jobs/weights.py show say.pth
     python jobs/weights.py get hvm1@448_none
     python jobs/weights.py convert say.pth --out say.safetensors
 
 A name can stand wherever a file of weights can: --weights, --checkpoints, --set train.init=NAME, vidmae.load(NAME). So can
 hf://owner/name/file for any other file of the hub. Launchers take what is here and download nothing; get does that through
 huggingface_hub. HF_HUB_OFFLINE=1 forbids it; VIDMAE_WEIGHTS is a folder for files that you bring yourself. Standard output
-is names (list) or a path (get, convert).
+is names (list), what is known (show) or a path (get, convert).
 
 Exit codes: 0 ok, 2 there is no such name or file, or it is not here and cannot be downloaded, 130 Ctrl-C.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,9 +29,9 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from jobs.place.launch_flags import Parser, add_runs_dir
 from jobs.place.speak import answer, say
 from vidmae.settings.layers import ConfigError
-from vidmae.weights.finding import find
+from vidmae.weights.finding import Found, find
 from vidmae.weights.hub import NotHereError
-from vidmae.weights.released_weights import Published, entry_of, published, unknown_name
+from vidmae.weights.released_weights import Published, entry_of, published
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,15 +39,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     listed = verbs.add_parser("list", help="what is published, and what of it is here")
-    shown = verbs.add_parser("show", help="all that is known of one")
+    shown = verbs.add_parser("show", help="all that is known of one; of a file what its tensors say")
     got = verbs.add_parser("get", help="download it, unless it is here; its path")
     made = verbs.add_parser("convert", help="write a file of this suite's layout")
     for verb in (shown, got, made):
         verb.add_argument("name", metavar="NAME|FILE", help="a name of `list`, a path, a run, or hf://owner/name/file")
+        add_runs_dir(verb)
     listed.add_argument("--json", action="store_true", help="print one object instead of names")
     shown.add_argument("--json", action="store_true", help="print one object")
     made.add_argument("--out", type=Path, required=True, metavar="FILE", help="NAME.safetensors, which must not be there")
-    add_runs_dir(made)
     return parser
 
 
@@ -75,10 +77,10 @@ def show_all(args: argparse.Namespace) -> int:
 
 
 def show_one(args: argparse.Namespace) -> int:
-    """All that is known of a name."""
-    entry = entry_of(args.name)
+    """All that is known of a name, or what the tensors of a file say."""
+    entry = None if Path(args.name).expanduser().exists() else entry_of(args.name)
     if entry is None:
-        raise ConfigError(unknown_name(args.name))
+        return show_file(args)
     if args.json:
         print(json.dumps(asdict(entry)))
         return 0
@@ -87,13 +89,32 @@ def show_one(args: argparse.Namespace) -> int:
             "classes": entry.classes or "-", "sizes": sizes, "clips": entry.sampling, "licence": entry.licence,
             "paper": entry.paper, "source": entry.source, "file": entry.address,
             "settings": " ".join(entry.settings) or "-", "here": here(entry) or "no (python jobs/weights.py get)"}
-    print("\n".join(f"{key:<13} {value}" for key, value in rows.items()), flush=True)
+    _print_rows(rows)
+    return 0
+
+
+def show_file(args: argparse.Namespace) -> int:
+    """What the tensors of a file, a folder or a run say of its model."""
+    from vidmae.model.trained_encoder import file_model, weights_of  # here: torch
+
+    found = _found(args, download=False)
+    try:
+        path = weights_of(found.path)
+        model = file_model(path, found.known)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    rows = {"name": found.name, "file": str(path), "model": str(model), "classes": model.head or "-",
+            "decoder": "yes" if model.pretrained else "no"}
+    if args.json:
+        print(json.dumps({**rows, "classes": model.head, "decoder": model.pretrained, "settings": model.settings}))
+    else:
+        _print_rows(rows)
     return 0
 
 
 def get(args: argparse.Namespace) -> int:
     """Download, unless it is here."""
-    print(_found(args.name, download=True), flush=True)
+    print(_found(args, download=True).path, flush=True)
     return 0
 
 
@@ -117,11 +138,15 @@ def here(entry: Published) -> Path | None:
         return None
 
 
-def _found(name: str, *, download: bool) -> Path:
+def _found(args: argparse.Namespace, *, download: bool) -> Found:
     try:
-        return find(name, say=say, download=download).path
+        return find(args.name, runs_dir=args.runs_dir, say=say, download=download)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _print_rows(rows: Mapping[str, object]) -> None:
+    print("\n".join(f"{key:<13} {value}" for key, value in rows.items()), flush=True)
 
 
 if __name__ == "__main__":

@@ -50,12 +50,24 @@ def test_list_show_and_get(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert weights.main(["show", "say_nothing"]) == 2 and "did you mean say_none" in capsys.readouterr().err
 
 
-def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_and_show_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"model_state": build_mae("mae_vit_nano_patch8", img_size=32, decoder_embed_dim=32, pred_t_dim=8).state_dict()}, "st.pyth")
     assert weights.main(["convert", "st.pyth", "--out", "ours.safetensors"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "ours.safetensors")
     assert json.loads(read_metadata("ours.safetensors")["config"])["pred_t_dim"] == 8
     assert weights.main(["convert", "st.pyth", "--out", "ours.safetensors"]) == 2 and "is there already" in capsys.readouterr().err
+    run = tmp_path / "site/demo-1a2b3c4d"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    (tmp_path / "ours.safetensors").rename(run / "weights.safetensors")
+    for given in (["st.pyth"], [str(run)], ["demo", "--runs-dir", "site"]):
+        assert weights.main(["show", *given]) == 0
+        assert "model         vit_nano_patch8, 16 frames of 32 px, 2 per token; this suite" in capsys.readouterr().out, given
+    assert weights.main(["show", "demo", "--runs-dir", "site", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["settings"]["img_size"], told["classes"], told["decoder"]) == (32, 0, True)
+    assert weights.main(["get", "demo", "--runs-dir", "site"]) == 0 and capsys.readouterr().out.strip() == str(run)
+    assert weights.main(["show", "hf://me/tiny/none.pth"]) == 2 and "is not on this machine" in capsys.readouterr().err
 
 
 def test_a_name_stands_for_a_file(tmp_path: Path) -> None:
