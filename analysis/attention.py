@@ -41,7 +41,7 @@ from vidmae.runs.record import RunFolder, read_json, runs_that_fit
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.command_line import answer
 from vidmae.settings.layers import ConfigError, nearest, to_yaml
-from vidmae.weights.finding import find, is_name
+from vidmae.weights.finding import Found, find, is_name
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -95,27 +95,27 @@ def resolve(args: argparse.Namespace, out: Path) -> AttentionConfig:
     Raises:
         ConfigError: Something that was named does not exist, or a value is out of range.
     """
-    weights, file = _weights(args)
+    found, file = _weights(args)
     if not file.is_file():
-        raise ConfigError(f"the run {weights} has no weights.safetensors: it is not finished, or is a few-shot run without "
-                          "--set keep_weights=true" if args.run else
+        raise ConfigError(f"the run {found.path} has no weights.safetensors: it is not finished, or is a few-shot run "
+                          "without --set keep_weights=true" if args.run else
                           f"--weights {file} does not exist; give a .safetensors or .pth, or a name of published weights")
     videos = out / "videos.csv" if is_footage(Path(args.videos).expanduser()) else find_manifest(args.videos)
     return AttentionConfig(
-        weights=str(weights), weights_content=content_hash(file), videos=str(videos),
+        weights=str(found.path), weights_content=content_hash(file), sizes=found.sizes, videos=str(videos),
         rollout=args.rollout, moving_px=args.moving_px, relative=args.relative, sampling_rate=args.sampling_rate,
         per_video=args.per_video, pictures=pictures_of(args), decoder=args.decoder, device=args.device, workers=args.workers)
 
 
-def _weights(args: argparse.Namespace) -> tuple[Path, Path]:
+def _weights(args: argparse.Namespace) -> tuple[Found, Path]:
     """What --run or --weights names, and the file that holds the weights."""
     if args.run:
         run = find_run(args.run, args.runs_dir)
-        return run, RunFolder(run).weights
+        return Found(run, run.name), RunFolder(run).weights
     path = Path(args.weights).expanduser().absolute()
     try:
-        path = find(args.weights, download=False).path if is_name(args.weights) or path.exists() else path
-        return path, file_in(path)[0] if path.is_dir() else path
+        found = find(args.weights, download=False) if is_name(args.weights) or path.exists() else Found(path, path.stem)
+        return found, file_in(found.path)[0] if found.path.is_dir() else found.path
     except ValueError as error:
         raise ConfigError(f"--weights: {error}") from error
 

@@ -82,10 +82,10 @@ def resolve(args: argparse.Namespace) -> EmbedConfig:
         ConfigError: Something that was named does not exist, or a value is out of range.
         ManifestError: The manifest cannot be used.
     """
-    weights, file = find_weights(args)
+    found, file = find_weights(args)
     manifest = find_data(args.data, args.data, environment_catalogue()).manifest
     return EmbedConfig(
-        weights=str(weights), weights_content=content_hash(file), manifest=str(manifest),
+        weights=str(found.path), weights_content=content_hash(file), sizes=found.sizes, manifest=str(manifest),
         manifest_content=read_summary(manifest).content_sha256, sampling_rate=args.sampling_rate, decoder=args.decoder,
         precision=args.precision, batch=args.batch, clips_per_file=args.clips_per_file, device=args.device,
         workers=args.workers)

@@ -127,15 +127,15 @@ def resolve(args: argparse.Namespace, named: Mapping[str, Path], out: Path) -> I
     if args.run and (read_json(find_run(args.run, args.runs_dir).record) or {}).get("kind") == "fewshot":
         raise ConfigError(f"--run {args.run} is a few-shot run, whose model has no decoder and cannot fill in; give a "
                           "pretraining run")
-    weights, file = find_weights(args)
-    image, image_file = find_model(args.image, "--image", args.runs_dir) if args.image else ("", None)
+    found, file = find_weights(args)
+    image, image_file = find_model(args.image, "--image", args.runs_dir) if args.image else (None, None)
     return InterpolateConfig(
-        weights=str(weights), weights_content=content_hash(file), settings=tuple(args.set),
+        weights=str(found.path), weights_content=content_hash(file), settings=(*found.settings, *args.set),
         videos={name: str(find_manifest(given, name, out)) for name, given in named.items()},
         mask=args.mask, ratio=args.ratio, seed=args.seed, sampling_rate=args.sampling_rate, per_video=args.per_video,
-        image=str(image), image_content=content_hash(image_file) if image_file else "", untrained=args.untrained,
-        true_stats=args.true_stats, track=args.track, pictures=pictures_of(args), names=args.show_names,
-        decoder=args.decoder, device=args.device, workers=args.workers)
+        image=str(image.path) if image else "", image_content=content_hash(image_file) if image_file else "",
+        untrained=args.untrained, true_stats=args.true_stats, track=args.track, pictures=pictures_of(args),
+        names=args.show_names, decoder=args.decoder, device=args.device, workers=args.workers)
 
 
 def find_manifest(given: Path, name: str, out: Path) -> Path:

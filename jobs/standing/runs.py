@@ -21,10 +21,11 @@ from typing import Any
 
 from jobs.scheduler import slurm
 from vidmae.model.formats.file_model import file_in
+from vidmae.model.formats.weight_files import ENDINGS
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import CANCELLED, RunFolder, read_json, runs_that_fit
 from vidmae.settings.layers import ConfigError, nearest
-from vidmae.weights.finding import find, is_name
+from vidmae.weights.finding import Found, find, is_name
 
 EXIT_RECORD = "exit.json"  # of a local job and of a shard: submit/<jobid>/exit.json
 SUBMITTED = "submitted.json"  # of the shards of an output: OUT/submitted.json
@@ -115,8 +116,8 @@ def find_run(given: str, runs_dir: Path, among: Sequence[RunFolder] | None = Non
                       "(python jobs/status.py lists them; --runs-dir names another folder)")
 
 
-def find_weights(args: argparse.Namespace) -> tuple[Path, Path]:
-    """What --run or --weights names, and the file that holds the weights; of a run it is the folder.
+def find_weights(args: argparse.Namespace) -> tuple[Found, Path]:
+    """What --run or --weights names, and the file that holds the weights; a run is found as its folder.
 
     Args:
         args: With `run`, `weights` and `runs_dir`.
@@ -126,24 +127,24 @@ def find_weights(args: argparse.Namespace) -> tuple[Path, Path]:
     return _weights_of_run(args.run, args.runs_dir) if args.run else weights_in(args.weights, "--weights")
 
 
-def find_model(given: str, flag: str, runs_dir: Path) -> tuple[Path, Path]:
+def find_model(given: str, flag: str, runs_dir: Path) -> tuple[Found, Path]:
     """The same where one flag takes both, a run or a file."""
     path = Path(given).expanduser()
-    a_file = path.is_file() or path.suffix in (".safetensors", ".pth", ".pt") or is_name(given)
+    a_file = path.is_file() or path.suffix in ENDINGS or is_name(given)
     return weights_in(given, flag) if a_file else _weights_of_run(given, runs_dir)
 
 
-def _weights_of_run(given: str, runs_dir: Path) -> tuple[Path, Path]:
+def _weights_of_run(given: str, runs_dir: Path) -> tuple[Found, Path]:
     run = find_run(given, runs_dir)
     if not run.weights.is_file():
         why = "it did not keep them (--set keep_weights=true)" if run.result.is_file() else \
             f"it is not finished (python jobs/status.py {given})"
         raise ConfigError(f"the run {run.path} has no weights.safetensors: {why}")
-    return run.path, run.weights
+    return Found(run.path, run.path.name), run.weights
 
 
-def weights_in(given: str, flag: str) -> tuple[Path, Path]:
-    """A file of weights, and the file whose content names it; of a folder of a hub it is the one in it.
+def weights_in(given: str, flag: str) -> tuple[Found, Path]:
+    """Weights and what is known of them, and the file whose content names it; of a folder of a hub it is the one in it.
 
     Args:
         given: A path, a name of published weights, or an address of the hub.
@@ -156,8 +157,8 @@ def weights_in(given: str, flag: str) -> tuple[Path, Path]:
         raise ConfigError(f"{flag} {path} does not exist; give a .safetensors or .pth, a folder with one, or a name of "
                           "python jobs/weights.py list")
     try:
-        path = find(given, download=False).path
-        return path, file_in(path)[0] if path.is_dir() else path
+        found = find(given, download=False)
+        return found, file_in(found.path)[0] if found.path.is_dir() else found.path
     except ValueError as error:
         raise ConfigError(f"{flag}: {error}") from error
 

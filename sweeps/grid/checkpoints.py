@@ -21,13 +21,13 @@ from jobs.standing.runs import all_runs, find_run, state_of, why
 from sweeps.grid.grid import Init
 from vidmae.footage.manifest import content_hash
 from vidmae.model.formats.file_model import file_in, model_in
+from vidmae.model.formats.weight_files import ENDINGS
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import ConfigError, load
 from vidmae.weights.finding import find, is_name
 
 SCRATCH = "scratch"
-FILES = (".safetensors", ".pth", ".pt")
 MODEL = ("name", "img_size", "num_frames", "t_patch_size")  # of a checkpoint's model what an encoder takes over
 MORE = ("positions",)  # and where it is not as usual
 TAKEN = "{name}: {taken}: taken as in the released models, the file does not say"
@@ -65,7 +65,7 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
 def is_file(name: str) -> bool:
     """Whether a word means a file of weights, or a folder of a hub, and not a run."""
     path = Path(name).expanduser()
-    return path.suffix in FILES or (path / "config.json").is_file()
+    return path.suffix in ENDINGS or (path / "config.json").is_file()
 
 
 def _of_run(run: RunFolder, may_wait: bool) -> Init:
@@ -152,10 +152,18 @@ def _scratch(others: Sequence[Init]) -> list[Init]:
     shapes: dict[tuple[Any, ...], Mapping[str, Any] | None] = {}
     for init in others:
         model = (init.settings or {}).get("model", {})
-        shapes.setdefault(tuple(model.get(key) for key in (*MODEL, *MORE)), init.settings)
+        shapes.setdefault(tuple(model.get(key) for key in (*MODEL, *MORE)), _as_new(init.settings))
     if len(shapes) <= 1:
         return [Init(SCRATCH, settings=next(iter(shapes.values()), None))]
     return [Init(_scratch_name(shape, list(shapes)), settings=settings) for shape, settings in shapes.items()]
+
+
+def _as_new(settings: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Without how a finetuned file pools, where a model has a class token: that is the cell's to say."""
+    model = (settings or {}).get("model") or {}
+    if settings is None or "pool" not in model or "positions" in model:
+        return settings
+    return {**settings, "model": {key: value for key, value in model.items() if key != "pool"}}
 
 
 def _scratch_name(shape: tuple[Any, ...], shapes: Sequence[tuple[Any, ...]]) -> str:

@@ -118,7 +118,7 @@ PURE_OF_TORCH = {
     "vidmae.labels.synsets", "vidmae.labels.withdrawal",
     "vidmae.mixtures.ages", "vidmae.mixtures.mixture", "vidmae.mixtures.mixture_order",
     "vidmae.model.formats.file_model", "vidmae.model.formats.keys", "vidmae.model.formats.layouts",
-    "vidmae.model.formats.tensor_shapes", "vidmae.weights.finding", "vidmae.weights.hub", "vidmae.weights.released_weights",
+    "vidmae.model.formats.tensor_shapes", "vidmae.model.formats.weight_files", "vidmae.weights.finding", "vidmae.weights.hub", "vidmae.weights.released_weights",
     "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.runs.step_time",
     "vidmae.settings.attention_config",
     "vidmae.settings.clips_config", "vidmae.settings.config", "vidmae.settings.embed_config",

@@ -47,7 +47,7 @@ class Embedding:
 
     def __init__(self, config: EmbedConfig, manifest: Manifest, device: torch.device) -> None:
         self.config, self._manifest, self._device = config, manifest, device
-        trained = load_trained_encoder(config.weights, device=device)
+        trained = load_trained_encoder(config.weights, device=device, known=config.sizes)
         self.model, data = trained.model, trained.data or DataConfig()
         self.stride_from = ("--sampling-rate" if config.sampling_rate else
                             "that of training" if trained.data else "the paper's in training")

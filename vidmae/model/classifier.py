@@ -8,7 +8,7 @@ Parameter names and shapes are those of the released finetuned checkpoints. What
     vectors = model.features(clips)                          # [B, 1280], for a probe
 
 A model has one image size. Weights of another are fitted when they are loaded (`resize_positions=True`: bicubic over
-space, temporal slots stay), not in every forward pass as in the released code: the numbers that come out first are the
+space, linear over time), not in every forward pass as in the released code: the numbers that come out first are the
 same, finetuning trains the table that is used, and on GPUs the backward pass of the interpolation is not deterministic.
 
 Letters: B clips, L tokens, D width, T H W frames and px, C channels.

@@ -169,7 +169,7 @@ def build_mae(
     """Build a video MAE by name, weights drawn from torch's global generator.
 
     Args:
-        name: `mae_vit_{pico,nano,tiny,small,base,large,huge}_patch{px}`.
+        name: `mae_vit_{pico,nano,tiny,small,base,large,huge,giant}_patch{px}`.
         img_size: Side of the square frame in px; a multiple of the patch size.
         num_frames: Frames per clip; a multiple of t_patch_size.
         t_patch_size: Frames per token.

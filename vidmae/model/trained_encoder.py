@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 
 from vidmae.model.classifier import Pool, VideoClassifier, build_classifier
-from vidmae.model.formats.file_model import FileModel, Known, file_in, model_in, model_of
+from vidmae.model.formats.file_model import FileModel, Known, model_in, model_of, said_of
 from vidmae.model.formats.keys import shapes_of
-from vidmae.model.weights import holds_weights, load_encoder, load_state, read_metadata
+from vidmae.model.formats.weight_files import FILES_OF_FOLDER, holds_weights
+from vidmae.model.weights import load_encoder, load_state, read_metadata
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import DataConfig, PretrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
@@ -71,8 +72,8 @@ def weights_of(path: Path) -> Path:
     if not path.is_dir() or (holds_weights(path) and not run.config.is_file()):
         return path
     if not run.config.is_file():
-        raise ValueError(f"{path} is no run folder, for it has no config.yaml, and no folder of weights, for it has neither "
-                         "model.safetensors nor shards of deepspeed")
+        raise ValueError(f"{path} is no run folder, for it has no config.yaml, and no folder of weights, for it has none of "
+                         f"{', '.join(FILES_OF_FOLDER)} and no shards of deepspeed")
     if not run.weights.is_file():
         kept = " or did not keep its weights (--set keep_weights=true)" if _kind(run) == "fewshot" else ""
         raise ValueError(f"{path} has no weights.safetensors: the run is not finished{kept} (python jobs/status.py "
@@ -87,8 +88,7 @@ def file_model(file: Path, known: Known | None = None) -> FileModel:
         ValueError: It cannot be read, or holds none that this suite has; names the file.
     """
     try:
-        said = file_in(file)[1] if file.is_file() or (file / "config.json").is_file() else {}
-        return model_in(file, known) or model_of(shapes_of(load_state(file)), {**said, **(known or {})})
+        return model_in(file, known) or model_of(shapes_of(load_state(file)), {**said_of(file), **(known or {})})
     except ValueError as error:
         raise ValueError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
 

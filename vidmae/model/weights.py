@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -28,18 +29,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vidmae.model.encoder import Encoder
-from vidmae.model.formats.file_model import FILES_OF_FOLDER, Known, file_in
+from vidmae.model.formats.file_model import Known, file_in, said_of
 from vidmae.model.formats.keys import FIXED, PATCH_EMBED, by_group, clip_sizes, groups, looks_like, shapes_of
 from vidmae.model.formats.layouts import LAYOUTS, OURS, layout_of
 from vidmae.model.formats.tensor_shapes import PAYLOADS, clean_name
-from vidmae.model.formats.translate import FRAMES16, Inflate, inflate, translate
-from vidmae.model.formats.zero_shards import MODEL_FILE, RANK_FILE, folder_with_shards, read_shards
+from vidmae.model.formats.translate import FRAMES16, SPATIAL, TEMPORAL, Inflate, inflate, translate
+from vidmae.model.formats.weight_files import MODEL_FILE, RANK_FILE, shards_in
+from vidmae.model.formats.zero_shards import read_shards
 from vidmae.runs.record import fsync_folder, make_private_folder
 
 State = dict[str, Tensor]
 
 PRETRAINING_ONLY = ("decoder_", "mask_token")  # a masked autoencoder has them, a classifier has not
-SPATIAL, TEMPORAL = "pos_embed_spatial", "pos_embed_temporal"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class LoadReport:
     def __str__(self) -> str:
         lines = [f"{self.loaded} tensors loaded" + (f" from the layout of {self.layout}" if self.layout else "")]
         lines += [f"{line} of them cut or computed" for line in by_group(self.reshaped)]
-        lines += [f"{name} ({'linear' if TEMPORAL in name else 'bicubic'})" for name in self.resized]
+        lines += [f"{line} ({_how(line)})" for line in self.resized]
         lines += [f"{line} missing, left as they were" for line in by_group(self.missing)]
         lines += [f"{line} ignored" for line in by_group(self.ignored)]
         return "; ".join(lines)
@@ -124,7 +125,7 @@ def load_encoder(
     whose, reshaped, left_out = "", set[str](), list[str]()
     if isinstance(model, Encoder):
         try:
-            state, whose, reshaped, left_out = _under_our_names(state, model, {**file_in(Path(path))[1], **(known or {})},
+            state, whose, reshaped, left_out = _under_our_names(state, model, {**said_of(Path(path)), **(known or {})},
                                                                 inflated)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
@@ -189,7 +190,7 @@ def load_state(path: str | Path) -> State:
     """
     path = Path(path)
     if path.is_dir():
-        shards = None if any((path / name).is_file() for name in FILES_OF_FOLDER) else folder_with_shards(path)
+        shards = shards_in(path)
         state = read_shards(shards) if shards else _load_file(file_in(path)[0])
     elif MODEL_FILE.match(path.name) or RANK_FILE.match(path.name):
         raise ValueError(f"{path} belongs to a DeepSpeed checkpoint, over whose shards the weights are spread; give its "
@@ -200,11 +201,6 @@ def load_state(path: str | Path) -> State:
     if len(clean) != len(state):
         raise ValueError(f"{path} holds the same tensor under several names once prefixes are stripped")
     return clean
-
-
-def holds_weights(folder: Path) -> bool:
-    """Whether `load_state` can read a folder: one of a hub, or of deepspeed's checkpoints."""
-    return any((folder / name).is_file() for name in FILES_OF_FOLDER) or folder_with_shards(folder) is not None
 
 
 def _load_file(path: Path) -> State:
@@ -353,6 +349,15 @@ def _resized(table: Tensor, have: tuple[int, ...], want: tuple[int, ...], name: 
     if have[1] != want[1]:
         table = _resize_table(table, _side(have), _side(want))
     return _over_time(table.transpose(0, 1), want[0]).transpose(0, 1) if have[0] != want[0] else table
+
+
+def _how(resized: str) -> str:
+    """How a table was interpolated that a line of `LoadReport.resized` tells of."""
+    sizes = re.search(r" (\d+) x (\d+) -> (\d+) x (\d+)$", resized)
+    if sizes is None:
+        return "linear" if TEMPORAL in resized else "bicubic"
+    ways = ("linear", sizes[1], sizes[3]), ("bicubic", sizes[2], sizes[4])
+    return ", ".join(way for way, have, want in ways if have != want)
 
 
 def _over_time(table: Tensor, slots: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from vidmae.settings.layers import ConfigError, unsigned
@@ -24,6 +24,9 @@ class ClipsConfig:
     """Run folder, .safetensors export or released .pth."""
     weights_content: str = ""
     """Hash of the weights, so that results of other weights under the same path are not taken for these."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """What the catalogue says of the model that its tensors may not: img_size, num_frames, t_patch_size; filled in by the
+    launcher where the weights are published ones."""
     sampling_rate: int = 0
     """Frame stride at 30 fps; 0 takes the one that the model was trained with. The paper's pictures have 4."""
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from vidmae.settings.config import DataConfig, NetConfig, RunConfig, TrainConfig, check
 from vidmae.settings.layers import signed_if_changed, unsigned
@@ -41,6 +41,16 @@ class ClassifierConfig(NetConfig):
               f"mean with model.positions {self.positions}, which has no class token")
         check(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
         check(0 <= self.drop_path < 1, "model.drop_path", self.drop_path, "at least 0 and below 1")
+
+    @property
+    def unsaid(self) -> dict[str, Any]:
+        """The sizes, positions and pool where the tensors of an export do not say all of them; empty where they do."""
+        keys = ["name", "img_size", "num_frames", "t_patch_size", "positions"]
+        if self.positions == "learned":  # the others have mean alone
+            if self.pool == "cls":
+                return {}
+            keys.append("pool")
+        return {key: getattr(self, key) for key in keys}
 
     def shape(self) -> EncoderShape:
         """Sizes and token arithmetic.

@@ -194,8 +194,7 @@ class Finetuner(Trainer[FinetuneConfig]):
         state = {name.removeprefix(PREFIX): tensor for name, tensor in self.engine.full_parameters() if self.ranks.is_main}
         if self.ranks.is_main:
             model = self.config.model
-            sizes = {key: getattr(model, key) for key in ("name", "img_size", "num_frames", "t_patch_size", "positions")}
-            more = {} if model.positions == "learned" else {"config": json.dumps(sizes)}  # tensors do not say all of it
+            more = {"config": json.dumps(model.unsaid)} if model.unsaid else {}
             save_safetensors(state, path, {"model": model.name, "step": str(self.step),
                                            "classes": str(len(self.data.classes)), **more})
         self.ranks.barrier()

@@ -45,7 +45,7 @@ def convert(found: Found, out: Path) -> str:
     state, s = load_state(path), model.shape
     header = {key: value for key, value in (read_metadata(path) if path.is_file() else {}).items() if key != "format"}
     config = {"name": s.name, "img_size": s.img_size, "num_frames": s.num_frames, "t_patch_size": s.t_patch_size,
-              "positions": s.positions}
+              "positions": s.positions, **({"pool": "mean"} if model.pooled and s.class_tokens else {})}
     cut = left_out = 0
     if model.layout != OURS:
         with torch.device("meta"):

@@ -12,11 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidmae.model.formats.weight_files import ENDINGS, FILES_OF_FOLDER
 from vidmae.runs.record import RunFolder, runs_that_fit
-from vidmae.weights.hub import HF, WITH_CONFIG, NotHereError, Say, check_md5, fetch, not_here, parse_address, put_by_hand
+from vidmae.weights.hub import (
+    HF,
+    NotHereError,
+    Say,
+    check_md5,
+    fetch,
+    not_here,
+    parse_address,
+    put_by_hand,
+    weights_folder,
+)
 from vidmae.weights.released_weights import Published, entry_of, unknown_name
-
-FILES = (".safetensors", ".pth", ".pt", ".pyth", ".bin", ".tar")
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,16 @@ class Found:
     name: str
     known: Mapping[str, Any] = field(default_factory=dict)
     entry: Published | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The numbers among what is known: img_size, num_frames, t_patch_size."""
+        return {key: value for key, value in self.known.items() if isinstance(value, int)}
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What the catalogue says of a masked autoencoder that its tensors do not, as `model.key=value`."""
+        return self.entry.settings if self.entry else ()
 
 
 def is_name(text: str) -> bool:
@@ -56,8 +75,8 @@ def find(text: str | Path, *, runs_dir: Path = Path("runs"), say: Say = lambda _
     if str(text).startswith(HF):
         repo, name = parse_address(str(text))
         file = fetch(repo, [name], say=say, download=download)
-        _beside(repo, Path(name), download)
-        return Found(file, repo.partition("/")[2] if file.name in WITH_CONFIG else file.stem)
+        _beside(repo, Path(name), file, download)
+        return Found(file, repo.partition("/")[2] if file.name in FILES_OF_FOLDER else file.stem)
     if path.exists():
         return Found(path.absolute(), path.stem if path.is_file() else path.name)
     if entry := entry_of(str(text)):
@@ -68,7 +87,7 @@ def find(text: str | Path, *, runs_dir: Path = Path("runs"), say: Say = lambda _
     if fit:
         raise ValueError(f"{str(text)!r} fits {len(fit)} runs of {runs_dir}: {', '.join(sorted(fit)[:3])}; give more of the "
                          "name")
-    if path.suffix in FILES or len(path.parts) > 1:
+    if path.suffix in ENDINGS or len(path.parts) > 1:
         raise ValueError(f"{path} does not exist; give a .pth or .safetensors file, a folder, a run, or a name of published "
                          "weights")
     raise ValueError(f"{unknown_name(str(text))}; it is no file and no run of {runs_dir} either")
@@ -77,7 +96,7 @@ def find(text: str | Path, *, runs_dir: Path = Path("runs"), say: Say = lambda _
 def _file_of(entry: Published, say: Say, download: bool) -> Path:
     if entry.repo:
         file = fetch(entry.repo, entry.files, say=say, download=download)
-        _beside(entry.repo, Path(file.name), download)
+        _beside(entry.repo, Path(file.name), file, download)
         return file
     put = put_by_hand(entry.url)
     if not put.is_file():
@@ -87,11 +106,11 @@ def _file_of(entry: Published, say: Say, download: bool) -> Path:
     return put
 
 
-def _beside(repo: str, file: Path, download: bool) -> None:
-    """Fetch config.json to a file of transformers: it says what clips the model takes."""
-    if file.name not in WITH_CONFIG:
+def _beside(repo: str, name: Path, file: Path, download: bool) -> None:
+    """Fetch config.json to a file of transformers: it says what clips the model takes. Who puts the file puts that, too."""
+    if name.name not in FILES_OF_FOLDER or file.is_relative_to(weights_folder()):
         return
     try:
-        fetch(repo, [str(file.with_name("config.json"))], download=download)
+        fetch(repo, [str(name.with_name("config.json"))], download=download)
     except NotHereError:
         return  # then the sizes of the released models are taken, and the report says so

@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidmae.model.formats.weight_files import FILES_OF_FOLDER
+
 if TYPE_CHECKING:
     from types import ModuleType
 
 HF = "hf://"
 FOLDER = "VIDMAE_WEIGHTS"
-WITH_CONFIG = ("model.safetensors", "pytorch_model.bin")  # of transformers: config.json says what clips the model takes
 CHUNK = 2**24
 Say = Callable[[str], object]
 
@@ -76,20 +77,22 @@ def fetch(repo: str, files: Sequence[str], *, say: Say = lambda _: None, downloa
         for name in files:
             say(f"downloading {HF}{repo}/{name}")
             try:
-                return _checked(Path(hub.hf_hub_download(repo, name, cache_dir=_cache())))
-            except hub.errors.EntryNotFoundError:
-                why = "the repository has no such file"
-            except (OSError, hub.errors.HfHubHTTPError) as error:  # its text may hold an address that is signed
+                file = Path(hub.hf_hub_download(repo, name, cache_dir=_cache()))
+            except Exception as error:  # each version of the library has another transport; a text may hold a signed address
+                if _no_such_file(hub, error):
+                    why = "the repository has no such file"
+                    continue
                 status = getattr(getattr(error, "response", None), "status_code", "")
                 why = f"the hub cannot be asked ({type(error).__name__}{f', status {status}' if status else ''})"
                 break
+            return _checked(file)
     address = f"https://huggingface.co/{repo}/resolve/main/{files[0]}"
     raise NotHereError(not_here(f"{HF}{repo}/{files[0]}", address, put[0], why))
 
 
 def not_here(what: str, address: str, put: Path, why: str) -> str:
     """What to say of a file that is not here: what to do by hand."""
-    beside = ", with config.json beside it" if put.name in WITH_CONFIG else ""
+    beside = ", with config.json beside it" if put.name in FILES_OF_FOLDER else ""
     return (f"{what} is not on this machine and was not downloaded: {why}. Or download {address} where there is a network, "
             f"and put it at {put}{beside} ({FOLDER} names another folder), or give its path")
 
@@ -117,6 +120,12 @@ def _library() -> ModuleType | None:
     except ImportError:
         return None
     return huggingface_hub
+
+
+def _no_such_file(hub: ModuleType, error: Exception) -> bool:
+    """Whether the hub answered that; of a failed connection the library says that the file is not in the cache."""
+    unknown = isinstance(error, hub.errors.LocalEntryNotFoundError)
+    return isinstance(error, hub.errors.EntryNotFoundError) and not unknown
 
 
 def _in_cache(hub: ModuleType, repo: str, name: str) -> Path | None:

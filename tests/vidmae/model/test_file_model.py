@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ import torch
 from vidmae.model.formats.file_model import init_problem, model_in
 from vidmae.model.mae import MaskedAutoencoder, build_mae
 from vidmae.model.masking import random_mask
-from vidmae.model.weights import load_weights, save_safetensors
+from vidmae.model.trained_encoder import load_trained_encoder
+from vidmae.model.weights import LoadReport, load_weights, save_safetensors
+from vidmae.settings.finetune_config import ClassifierConfig
+from vidmae.weights.converting import convert
+from vidmae.weights.finding import find
 
 TOY = {"img_size": 32, "num_frames": 4, "pred_t_dim": 4, "decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 2, "mask_ratio": 0.5}
 
@@ -37,12 +42,16 @@ def test_a_run_knows_before_it_starts_whether_it_can_start_from_a_file(path: Pat
     assert problem(num_frames=8, pred_t_dim=8).startswith("it has model.num_frames 4 (the run has 8); --set")
     assert problem(decoder_depth=1, resize=True) == "it has model.decoder_depth 2 (the run has 1)"
     assert problem(decoder_embed_dim=64) == "it has model.decoder_embed_dim 32 (the run has 64)"
+    assert problem(pred_t_dim=2, resize=True) == "it has model.pred_t_dim 4 (the run has 2)"
     assert "model.name vit_nano_patch8 (the run has vit_nano_patch16)" in problem(name="mae_vit_nano_patch16")
     encoder = {name: t for name, t in toy().state_dict().items() if not name.startswith(("decoder", "mask"))}
     torch.save(encoder, tmp_path / "encoder.pth")
     assert "without the decoder of an ST-MAE" in problem(file=tmp_path / "encoder.pth")
     (tmp_path / "old.pth").write_bytes(b"what cannot be listed")
     assert problem(file=tmp_path / "old.pth") is None, "the job itself looks"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/model.safetensors").symlink_to(path)
+    assert problem(file=tmp_path / "folder") is None and "decoder_depth" in problem(file=tmp_path / "folder", decoder_depth=1)
 
 
 def test_a_model_goes_on_at_another_size_with_its_decoder(path: Path) -> None:
@@ -51,6 +60,9 @@ def test_a_model_goes_on_at_another_size_with_its_decoder(path: Path) -> None:
     assert report.resized == ("decoder_pos_embed_spatial 16 -> 64", "decoder_pos_embed_temporal 2 -> 4", "pos_embed_spatial 16 -> 64",
                               "pos_embed_temporal 2 -> 4")
     assert "pos_embed_temporal 2 -> 4 (linear)" in str(report)
+    fixed = str(LoadReport(1, resized=("pos_embed_fixed 2 x 16 -> 4 x 16", "pos_embed_fixed 2 x 16 -> 2 x 64", "pos_embed_fixed 2 x 16 -> 4 x 64")))
+    assert fixed.split("; ")[1:] == ["pos_embed_fixed 2 x 16 -> 4 x 16 (linear)", "pos_embed_fixed 2 x 16 -> 2 x 64 (bicubic)",
+                                     "pos_embed_fixed 2 x 16 -> 4 x 64 (linear, bicubic)"]
     two = toy().pos_embed_temporal.detach()
     assert torch.allclose(model.pos_embed_temporal.detach(), torch.stack([two[:, 0], 0.75 * two[:, 0] + 0.25 * two[:, 1],
                                                                           0.25 * two[:, 0] + 0.75 * two[:, 1], two[:, 1]], dim=1), atol=1e-6)
@@ -59,6 +71,18 @@ def test_a_model_goes_on_at_another_size_with_its_decoder(path: Path) -> None:
     half = toy(2, num_frames=2, pred_t_dim=2)
     load_weights(half, path, resize_positions=True)
     assert torch.allclose(half.pos_embed_temporal.detach(), two.mean(1, keepdim=True), atol=1e-6)
+
+
+def test_an_export_of_a_cell_says_how_it_pools(tmp_path: Path) -> None:
+    """Its tensors do not, where there is a class token."""
+    size = {"name": "vit_nano_patch8", "img_size": 32, "num_frames": 4}
+    assert ClassifierConfig(**size).unsaid == {}, "the bytes of usual exports stay"
+    state = {name: t for name, t in toy().state_dict().items() if not name.startswith(("decoder", "mask"))}
+    for pool, config in (("mean", ClassifierConfig(**size, pool="mean").unsaid), ("cls", {})):
+        file = tmp_path / f"{pool}.safetensors"
+        save_safetensors(state, file, {"config": json.dumps(config)})
+        convert(find(file), tmp_path / f"{pool}2.safetensors")
+        assert {load_trained_encoder(each).model.pool for each in (file, tmp_path / f"{pool}2.safetensors")} == {pool}
 
 
 def test_a_file_of_448_px_says_so(tmp_path: Path) -> None:

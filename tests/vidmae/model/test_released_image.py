@@ -21,6 +21,8 @@ from vidmae.model.formats.tensor_shapes import tensor_shapes
 from vidmae.model.formats.translate import IMAGENET_MEAN, IMAGENET_STD
 from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.model.weights import load_encoder
+from vidmae.weights.converting import convert
+from vidmae.weights.finding import find
 
 State = dict[str, torch.Tensor]
 
@@ -119,6 +121,16 @@ def test_shapes_are_read_without_torch(state: State, tmp_path: Path, name: str) 
         model_in(short)
     video = saved(tmp_path, image_classifier(num_frames=4).state_dict(), name)
     assert model_in(video).settings == {"name": "vit_nano_patch8", "img_size": SIDE, "num_frames": 4, "t_patch_size": 1}
+
+
+def test_a_file_that_was_finetuned_on_the_mean_says_so(state: State, tmp_path: Path) -> None:
+    tuned = {name.replace("norm.", "fc_norm.") if name.startswith("norm.") else name: t for name, t in without_decoder(state).items()}
+    path = saved(tmp_path, {**tuned, "head.weight": torch.ones(5, 96), "head.bias": torch.ones(5)})
+    assert model_in(path).settings["pool"] == "mean"
+    convert(find(path), tmp_path / "ours.safetensors")
+    ours, theirs = (load_trained_encoder(each).model for each in (tmp_path / "ours.safetensors", path))
+    clips = torch.from_numpy(real_clip("bikes")[:2].copy())[:, None]
+    assert ours.pool == "mean" and torch.allclose(ours.features(clips), theirs.features(clips), atol=1e-6)
 
 
 class Evil:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
 from vidmae.weights import hub
 from vidmae.weights.finding import find, is_name
@@ -87,6 +87,25 @@ def test_a_download_is_asked_for_checked_and_told(tmp_path: Path, monkeypatch: p
     with pytest.raises(hub.NotHereError, match="is damaged: its SHA-256 begins with"):
         hub.fetch("a/b", ["bad.pth"])
     assert not list((tmp_path / "hub/models--a--b").rglob("bad.pth"))
+
+
+def test_a_connection_that_fails_is_no_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (LocalEntryNotFoundError("https://hub/signed?token=hf_secret"), RuntimeError("https://hub/signed?token=hf_secret")):
+        asked: list[str] = []
+
+        def refuse(_: str, name: str, cache_dir: str | None = None, *, asked: list[str] = asked, error: Exception = error) -> str:
+            asked.append(name)
+            raise error
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+        with pytest.raises(hub.NotHereError, match=rf"the hub cannot be asked \({type(error).__name__}\)") as caught:
+            find("videomae-base")
+        assert asked == ["model.safetensors"] and "hf_secret" not in str(caught.value)
+    put = tmp_path / "put/MCG-NJU--videomae-base/model.safetensors"
+    put.parent.mkdir(parents=True)
+    put.write_bytes(b"weights")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("asked the network for config.json"))
+    assert find("videomae-base").path == put
 
 
 def test_what_cannot_be_had_says_what_to_do_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs import weights
+from jobs import interpolate, weights
 from jobs.standing.runs import weights_in
 from sweeps.grid.checkpoints import find_inits
 from vidmae.model.mae import build_mae
@@ -72,7 +72,8 @@ def test_convert_and_show_files(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_name_stands_for_a_file(tmp_path: Path) -> None:
     path = put(tmp_path, "hvm1@448_none.pth")
-    assert weights_in("hvm1@448_none", "--weights") == (path, path)
+    found, file = weights_in("hvm1@448_none", "--weights")
+    assert (found.path, file, found.settings) == (path, path, ()) and found.sizes == {"img_size": 448, "num_frames": 16, "t_patch_size": 2}
     (init,) = find_inits(["vit_hvm1@448_none"], [], tmp_path / "runs")
     assert (init.name, init.weights) == ("hvm1@448_none", str(path)) and init.settings["model"]["img_size"] == 448
     for given, said in (("say_none", "--weights: hf://eminorhan/video-models/say_none.pth is not on this machine"),
@@ -81,3 +82,8 @@ def test_a_name_stands_for_a_file(tmp_path: Path) -> None:
             weights_in(given, "--weights")
     with pytest.raises(ConfigError, match=r"say_none\.pth is not on this machine.*\(--checkpoints\)"):
         find_inits(["say_none"], [], tmp_path / "runs")
+    (path.parent.parent / "mae_pretrain_vit_large_k400.pth").write_bytes(b"weights")
+    args = interpolate.make_parser().parse_args(["--weights", "mae_st-large-k400", "--videos", str(tmp_path), "--out", "out",
+                                                "--set", "model.decoder_num_heads=8"])
+    asked = interpolate.resolve(args, {"videos": tmp_path}, tmp_path / "out")
+    assert asked.settings == ("model.norm_pix_loss=true", "model.decoder_num_heads=8"), "what the catalogue knows, then the flags"

@@ -75,7 +75,7 @@ class Looking:
 
     def __init__(self, config: AttentionConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.trained = load_trained_encoder(config.weights, device=device)
+        self.trained = load_trained_encoder(config.weights, device=device, known=config.sizes)
         self.shape = self.trained.model.shape
         self.spec = window_spec(config, self.trained)
         self.manifest = Manifest.read(Path(config.videos), config.videos_content, decoder=config.decoder)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from vidmae.insight.interpolation.baselines import Filler
-from vidmae.model.formats.keys import PATCH_EMBED
+from vidmae.model.formats.keys import PATCH_EMBED, depth_of
 from vidmae.model.formats.released_image import under_our_names
 from vidmae.model.formats.translate import IMAGENET_MEAN, IMAGENET_STD
 from vidmae.model.mae import MaskedAutoencoder
@@ -29,8 +29,6 @@ from vidmae.model.masking import mask_from_order
 from vidmae.model.trained import load_trained
 from vidmae.model.weights import load_into, load_state
 from vidmae.settings.sizes import CHANNELS, ModelShape, model_shape, size_of
-
-PREFIXES = "", "decoder_"  # of the encoder's names and of the decoder's
 
 
 class ReleasedImageMAE(MaskedAutoencoder):
@@ -96,8 +94,8 @@ def released_shape(state: Mapping[str, Tensor]) -> ModelShape:
         ValueError: They are not those of a model that this suite knows.
     """
     width, *_, patch_size = state[PATCH_EMBED].shape
-    depth, decoder_depth = (len({name.split(".")[1] for name in state if name.startswith(f"{prefix}blocks.")})
-                            for prefix in PREFIXES)
+    depth = depth_of(state)
+    decoder_depth = depth_of(name.removeprefix("decoder_") for name in state if name.startswith("decoder_"))
     size = size_of(width, depth)
     if size is None:
         raise ValueError(f"an image MAE of width {width} with {depth} blocks is none that is known (--image)")

@@ -17,15 +17,15 @@ from typing import Any
 from vidmae.model.formats.keys import FIXED, PATCH_EMBED, Shapes, clip_sizes, depth_of, looks_like
 from vidmae.model.formats.layouts import LAYOUTS, OURS, common_names, layout_of
 from vidmae.model.formats.tensor_shapes import header_strings, tensor_shapes
-from vidmae.settings.sizes import ENCODER_SIZES, EncoderShape, ModelShape, Positions, encoder_shape, size_of
+from vidmae.model.formats.weight_files import FILES_OF_FOLDER, shards_in
+from vidmae.settings.sizes import CHANNELS, ENCODER_SIZES, EncoderShape, ModelShape, Positions, encoder_shape, size_of
 
 Known = Mapping[str, Any]
-"""What is known of a model beside its tensors: name, img_size, num_frames, t_patch_size, heads."""
+"""What is known of a model beside its tensors: name, img_size, num_frames, t_patch_size, heads, pool."""
 IN_CONFIG = {  # of config.json as transformers writes it -> what we call it
     "image_size": "img_size", "crop_size": "img_size", "num_frames": "num_frames", "frames_per_clip": "num_frames",
     "tubelet_size": "t_patch_size", "patch_size": "patch_size", "hidden_size": "width", "num_hidden_layers": "depth",
     "num_attention_heads": "heads"}
-FILES_OF_FOLDER = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FileModel:
         shape: Sizes.
         pretrained: It has a decoder: it is of a masked autoencoder.
         head: Classes of its head; 0: it has none that fits.
-        pooled: Its norm belongs behind the mean of the tokens (`fc_norm`).
+        pooled: Its norm belongs behind the mean of the tokens (`fc_norm`, or its header says so).
         taken: What its tensors do not say and was taken as in the released models, such as `224 px`; or empty.
     """
 
@@ -52,7 +52,7 @@ class FileModel:
     def settings(self) -> dict[str, Any]:
         """As the section `model` of a recipe."""
         s = self.shape
-        more = {} if s.class_tokens else {"positions": s.positions, "pool": "mean"}
+        more = {**({} if s.class_tokens else {"positions": s.positions}), **({"pool": "mean"} if self.pooled else {})}
         return {"name": s.name, "img_size": s.img_size, "num_frames": s.num_frames, "t_patch_size": s.t_patch_size, **more}
 
     def __str__(self) -> str:
@@ -63,7 +63,8 @@ class FileModel:
 
 
 def model_in(path: Path, known: Known | None = None) -> FileModel | None:
-    """The encoder that a file or folder holds; None where its tensors cannot be listed (a pickle of old or no kind).
+    """The encoder that a file or folder holds; None where its tensors cannot be listed (a pickle of old or no kind,
+    shards of deepspeed).
 
     Args:
         path: A file, or a folder with config.json.
@@ -71,6 +72,8 @@ def model_in(path: Path, known: Known | None = None) -> FileModel | None:
     Raises:
         ValueError: It holds none that this suite has, or what is known contradicts its tensors.
     """
+    if shards_in(path):
+        return None
     file, said = file_in(path)
     shapes = tensor_shapes(file)
     return model_of(shapes, {**said, **(known or {})}) if shapes else None
@@ -86,34 +89,48 @@ def file_in(path: Path) -> tuple[Path, Known]:
         beside = path.parent / "config.json"
         return path, _of_config(beside) if path.name in FILES_OF_FOLDER and beside.is_file() else _of_header(path)
     file = next((path / name for name in FILES_OF_FOLDER if (path / name).is_file()), None)
+    if file is None and shards_in(path):
+        raise ValueError(f"{path} has shards of a DeepSpeed checkpoint, and one file is needed here (python jobs/weights.py "
+                         "convert makes one of them)")
     if file is None:
         parts = sorted(each.name for each in path.glob("model-*-of-*.safetensors"))
-        raise ValueError(f"{path} has no {' and no '.join(FILES_OF_FOLDER)}, nor shards of a DeepSpeed checkpoint "
-                         "that could be read here (python jobs/weights.py convert makes one file of them)"
-                         + (f"; it has {len(parts)} parts of one, which are not joined here" if parts else ""))
+        raise ValueError(f"{path} has no {' and no '.join(FILES_OF_FOLDER)}, nor shards of a DeepSpeed checkpoint that can "
+                         "be joined" + (f"; it has {len(parts)} parts of one, which are not joined here" if parts else ""))
     return file, _of_config(path / "config.json") if (path / "config.json").is_file() else _of_header(file)
+
+
+def said_of(path: Path) -> Known:
+    """What stands beside or in front of weights about their model; of shards of deepspeed nothing does.
+
+    Raises:
+        ValueError: As `file_in`.
+    """
+    return {} if shards_in(path) else file_in(path)[1]
 
 
 def init_problem(path: Path, shape: ModelShape, *, resize: bool) -> str | None:
     """Why a masked autoencoder cannot start from a file, or None; what the job itself would find out.
 
     Args:
-        path: A file that can be read.
+        path: A file or folder that can be read.
         shape: Of the model.
         resize: Position tables may be interpolated (train.resize_positions).
     """
     try:
-        found, shapes = model_in(path), tensor_shapes(path)
+        found = model_in(path)
     except ValueError as error:
         return str(error)
     if found is None:
         return None
     if not found.pretrained or found.layout != OURS:
         return f"it is {found}, without the decoder of an ST-MAE; allowed: a pretraining run, or a released ST-MAE"
+    shapes = tensor_shapes(file_in(path)[0])
     decoder = depth_of(name.removeprefix("decoder_") for name in shapes if name.startswith("decoder_"))
+    predicted = shapes["decoder_pred.weight"][0] // (CHANNELS * found.shape.patch_size**2) * shape.grid[0]
     pairs = [("model.name", found.shape.name, shape.name.removeprefix("mae_")),
              ("model.t_patch_size", found.shape.t_patch_size, shape.t_patch_size),
              ("model.decoder_embed_dim", shapes["mask_token"][-1], shape.decoder_embed_dim),
+             ("model.pred_t_dim", predicted, shape.pred_t_dim),
              ("model.decoder_depth", decoder, shape.decoder_depth)]
     sizes = [("model.img_size", found.shape.img_size, shape.img_size),
              ("model.num_frames", found.shape.num_frames, shape.num_frames)]
@@ -153,7 +170,8 @@ def _ours(shapes: Shapes, known: Known) -> FileModel:
         sizes = clip_sizes(shapes)
     img_size, num_frames, t_patch_size = sizes
     shape = encoder_shape(name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size, positions=positions)
-    return FileModel(OURS, shape, "mask_token" in shapes, _head(shapes), positions != "learned", taken)
+    pooled = positions != "learned" or known.get("pool") == "mean"
+    return FileModel(OURS, shape, "mask_token" in shapes, _head(shapes), pooled, taken)
 
 
 def _rotary_sizes(shapes: Shapes, known: Known) -> tuple[tuple[int, int, int], str]:
@@ -226,7 +244,7 @@ def _of_header(path: Path) -> Known:
             raise ValueError("config is no mapping")
     except ValueError as error:
         raise ValueError(f"the header of {path} is damaged: config is no JSON ({error})") from error
-    keys = ("name", "img_size", "num_frames", "t_patch_size", "positions")
+    keys = ("name", "img_size", "num_frames", "t_patch_size", "positions", "pool")
     found = {key: config[key] for key in keys if key in config}
     if name := str(found.get("name", said.get("model", ""))).removeprefix("mae_"):
         found["name"] = name

@@ -14,14 +14,13 @@ Letters: L tokens, D width, p px of a patch's side.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from vidmae.model.formats.keys import PATCH_EMBED
-from vidmae.model.formats.translate import for_pixels
+from vidmae.model.formats.translate import for_pixels, split_qkv
 
 
 def under_our_names(state: Mapping[str, Tensor], mean: float, std: float) -> dict[str, Tensor]:
@@ -37,11 +36,9 @@ def under_our_names(state: Mapping[str, Tensor], mean: float, std: float) -> dic
         raise ValueError("patch_embed.proj.bias is missing, which an image MAE has")
     made: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if match := re.fullmatch(r"(.*\.attn)\.qkv\.(\w+)", name):
-            if tensor.shape[0] % 3:
-                raise ValueError(f"{name} is {tuple(tensor.shape)}, allowed: 3 equal parts for q, k and v")
-            made |= {f"{match[1]}.{part}.{match[2]}": t for part, t in zip("qkv", tensor.chunk(3), strict=True)}
-        elif match := re.fullmatch(r"(|decoder_)pos_embed", name):
+        if parts := split_qkv(name, tensor):
+            made |= parts
+        elif name in ("pos_embed", "decoder_pos_embed"):
             if round((tensor.shape[1] - 1) ** 0.5) ** 2 != tensor.shape[1] - 1:
                 raise ValueError(f"{name} has {tensor.shape[1]} positions, allowed: 1 for the class token and a square "
                                  "number for the tokens of a picture")

@@ -79,10 +79,8 @@ def as_ours(state: Mapping[str, Tensor], model: FileModel, *, mean: float, std: 
         raise ValueError(f"patch_embed.proj.bias is missing, which {layout.title} has")
     made: dict[str, Tensor] = {}
     for name, tensor in common.items():
-        if match := re.fullmatch(r"(.*\.attn)\.qkv\.(\w+)", name):
-            if tensor.shape[0] % 3:
-                raise ValueError(f"{name} is {tuple(tensor.shape)}, allowed: 3 equal parts for q, k and v")
-            made |= {f"{match[1]}.{part}.{match[2]}": t for part, t in zip("qkv", tensor.chunk(3), strict=True)}
+        if parts := split_qkv(name, tensor):
+            made |= parts
         elif name == "pos_embed":
             made |= _places(tensor, model.shape)
         elif name.startswith("fc_norm.") and "norm.weight" not in common:
@@ -98,6 +96,20 @@ def as_ours(state: Mapping[str, Tensor], model: FileModel, *, mean: float, std: 
     same = {id(tensor) for tensor in state.values()}
     reshaped = tuple(name for name, tensor in made.items() if id(tensor) not in same)
     return Translated({**made, **{name: state[name] for name in unknown}}, model, reshaped, tuple(left_out))
+
+
+def split_qkv(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A matrix or bias of q, k and v as those of each, under their names; empty for tensors of other names.
+
+    Raises:
+        ValueError: It has no 3 equal parts.
+    """
+    match = re.fullmatch(r"(.*\.attn)\.qkv\.(\w+)", name)
+    if match is None:
+        return {}
+    if tensor.shape[0] % 3:
+        raise ValueError(f"{name} is {tuple(tensor.shape)}, allowed: 3 equal parts for q, k and v")
+    return {f"{match[1]}.{part}.{match[2]}": t for part, t in zip("qkv", tensor.chunk(3), strict=True)}
 
 
 def for_pixels(weight: Tensor, bias: Tensor, mean: float, std: float) -> dict[str, Tensor]:

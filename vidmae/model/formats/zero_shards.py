@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidmae.model.formats.weight_files import MODEL_FILE, RANK_FILE
+
 OF_GROUPS, OF_PARAMETERS = "single_partition_of_fp32_groups", "fp32_flat_groups"  # in stages 1 and 2; in stage 3
-MODEL_FILE = re.compile(r"(?:zero_pp_rank_\d+_)?mp_rank_(\d+)_model_states\.pt$")
-RANK_FILE = re.compile(r"(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_(model|optim)_states\.pt$")
 
 
 class Inert:
@@ -33,27 +33,16 @@ class Inert:
         pass
 
 
-def folder_with_shards(path: Path) -> Path | None:
-    """The folder that holds deepspeed's files: this one, the one that its file `latest` names, or the only one in it that
-    does; None where there is none."""
-    latest = path / "latest"
-    tag = latest.read_text().strip() if latest.is_file() else ""
-    inner = [path / tag] if tag and "/" not in tag else sorted(each for each in path.iterdir() if each.is_dir())
-    having = [each for each in (path, *inner)
-              if each.is_dir() and any(MODEL_FILE.match(file.name) for file in each.iterdir())]
-    return having[0] if len(having) == 1 or having[:1] == [path] else None
-
-
 def read_shards(folder: Path) -> dict[str, Tensor]:
     """All weights, float32. What stands before every name, as that of a model inside another, is left away.
 
     Args:
-        folder: From `folder_with_shards`.
+        folder: From `weight_files.folder_with_shards`.
     Raises:
         ValueError: Shards are missing or damaged, or the model itself was split among ranks.
     """
     names = sorted(file.name for file in folder.iterdir())
-    models = [name for name in names if MODEL_FILE.match(name)]
+    models = sorted((name for name in names if MODEL_FILE.match(name)), key=_rank_of)
     if len({match[1] for name in models if (match := MODEL_FILE.match(name))}) > 1:
         raise ValueError(f"{folder} is of a model that was itself split among ranks (model parallelism); weights of such "
                          "are not joined here")
@@ -75,7 +64,7 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
     groups = [groups] if isinstance(groups, Mapping) else groups
     found = dict(_of_groups(optim, groups) if key == OF_GROUPS else _of_parameters(optim, groups))
     found |= {name: module[name].float() for name in first.get("buffer_names") or () if name in module}
-    found |= _frozen(folder, first, models, stage_3=key == OF_PARAMETERS)
+    found |= _frozen(folder, first, *((models, wanted) if key == OF_PARAMETERS else (models[:1], 1)))
     found |= {name: found[other] for name, other in first.get("shared_params") or () if other in found}
     return _unwrapped(found)
 
@@ -104,12 +93,20 @@ def _of_parameters(optim: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[
             at += run
 
 
-def _frozen(folder: Path, first: Mapping[str, Any], models: Sequence[str], *, stage_3: bool) -> dict[str, Tensor]:
-    """Parameters that do not learn have no float32 copy."""
+def _rank_of(name: str) -> int:
+    match = re.search(r"zero_pp_rank_(\d+)_", name)
+    return int(match[1]) if match else 0
+
+
+def _frozen(folder: Path, first: Mapping[str, Any], models: Sequence[str], wanted: int) -> dict[str, Tensor]:
+    """Parameters that do not learn have no float32 copy: in stage 3 each rank has a run of them, else the first has all."""
     shapes = first.get("frozen_param_shapes") or {}
     if not shapes:
         return {}
-    files = [first, *(_open(folder / name) for name in models[1:])] if stage_3 else [first]
+    if (ranks := [_rank_of(name) for name in models]) != list(range(wanted)):
+        raise ValueError(f"{folder} has the model files of ranks {ranks}, and frozen weights are in those of {wanted} "
+                         "ranks; copy the others, too")
+    files = [first, *(_open(folder / name) for name in models[1:])]
     return {name: _cut(torch.cat([file["frozen_param_fragments"][name].flatten() for file in files]), 0, shape, name).float()
             for name, shape in shapes.items()}
 
