@@ -36,6 +36,7 @@ from vidmae.settings.finetune_config import FinetuneConfig
 SCHEMA = 1
 NOWHERE = -1
 HASH_BYTES = 16
+ADDED = {"inflated": "no", "positions": "learned"}  # to the specs after folders had been written, and what is usual
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class FeatureSpec:
         sampling_rate, target_fps, decoder: How a clip is read.
         view: Which part of a recording is looked at.
         precision: Arithmetic of the encoder.
+        inflated: How an image model became one of several frames.
+        positions: How the encoder knows where a token is.
     """
 
     weights: str
@@ -68,13 +71,15 @@ class FeatureSpec:
     decoder: str
     precision: str
     view: str = "center"
+    inflated: str = "no"
+    positions: str = "learned"
     schema: int = SCHEMA
 
     @property
     def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As JSON holds it; without what was added later, where it is as usual, so that older folders stay valid."""
         record: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return record
+        return {key: value for key, value in record.items() if ADDED.get(key) != value}
 
     @property
     def folder_name(self) -> str:
@@ -109,7 +114,8 @@ def feature_spec(config: FinetuneConfig) -> FeatureSpec:
         weights=config.train.init_content or f"scratch-seed{config.seed}", kind="tokens" if tokens else "pooled",
         model=model.name, img_size=model.img_size, num_frames=model.num_frames, t_patch_size=model.t_patch_size,
         pool="" if tokens else model.pool, token_grid=grid if tokens else None, embed_dim=shape.embed_dim,
-        sampling_rate=data.sampling_rate, target_fps=data.target_fps, decoder=data.decoder, precision=config.train.precision)
+        sampling_rate=data.sampling_rate, target_fps=data.target_fps, decoder=data.decoder, precision=config.train.precision,
+        inflated=config.train.inflated, positions=model.positions)
 
 
 @dataclass(frozen=True)

@@ -154,9 +154,9 @@ def test_what_changes_a_feature_has_a_folder_of_its_own():
 
 def test_every_setting_of_model_and_data_is_in_one_of_the_two_lists():
     """A new setting that changes what the encoder sees must not share a folder by being forgotten here."""
-    known = {change.partition("=")[0] for change in CHANGE_FEATURES + DO_NOT}
+    known = {change.partition("=")[0] for change in CHANGE_FEATURES + DO_NOT} | {"model.positions"}  # the next test
     training_alone = {f"model.{n}" for n in ("drop_path", "activation_checkpointing")} | {f"data.{n}" for n in (
-        "manifest", "val_manifest", "subset", "crop_aspect", "flip_prob", "repeat_aug", "repeat_window", "read_limit_s",
+        "manifest", "val_manifest", "subset", "crop_aspect", "flip_prob", "repeat_aug", "repeat_window", "repeat_near_s", "read_limit_s",
         "read_retries", "max_bad_pct", "recheck_pct", "mixup", "cutmix", "rand_augment", "rand_magnitude",
         "fraction", "stage", "stage_gib", "prepared", "archives")}  # clips that were prepared have contents of their own
     there = {f"model.{n}" for n in ClassifierConfig.__dataclass_fields__} | {
@@ -176,3 +176,11 @@ def test_probes_have_no_looks_and_one_view(method):
         config(f"method={method}", "select.rule=holdout")
     with pytest.raises(ValueError, match=f"evaluate.views .* center with method {method}"):
         config(f"method={method}", "evaluate.views=10x3")
+
+
+def test_encoders_that_are_built_otherwise_have_folders_of_their_own(tmp_path):
+    plain = store(tmp_path)
+    assert not {"inflated", "positions"} & plain.spec.record.keys(), "folders of earlier versions stay valid"
+    others = [store(tmp_path, f"train.inflated={how}") for how in ("centre", "mean")]
+    others += [store(tmp_path, "model.pool=mean", *more) for more in ((), ("model.positions=fixed",), ("model.positions=rotary",))]
+    assert len({each.folder for each in (plain, *others)}) == 6
