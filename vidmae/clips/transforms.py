@@ -6,6 +6,8 @@ Letters: N frames that were read, T frames of the clip, H W px, S side of the sq
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,14 +86,22 @@ class CropResize:
             self._cuts = self._cuts[:0]
 
     def _resize(self, cut: np.ndarray, times: list[int]) -> None:
-        import cv2
-
+        cv2 = _opencv()
         place = self._clip[times[0]]
         cv2.resize(np.ascontiguousarray(cut), place.shape[:2], dst=place, interpolation=cv2.INTER_LINEAR)
         if self._flip:
             cv2.flip(place, 1, dst=place)
         for time in times[1:]:
             self._clip[time] = place
+
+
+@cache
+def _opencv() -> Any:
+    """OpenCV with one thread: loader processes have all cores already."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    return cv2
 
 
 def crop_resize(frames: np.ndarray, which: np.ndarray, box: Box, size: int, *, flip: bool) -> Tensor:

@@ -29,7 +29,7 @@ class NetConfig:
     """What every network here has: size, input, and how it computes."""
 
     name: str = "vit_huge_patch14"
-    """`vit_{size}_patch{px}`; size is pico, nano, tiny, small, base, large or huge."""
+    """`vit_{size}_patch{px}`; size is pico, nano, tiny, small, base, large, huge or giant."""
     img_size: int = 224
     """Side of the square input in px; a multiple of the patch size."""
     num_frames: int = 16
@@ -55,7 +55,7 @@ class ModelConfig(NetConfig):
     """A masked autoencoder and its objective."""
 
     name: str = "mae_vit_huge_patch14"
-    """`mae_vit_{size}_patch{px}`; size is pico, nano, tiny, small, base, large or huge."""
+    """`mae_vit_{size}_patch{px}`; size is pico, nano, tiny, small, base, large, huge or giant."""
     mask_ratio: float = 0.9
     """Share of the tokens that is hidden from the encoder."""
     decoder_embed_dim: int = 512
@@ -119,7 +119,8 @@ class DataConfig:
     """Clips cut from each opened video."""
     repeat_window: Literal["own", "shared", "near"] = "own"
     """own: each repeat has its own time window (the paper's text); shared: one window for all (released code); near: its
-    own, but all of them within repeat_near_s, so that repeats share decoded frames."""
+    own, but all of them within repeat_near_s, so that repeats share decoded frames; at the end of a video they come round
+    to its beginning."""
     repeat_near_s: float = signed_if_changed(10.0)
     """Seconds of footage within which the windows of repeats lie, with data.repeat_window near. 10 is what a clip of
     Kinetics has, from which repeats are drawn where data sets are such."""
@@ -399,6 +400,15 @@ class RunConfig:
         check(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
         check(self.train.compile != "graphs" or not self.model.activation_checkpointing, "train.compile", self.train.compile,
               "auto, true or false with model.activation_checkpointing, which computes blocks again outside of their graphs")
+        if self.data.repeat_window == "near":
+            for what, span_s in self.spans_s.items():
+                check(self.data.repeat_near_s > span_s, "data.repeat_near_s", self.data.repeat_near_s, f"more than the "
+                      f"{span_s:.4g} s that {what} covers, with data.repeat_window near; else all repeats have one window")
+
+    @property
+    def spans_s(self) -> dict[str, float]:
+        """Seconds of footage that a clip covers, of what; of a mixture each source."""
+        return {"a clip": self.data.sampling_rate * self.model.num_frames / self.data.target_fps}
 
 
 @dataclass(frozen=True)
@@ -414,6 +424,14 @@ class PretrainConfig(RunConfig):
         super().__post_init__()
         check(self.model.num_frames == 1 or not self.data.window_frames, "data.window_frames", self.data.window_frames,
               f"0 with model.num_frames {self.model.num_frames}; it is for image models, which have 1")
+
+    @property
+    def spans_s(self) -> dict[str, float]:
+        """See `RunConfig`."""
+        data = self.data
+        rates = {f"a clip of {each.name}": (each.sampling_rate or data.sampling_rate, each.target_fps or data.target_fps)
+                 for each in data.sources} or {"a clip": (data.sampling_rate, data.target_fps)}
+        return {what: stride * self.in_window / fps for what, (stride, fps) in rates.items()}
 
     @property
     def in_window(self) -> int:

@@ -254,6 +254,7 @@ class Trainer(ABC, Generic[C]):
                     return False
                 watchdog.expect_within(limits.step_limit_s)
         except BadWindowError:
+            watchdog.expect_within(limits.start_limit_s)  # a save in the background may take longer than a step
             self.saver.finish()
             raise
         except RuntimeError as error:

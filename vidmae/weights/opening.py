@@ -62,7 +62,11 @@ def load(
 
 def _resized(found: FileModel, img_size: int | None, num_frames: int | None, inflated: Inflate) -> FileModel:
     s = found.shape
-    u = 2 if inflated != "no" and s.num_frames == 1 else s.t_patch_size
-    shape = encoder_shape(s.name, img_size=img_size or s.img_size, num_frames=num_frames or s.num_frames, t_patch_size=u,
-                          positions=s.positions)
+    if inflated != "no" and s.num_frames != 1:
+        raise ValueError(f"inflated is {inflated!r}, allowed with weights of a model of {s.num_frames} frames: no; "
+                         "centre and mean are for those of an image model")
+    u = s.t_patch_size if inflated == "no" else 2
+    shape = encoder_shape(s.name, t_patch_size=u, positions=s.positions,
+                          img_size=s.img_size if img_size is None else img_size,
+                          num_frames=s.num_frames if num_frames is None else num_frames)
     return replace(found, shape=shape)

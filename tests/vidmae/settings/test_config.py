@@ -193,3 +193,20 @@ def test_a_setting_of_a_later_version_is_signed_where_it_is_not_at_its_default()
 def test_a_decoder_must_rebuild_something(ratio):
     with pytest.raises(ConfigError, match=r"model\.decoder_mask_ratio is .*allowed: from 0 .* to below 1"):
         build(PretrainConfig, parse_set([f"model.decoder_mask_ratio={ratio}"]))
+
+
+def test_near_windows_are_longer_than_a_clip():
+    """As short as a clip they would all be one window, which is another setting."""
+    def config(*more):
+        return build(PretrainConfig, parse_set(["data.repeat_window=near", *more]))[0]
+
+    assert config("data.repeat_near_s=4.3").data.repeat_near_s == 4.3 and config("model.num_frames=32").spans_s == {"a clip": 256 / 30}
+    with pytest.raises(ConfigError, match=r"data.repeat_near_s is 4.2, allowed: more than the 4.267 s that a clip covers.*--set data.repeat_near_s"):
+        config("data.repeat_near_s=4.2")
+    sources = "data.sources=[{name: s}, {name: slow, sampling_rate: 20}]"
+    assert config("data.repeat_near_s=11", sources)
+    with pytest.raises(ConfigError, match=r"is 10.0, allowed: more than the 10.67 s that a clip of slow covers"):
+        config(sources)
+    assert build(PretrainConfig, parse_set(["data.repeat_near_s=1"]))[0].data.repeat_window == "own", "not asked where windows are not near"
+    with pytest.raises(ConfigError, match=r"more than the 4\.267 s"):
+        build(FinetuneConfig, parse_set(["data.repeat_window=near", "data.repeat_near_s=2"]))

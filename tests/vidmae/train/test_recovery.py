@@ -21,7 +21,7 @@ from vidmae.runs.nonfinite import window_of
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import build, parse_set
-from vidmae.train.trainer import Trainer
+from vidmae.train.trainer import BadWindowError, Trainer
 
 STEPS = 28
 LONG = [f"train.phases=[{{duration: {STEPS} steps, lr: 1.0e-3}}]", "checkpoint.every_steps=10"]
@@ -143,6 +143,22 @@ def test_only_what_takes_long_has_the_long_limit(monkeypatch):
         ("step 1", long), ("settle", short), ("step 2", short), ("settle", short), ("begin 2", long),
         ("step 3", short), ("settle", short), ("step 4", short), ("settle", short), ("begin 4", long),
         ("step 5", short), ("settle", short), ("save 5", long), ("export", long)]
+
+
+def test_a_save_has_the_long_limit_after_a_step_that_is_not_finite(monkeypatch):
+    class Poisoned(Steps):
+        def train_step(self, step):
+            if step == 1:
+                raise BadWindowError("loss", 1, 1, [])
+            return super().train_step(step)
+
+    loop = Poisoned(build(PretrainConfig, parse_set(["checkpoint.every_steps=2"]))[0], 5)
+    loop.saver.finish = lambda: loop.note("finish")
+    monkeypatch.setattr(watchdog, "expect_within", lambda limit_s: setattr(loop, "limit_s", limit_s))
+    watchdog.expect_within(1800)
+    with pytest.raises(BadWindowError):
+        loop.run_to_end()
+    assert loop.noted == [("step 1", 1800), ("settle", 600), ("finish", 1800)]
 
 
 def test_what_differs_is_seen(whole, tmp_path):

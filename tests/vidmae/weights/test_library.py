@@ -138,6 +138,10 @@ def test_other_sizes_and_a_run(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests/earlier_runs/runs/done-edd1b7a1", tmp_path / "runs/done-edd1b7a1")
     run = vidmae.load("done", runs_dir=tmp_path / "runs")
     assert torch.equal(run.norm.weight, load_state(tmp_path / "runs/done-edd1b7a1/weights.safetensors")["norm.weight"])
+    for option, said in (({"inflated": "mean"}, "allowed with weights of a model of 4 frames: no"), ({"img_size": 0}, "img_size 0 must"),
+                         ({"num_frames": 0}, "num_frames 0 must")):
+        with pytest.raises(ValueError, match=said):
+            vidmae.load(tmp_path / "w.safetensors", **option)
     with pytest.raises(ValueError, match="no run of"):
         vidmae.load("other", runs_dir=tmp_path / "runs")
 
