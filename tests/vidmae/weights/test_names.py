@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from analysis import attention
 from jobs import interpolate, weights
 from jobs.standing.runs import weights_in
 from sweeps.grid.checkpoints import find_inits
@@ -82,8 +83,12 @@ def test_a_name_stands_for_a_file(tmp_path: Path) -> None:
             weights_in(given, "--weights")
     with pytest.raises(ConfigError, match=r"say_none\.pth is not on this machine.*\(--checkpoints\)"):
         find_inits(["say_none"], [], tmp_path / "runs")
+    with pytest.raises(ConfigError, match="there is no file"):
+        find_inits(["vitl16.pth.tar"], [], tmp_path / "runs")
     (path.parent.parent / "mae_pretrain_vit_large_k400.pth").write_bytes(b"weights")
     args = interpolate.make_parser().parse_args(["--weights", "mae_st-large-k400", "--videos", str(tmp_path), "--out", "out",
                                                 "--set", "model.decoder_num_heads=8"])
     asked = interpolate.resolve(args, {"videos": tmp_path}, tmp_path / "out")
     assert asked.settings == ("model.norm_pix_loss=true", "model.decoder_num_heads=8"), "what the catalogue knows, then the flags"
+    looked = attention.make_parser().parse_args(["--weights", "hvm1@448_none", "--videos", str(tmp_path), "--out", "out"])
+    assert attention.resolve(looked, tmp_path / "out").sizes == found.sizes
