@@ -171,6 +171,10 @@ def test_the_command_reads_what_was_measured_and_fits_it(tmp_path: Path, capsys:
     assert listed["[Something] falling"]["in_hand"] == "0.0" and listed["Moving [something] up"]["subset"] == "1.0"
     assert not any("/videos/" in path.read_text() for path in out.glob("*.csv"))
     assert classes.main([str(cell.path), "--subset", "some.yaml", "--out", str(out)]) == 2
+    other = make_cell(tmp_path / "runs", manifest, "data.shots=7", "select.rule=holdout", f"data.subset={shots}", name="other", weights=False)
+    other.predictions.write_bytes(cell.predictions.read_bytes())
+    assert classes.main([str(cell.path), str(other.path), "--factors", "--out", str(out)]) == 0
+    assert "clips to learn from: left out, since the cells learned from other numbers of clips than each other" in capsys.readouterr().err
     (tmp_path / "wrong.yaml").write_text(f"name: some\ndata: toys\nwhy: a test\nclasses: {{'{NAMES[0]}': first, '[Something] fallin': second}}\n")
     assert classes.main([str(cell.path), "--factors", "--subset", "wrong.yaml", "--out", str(out)]) == 2
     assert "1 of 2 classes are not among the 12 of the predictions: '[Something] fallin' (did you mean '[Something] falling'" in capsys.readouterr().err
