@@ -18,9 +18,10 @@ from jobs.place.profiles import read_site
 from jobs.place.resources import Resources
 from jobs.place.snapshot import CodeState, code_state, take_snapshot
 from jobs.submit import launch
-from tests.support.facilities import builder, demo_clips, need
+from tests.support.facilities import builder, need
 from tests.support.launching import ROOT, STAND_IN
 from tests.support.runs import make_manifest, make_run
+from vidmae.footage.manifest import Manifest
 from vidmae.runs.record import RunFolder, read_json
 
 PLAIN = Resources("gpu", 2, 0, 2, 4, 0, 90)
@@ -238,8 +239,9 @@ def test_the_image_is_built_and_trains(tmp_path: Path) -> None:
     need("builder")
     program, flags = builder(), shlex.split(os.environ.get("BUILD_FLAGS", ""))
     assert program
-    run = make_run(tmp_path / "runs/tiny", make_manifest(tmp_path / "data"), "data.workers=1")
-    bound, env = [str(tmp_path), str(ROOT), str(demo_clips()[0].parent)], {"PYTHONPATH": str(ROOT)}
+    manifest = make_manifest(tmp_path / "data")
+    run = make_run(tmp_path / "runs/tiny", manifest, "data.workers=1")
+    bound, env = [str(tmp_path), str(ROOT), str(Path(Manifest.read(manifest).path(0)).parent)], {"PYTHONPATH": str(ROOT)}
     words = ["python", "-m", "vidmae.train.pretrain", str(run.path)]
     if program == "apptainer":
         image = str(tmp_path / "vidmae.sif")

@@ -1,5 +1,6 @@
 """Broken videos, hanging and crashing decoders: each costs its clips and nothing else, and what replaces them is drawn."""
 
+import mmap
 import multiprocessing
 import os
 import shutil
@@ -185,9 +186,9 @@ def test_a_reader_whose_memory_grows_is_replaced():
     kept = []
 
     def leak(mib: int) -> int:
-        kept.append(bytearray(os.urandom(2**20)) * mib)
-        for block in kept:  # used again, or the kernel takes idle pages back and the process looks smaller
-            block[::4096] = bytes(len(block) // 4096)
+        kept.append(mmap.mmap(-1, mib * 2**20, flags=mmap.MAP_PRIVATE))  # not of the heap, in which tests before left room
+        for _ in range(mib):
+            kept[-1].write(os.urandom(2**20))
         return os.getpid()
 
     process = KillableProcess(leak, time_limit_s=60, max_growth_bytes=2**26, set_up=lambda: None)
