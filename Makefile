@@ -1,6 +1,6 @@
 # make demo   set up, then pretrain a tiny model on real clips, finetune it, make the table (5 minutes after the set-up)
 # make look   what the demo's model sees: interpolation, tracking, attention, embeddings, a page (under 2 minutes)
-# make objects  a video and an image model that saw the same frames: objects from few labels, all corruptions (6 minutes)
+# make objects  a video and an image model that saw the same frames: objects from few labels, all corruptions (4 minutes)
 # make test   set up (Slurm, a headless browser and FFmpeg, too, on Debian or Ubuntu as root), then run all tests in JOBS=2 processes
 # make check  lint, and the quick tests: no Slurm, browser or FFmpeg is needed, under 3 minutes on 2 cores; before each push
 # make lint   ruff and mypy (lint-style and lint-types run one of the two)

@@ -1,6 +1,6 @@
 """Object recognition and robustness on this machine: a video model and an image model that saw the same frames.
 
-    make objects                                     six minutes on 2 cores; needs no other demo
+    make objects                                     4 minutes on 2 quiet cores; needs no other demo
     python jobs/submit/example/demo_objects.py       the same in an environment that is ready
 
 It types the commands that a user would type, and shows them: a pretrained pair from the demo's three films, then shares of
