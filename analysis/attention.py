@@ -35,13 +35,12 @@ from analysis.results.table_flags import Parser, add_runs_dir
 from analysis.results.which_manifest import find_manifest
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.footage.manifest import content_hash, read_summary
-from vidmae.model.formats.file_model import file_in
 from vidmae.ranks.local_program import is_footage, make_manifest, prepare_folder, run_program
 from vidmae.runs.record import RunFolder, read_json, runs_that_fit
 from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.command_line import answer
 from vidmae.settings.layers import ConfigError, nearest, to_yaml
-from vidmae.weights.finding import Found, find, is_name
+from vidmae.weights.finding import Found, weights_in
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -95,11 +94,7 @@ def resolve(args: argparse.Namespace, out: Path) -> AttentionConfig:
     Raises:
         ConfigError: Something that was named does not exist, or a value is out of range.
     """
-    found, file = _weights(args)
-    if not file.is_file():
-        raise ConfigError(f"the run {found.path} has no weights.safetensors: it is not finished, or is a few-shot run "
-                          "without --set keep_weights=true" if args.run else
-                          f"--weights {file} does not exist; give a .safetensors or .pth, or a name of published weights")
+    found, file = _of_run(args.run, args.runs_dir) if args.run else weights_in(args.weights, "--weights")
     videos = out / "videos.csv" if is_footage(Path(args.videos).expanduser()) else find_manifest(args.videos)
     return AttentionConfig(
         weights=str(found.path), weights_content=content_hash(file), sizes=found.sizes, videos=str(videos),
@@ -107,17 +102,14 @@ def resolve(args: argparse.Namespace, out: Path) -> AttentionConfig:
         per_video=args.per_video, pictures=pictures_of(args), decoder=args.decoder, device=args.device, workers=args.workers)
 
 
-def _weights(args: argparse.Namespace) -> tuple[Found, Path]:
-    """What --run or --weights names, and the file that holds the weights."""
-    if args.run:
-        run = find_run(args.run, args.runs_dir)
-        return Found(run, run.name), RunFolder(run).weights
-    path = Path(args.weights).expanduser().absolute()
-    try:
-        found = find(args.weights, download=False) if is_name(args.weights) or path.exists() else Found(path, path.stem)
-        return found, file_in(found.path)[0] if found.path.is_dir() else found.path
-    except ValueError as error:
-        raise ConfigError(f"--weights: {error}") from error
+def _of_run(name: str, runs_dir: Path) -> tuple[Found, Path]:
+    """A run, and the file that holds its weights."""
+    run = find_run(name, runs_dir)
+    file = RunFolder(run).weights
+    if not file.is_file():
+        raise ConfigError(f"the run {run} has no weights.safetensors: it is not finished, or is a few-shot run without "
+                          "--set keep_weights=true")
+    return Found(run, run.name), file
 
 
 def find_run(given: str, runs_dir: Path) -> Path:

@@ -26,7 +26,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import analysis  # noqa: F401  it says which library is missing
 
-from analysis.results.table_flags import Parser, tables_folder
+from analysis.results.table_flags import Parser, add_tables_output
 from vidmae.settings.command_line import text_of
 
 
@@ -45,11 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--axis", choices=("fraction", "hours"),
                       help="amounts of --runs (default: fraction, unless one was chosen by hours or there are several "
                            "data sets)")
-    out = parser.add_argument_group("output")
-    out.add_argument("--out", type=tables_folder, default=Path("tables"), metavar="FOLDER",
-                     help="where tables and figures go (default: %(default)s)")
-    out.add_argument("--no-figures", action="store_true", help="write tables only")
-    out.add_argument("--json", action="store_true", help="one object instead of the paths: files, fits, what is missing")
+    add_tables_output(parser, numbers="fits")
     return parser
 
 

@@ -23,7 +23,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import analysis  # noqa: F401  it says which library is missing
 
-from analysis.results.table_flags import Parser, add_folders, folders_of, tables_folder
+from analysis.results.table_flags import Parser, add_folders, add_tables_output, folders_of
 from vidmae.settings.command_line import text_of
 
 MOST_ROWS = 60
@@ -35,11 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
     add_folders(what)
-    out = parser.add_argument_group("output")
-    out.add_argument("--out", type=tables_folder, default=Path("tables"), metavar="FOLDER",
-                     help="where tables and figures go (default: %(default)s)")
-    out.add_argument("--no-figures", action="store_true", help="write tables only")
-    out.add_argument("--json", action="store_true", help="one object instead of the paths: files, rows, what is missing")
+    add_tables_output(parser)
     return parser
 
 

@@ -42,6 +42,21 @@ def tables_folder(text: str) -> Path:
     return Path(text)
 
 
+def add_tables_output(parser: argparse.ArgumentParser, *, numbers: str = "rows") -> None:
+    """Where tables and figures go, and what is printed.
+
+    Args:
+        parser: Of the command.
+        numbers: What --json has beside the files.
+    """
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", type=tables_folder, default=Path("tables"), metavar="FOLDER",
+                     help="where tables and figures go (default: %(default)s)")
+    out.add_argument("--no-figures", action="store_true", help="write tables only")
+    out.add_argument("--json", action="store_true",
+                     help=f"one object instead of the paths: files, {numbers}, what is missing")
+
+
 def add_folders(group: Any) -> None:
     """Folders of runs by position, or `--runs-dir` as in the other commands; see `folders_of`."""
     group.add_argument("folders", type=Path, nargs="*", metavar="FOLDER",

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.scheduler import slurm
-from vidmae.model.formats.file_model import file_in
 from vidmae.model.formats.weight_files import ENDINGS
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import CANCELLED, RunFolder, read_json, runs_that_fit
 from vidmae.settings.layers import ConfigError, nearest
-from vidmae.weights.finding import Found, find, is_name
+from vidmae.weights.finding import Found, is_name, weights_in
 
 EXIT_RECORD = "exit.json"  # of a local job and of a shard: submit/<jobid>/exit.json
 SUBMITTED = "submitted.json"  # of the shards of an output: OUT/submitted.json
@@ -141,26 +140,6 @@ def _weights_of_run(given: str, runs_dir: Path) -> tuple[Found, Path]:
             f"it is not finished (python jobs/status.py {given})"
         raise ConfigError(f"the run {run.path} has no weights.safetensors: {why}")
     return Found(run.path, run.path.name), run.weights
-
-
-def weights_in(given: str, flag: str) -> tuple[Found, Path]:
-    """Weights and what is known of them, and the file whose content names it; of a folder of a hub it is the one in it.
-
-    Args:
-        given: A path, a name of published weights, or an address of the hub.
-        flag: That gave it.
-    Raises:
-        ConfigError: It is not here.
-    """
-    path = Path(given).expanduser().absolute()
-    if not is_name(given) and not path.exists():
-        raise ConfigError(f"{flag} {path} does not exist; give a .safetensors or .pth, a folder with one, or a name of "
-                          "python jobs/weights.py list")
-    try:
-        found = find(given, download=False)
-        return found, file_in(found.path)[0] if found.path.is_dir() else found.path
-    except ValueError as error:
-        raise ConfigError(f"{flag}: {error}") from error
 
 
 @singledispatch

@@ -79,7 +79,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
 READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these few modules that load no torch
     "vidmae.start.uncaught", "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
     "vidmae.insight.embedding_files", "vidmae.insight.paired", "vidmae.labels.shots", "vidmae.labels.splits",
-    "vidmae.model.formats.file_model", "vidmae.weights.finding"}
+    "vidmae.weights.finding"}
 SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "weights"}  # a command, and the program or the command that goes with it
 MOST_ENTRIES = 16
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it

@@ -22,8 +22,6 @@ from vidmae.model.trained_encoder import encoder_for, file_model, weights_of
 from vidmae.model.weights import load_state, read_metadata, save_safetensors
 from vidmae.weights.finding import Found
 
-MEAN, STD = 0.45, 0.225  # by which models of this suite normalise pixels
-
 
 def convert(found: Found, out: Path) -> str:
     """Write weights under this suite's names.
@@ -49,8 +47,9 @@ def convert(found: Found, out: Path) -> str:
     cut = left_out = 0
     if model.layout != OURS:
         with torch.device("meta"):
-            fits = encoder_for(model, num_classes=model.head or None).state_dict()
-        made = as_ours(state, model, mean=MEAN, std=STD)
+            encoder = encoder_for(model, num_classes=model.head or None)
+        fits = encoder.state_dict()
+        made = as_ours(state, model, mean=encoder.mean, std=encoder.std)
         if made.state.keys() != fits.keys():
             raise ValueError(f"{path}: missing or of no known meaning: "
                              f"{', '.join(by_group(made.state.keys() ^ fits.keys()))}")

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidmae.model.formats.file_model import file_in
 from vidmae.model.formats.weight_files import ENDINGS, FILES_OF_FOLDER
 from vidmae.runs.record import RunFolder, runs_that_fit
+from vidmae.settings.layers import ConfigError
 from vidmae.weights.hub import (
     HF,
     NotHereError,
@@ -91,6 +93,26 @@ def find(text: str | Path, *, runs_dir: Path = Path("runs"), say: Say = lambda _
         raise ValueError(f"{path} does not exist; give a .pth or .safetensors file, a folder, a run, or a name of published "
                          "weights")
     raise ValueError(f"{unknown_name(str(text))}; it is no file and no run of {runs_dir} either")
+
+
+def weights_in(given: str, flag: str) -> tuple[Found, Path]:
+    """Weights and what is known of them, and the file whose content names it; of a folder of a hub it is the one in it.
+
+    Args:
+        given: A path, a name of published weights, or an address of the hub.
+        flag: That gave it.
+    Raises:
+        ConfigError: It is not here.
+    """
+    path = Path(given).expanduser().absolute()
+    if not is_name(given) and not path.exists():
+        raise ConfigError(f"{flag} {path} does not exist; give a .safetensors or .pth, a folder with one, or a name of "
+                          "python jobs/weights.py list")
+    try:
+        found = find(given, download=False)
+        return found, file_in(found.path)[0] if found.path.is_dir() else found.path
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {error}") from error
 
 
 def _file_of(entry: Published, say: Say, download: bool) -> Path:

@@ -11,11 +11,11 @@ import torch
 
 from analysis import attention
 from jobs import interpolate, weights
-from jobs.standing.runs import weights_in
 from sweeps.grid.checkpoints import find_inits
 from vidmae.model.mae import build_mae
 from vidmae.model.weights import read_metadata
 from vidmae.settings.layers import ConfigError
+from vidmae.weights.finding import weights_in
 
 
 @pytest.fixture(autouse=True)
