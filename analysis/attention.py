@@ -37,9 +37,9 @@ from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add
 from vidmae.footage.manifest import content_hash, read_summary
 from vidmae.ranks.local_program import is_footage, make_manifest, prepare_folder, run_program
 from vidmae.runs.record import RunFolder, read_json, runs_that_fit
-from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.command_line import answer
 from vidmae.settings.layers import ConfigError, nearest, to_yaml
+from vidmae.settings.programs.attention_config import AttentionConfig
 from vidmae.weights.finding import Found, weights_in
 
 

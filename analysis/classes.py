@@ -107,9 +107,9 @@ def write_factors(runs: Sequence[Path], found: Sequence[Predictions], args: argp
         ValueError: The clips are not those of the cells, or the subset cannot be used.
         OSError: The manifest of the test clips is gone.
     """
-    from analysis.curves.classwise.class_factors import class_factors
-    from analysis.curves.classwise.factor_fit import fit_factors
-    from analysis.curves.classwise.factor_sheets import draw_factors, factors_sheet
+    from analysis.tables.curves.classwise.class_factors import class_factors
+    from analysis.tables.curves.classwise.factor_fit import fit_factors
+    from analysis.tables.curves.classwise.factor_sheets import draw_factors, factors_sheet
     from analysis.tables.survey.looking import features_of, look
     from vidmae.settings.finetune_config import FinetuneConfig
     from vidmae.settings.layers import load

@@ -34,7 +34,6 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 import pandas as pd
 
-from analysis.curves.robust.robust_summary import read_summary
 from analysis.results.frames import LOG_COLUMNS, RUN_COLUMNS, of_runs, records_of, tidy
 from analysis.results.mae_st_logs import CLASSES
 from analysis.results.published import Version, read_published
@@ -42,6 +41,7 @@ from analysis.results.scan import KnownRecords, scan, without_garbage_collection
 from analysis.results.subset import Subset, on_subset, read_subset
 from analysis.results.table_flags import Parser, add_folders, folders_of, tables_folder
 from analysis.tables import log_rows, run_rows
+from analysis.tables.curves.robust.robust_summary import read_summary
 from analysis.tables.log_rows import Gathered
 from analysis.tables.result_table import Shown, make_tables, missing
 from analysis.tables.sheet import Sheet, csv_text, show, write
@@ -184,7 +184,7 @@ def read_runs(folders: list[Path], subset: Subset | None, versions: list[Version
 
 def beside_others(runs: pd.DataFrame, subset: Subset) -> tuple[list[Sheet], list[str]]:
     """The table of the classes of a subset beside all others, if there is one, and what it lacks."""
-    from analysis.curves.classwise.subset_gap import gap_sheet  # here, since scipy takes half a second
+    from analysis.tables.curves.classwise.subset_gap import gap_sheet  # here, since scipy takes half a second
 
     sheet, said = gap_sheet(runs, subset)
     return [sheet] if sheet else [], said

@@ -29,8 +29,8 @@ from analysis.results.table_flags import Parser, add_folders, add_tables_output,
 from vidmae.settings.command_line import text_of
 
 if TYPE_CHECKING:
-    from analysis.curves.robust.robust_runs import Tests
-    from analysis.curves.robust.robust_study import CorruptionErrors
+    from analysis.tables.curves.robust.robust_runs import Tests
+    from analysis.tables.curves.robust.robust_study import CorruptionErrors
 
 MOST_ROWS = 40
 
@@ -54,10 +54,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    from analysis.curves.robust import robust_sheets as sheets  # here, since pandas and matplotlib take a second
-    from analysis.curves.robust import robust_study as study
-    from analysis.curves.robust.robust_runs import of_common_seeds, read_tests
     from analysis.results.frames import records_of
+    from analysis.tables.curves.robust import robust_sheets as sheets  # here, since pandas and matplotlib take a second
+    from analysis.tables.curves.robust import robust_study as study
+    from analysis.tables.curves.robust.robust_runs import of_common_seeds, read_tests
     from analysis.tables.sheet import show, write
 
     try:
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             sheets.consistency_sheet(consistent)) if each]
         files = write(tables, args.out)
         if not args.no_figures:
-            from analysis.curves.robust.robust_figures import draw
+            from analysis.tables.curves.robust.robust_figures import draw
 
             files += draw(tests, fitted, biases, pairs, args.out)
     except (ValueError, OSError) as error:
@@ -98,7 +98,7 @@ def corruption_errors(tests: Tests, reference: str | None) -> dict[str, Corrupti
     Raises:
         ValueError: The reference is no model, or was not tested.
     """
-    from analysis.curves.robust.robust_study import corruption_errors as of_set
+    from analysis.tables.curves.robust.robust_study import corruption_errors as of_set
 
     if reference is None:
         return {}
@@ -114,7 +114,7 @@ def pairs_of(tests: Tests, given: list[str]) -> list[tuple[str, str]]:
     Raises:
         ValueError: A name is no model.
     """
-    from analysis.curves.robust.robust_study import video_image_pairs
+    from analysis.tables.curves.robust.robust_study import video_image_pairs
 
     found = []
     for item in given:

@@ -52,11 +52,11 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    from analysis.curves.results_csv import read_results  # here, since pandas, scipy and matplotlib take 2 s
-    from analysis.curves.scaling_runs import read_runs
-    from analysis.curves.scaling_study import analyse, remarks
-    from analysis.curves.series import published_results
     from analysis.results.frames import records_of
+    from analysis.tables.curves.results_csv import read_results  # here, since pandas, scipy and matplotlib take 2 s
+    from analysis.tables.curves.scaling_runs import read_runs
+    from analysis.tables.curves.scaling_study import analyse, remarks
+    from analysis.tables.curves.series import published_results
     from analysis.tables.sheet import show, write
 
     try:
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         studies, sheets, lost = analyse(results, args.compare)
         files = write(sheets, args.out)
         if not args.no_figures:
-            from analysis.curves.figures import draw
+            from analysis.tables.curves.figures import draw
 
             files += draw(studies, results, args.out, published_results().points)
     except (ValueError, OSError) as error:

@@ -42,10 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    from analysis.curves.robust import time_sheets as sheets  # here, since pandas and matplotlib take a second
-    from analysis.curves.robust import time_study as study
-    from analysis.curves.robust.robust_runs import read_tests
     from analysis.results.frames import records_of
+    from analysis.tables.curves.robust import time_sheets as sheets  # here, since pandas and matplotlib take a second
+    from analysis.tables.curves.robust import time_study as study
+    from analysis.tables.curves.robust.robust_runs import read_tests
     from analysis.tables.sheet import show, write
 
     try:
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
                                     sheets.against_images_sheet(study.video_minus_image(tests, seen))) if each]
         files = write(tables, args.out)
         if not args.no_figures:
-            from analysis.curves.robust.time_figures import draw
+            from analysis.tables.curves.robust.time_figures import draw
 
             files += draw(of_conditions, of_classes, args.out)
     except (ValueError, OSError) as error:

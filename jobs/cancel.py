@@ -30,7 +30,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.launch_flags import RUN_HELP, Parser, add_runs_dir
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from jobs.standing.runs import EXIT_RECORD, INTERRUPTED, State, process_birth, state_of, submissions, sure_states
 from jobs.standing.shard_runs import find_runs
 from vidmae.runs.record import CANCELLED, SCHEMA, make_private_folder, write_json

@@ -32,7 +32,7 @@ from jobs.submit.shards_here import Work
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_model, add_output
 from vidmae.footage.manifest import content_hash, read_summary
 from vidmae.ranks.local_program import tell
-from vidmae.settings.embed_config import EmbedConfig
+from vidmae.settings.programs.embed_config import EmbedConfig
 
 if TYPE_CHECKING:
     from rich.console import Console

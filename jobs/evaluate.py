@@ -31,8 +31,8 @@ from vidmae.clips.clips_flags import add_model
 from vidmae.footage.manifest import content_hash
 from vidmae.ranks.local_program import prepare_folder, run_program
 from vidmae.runs.record import RunFolder, read_json
-from vidmae.settings.evaluation_config import EvaluationConfig
 from vidmae.settings.layers import Layer, build, parse_set, to_yaml
+from vidmae.settings.programs.evaluation_config import EvaluationConfig
 
 
 def make_parser() -> argparse.ArgumentParser:

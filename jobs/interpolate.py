@@ -43,8 +43,8 @@ from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add
 from vidmae.footage.manifest import content_hash, read_summary
 from vidmae.ranks.local_program import is_footage, make_manifest
 from vidmae.runs.record import read_json
-from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import ConfigError
+from vidmae.settings.programs.interpolate_config import InterpolateConfig
 
 
 def make_parser() -> argparse.ArgumentParser:

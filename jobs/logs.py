@@ -20,7 +20,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.launch_flags import RUN_HELP, Parser, add_runs_dir
-from jobs.scheduler.commands import SlurmError
+from jobs.place.scheduler.commands import SlurmError
 from jobs.standing.follow import Tail, watch
 from jobs.standing.runs import SHOWN, log_path, state_of, submissions
 from jobs.standing.shard_runs import find_runs

@@ -24,7 +24,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.place import prepare_check, prepare_fraction, prepare_shots, prepare_withdraw
 from jobs.place.launch_flags import Parser
-from jobs.scheduler.commands import SlurmError
+from jobs.place.scheduler.commands import SlurmError
 from jobs.submit import prepare_footage, prepare_manifest
 from vidmae.footage.history import FractionError
 from vidmae.footage.manifest import ManifestError

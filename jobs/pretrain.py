@@ -25,8 +25,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.place.experiment import Experiment, Place, choose_place, problems, resolve, warnings
 from jobs.place.launch_flags import RUNS, Parser, add_resources, add_runs_dir, masked_argv
+from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, fail, say, with_origins
-from jobs.scheduler import slurm
 from jobs.standing.follow import outcome, wait_for
 from jobs.standing.runs import log_path
 from jobs.submit import launch

@@ -32,7 +32,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.launch_flags import RUN_HELP, RUNS, Parser, add_runs_dir
-from jobs.scheduler.slurm import STATES
+from jobs.place.scheduler.slurm import STATES
 from jobs.standing.runs import State, all_runs, format_seconds, progress, states, why
 from jobs.standing.shard_runs import find_runs
 from vidmae.runs.attempts import read_attempts, totals

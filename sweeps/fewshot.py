@@ -29,8 +29,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.place.experiment import choose_place, folder_problems
 from jobs.place.launch_flags import RUNS, masked_argv
+from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, say, with_origins
-from jobs.scheduler import slurm
 from jobs.standing.arrays import ARRAYS
 from jobs.submit.submission import one_launcher
 from sweeps.grid import fewshot_flags

@@ -28,8 +28,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.place.experiment import choose_place, folder_problems, problems, warnings
 from jobs.place.launch_flags import RUNS, Parser, add_resources, add_runs_dir, masked_argv
+from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, say
-from jobs.scheduler import slurm
 from jobs.standing.arrays import ARRAYS
 from jobs.standing.follow import outcome, wait_for
 from jobs.standing.runs import why

@@ -25,8 +25,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.place.experiment import choose_place
 from jobs.place.launch_flags import masked_argv
+from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, say
-from jobs.scheduler import slurm
 from sweeps.fewshot import carry_out
 from sweeps.grid import robustness_flags
 from sweeps.run.robustness_plan import resolve

@@ -30,8 +30,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.place.experiment import Place, choose_place, folder_problems, warnings
 from jobs.place.launch_flags import masked_argv
+from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, say
-from jobs.scheduler import slurm
 from jobs.standing.arrays import ARRAYS
 from jobs.standing.follow import wait_for
 from jobs.standing.runs import State, why

@@ -1,5 +1,5 @@
 """Where a run goes and what it is given: cluster profiles, data catalogue, resources, shared flags, the code that runs,
 and the command `vidmae`.
 
-May import vidmae and scheduler.
+May import vidmae and place.scheduler.
 """

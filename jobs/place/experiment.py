@@ -19,7 +19,7 @@ from jobs.place.found_data import FoundData, data_problems, find_sources_of, sto
 from jobs.place.launch_flags import resource_flags
 from jobs.place.profiles import ClusterProfile, Site, environment_layer, find_site, flag_layers
 from jobs.place.resources import SAVE_MARGIN_S, Resources, choose_partition, complete, local_resources
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from vidmae.footage.archives.archive_layout import file_of
 from vidmae.footage.manifest import HOW_TO_MAKE, ManifestError, Summary, first_paths, read_summary
 from vidmae.mixtures.mixture import Stock

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from jobs.place.catalogue import Catalogue, make_catalogue
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from vidmae.settings.layers import ConfigError, Layer, build, nearest, read_yaml
 
 CLUSTERS = Path(__file__).parents[1] / "clusters"

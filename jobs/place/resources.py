@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.place.profiles import ClusterProfile
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from vidmae.settings.layers import ConfigError, nearest
 
 DEFAULT_TIME_MIN = 24 * 60

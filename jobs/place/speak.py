@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from jobs.scheduler.commands import SlurmError
+from jobs.place.scheduler.commands import SlurmError
 from vidmae.settings import command_line
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from jobs.standing.runs import State, progress, state_of, why
 from vidmae.runs.record import RunFolder
 

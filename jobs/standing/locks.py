@@ -6,7 +6,7 @@ import contextlib
 import socket
 import sys
 
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from jobs.standing.runs import process_birth, submissions
 from vidmae.runs.record import RunFolder, job_id, read_json
 

@@ -19,7 +19,7 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from vidmae.model.formats.weight_files import ENDINGS
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import CANCELLED, RunFolder, read_json, runs_that_fit

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from jobs.standing.runs import SUBMITTED, all_runs, failure_of, find_run, progress, submissions
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.layers import ConfigError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs.place.experiment import Experiment, memory_gib
 from jobs.place.found_data import turns_of
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from jobs.submit.launch import MALLOC
 from jobs.submit.step_rows import gpu_of, step_of, step_rows
 from vidmae.ranks.precision import AUTO, assumed

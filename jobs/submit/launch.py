@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.place.resources import Resources
-from jobs.scheduler import slurm
-from jobs.scheduler.commands import is_away
+from jobs.place.scheduler import slurm
+from jobs.place.scheduler.commands import is_away
 from jobs.standing.locks import release_lock_of_dead_job
 from jobs.standing.runs import EXIT_RECORD
 from vidmae.ranks.preempt import EXIT_PREEMPTED

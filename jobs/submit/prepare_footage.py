@@ -19,7 +19,7 @@ from vidmae.footage.manifest import Summary, read_all, read_summary
 from vidmae.preparing.preparation import FOOTAGE_QUALITY, FPS, QUALITY, SHORT_SIDE_PX, Preparation, PrepareError
 from vidmae.ranks.local_program import prepare_folder, progress, tell
 from vidmae.runs.record import read_json
-from vidmae.settings.prepare_config import PrepareConfig
+from vidmae.settings.programs.prepare_config import PrepareConfig
 
 HELP = """Prepare footage once, so that a GPU never waits for a decoder.
 

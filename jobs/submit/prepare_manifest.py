@@ -31,7 +31,7 @@ from vidmae.labels.side_table import join
 from vidmae.labels.sources import count_note, find_labelled
 from vidmae.labels.synsets import name_classes, read_synsets
 from vidmae.ranks.local_program import prepare_folder, progress
-from vidmae.settings.prepare_config import ManifestConfig
+from vidmae.settings.programs.prepare_config import ManifestConfig
 
 HELP = """Make a manifest: the checked list of the videos of a data set.
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.place.resources import SAVE_MARGIN_S
-from jobs.scheduler import slurm
-from jobs.scheduler.commands import SlurmAwayError
+from jobs.place.scheduler import slurm
+from jobs.place.scheduler.commands import SlurmAwayError
 from jobs.standing.arrays import run_of_task
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record

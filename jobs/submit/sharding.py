@@ -27,8 +27,8 @@ from jobs.place.experiment import Place, choose_place, folder_problems, partitio
 from jobs.place.launch_flags import add_resources, masked_argv
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources, complete, local_resources
+from jobs.place.scheduler import slurm
 from jobs.place.snapshot import code_state, take_snapshot
-from jobs.scheduler import slurm
 from jobs.standing.runs import SUBMITTED, submissions
 from jobs.standing.shard_runs import arrays_of, errors_of, shards_of
 from jobs.submit import launch

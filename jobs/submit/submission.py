@@ -20,8 +20,8 @@ from typing import Any
 
 from jobs.place.experiment import KIND, Experiment
 from jobs.place.found_data import turns_of
+from jobs.place.scheduler import slurm
 from jobs.place.snapshot import code_state, take_snapshot
-from jobs.scheduler import slurm
 from jobs.standing.locks import live_holder
 from jobs.standing.runs import NOT_STARTED, process_birth, state_of, states, submissions, why
 from jobs.submit import launch

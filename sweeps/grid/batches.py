@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from jobs.place.experiment import Place
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources, complete, count_gpus, local_resources
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.states import Standing
 from vidmae.settings.layers import ConfigError

@@ -28,9 +28,9 @@ from vidmae.labels.splits import read_labelled
 from vidmae.model.formats.file_model import file_in, model_in
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, read_json, signature
-from vidmae.settings.evaluation_config import RobustnessConfig, TestedConfig
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import ConfigError, Layer, build, load, to_dict
+from vidmae.settings.programs.evaluation_config import RobustnessConfig, TestedConfig
 from vidmae.weights.finding import find, is_name
 
 KIND = "robustness"

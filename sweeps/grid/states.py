@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from jobs.standing.runs import NOT_STARTED, State, states, submissions, why
 from sweeps.grid.any_cell import AnyCell
 from vidmae.ranks.preempt import EXIT_PREEMPTED

@@ -17,8 +17,8 @@ from typing import Any
 
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources
+from jobs.place.scheduler import slurm
 from jobs.place.snapshot import CodeState, code_state, take_snapshot
-from jobs.scheduler import slurm
 from jobs.standing.arrays import array_path, link_task, make_array
 from jobs.standing.runs import process_birth, submissions
 from jobs.submit import launch, local_array

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.place.scheduler import slurm
 from jobs.place.snapshot import code_state, take_snapshot
-from jobs.scheduler import slurm
 from jobs.standing.arrays import ARRAYS, make_array
 from jobs.standing.runs import NOT_STARTED, State, state_of, submissions
 from jobs.submit.launch import EXIT_CODE

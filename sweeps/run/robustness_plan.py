@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs.place.catalogue import Catalogue, environment_catalogue, find_data
 from jobs.place.experiment import Place, folder_problems, partition_problems, read_profile
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from sweeps.grid.batches import make_batches, make_classes
 from sweeps.grid.checkpoints import TAKEN
 from sweeps.grid.estimate import Estimate, views_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from jobs.submit import launch
 from sweeps.run import last_job
 from sweeps.run.array_submission import Say, last_request

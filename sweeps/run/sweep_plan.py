@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.place.catalogue import environment_catalogue
 from jobs.place.experiment import Place, device_problems, folder_problems, partition_problems, read_profile
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.batches import Batch, Classes, make_batches, make_classes
 from sweeps.grid.checkpoints import TAKEN, find_inits

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from jobs.standing.runs import format_seconds
 from sweeps.grid.states import Standing, look_again
 from sweeps.run.show import ENDED, Row, make_table

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from analysis.curves.fits import CURVES, LINE, LOGISTIC, POWER, FitError, Points, fit, held_out, lack_of_fit
+from analysis.tables.curves.fits import CURVES, LINE, LOGISTIC, POWER, FitError, Points, fit, held_out, lack_of_fit
 
 SHARES = np.array([-3.0, -2.0, -1.0, 0.0])
 

@@ -17,11 +17,11 @@ import pytest
 from scipy import stats
 
 from analysis import scaling
-from analysis.curves.figures import draw, file_name
-from analysis.curves.fitted_curves import study_all, warnings
-from analysis.curves.results_csv import read_results
-from analysis.curves.series import Result, Results, published_results, tidy
-from analysis.curves.series_pairs import compare
+from analysis.tables.curves.figures import draw, file_name
+from analysis.tables.curves.fitted_curves import study_all, warnings
+from analysis.tables.curves.results_csv import read_results
+from analysis.tables.curves.series import Result, Results, published_results, tidy
+from analysis.tables.curves.series_pairs import compare
 
 SHARES = (0.001, 0.01, 0.1, 1.0)
 # task -> slope per decade, fit at 100 %, x10, x100, R2; worked out from the released logs, top-1 and top-5

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from analysis import scaling
-from analysis.curves.scaling_runs import read_runs
-from analysis.curves.series import Results, missing
-from analysis.curves.series_pairs import compare
+from analysis.tables.curves.scaling_runs import read_runs
+from analysis.tables.curves.series import Results, missing
+from analysis.tables.curves.series_pairs import compare
 
 SHARES = (0.001, 0.01, 0.1)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs import cancel, logs, pretrain, status
-from jobs.scheduler import commands, slurm
+from jobs.place.scheduler import commands, slurm
 from tests.support.launching import write_manifest, write_program
 from vidmae.runs.record import RunFolder, read_json, write_json
 

@@ -15,7 +15,7 @@ from jobs.place.profiles import (
     read_site,
 )
 from jobs.place.resources import Resources, choose_partition, complete, local_resources
-from jobs.scheduler.slurm import NodeShape, Partition
+from jobs.place.scheduler.slurm import NodeShape, Partition
 from vidmae.settings.layers import ConfigError, build
 
 BIG = NodeShape(count=30, usable=30, cpus=64, mem_mib=512 * 1024, gpus=8, gpu_type="a100")

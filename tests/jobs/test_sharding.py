@@ -14,7 +14,7 @@ import pytest
 
 from jobs import cancel, logs, status
 from jobs.place.resources import Resources
-from jobs.scheduler.commands import SlurmError
+from jobs.place.scheduler.commands import SlurmError
 from jobs.standing.runs import EXIT_RECORD, SUBMITTED
 from jobs.standing.shard_runs import arrays_of
 from jobs.submit.launch import Request, Shard

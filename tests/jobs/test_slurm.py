@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.scheduler import commands, slurm
+from jobs.place.scheduler import commands, slurm
 from tests.support.launching import write_program
 
 

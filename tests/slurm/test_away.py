@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from tests.slurm import daemons
 from tests.slurm.cluster import Cluster
 from tests.support.launching import ROOT, cli
@@ -20,7 +20,7 @@ from vidmae.runs.record import RunFolder, write_json
 # what a batch script may do about its own node; it ignores the SIGTERM that the requeue brings
 MOVE = """
 import os
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 job = os.environ["SLURM_JOB_ID"]
 bad = slurm.bad_nodes(os.environ["SLURM_JOB_NODELIST"])
 slurm.requeue(job)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.scheduler import slurm
+from jobs.place.scheduler import slurm
 from tests.slurm.cluster import Cluster
 from tests.support.labelled import write_labelled
 from tests.support.launching import cli, write_cell_profile, write_manifest

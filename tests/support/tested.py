@@ -16,9 +16,9 @@ from vidmae.labels.splits import read_labelled
 from vidmae.runs.accuracy import topk_ci_pct, topk_pct
 from vidmae.runs.predictions import Predictions, from_probabilities
 from vidmae.runs.record import RunFolder, make_private_folder, write_json
-from vidmae.settings.evaluation_config import RobustnessConfig, TestedConfig
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build, parse_set, to_yaml
+from vidmae.settings.programs.evaluation_config import RobustnessConfig, TestedConfig
 
 SIGNATURE = "0123abcd"
 

@@ -18,8 +18,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from jobs import cancel
+from jobs.place.scheduler import slurm
 from jobs.place.snapshot import CodeState, take_snapshot
-from jobs.scheduler import slurm
 from jobs.standing import arrays
 from jobs.standing.runs import all_runs, find_run, states
 from jobs.submit import local_array

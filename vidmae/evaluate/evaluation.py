@@ -26,8 +26,8 @@ from vidmae.ranks import dist, watchdog
 from vidmae.ranks.program import EXIT_OK, EXIT_USAGE
 from vidmae.runs.accuracy import topk_ci_pct, topk_pct
 from vidmae.runs.record import SCHEMA, RunFolder, write_json
-from vidmae.settings.evaluation_config import EvaluationConfig
 from vidmae.settings.layers import load
+from vidmae.settings.programs.evaluation_config import EvaluationConfig
 
 
 def main(out: str) -> int:

@@ -1,4 +1,4 @@
 """What a model sees: embeddings and pictures here, attention and interpolation in the rooms below.
 
-May import settings, runs, footage, clips, model, ranks and evaluate.
+May import settings, settings.programs, runs, footage, clips, model, ranks and evaluate.
 """

@@ -28,8 +28,8 @@ from vidmae.ranks.program import EXIT_OK
 from vidmae.ranks.shard_program import EXIT_INCOMPLETE, Say, run
 from vidmae.runs.record import SCHEMA, job_id, read_json, write_json
 from vidmae.settings.config import DataConfig
-from vidmae.settings.embed_config import EmbedConfig
 from vidmae.settings.layers import load
+from vidmae.settings.programs.embed_config import EmbedConfig
 
 
 class Embedding:

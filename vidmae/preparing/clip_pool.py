@@ -19,7 +19,7 @@ from vidmae.preparing.preparation import Preparation, PrepareError
 from vidmae.preparing.prepare_archives import Report, Tell, prepare
 from vidmae.preparing.prepared_folder import Order, reopen
 from vidmae.runs.record import held, make_private_folder
-from vidmae.settings.prepare_config import PrepareConfig
+from vidmae.settings.programs.prepare_config import PrepareConfig
 
 ASKED, CLIPS = "asked.csv", "clips.csv"
 

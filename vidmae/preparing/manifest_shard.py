@@ -24,7 +24,7 @@ from vidmae.ranks.program import EXIT_OK
 from vidmae.ranks.shard_program import Say, run
 from vidmae.runs.record import RunLockedError, held, write_atomic, write_json
 from vidmae.settings.layers import load
-from vidmae.settings.prepare_config import ManifestConfig
+from vidmae.settings.programs.prepare_config import ManifestConfig
 
 SOURCES = "sources.jsonl"
 OTHERS = "other files have been asked for meanwhile; the same command goes on with them"

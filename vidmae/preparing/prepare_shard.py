@@ -16,7 +16,7 @@ from vidmae.ranks.program import EXIT_OK
 from vidmae.ranks.shard_program import EXIT_INCOMPLETE, Say, run
 from vidmae.runs.record import write_json
 from vidmae.settings.layers import load
-from vidmae.settings.prepare_config import PrepareConfig
+from vidmae.settings.programs.prepare_config import PrepareConfig
 
 
 def work(out: Path, shard: int, shards: int, say_every_s: float) -> int:

@@ -25,7 +25,7 @@ def main(run_path: str) -> int:
     from vidmae.ranks.program import run_program
 
     if (read_json(run.record) or {}).get("kind") == "robustness":
-        from vidmae.settings.evaluation_config import RobustnessConfig
+        from vidmae.settings.programs.evaluation_config import RobustnessConfig
         from vidmae.train.robustness_cell import run_robustness
 
         return run_program(run_path, RobustnessConfig, run_robustness)

@@ -49,7 +49,7 @@ from vidmae.runs.record import (
     write_atomic,
     write_json,
 )
-from vidmae.settings.evaluation_config import RobustnessConfig
+from vidmae.settings.programs.evaluation_config import RobustnessConfig
 from vidmae.train.build import build_classifier_for
 from vidmae.train.probe_cell import fit_probe, frozen_encoder, open_store
 

@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from analysis import classes
-from analysis.curves.classwise.class_factors import train_clips
-from analysis.curves.classwise.factor_fit import fit_factors
-from analysis.curves.classwise.label_grammar import in_hand, object_in_hand
+from analysis.tables.curves.classwise.class_factors import train_clips
+from analysis.tables.curves.classwise.factor_fit import fit_factors
+from analysis.tables.curves.classwise.label_grammar import in_hand, object_in_hand
 from analysis.tables.survey.looking import features_of
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT

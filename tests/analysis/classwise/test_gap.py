@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.curves.classwise.subset_gap import gap_between, gap_sheet
 from analysis.results.subset import Subset
+from analysis.tables.curves.classwise.subset_gap import gap_between, gap_sheet
 from vidmae.runs.predictions import from_probabilities
 
 CHOSEN, CLIPS = (56, 118), 40

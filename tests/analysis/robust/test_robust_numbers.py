@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from analysis.curves.robust.robust_numbers import (
+from analysis.results.resampling import interval, resampled_means
+from analysis.tables.curves.robust.robust_numbers import (
     effective_robustness,
     error_consistency,
     kept_pct,
@@ -17,7 +18,6 @@ from analysis.curves.robust.robust_numbers import (
     shape_bias,
     shape_texture_index,
 )
-from analysis.results.resampling import interval, resampled_means
 
 MODEL = {"fog": {1: 80.0, 2: 60.0}, "snow": {1: 50.0, 2: 30.0}}
 REFERENCE = {"fog": {1: 70.0, 2: 50.0}, "snow": {1: 40.0, 2: 20.0}}

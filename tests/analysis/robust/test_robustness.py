@@ -12,12 +12,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis import report, robustness
-from analysis.curves.robust import robust_figures, robust_runs
-from analysis.curves.robust.robust_runs import of_common_seeds, read_tests
-from analysis.curves.robust.robust_sheets import shifts_sheet
-from analysis.curves.robust.robust_study import Fitted, Shift, chance_pct, clean_pct, fit_shift, shifts_of
-from analysis.curves.robust.robust_summary import read_summary
-from analysis.curves.robust.time_study import seen_by
+from analysis.tables.curves.robust import robust_figures, robust_runs
+from analysis.tables.curves.robust.robust_runs import of_common_seeds, read_tests
+from analysis.tables.curves.robust.robust_sheets import shifts_sheet
+from analysis.tables.curves.robust.robust_study import Fitted, Shift, chance_pct, clean_pct, fit_shift, shifts_of
+from analysis.tables.curves.robust.robust_summary import read_summary
+from analysis.tables.curves.robust.time_study import seen_by
 from tests.support.tested import answers, write_tested
 from vidmae.footage.manifest import Check, Row, write_manifest
 from vidmae.runs.record import read_json, write_json

@@ -11,10 +11,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis import time
-from analysis.curves.robust.robust_runs import read_tests
-from analysis.curves.robust.time_figures import _classes, draw
-from analysis.curves.robust.time_sheets import classes_sheet
-from analysis.curves.robust.time_study import (
+from analysis.page.dossier import Dossier
+from analysis.page.time_page import use_of_time
+from analysis.results.paired_clips import Points, apart, lost, share_right
+from analysis.tables.curves.robust.robust_runs import read_tests
+from analysis.tables.curves.robust.time_figures import _classes, draw
+from analysis.tables.curves.robust.time_sheets import classes_sheet
+from analysis.tables.curves.robust.time_study import (
     FRAMES,
     NOT_SHOWN,
     ORDER,
@@ -23,9 +26,6 @@ from analysis.curves.robust.time_study import (
     lives_on,
     seen_by,
 )
-from analysis.page.dossier import Dossier
-from analysis.page.time_page import use_of_time
-from analysis.results.paired_clips import Points, apart, lost, share_right
 from tests.support.tested import answers, write_tested
 from vidmae.evaluate.corruptions.conditions import apply, parse_conditions
 from vidmae.runs.predictions import Predictions, from_probabilities

@@ -36,7 +36,7 @@ from vidmae.preparing.prepare_chunks import prepare_chunks
 from vidmae.preparing.prepared_folder import Order
 from vidmae.preparing.take_out import take_out
 from vidmae.settings.layers import to_yaml
-from vidmae.settings.prepare_config import PrepareConfig
+from vidmae.settings.programs.prepare_config import PrepareConfig
 
 HOW = Preparation(fps=3.75, short_side_px=64, quality=90)
 

@@ -23,7 +23,7 @@ from vidmae.preparing.preparation import Preparation, PrepareError
 from vidmae.preparing.prepare_archives import prepare
 from vidmae.preparing.prepared_folder import Order, reopen
 from vidmae.settings.layers import to_yaml
-from vidmae.settings.prepare_config import PrepareConfig
+from vidmae.settings.programs.prepare_config import PrepareConfig
 
 HOW = Preparation(fps=3.75, short_side_px=48)
 

@@ -19,7 +19,7 @@ from vidmae.footage.manifest_build import build, still_holds
 from vidmae.preparing import manifest_shard
 from vidmae.runs.record import read_json
 from vidmae.settings.layers import to_yaml
-from vidmae.settings.prepare_config import ManifestConfig
+from vidmae.settings.programs.prepare_config import ManifestConfig
 
 
 @pytest.fixture(autouse=True)

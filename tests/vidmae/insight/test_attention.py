@@ -37,9 +37,9 @@ from vidmae.model.trained import untrained
 from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.model.weights import save_safetensors
 from vidmae.runs.record import read_json
-from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.layers import ConfigError, to_yaml
+from vidmae.settings.programs.attention_config import AttentionConfig
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=8, pred_t_dim=8, decoder_embed_dim=48, decoder_depth=1,
                    mask_ratio=0.75)

@@ -26,8 +26,8 @@ from vidmae.model.weights import save_safetensors
 from vidmae.ranks.local_program import prepare_folder
 from vidmae.runs.record import read_json
 from vidmae.settings.config import ModelConfig
-from vidmae.settings.embed_config import EmbedConfig
 from vidmae.settings.layers import ConfigError, to_yaml
+from vidmae.settings.programs.embed_config import EmbedConfig
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=4, pred_t_dim=4, decoder_embed_dim=48, decoder_depth=1,
                    mask_ratio=0.75)

@@ -39,8 +39,8 @@ from vidmae.ranks.local_program import make_manifest as list_footage
 from vidmae.ranks.local_program import prepare_folder
 from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.settings.config import ModelConfig
-from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import ConfigError, load, to_dict, to_yaml
+from vidmae.settings.programs.interpolate_config import InterpolateConfig
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=8, pred_t_dim=8, decoder_embed_dim=48, decoder_depth=1,
                    mask_ratio=0.75)

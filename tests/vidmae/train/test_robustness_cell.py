@@ -30,8 +30,8 @@ from vidmae.model.weights import load_weights
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import DataConfig
-from vidmae.settings.evaluation_config import RobustnessConfig
 from vidmae.settings.layers import load
+from vidmae.settings.programs.evaluation_config import RobustnessConfig
 from vidmae.train.build import build_classifier_for
 from vidmae.train.cell import main
 from vidmae.train.robustness_cell import read_tested, record_of_text

@@ -1,4 +1,4 @@
 """Where an encoder looks, and whether at what moves.
 
-May import settings, runs, footage, clips, model, ranks and insight.
+May import settings, settings.programs, runs, footage, clips, model, ranks and insight.
 """

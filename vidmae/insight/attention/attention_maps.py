@@ -41,9 +41,9 @@ from vidmae.ranks.dist import choose_device
 from vidmae.ranks.program import EXIT_OK
 from vidmae.ranks.shard_program import EXIT_INCOMPLETE, answer
 from vidmae.runs.record import SCHEMA, job_id, make_private_folder, read_json, write_json
-from vidmae.settings.attention_config import AttentionConfig
 from vidmae.settings.config import DataConfig
 from vidmae.settings.layers import load
+from vidmae.settings.programs.attention_config import AttentionConfig
 
 LABELS = {MEAN: "mean over heads", ROLLOUT: "rollout"}
 """Maps that have a picture of their own, and what their row is called."""

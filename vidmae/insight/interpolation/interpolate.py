@@ -34,8 +34,8 @@ from vidmae.ranks import dist
 from vidmae.ranks.program import EXIT_OK
 from vidmae.ranks.shard_program import EXIT_INCOMPLETE, Say, run
 from vidmae.runs.record import SCHEMA, job_id, make_private_folder, read_json, write_json
-from vidmae.settings.interpolate_config import InterpolateConfig
 from vidmae.settings.layers import load
+from vidmae.settings.programs.interpolate_config import InterpolateConfig
 
 
 def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> None:

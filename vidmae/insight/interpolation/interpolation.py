@@ -27,7 +27,7 @@ from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import Mask, make_mask, removed_pixels
 from vidmae.model.trained import Trained, load_trained, untrained
 from vidmae.settings.config import DataConfig
-from vidmae.settings.interpolate_config import InterpolateConfig
+from vidmae.settings.programs.interpolate_config import InterpolateConfig
 
 BANK = 12  # clips that scenes are made of
 

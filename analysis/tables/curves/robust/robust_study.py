@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.curves.robust.human_trials import contents_by_name, read_humans, right_by_subject
-from analysis.curves.robust.robust_numbers import (
+from analysis.results.guessing import above_guessing
+from analysis.tables.curves.robust.human_trials import contents_by_name, read_humans, right_by_subject
+from analysis.tables.curves.robust.robust_numbers import (
     EffectiveRobustness,
     Estimated,
     effective_robustness,
@@ -23,8 +24,7 @@ from analysis.curves.robust.robust_numbers import (
     shape_bias,
     shape_texture_index,
 )
-from analysis.curves.robust.robust_runs import CLEAN, Tests, align
-from analysis.results.guessing import above_guessing
+from analysis.tables.curves.robust.robust_runs import CLEAN, Tests, align
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, read_json
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.curves.curve_tables import fits_sheet, gain_to, left_out_sheet, paired_sheet, seeds_sheet
-from analysis.curves.fitted_curves import Study, study_all, warnings
-from analysis.curves.series import Results, missing
-from analysis.curves.series_pairs import compare, series_of
+from analysis.tables.curves.curve_tables import fits_sheet, gain_to, left_out_sheet, paired_sheet, seeds_sheet
+from analysis.tables.curves.fitted_curves import Study, study_all, warnings
+from analysis.tables.curves.series import Results, missing
+from analysis.tables.curves.series_pairs import compare, series_of
 from analysis.tables.sheet import Sheet
 
 CLAIM_POINTS = 20.0  # what the paper expects of a hundred times as much video

@@ -17,9 +17,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.curves.fits import CEILING
-from analysis.curves.fitted_curves import DECADES, Study, points
-from analysis.curves.series import METRICS, Results
+from analysis.tables.curves.fits import CEILING
+from analysis.tables.curves.fitted_curves import DECADES, Study, points
+from analysis.tables.curves.series import METRICS, Results
 from analysis.tables.figure_files import BLACK, BLUE, GREEN, PURPLE, VERMILLION, write_figure
 
 STYLES = {"log-linear": (BLUE, "-"), "power law": (VERMILLION, "--"), "logistic": (GREEN, ":")}

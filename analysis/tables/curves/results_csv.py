@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from analysis.curves.series import Axis, Result, Results, tidy
+from analysis.tables.curves.series import Axis, Result, Results, tidy
 
 NEEDED = ("task", "seed", "top1_pct")
 KNOWN = {"fraction", "hours", "task", "seed", "top1_pct", "top5_pct", "series"}

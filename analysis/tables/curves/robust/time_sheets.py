@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.curves.robust.robust_runs import CLEAN
-from analysis.curves.robust.time_study import CONDITIONS, FRAMES, FROZEN, ORDER, REVERSED, SHUFFLED
 from analysis.results.guessing import BLIND, NOTHING_TO_LOSE
+from analysis.tables.curves.robust.robust_runs import CLEAN
+from analysis.tables.curves.robust.time_study import CONDITIONS, FRAMES, FROZEN, ORDER, REVERSED, SHUFFLED
 from analysis.tables.sheet import MISSING, Sheet, texts
 
 OVER_CLIPS = ("Intervals are 95 % over clips (paired bootstrap), not over seeds or labelled clips; a clip counts with the "

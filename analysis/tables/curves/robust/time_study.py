@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.curves.robust.robust_runs import CLEAN, Tests, align, common_seeds, only_some
-from analysis.curves.robust.robust_study import chance_pct, video_image_pairs
 from analysis.results.guessing import above_guessing, sees_by_frame
 from analysis.results.paired_clips import Points, lost, mean_points
+from analysis.tables.curves.robust.robust_runs import CLEAN, Tests, align, common_seeds, only_some
+from analysis.tables.curves.robust.robust_study import chance_pct, video_image_pairs
 from vidmae.settings.command_line import text_of
 
 GROUP = "time"

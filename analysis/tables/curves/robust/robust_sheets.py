@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.curves.robust.robust_numbers import Estimated
-from analysis.curves.robust.robust_runs import CLEAN, Tests
-from analysis.curves.robust.robust_study import (
+from analysis.tables.curves.robust.robust_numbers import Estimated
+from analysis.tables.curves.robust.robust_runs import CLEAN, Tests
+from analysis.tables.curves.robust.robust_study import (
     Consistency,
     CorruptionErrors,
     Fitted,

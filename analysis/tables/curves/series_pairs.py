@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.curves.series import Results
+from analysis.tables.curves.series import Results
 from analysis.tables.stats import mean_interval
 
 NEAR = {"fraction": 1e-6, "hours": 0.02}  # amounts that count as equal; a minute in an hour is 1.7 %

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from analysis.curves.fits import CEILING, CURVES, LEAST_AMOUNTS, LINE, Fit, FitError, Points, fit, lack_of_fit
-from analysis.curves.series import CURVE, Results
+from analysis.tables.curves.fits import CEILING, CURVES, LEAST_AMOUNTS, LINE, Fit, FitError, Points, fit, lack_of_fit
+from analysis.tables.curves.series import CURVE, Results
 
 DECADES = (0, 1, 2)  # all the data, x10, x100
 DOUBTFUL = 0.05  # chance below which means are said not to lie on the line

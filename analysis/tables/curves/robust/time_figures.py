@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.curves.robust.robust_figures import style
-from analysis.curves.robust.robust_runs import CLEAN
-from analysis.curves.robust.time_study import CONDITIONS, FROZEN, REVERSED, SHUFFLED, leading
+from analysis.tables.curves.robust.robust_figures import style
+from analysis.tables.curves.robust.robust_runs import CLEAN
+from analysis.tables.curves.robust.time_study import CONDITIONS, FROZEN, REVERSED, SHUFFLED, leading
 from analysis.tables.figure_files import BLUE, PURPLE, VERMILLION, write_figure
 
 OF_FRAMES = (CLEAN, "frames-8", "frames-4", "frames-2", FROZEN)

@@ -1,7 +1,7 @@
 """What is asked of Slurm and its answers as plain values. The one place that names its commands. Stdlib only.
 
 Every call has a time limit, and is tried again for some seconds while Slurm is away, where it may be done twice: see
-jobs/scheduler/commands.py. A call that fails raises `SlurmError`; of these, `SlurmAwayError` where there was no answer.
+commands.py beside this file. A call that fails raises `SlurmError`; of these, `SlurmAwayError` where there was no answer.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jobs.scheduler.commands import SlurmAwayError as SlurmAwayError
-from jobs.scheduler.commands import SlurmError as SlurmError
-from jobs.scheduler.commands import ask, run
+from jobs.place.scheduler.commands import SlurmAwayError as SlurmAwayError
+from jobs.place.scheduler.commands import SlurmError as SlurmError
+from jobs.place.scheduler.commands import ask, run
 
 ABSENT_TIMEOUT_S = 5.0
 ACT_TIMEOUT_S = 30.0  # what changes a job waits for locks that a question does not need

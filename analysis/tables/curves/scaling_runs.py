@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.curves.series import Axis, Result, Results, tidy
+from analysis.tables.curves.series import Axis, Result, Results, tidy
 from vidmae.runs.cell_record import WITHOUT_EFFECT
 from vidmae.runs.record import read_json
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.curves.fits import CEILING, LINE, Fit, FitError
-from analysis.curves.fitted_curves import DECADES, Study
-from analysis.curves.series import CURVE, Results
-from analysis.curves.series_pairs import NEAR, Paired
+from analysis.tables.curves.fits import CEILING, LINE, Fit, FitError
+from analysis.tables.curves.fitted_curves import DECADES, Study
+from analysis.tables.curves.series import CURVE, Results
+from analysis.tables.curves.series_pairs import NEAR, Paired
 from analysis.tables.sheet import MISSING, Sheet, texts
 from analysis.tables.stats import mean_interval
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.curves.robust.robust_runs import CLEAN, Tests, only_some, read_tests, runs_below
-from analysis.curves.robust.robust_study import shifts_of
 from analysis.results.frames import METRICS
+from analysis.tables.curves.robust.robust_runs import CLEAN, Tests, only_some, read_tests, runs_below
+from analysis.tables.curves.robust.robust_study import shifts_of
 from analysis.tables.result_table import result_sheet
 from analysis.tables.sheet import Sheet
 from analysis.tables.stats import over_seeds

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.curves.classwise.label_grammar import in_hand
+from analysis.tables.curves.classwise.label_grammar import in_hand
 from vidmae.footage.manifest import Manifest, ManifestError
 from vidmae.labels.shots import ShotsError, draw_shots, hold_out, read_shots
 from vidmae.labels.splits import read_labelled

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.curves.classwise.class_factors import WORDS
-from analysis.curves.classwise.factor_fit import Coefficient, FactorFit, order_of
+from analysis.tables.curves.classwise.class_factors import WORDS
+from analysis.tables.curves.classwise.factor_fit import Coefficient, FactorFit, order_of
 from analysis.tables.figure_files import BLUE, VERMILLION, write_figure
 from analysis.tables.sheet import MISSING, Sheet, texts
 

@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.curves.robust.robust_numbers import Estimated
-from analysis.curves.robust.robust_runs import CLEAN, Tests
-from analysis.curves.robust.robust_study import Fitted, Paired, chance_pct, clean_pct
+from analysis.tables.curves.robust.robust_numbers import Estimated
+from analysis.tables.curves.robust.robust_runs import CLEAN, Tests
+from analysis.tables.curves.robust.robust_study import Fitted, Paired, chance_pct, clean_pct
 from analysis.tables.figure_files import BLACK, PALETTE, write_figure
 
 COLOURS = (BLACK, *PALETTE[:-1])
