@@ -3,6 +3,7 @@
     python analysis/report.py s-1a2b3c4d
     python analysis/report.py runs/s-1a2b3c4d --with results/s-center --with results/s-attention --out s.html
     python analysis/report.py s-1a2b3c4d --frames
+    python analysis/report.py s-1a2b3c4d --beside s_0.1 --beside mae_st/models/old/s/s_log.txt
 
 RUN is the folder of a pretraining run or a few-shot cell, its name, or a start of it that fits one run alone. The page has
 settings, state, curves, where the seconds went, data that was left out, the few-shot cells beside the run that start from
@@ -27,8 +28,9 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import analysis  # noqa: F401  it says which library is missing
 
+from analysis.page.beside import beside
 from analysis.page.cells import accuracy_by_class, few_shot_results
-from analysis.page.chapters import curves, how_it_stands, key_figures, left_out, seconds, what_it_is
+from analysis.page.chapters import TRAINING, curves, how_it_stands, key_figures, left_out, seconds, what_it_is
 from analysis.page.dossier import FEWSHOT, PRETRAIN, Dossier
 from analysis.page.findings import folders_of_results, pictures_of, results_section
 from analysis.page.html import Section, to_html
@@ -52,6 +54,9 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("run", metavar="RUN", help="run folder, name of a run, or the start of one")
     what.add_argument("--with", type=Path, action="append", default=[], metavar="FOLDER", dest="folders",
                       help="folder of results that belong to the run; may be repeated")
+    what.add_argument("--beside", action="append", default=[], metavar="RUN|LOG|PUBLISHED",
+                      help="another run, a log of the original code or a published run (see compare.py); its losses are drawn "
+                           "beside those of this one; may be repeated")
     what.add_argument("--frames", action="store_true", help="show pictures; they show the footage, which may be private")
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default: report.html in the run folder)")
@@ -67,6 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         named = [each for folder in args.folders for each in results_in(folder)]
         run = Dossier(RunFolder(find_run(args.run, args.runs_dir)))
         sections = make_sections(run, named, frames=args.frames)
+        if args.beside:
+            after_curves = [section.title for section in sections].index(TRAINING) + 1
+            sections.insert(after_curves, beside(run, args.beside, args.runs_dir))
         html = to_html("report.html", run=run, kind=KINDS.get(run.kind, "Run of unknown kind"), sections=sections,
                        figures=key_figures(run), made=f"Made {moment(time.time())} from the records in the run folder")
         out = args.out or run.run.path / "report.html"

@@ -12,6 +12,7 @@ from analysis.page.html import Section, Table
 from analysis.page.wording import discreet, duration, moment, number
 from vidmae.runs.attempts import PARTS, totals
 
+TRAINING = "Training"
 TITLES = {"loss": ("Loss", "loss"), "lr": ("Learning rate", "learning rate"),
           "clips_per_s": ("Speed", "clips per second"), "data_wait": ("Waiting for clips", "share of a step")}
 """Of a curve and of its axis."""
@@ -131,9 +132,9 @@ def curves(run: Dossier) -> Section:
     charts = [drawn for name in CURVES if (drawn := chart(
         TITLES[name][0], step, run.curves[name].to_numpy(), TITLES[name][1], noisy=name not in SCHEDULED))]
     if charts:
-        return Section("Training", [LINES], charts=charts)
+        return Section(TRAINING, [LINES], charts=charts)
     without = run.state == "done" and run.result.get("steps") is None
-    return Section("Training", [
+    return Section(TRAINING, [
         f"There are no curves: {'this method has no steps' if without else 'no step is recorded'}."])
 
 

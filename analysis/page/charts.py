@@ -10,7 +10,7 @@ of other sites. Its MaxNLocator gives the same ticks as `nice_ticks` (2,996 of 3
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,11 +32,15 @@ class Curve(NamedTuple):
     high: np.ndarray
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A curve, ready to be drawn."""
+class Frame:
+    """The size of a chart, and the edges of the field inside, in px."""
 
-    width, height, left, right, top, bottom = 520, 262, 74, 504, 10, 210  # size, and edges of the field inside
+    width, height, left, right, top, bottom = 520, 262, 74, 504, 10, 210
+
+
+@dataclass(frozen=True)
+class Chart(Frame):
+    """A curve, ready to be drawn."""
 
     title: str  # what it shows
     y_name: str  # of the axis, with its unit
@@ -44,6 +48,18 @@ class Chart:
     line: str  # path of the means
     smooth: str  # path of what is smoothed; empty where nothing is
     band: str  # path around what lies between least and most
+    x_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick]
+
+
+@dataclass(frozen=True)
+class Overlay(Frame):
+    """Curves of several runs over epochs, the axis of epochs logarithmic, ready to be drawn."""
+
+    title: str  # what it shows
+    y_name: str  # of the axis, with its unit
+    said: str  # its main numbers as a sentence
+    lines: Sequence[tuple[str, str]]  # name of each run and path of its line; a run of one epoch is a short dash
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
 
@@ -76,7 +92,7 @@ def chart(title: str, step: np.ndarray, value: np.ndarray, y_name: str = "", *, 
     if not len(finite):
         return None
     last, y_ticks = float(curve.step[-1]), nice_ticks(float(curve.low.min()), float(curve.high.max()))
-    x_of, y_of = _scale(0.0, last, Chart.left, Chart.right), _scale(y_ticks[0], y_ticks[-1], Chart.bottom, Chart.top)
+    x_of, y_of = _scale(0.0, last, Frame.left, Frame.right), _scale(y_ticks[0], y_ticks[-1], Frame.bottom, Frame.top)
     count = last_steps(len(finite))
     end = f"{finite[-count:].mean():.4g} on average over the last {count:,}" if noisy else f"{finite[-1]:.4g} at the last"
     said = f"{len(finite):,} steps: {finite[0]:.4g} at the first, {end}, from {finite.min():.4g} to {finite.max():.4g}."
@@ -86,6 +102,24 @@ def chart(title: str, step: np.ndarray, value: np.ndarray, y_name: str = "", *, 
                  f"{_path(np.append(x, x[::-1]), np.append(high, low[::-1]))}Z",
                  [(x_of(tick), f"{tick:,.10g}") for tick in nice_ticks(0.0, last) if tick <= last],
                  [(y_of(tick), f"{tick:.10g}") for tick in y_ticks])
+
+
+def overlay(title: str, curves: Mapping[str, pd.Series], y_name: str) -> Overlay:
+    """Draw the curves of several runs, each a value by epoch (from 1 on), finite and not empty."""
+    values = pd.concat(list(curves.values()))
+    last = max(2, int(values.index.max()))
+    y_ticks = nice_ticks(float(values.min()), float(values.max()))
+    x_of = _scale(0.0, math.log10(last), Frame.left, Frame.right)
+    y_of = _scale(y_ticks[0], y_ticks[-1], Frame.bottom, Frame.top)
+    lines = []
+    for name, curve in curves.items():
+        shown = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, SPANS).astype(int))]
+        x, y = x_of(np.log10(shown.index.to_numpy(float))), y_of(shown.to_numpy(float))
+        lines.append((name, _path(x, y) if len(x) > 1 else _path(np.array([x[0] - 4, x[0] + 4]), np.repeat(y, 2))))
+    said = "; ".join(f"{name}: {curve.iloc[-1]:.4g} in epoch {curve.index[-1]:,}" for name, curve in curves.items())
+    decades = [10**power for power in range(int(math.log10(last)) + 1)]
+    return Overlay(title, y_name, f"{said}.", lines, [(x_of(math.log10(tick)), f"{tick:,}") for tick in decades],
+                   [(y_of(tick), f"{tick:.10g}") for tick in y_ticks])
 
 
 def bar(said: str, parts: pd.Series) -> Bar | None:

@@ -23,7 +23,7 @@ from vidmae.runs.record import CANCELLED, RunFolder, read_json
 pd.set_option("mode.string_storage", "python")
 
 CURVES = ("loss", "lr", "clips_per_s", "data_wait")
-COLUMNS = ["step", *CURVES]
+COLUMNS = ["step", "epoch", *CURVES]
 PRETRAIN, FEWSHOT = "pretrain", "fewshot"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe, too, and ten times as fast
 Record = Mapping[str, Any]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.page.charts import Bar, Chart
+from analysis.page.charts import Bar, Chart, Overlay
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -44,6 +44,7 @@ class Section:
     words: Sequence[str] = ()
     bar: Bar | None = None
     charts: Sequence[Chart] = ()
+    overlay: Overlay | None = None
     tables: Sequence[Table] = ()
     plots: Sequence[tuple[str, Path]] = ()  # what it shows, for who cannot see it, and the PNG, on white
     pictures: Sequence[tuple[str, Path]] = ()  # the same, of footage

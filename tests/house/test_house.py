@@ -74,8 +74,9 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "analysis.tables.survey.neighbours": {"vidmae", "analysis.tables"},
     "analysis.tables.survey": {"vidmae", "analysis.tables"},
     "analysis.page": {"vidmae", "analysis.results"},
+    "analysis.tables.comparing": {"vidmae", "analysis.results", "analysis.tables", "analysis.page"},
     "analysis": {"vidmae", "analysis.results", "analysis.tables", "analysis.tables.curves", "analysis.tables.curves.robust", "analysis.tables.curves.classwise",
-                 "analysis.tables.survey", "analysis.tables.survey.neighbours", "analysis.page"},
+                 "analysis.tables.survey", "analysis.tables.survey.neighbours", "analysis.tables.comparing", "analysis.page"},
 }
 READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these few modules that load no torch
     "vidmae.start.uncaught", "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",

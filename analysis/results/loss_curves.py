@@ -1,0 +1,131 @@
+"""The training loss of a run, of a released log, or of a published run, over epochs: what "is my loss right?" is answered by.
+
+A log is JSON lines with `train_loss` and `epoch`, as the code of Orhan et al. writes them (github.com/eminorhan/mae_st).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+PUBLISHED = Path(__file__).parent / "published_losses.yaml"
+MEASURE = ("model.mask_ratio", "model.norm_pix_loss", "model.decoder_mask_ratio", "model.pred_t_dim", "model.target")
+"""Settings without which two pretraining losses are not of one measure. Of those, a log knows `train_mask_ratio` alone."""
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """The mean loss of each epoch.
+
+    Attributes:
+        name: Of the run, or of the log.
+        loss: Mean loss by epoch, which counts from 1: the first is the mean of all steps until one epoch was seen.
+        accuracy_pct: Top-1 on the validation set by epoch, in %, where a log has it.
+        measure: Settings that say what was measured, as far as they are known; see `MEASURE`.
+        notes: What a reader of the numbers should know.
+    """
+
+    name: str
+    loss: pd.Series
+    accuracy_pct: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
+    measure: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def of_steps(name: str, epoch: np.ndarray, loss: np.ndarray, config: Mapping[str, Any]) -> LossCurve:
+    """The curve of a run.
+
+    Args:
+        name: Of the run.
+        epoch: Epochs seen after each step, float64 [N].
+        loss: Of each step, float64 [N]; those that are not finite are left out.
+        config: Settings under dotted names.
+    """
+    finite = np.isfinite(loss) & np.isfinite(epoch)
+    number = np.maximum(1, np.ceil(epoch[finite] - 1e-6)).astype(int)
+    means = pd.Series(loss[finite]).groupby(number).mean()
+    return LossCurve(name, means, measure={key: config[key] for key in MEASURE if key in config})
+
+
+def of_log(path: Path) -> LossCurve:
+    """The curve of a log.
+
+    Where epochs go back to a number above 0, the run was started again from there, and the later lines count. Where they go
+    back to 0, another phase begins, and epochs are counted on.
+
+    Raises:
+        ValueError: It cannot be read, or no line has both a loss and an epoch.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__})") from None
+    loss, accuracy, mask_ratio = dict[int, float](), dict[int, float](), None
+    before, again, phases, damaged = 0, 0, 1, 0
+    last = -1
+    for line in filter(str.strip, lines):
+        record = _record(line)
+        epoch, value = record.get("epoch"), record.get("train_loss")
+        if type(epoch) is not int or not _is_number(value):
+            damaged += 1
+            continue
+        if epoch == 0 and last >= 0:
+            before, phases = max(loss), phases + 1
+        elif epoch <= last:
+            again += 1
+        last, place = epoch, before + epoch + 1
+        loss[place] = float(value)
+        if _is_number(record.get("test_acc1")):
+            accuracy[place] = float(record["test_acc1"])
+        mask_ratio = record.get("train_mask_ratio", mask_ratio)
+    if not loss:
+        raise ValueError(f"{path} has no line with train_loss and epoch: it is no log of pretraining or finetuning")
+    notes = [*([f"{again} x started again from an earlier epoch; the later lines count"] if again else []),
+             *([f"{phases} phases, whose epochs are counted on"] if phases > 1 else []),
+             *([f"{damaged} lines without a loss or an epoch are left out"] if damaged else []),
+             *([f"begins at epoch {min(loss)}"] if min(loss) > 1 else [])]
+    measure = {"model.mask_ratio": round(mask_ratio, 6)} if _is_number(mask_ratio) else {}
+    return LossCurve(path.name.removesuffix("_log.txt"), pd.Series(loss).sort_index(),
+                     pd.Series(accuracy, dtype=float).sort_index(), measure, tuple(notes))
+
+
+def published_names() -> list[str]:
+    """The runs whose losses come with this suite."""
+    return sorted(_published())
+
+
+def published(name: str) -> LossCurve:
+    """The curve of a published run, of those epochs that are kept here.
+
+    Raises:
+        ValueError: No such name; the message lists those that there are.
+    """
+    known = _published()
+    if name not in known:
+        raise ValueError(f"{name}: no published losses of this name; there are: {', '.join(sorted(known))}")
+    entry = known[name]
+    return LossCurve(f"published {name}", pd.Series(entry["loss"], dtype=float).sort_index(), measure=entry["measure"],
+                     notes=(entry["source"],))
+
+
+def _published() -> dict[str, Any]:
+    return dict(yaml.safe_load(PUBLISHED.read_text()))
+
+
+def _record(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
