@@ -55,8 +55,8 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--with", type=Path, action="append", default=[], metavar="FOLDER", dest="folders",
                       help="folder of results that belong to the run; may be repeated")
     what.add_argument("--beside", action="append", default=[], metavar="RUN|LOG|PUBLISHED",
-                      help="another run, a log of the original code or a published run (see compare.py); its losses are drawn "
-                           "beside those of this one; may be repeated")
+                      help="another run, a log of the original code or a published run (see compare.py), whose losses "
+                           "are drawn beside those of this one; may be repeated")
     what.add_argument("--frames", action="store_true", help="show pictures; they show the footage, which may be private")
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default: report.html in the run folder)")

@@ -1,4 +1,4 @@
-"""The training loss of a run, of a released log, or of a published run, over epochs: what "is my loss right?" is answered by.
+"""The training loss of a run, of a released log, or of a published run, over epochs: to see whether a loss is right.
 
 A log is JSON lines with `train_loss` and `epoch`, as the code of Orhan et al. writes them (github.com/eminorhan/mae_st).
 """
