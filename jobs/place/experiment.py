@@ -7,6 +7,7 @@ others at once.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.gpus import find_gpu
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import RunFolder, signature
-from vidmae.settings.config import PretrainConfig, TrainConfig
+from vidmae.settings.config import LogConfig, PretrainConfig, TrainConfig
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, replacements, to_dict
 from vidmae.settings.recipe import read_recipe
 from vidmae.weights.finding import find, is_name
@@ -271,7 +272,14 @@ def problems(e: Experiment) -> list[str]:
         found.append(f"train.init is {train.init}, and the model cannot start from it: {problem} [from "
                      f"{e.origins['train.init']}]")
     found += device_problems(train, gpus=e.resources.gpus_per_node)
-    return found
+    return found + tracker_problems(e.config.log)
+
+
+def tracker_problems(log: LogConfig) -> list[str]:
+    """Whether the tracker of experiments is installed; nodes have the environment of the launcher."""
+    if log.tracker == "none" or importlib.util.find_spec(log.tracker):
+        return []
+    return [f"log.tracker is {log.tracker}, which is not installed here: pip install {log.tracker} (--set log.tracker=none)"]
 
 
 def device_problems(train: TrainConfig, *, gpus: int, who: str = "the job has", trains: bool = True) -> list[str]:

@@ -21,7 +21,8 @@ from __future__ import annotations
 import json
 import resource
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -63,6 +64,16 @@ def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
     return records
 
 
+class Board(Protocol):
+    """Draws curves besides."""
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Add the numbers of one step."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
 class MetricsWriter:
     """Writes the metrics of rank 0.
 
@@ -72,11 +83,11 @@ class MetricsWriter:
         start_step: Updates done at the start; later lines of an earlier attempt are dropped, for they come again.
         total_steps: Updates of the whole run.
         log_every_s: Seconds between two lines in the log.
-        tensorboard: Also write event files.
+        boards: Draw the curves, too.
     """
 
     def __init__(self, run: RunFolder, log: AttemptLog, *, start_step: int, total_steps: int, log_every_s: float,
-                 tensorboard: bool) -> None:
+                 boards: Sequence[Board] = ()) -> None:
         self._run, self._log, self._total, self._log_every_s = run, log, total_steps, log_every_s
         kept = [r for r in read_metrics(run) if r["step"] <= start_step]
         write_atomic(run.metrics, "".join(json.dumps(r) + "\n" for r in kept).encode())
@@ -84,11 +95,7 @@ class MetricsWriter:
         self._last_log = self._last_beat = -float("inf")
         self._done_here = 0
         self._started = time.monotonic()
-        self._board = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(run.tensorboard), purge_step=start_step + 1)
+        self._boards = boards
 
     def write(self, record: dict[str, Any]) -> None:
         """Add one step."""
@@ -99,10 +106,8 @@ class MetricsWriter:
         step, now = record["step"], time.monotonic()
         left = self._total - step
         eta_s = (now - self._started) / self._done_here * left
-        if self._board is not None:
-            for key in SCALARS:
-                if record[key] is not None:
-                    self._board.add_scalar(key, record[key], step)
+        for board in self._boards:
+            board.add(step, {key: record[key] for key in SCALARS if record[key] is not None})
         if now - self._last_beat >= HEARTBEAT_S or not left:
             self._last_beat = now
             touch_heartbeat(self._run, state="training", step=step, total_steps=self._total, loss=record["loss"],
@@ -116,8 +121,8 @@ class MetricsWriter:
     def close(self) -> None:
         """Flush and close the files."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for board in self._boards:
+            board.close()
 
 
 def line_of(record: dict[str, Any], total_steps: int, eta_s: float) -> str:

@@ -184,6 +184,11 @@ class RunFolder:
         return self.path / "quarantine.csv"
 
     @property
+    def tracker(self) -> Path:
+        """Files of a tracker of experiments."""
+        return self.path / "tracker"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard event files."""
         return self.path / "tensorboard"

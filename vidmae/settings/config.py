@@ -361,6 +361,9 @@ class RecoveryConfig:
         check(self.max_skips >= 0, "recovery.max_skips", self.max_skips, "0 or more")
 
 
+TRACKERS = ("none", "wandb", "mlflow", "trackio")
+
+
 @dataclass(frozen=True)
 class LogConfig:
     """What a run writes while it works."""
@@ -369,6 +372,12 @@ class LogConfig:
     """Seconds between two lines in the log; metrics.jsonl has every step."""
     tensorboard: bool = True
     """Write TensorBoard event files to tensorboard/ in the run folder."""
+    tracker: str = "none"
+    """A tracker of experiments that draws the curves, too: wandb, mlflow, trackio (`pip install` it), or none."""
+    tracker_project: str = "vidmae"
+    """The tracker's project (of mlflow: experiment)."""
+    tracker_online: bool = False
+    """Send to the tracker's server while the run trains. Off: it writes files to tracker/ in the run folder alone."""
     picture: bool = False
     """Write a picture of masked input, reconstruction and original at the end. Off: footage may be private."""
     profile_steps: int = 0
@@ -376,6 +385,8 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         check(self.every_s > 0, "log.every_s", self.every_s, "more than 0 s")
+        check(self.tracker in TRACKERS, "log.tracker", self.tracker, ", ".join(TRACKERS))
+        check(bool(self.tracker_project), "log.tracker_project", self.tracker_project, "a name")
         check(0 <= self.profile_steps <= 100, "log.profile_steps", self.profile_steps, "0 (off) to 100 steps")
 
 

@@ -34,6 +34,7 @@ from vidmae.runs.quarantine import Quarantine, Substitution
 from vidmae.runs.record import RunFolder, touch_heartbeat
 from vidmae.settings.config import RunConfig
 from vidmae.settings.sizes import CHANNELS, EncoderShape
+from vidmae.train.boards import open_boards
 from vidmae.train.build import peak_flops, stage
 from vidmae.train.choices import compiles, keep_choice, read_choices
 from vidmae.train.fitting import Trial, is_full, largest_that_fits, states_too_large, too_large
@@ -139,7 +140,8 @@ class Trainer(ABC, Generic[C]):
         if log is not None:
             log.begin(self.start)
             self.writer = MetricsWriter(run, log, start_step=self.start, total_steps=self.total_steps,
-                                        log_every_s=config.log.every_s, tensorboard=config.log.tensorboard)
+                                        log_every_s=config.log.every_s,
+                                        boards=open_boards(run, config, self.start, self.say))
         self.quarantine = Quarantine(run, start_step=self.start, max_bad_pct=config.data.max_bad_pct,
                                      videos_per_step=config.train.global_batch / config.data.repeat_aug,
                                      is_main=ranks.is_main, say=self.say)
