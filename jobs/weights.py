@@ -5,13 +5,17 @@
     python jobs/weights.py show say.pth
     python jobs/weights.py get hvm1@448_none
     python jobs/weights.py convert say.pth --out say.safetensors
+    python jobs/weights.py export s-vith14 --out s-vith14-export --licence cc-by-4.0
+    python jobs/weights.py push s-vith14-export me/s-vith14
 
 A name can stand wherever a file of weights can: --weights, --checkpoints, --set train.init=NAME, vidmae.load(NAME). So can
 hf://owner/name/file for any other file of the hub. Launchers take what is here and download nothing; get does that through
-huggingface_hub. HF_HUB_OFFLINE=1 forbids it; VIDMAE_WEIGHTS is a folder for files that you bring yourself. Standard output
-is names (list), what is known (show) or a path (get, convert).
+huggingface_hub. HF_HUB_OFFLINE=1 forbids it; VIDMAE_WEIGHTS is a folder for files that you bring yourself. export writes a
+folder with weights, sizes and a model card, without names of files or data; push shows what it would send, and asks.
+Standard output is names (list), what is known (show), a path (get, convert), paths (export) or an address (push).
 
-Exit codes: 0 ok, 2 there is no such name or file, or it is not here and cannot be downloaded, 130 Ctrl-C.
+Exit codes: 0 ok, 1 push was not agreed to, 2 there is no such name or file, or it is not here and cannot be downloaded or
+written, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ from vidmae.weights.finding import Found, find
 from vidmae.weights.hub import NotHereError
 from vidmae.weights.released_weights import Published, entry_of, published
 
+FORMS = ("vidmae", "mae_st", "transformers", "program")
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -42,11 +48,24 @@ def make_parser() -> argparse.ArgumentParser:
     shown = verbs.add_parser("show", help="all that is known of one; of a file what its tensors say")
     got = verbs.add_parser("get", help="download it, unless it is here; its path")
     made = verbs.add_parser("convert", help="write a file of this suite's layout")
-    for verb in (shown, got, made):
+    exported = verbs.add_parser("export", help="a folder for others: weights, sizes, model card")
+    pushed = verbs.add_parser("push", help="send an exported folder to the hub, after asking")
+    for verb in (shown, got, made, exported):
         verb.add_argument("name", metavar="NAME|FILE", help="a name of `list`, a path, a run, or hf://owner/name/file")
         add_runs_dir(verb)
     listed.add_argument("--json", action="store_true", help="print one object instead of names")
     shown.add_argument("--json", action="store_true", help="print one object")
+    exported.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="which must not be there")
+    exported.add_argument("--form", choices=FORMS, default=FORMS[0],
+                          help="who shall read it: vidmae.load, the released code of ST-MAE, transformers, or torch alone "
+                               "(a program of torch.export); default: %(default)s")
+    exported.add_argument("--licence", default="", metavar="ID",
+                          help="as hubs name it, such as cc-by-4.0 (default: unknown)")
+    pushed.add_argument("folder", type=Path, metavar="FOLDER", help="made by export")
+    pushed.add_argument("repo", metavar="OWNER/NAME", help="repository of the hub; made where there is none")
+    pushed.add_argument("--public", action="store_true",
+                        help="a new repository is seen by everybody (default: by you alone)")
+    pushed.add_argument("--yes", action="store_true", help="do not ask")
     made.add_argument("--out", type=Path, required=True, metavar="FILE", help="NAME.safetensors, which must not be there")
     return parser
 
@@ -54,7 +73,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
-    verb = {"list": show_all, "show": show_one, "get": get, "convert": write_converted}[args.verb]
+    verb = {"list": show_all, "show": show_one, "get": get, "convert": write_converted, "export": write_exported,
+            "push": send}[args.verb]
     return answer(lambda: verb(args), interrupted="the same command goes on")
 
 
@@ -128,6 +148,43 @@ def write_converted(args: argparse.Namespace) -> int:
         raise ConfigError(str(error)) from error
     print(args.out.absolute(), flush=True)
     return 0
+
+
+def write_exported(args: argparse.Namespace) -> int:
+    """Write a folder for others; the paths of its files."""
+    from vidmae.weights.exporting import export  # here: torch
+    from vidmae.weights.model_card import card_of
+
+    found = _found(args, download=False)
+    try:
+        files = export(found, args.out, form=args.form, card=card_of(found, args.licence))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if not args.licence and found.entry is None:
+        say("its model card says that the licence is unknown (--licence)")
+    print("\n".join(str(file.absolute()) for file in files), flush=True)
+    return 0
+
+
+def send(args: argparse.Namespace) -> int:
+    """Send an exported folder to the hub; its address."""
+    from vidmae.weights.pushing import push
+
+    def agreed(what: str) -> bool:
+        say(what)
+        if args.yes:
+            return True
+        if not sys.stdin.isatty():
+            raise ConfigError("nobody can be asked here: there is no terminal (--yes sends without a question)")
+        say("Send it? [y/N]")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    try:
+        address = push(args.folder, args.repo, public=args.public, agreed=agreed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    print(address or "nothing was sent", flush=True)
+    return 0 if address else 1
 
 
 def here(entry: Published) -> Path | None:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vidmae.model.formats.keys import by_group
 from vidmae.model.formats.layouts import LAYOUTS, OURS
@@ -39,12 +40,28 @@ def convert(found: Found, out: Path) -> str:
     if out.exists():
         raise ValueError(f"--out {out} is there already; give another name, or remove it")
     path = weights_of(found.path)
+    state, header, how = as_one_of_ours(found)
+    save_safetensors(state, out, header)
+    return f"{len(state)} tensors from the layout of {LAYOUTS[file_model(path, found.known).layout].title}{how}"
+
+
+def as_one_of_ours(found: Found) -> tuple[dict[str, Tensor], dict[str, str], str]:
+    """Weights under this suite's names.
+
+    Args:
+        found: From `finding.find`.
+    Returns:
+        Tensors, what the header of a file of them says, and in words what was changed or left out.
+    Raises:
+        ValueError: The weights cannot be used.
+    """
+    path = weights_of(found.path)
     model = file_model(path, found.known)
     state, s = load_state(path), model.shape
     header = {key: value for key, value in (read_metadata(path) if path.is_file() else {}).items() if key != "format"}
     config = {"name": s.name, "img_size": s.img_size, "num_frames": s.num_frames, "t_patch_size": s.t_patch_size,
               "positions": s.positions, **({"pool": "mean"} if model.pooled and s.class_tokens else {})}
-    cut = left_out = 0
+    how = ""
     if model.layout != OURS:
         with torch.device("meta"):
             encoder = encoder_for(model, num_classes=model.head or None)
@@ -53,9 +70,8 @@ def convert(found: Found, out: Path) -> str:
         if made.state.keys() != fits.keys():
             raise ValueError(f"{path}: missing or of no known meaning: "
                              f"{', '.join(by_group(made.state.keys() ^ fits.keys()))}")
-        state, cut, left_out = made.state, len(made.reshaped), len(made.left_out)
+        state = made.state
+        how = f", {len(made.reshaped)} of them cut or computed, {len(made.left_out)} of other parts left out"
     elif model.pretrained:
         config = {**asdict(model_config(state)), **json.loads(header.get("config", "{}"))}
-    save_safetensors(state, out, {**header, "model": str(config["name"]), "config": json.dumps(config)})
-    more = f", {cut} of them cut or computed, {left_out} of other parts left out" if model.layout != OURS else ""
-    return f"{len(state)} tensors from the layout of {LAYOUTS[model.layout].title}{more}"
+    return state, {**header, "model": str(config["name"]), "config": json.dumps(config)}, how

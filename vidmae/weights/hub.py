@@ -65,13 +65,13 @@ def fetch(repo: str, files: Sequence[str], *, say: Say = lambda _: None, downloa
     put = [weights_folder() / repo.replace("/", "--") / name for name in files]
     if here := next((path for path in put if path.is_file()), None):
         return here
-    hub = _library()
+    hub = hub_library()
     if hub is not None:
         for name in files:
             if found := _in_cache(hub, repo, name):
                 return found
     why = "huggingface_hub is not installed (pip install huggingface_hub)" if hub is None else \
-        "HF_HUB_OFFLINE forbids it" if _offline() else "" if download else \
+        "HF_HUB_OFFLINE forbids it" if offline() else "" if download else \
         "python jobs/weights.py get does that (launchers download nothing)"
     if not why and hub is not None:
         for name in files:
@@ -113,7 +113,8 @@ def check_md5(path: Path, start: str) -> None:
                          "another file; download it again")
 
 
-def _library() -> ModuleType | None:
+def hub_library() -> ModuleType | None:
+    """huggingface_hub, or None where it is not installed."""
     try:
         import huggingface_hub
         import huggingface_hub.errors
@@ -139,7 +140,8 @@ def _cache() -> str | None:
     return os.environ.get("HF_HUB_CACHE") or (str(Path(home) / "hub") if home else None)
 
 
-def _offline() -> bool:
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask the network."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 

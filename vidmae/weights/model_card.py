@@ -1,0 +1,125 @@
+"""The model card of exported weights: what they are, what was trained on and for how long, what came of it, which licence.
+
+Data are named by hash, hours and number of videos; names of files, folders and children never stand on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidmae.model.formats.file_model import FileModel
+from vidmae.runs.record import RunFolder, read_json
+from vidmae.settings.layers import read_yaml
+from vidmae.weights.finding import Found
+
+LICENCE_UNKNOWN = "unknown"
+HOW = {
+    "vidmae": """import vidmae
+
+model = vidmae.load("FOLDER")
+vectors = model.features(clips)  # uint8 [B, T, H, W, 3] to [B, D]""",
+    "mae_st": """import torch
+
+state = torch.load("FILE.pth", weights_only=True)["model"]  # names of the released code of ST-MAE""",
+    "transformers": """from transformers import AutoModel
+
+model = AutoModel.from_pretrained("FOLDER")""",
+    "program": """import torch
+
+encoder = torch.export.load("encoder.pt2").module()
+vectors = encoder(clips)  # uint8 [B, T, H, W, 3] to [B, D]"""}
+TRAINING = (
+    "name", "model.mask_ratio", "model.norm_pix_loss", "data.sampling_rate", "data.target_fps", "data.repeat_aug",
+    "data.order", "data.clip", "train.global_batch", "train.weight_decay", "train.precision", "method", "seed")
+"""Settings that stand on the card."""
+RESULTS = {"top1_pct": "top-1 accuracy, %", "top5_pct": "top-5 accuracy, %", "last_loss": "loss of the last step",
+           "steps": "optimizer steps", "epochs": "epochs", "clips": "clips", "classes": "classes"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of weights beside their tensors.
+
+    Attributes:
+        name: Of the model.
+        licence: As hubs name it, such as `cc-by-nc-4.0`.
+        training: Settings and data, by what they are called.
+        results: Numbers of the run, by what they are called.
+        source: Where the weights are from, for published ones.
+    """
+
+    name: str
+    licence: str = LICENCE_UNKNOWN
+    training: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+
+def card_of(found: Found, licence: str = "") -> Card:
+    """What a run's records, or the catalogue, say of weights.
+
+    Args:
+        found: From `finding.find`.
+        licence: What the user says; the catalogue's else.
+    """
+    if entry := found.entry:
+        return Card(found.name, licence or entry.licence, {"trained on": entry.trained_on}, {}, entry.source)
+    run = RunFolder(found.path)
+    if not found.path.is_dir() or not run.config.is_file():
+        return Card(found.name, licence or LICENCE_UNKNOWN)
+    config, record, result = read_yaml(run.config).values, read_json(run.record) or {}, read_json(run.result) or {}
+    training = {key: value for key in TRAINING if (value := _setting(config, key)) is not None} | _data(record)
+    results = {label: result[key] for key, label in RESULTS.items() if key in result}
+    return Card(found.name, licence or LICENCE_UNKNOWN, training, results)
+
+
+def to_markdown(card: Card, model: FileModel, form: str) -> str:
+    """The card, with the header that hubs read."""
+    s = model.shape
+    sizes = {"model": s.name, "clip": f"{s.num_frames} frames of {s.img_size} px",
+             "a token": f"{s.t_patch_size} frames x {s.patch_size} px", "positions": s.positions,
+             "classes of its head": model.head or "none", "decoder": "yes" if model.pretrained else "no"}
+    library = "transformers" if form == "transformers" else "vidmae"
+    source = f" From {card.source}." if card.source else ""
+    tables = [("Sizes", sizes), ("Training", card.training), ("Results", card.results)]
+    return "\n".join([
+        "---", f"license: {card.licence}", f"library_name: {library}",
+        "tags: [video, self-supervised-learning, masked-autoencoder]", "---", "",
+        f"# {card.name}", "", f"A video encoder.{source} Licence: {card.licence}.", "",
+        *(line for title, rows in tables if rows for line in _table(title, rows)),
+        "## Use", "", "```python", HOW[form], "```", ""])
+
+
+def _table(title: str, rows: Mapping[str, Any]) -> list[str]:
+    lines = (f"| {key} | {_text(value)} |" for key, value in rows.items())
+    return [f"## {title}", "", "| what | value |", "|---|---|", *lines, ""]
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _setting(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
+
+
+def _data(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The data by its hash and amount."""
+    found: dict[str, Any] = {}
+    if content := record.get("content_sha256"):
+        found["data, SHA-256 of the contents"] = content
+    if "videos" in record:
+        found["videos"] = record["videos"]
+    totals: Mapping[str, Any] = {}
+    with suppress(KeyError, TypeError, ValueError, OSError):  # where the manifest is not here, the hours are not known
+        totals = json.loads(Path(record["manifest"]).with_suffix(".json").read_text())
+    if totals.get("content_sha256") == record.get("content_sha256") and totals.get("seconds"):
+        found["hours of video"] = totals["seconds"] / 3600
+    return found
