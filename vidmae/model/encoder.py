@@ -87,7 +87,7 @@ class Encoder(nn.Module):
             assert ids is None, "masked training is for learned positions"
             return self.run(self.blocks, x + self.pos_embed_fixed.flatten(0, 1) if self.shape.positions == "fixed" else x)
         x = x + positions(ids, self.pos_embed_spatial, self.pos_embed_temporal)
-        cls = (self.cls_token + self.pos_embed_class).expand(len(x), -1, -1)
+        cls = (self.cls_token + self.pos_embed_class).expand(x.shape[0], -1, -1)
         return self.run(self.blocks, torch.cat([cls, x], dim=1))
 
     def run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
