@@ -106,6 +106,7 @@ def test_transformers_computes_the_same_tokens(videomae: Path, tmp_path: Path) -
         assert (ours.tokens(clips) - tokens).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_program_needs_torch_alone_and_takes_any_batch(mae: Path, tmp_path: Path) -> None:
     assert exported(mae, tmp_path / "out", "--form", "program") == 0
     encoder, ours = torch.export.load(tmp_path / "out/encoder.pt2").module(), vidmae.load(mae)
