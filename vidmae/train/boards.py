@@ -68,7 +68,8 @@ class Mlflow:
     def __init__(self, run: RunFolder, log: LogConfig, told: Mapping[str, Any]) -> None:
         from mlflow.tracking import MlflowClient
 
-        self._client = MlflowClient(None if log.tracker_online else f"sqlite:///{(run.tracker / 'mlflow.db').absolute()}")
+        file = f"sqlite:///{(run.tracker / 'mlflow.db').absolute()}"
+        self._client = MlflowClient(_address("MLFLOW_TRACKING_URI") if log.tracker_online else file)
         known = self._client.get_experiment_by_name(log.tracker_project)
         place = known.experiment_id if known else self._client.create_experiment(log.tracker_project)
         earlier = self._client.search_runs([place], f"attributes.run_name = '{run.path.name}'", max_results=1)
@@ -93,11 +94,15 @@ class Trackio:
 
     def __init__(self, run: RunFolder, log: LogConfig, told: Mapping[str, Any]) -> None:
         os.environ["TRACKIO_DIR"] = str(run.tracker)
+        space = _address("TRACKIO_SPACE_ID") if log.tracker_online else None
+        if not log.tracker_online:  # it sends by itself where these are set
+            for name in [name for name in os.environ if name.startswith("TRACKIO_") and name != "TRACKIO_DIR"]:
+                del os.environ[name]
         import trackio
 
         self._trackio = trackio
-        trackio.init(log.tracker_project, name=run.path.name, resume="allow", config=dict(told),
-                     space_id=os.environ["TRACKIO_SPACE_ID"] if log.tracker_online else None)
+        trackio.init(log.tracker_project, name=run.path.name, resume="allow", config=dict(told), space_id=space, private=True,
+                     embed=False, auto_log_cpu=False, auto_log_gpu=False)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Add the numbers of one step."""
@@ -106,6 +111,17 @@ class Trackio:
     def close(self) -> None:
         """Write what is left."""
         self._trackio.finish()
+
+
+def _address(variable: str) -> str:
+    """Where a tracker sends to.
+
+    Raises:
+        ConfigError: Nobody said.
+    """
+    if not os.environ.get(variable):
+        raise ConfigError(f"log.tracker_online is true, which needs {variable} in the environment of the job")
+    return os.environ[variable]
 
 
 TRACKERS: Mapping[str, Callable[[RunFolder, LogConfig, Mapping[str, Any]], Board]] = {
@@ -146,7 +162,7 @@ def open_boards(run: RunFolder, config: RunConfig, start: int, say: Callable[[st
         start: Steps that are done.
         say: Writes a line into the log.
     Raises:
-        ConfigError: The library of the tracker is not installed.
+        ConfigError: The library of the tracker is not installed, or nobody said where it shall send to.
     """
     boards: list[Board] = [TensorBoard(run, start)] if config.log.tensorboard else []
     name = config.log.tracker
@@ -157,6 +173,8 @@ def open_boards(run: RunFolder, config: RunConfig, start: int, say: Callable[[st
         board = TRACKERS[name](run, config.log, public_settings(config))
     except ImportError:
         raise ConfigError(f"log.tracker is {name}, which is not installed here: pip install {name}") from None
+    except ConfigError:
+        raise
     except Exception as error:  # no network, no login: it must not keep a run from training
         say(WITHOUT.format(name, "did not start", type(error).__name__))
         return boards
