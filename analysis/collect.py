@@ -11,7 +11,8 @@ adds the logs of mae_st, JSON lines in files named {model}_{task}_log.txt, in an
 sets and ImageNet have a table each, written as CSV, Markdown and LaTeX; results.csv and logs.csv list what they are made of,
 tidy.csv has a row per result and metric for work elsewhere.
 Every run that was announced is expected, and every row in every column of its table. A second call reads only what is new.
-Robustness cells (sweeps/robustness.py) have a table, too: models x sets and groups of conditions.
+Robustness cells (sweeps/robustness.py) have a table, too: models x sets and groups of conditions. Checkpoints of a
+pretraining grid (sweeps/pretrain.py) have one in which the repeats of a combination of settings are a row.
 Standard output is the paths of the files that were written; standard error has the tables, and what is missing or failed.
 
 Exit codes: 0 ok, 2 nothing to read or no place to write, 3 results are incomplete: missing or failed runs, cells without a
@@ -34,7 +35,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 import pandas as pd
 
-from analysis.results.frames import LOG_COLUMNS, RUN_COLUMNS, of_runs, records_of, tidy
+from analysis.results.frames import IF_ANY, LOG_COLUMNS, RUN_COLUMNS, of_runs, records_of, tidy
 from analysis.results.mae_st_logs import CLASSES
 from analysis.results.published import Version, read_published
 from analysis.results.scan import KnownRecords, scan, without_garbage_collection
@@ -42,6 +43,7 @@ from analysis.results.subset import Subset, on_subset, read_subset
 from analysis.results.table_flags import Parser, add_folders, folders_of, tables_folder
 from analysis.tables import log_rows, run_rows
 from analysis.tables.curves.robust.robust_summary import read_summary
+from analysis.tables.grid_rows import of_grids
 from analysis.tables.log_rows import Gathered
 from analysis.tables.result_table import Shown, make_tables, missing
 from analysis.tables.sheet import Sheet, csv_text, show, write
@@ -108,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
                 return explain(collected, args.explain, as_json=args.json)
             tables = make_tables(collected.cells, collected.published, collected.notes, collected.shown)
             under_conditions, lost = robustness(args)
-            tables += collected.gaps + under_conditions
+            tables += collected.gaps + of_grids(collected.runs, collected.shown) + under_conditions
             listed = listings(collected)
             files = write(tables, args.out, {f"{name}.csv": csv_text(frame) for name, frame in listed.items()})
     except (ValueError, OSError) as error:
@@ -235,7 +237,7 @@ def listings(collected: Collected) -> dict[str, pd.DataFrame]:
     """What the tables are made of, by the name of a file."""
     listed, suffix = {}, collected.shown.suffix
     if collected.runs is not None:
-        without = [] if collected.runs["pair"].notna().any() else ["pair"]
+        without = [name for name in IF_ANY if not collected.runs[name].notna().any()]
         listed[f"results{suffix}"] = collected.runs.reindex(columns=[name for name in RUN_COLUMNS if name not in without])
     if collected.logs:
         listed["logs"] = log_rows.listed(collected.logs)

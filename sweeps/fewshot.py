@@ -37,13 +37,11 @@ from sweeps.grid import fewshot_flags
 from sweeps.grid.states import RETRY, Standing, look
 from sweeps.run.array_submission import scripts, submit, submit_collect, task_ids
 from sweeps.run.clips_first import announce, clips_first
-from sweeps.run.show import records, rows, show
+from sweeps.run.show import SHOWN, name_ended, records, rows, show
 from sweeps.run.sweep_plan import Plan, resolve
 from sweeps.run.watch import wait_for
 from vidmae.runs.record import make_private_folder
 from vidmae.settings.layers import ConfigError, flatten
-
-SHOWN = 20  # cells that are named one by one
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -165,17 +163,6 @@ def _collect(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -> str
     say(f"submitted job {job_id}, which makes the tables in {args.out} once all cells have ended; log "
          f"{folder.submit / job_id / f'{job_id}_0_log.out'}")
     return job_id
-
-
-def name_ended(ended: Sequence[Standing], more: Sequence[str] = ()) -> None:
-    """Name cells that ended without a result and are not submitted again; `more`: kinds of what else ended so."""
-    for s in ended[:SHOWN]:
-        say(f"{s.kind}: {s.run.path.name}: {s.reason}")
-    if len(ended) > SHOWN:
-        say(f"and {len(ended) - SHOWN} more")
-    kinds = [kind for kind in dict.fromkeys([*more, *(s.kind for s in ended)]) if kind in RETRY]
-    if kinds:
-        say(f"to submit them again: --retry {kinds[0] if len(kinds) == 1 else 'all'}")
 
 
 def next_commands(plan: Plan, args: argparse.Namespace, arrays: Sequence[str], tables: str) -> None:

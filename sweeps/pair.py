@@ -34,10 +34,10 @@ from jobs.standing.arrays import ARRAYS
 from jobs.standing.follow import outcome, wait_for
 from jobs.standing.runs import why
 from jobs.submit.submission import one_launcher
-from sweeps.grid.matching import PairMatch
 from sweeps.grid.states import RETRY
-from sweeps.run.pairs import Pair, guarantee, read_pair, rows
-from sweeps.run.pretrain_jobs import kinds_again, pretrain, pretrain_here, scripts
+from sweeps.pretraining.matching import PairMatch
+from sweeps.pretraining.pairs import Pair, guarantee, read_pair, rows
+from sweeps.pretraining.pretrain_jobs import kinds_again, pretrain, pretrain_here, scripts
 from sweeps.run.show import ENDED, Unit, show
 from vidmae.runs.record import make_private_folder
 from vidmae.settings.command_line import with_whole_key

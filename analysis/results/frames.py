@@ -6,6 +6,8 @@ Columns of `of_runs`, one row per few-shot run; results.csv has those of RUN_COL
     checkpoint, checkpoint_content   name of the weights it starts from, and what they are
     pair                         of an image model that is matched to a video model: by what, and the run of that; the
                                  column is left out where no run has it
+    grid, grid_settings, repeat  of a checkpoint of a pretraining grid: the grid's name, the settings that vary over it, and
+                                 which repeat it is; left out where no run has them
     data, task, shots, seed      data set; the column of the tables; labelled clips per class (0: all, or a share); seed
     method, overrides, select, views   how it learned and was tested; settings that differ from the recipe
     top1_pct, top5_pct           accuracies in %, with the 95 % bootstrap interval over clips: top1_clips_lower_pct ...
@@ -34,16 +36,18 @@ from analysis.results.scan import Run
 from vidmae.runs.cell_record import Cell
 
 METRICS = ("top1", "top5")
-RUN_COLUMNS = ("run", "status", "row", "checkpoint", "checkpoint_content", "pair", "task", "shots", "seed", "method",
-               "overrides", "select", "selected_step", "views", "top1_pct", "top1_clips_lower_pct", "top1_clips_upper_pct",
-               "top5_pct", "top5_clips_lower_pct", "top5_clips_upper_pct", "clips", "classes", "train_clips", "commit",
-               "dirty", "said")
+RUN_COLUMNS = ("run", "status", "row", "checkpoint", "checkpoint_content", "pair", "grid", "grid_settings", "repeat", "task",
+               "shots", "seed", "method", "overrides", "select", "selected_step", "views", "top1_pct",
+               "top1_clips_lower_pct", "top1_clips_upper_pct", "top5_pct", "top5_clips_lower_pct", "top5_clips_upper_pct",
+               "clips", "classes", "train_clips", "commit", "dirty", "said")
 LOG_COLUMNS = ("log", "status", "row", "model", "task", "shots", "lines", "first_epoch", "last_epoch", "resets", "top1_pct",
                "top1_epoch", "top5_pct", "top5_epoch", "said")
 TIDY_COLUMNS = ("source", "row", "model", "task", "data", "shots", "seed", "method", "overrides", "select", "views",
                 "metric", "pct", "clips_lower_pct", "clips_upper_pct", "commit", "path")
-_WHOLE = {"shots", "seed", "selected_step", "clips", "classes", "train_clips", "lines", "first_epoch", "last_epoch",
-          "resets", "top1_epoch", "top5_epoch"}  # whole numbers, also where some are missing
+IF_ANY = ("pair", "grid", "grid_settings", "repeat")
+"""Columns that are left out where no run has them."""
+_WHOLE = {"shots", "seed", "repeat", "selected_step", "clips", "classes", "train_clips", "lines", "first_epoch",
+          "last_epoch", "resets", "top1_epoch", "top5_epoch"}  # whole numbers, also where some are missing
 
 
 def task_of(cell: Cell) -> Task:
@@ -56,7 +60,8 @@ def task_of(cell: Cell) -> Task:
 def of_runs(runs: Iterable[Run]) -> pd.DataFrame:
     """One row per run, see above; `settings` holds the overrides as pairs, `which` the end of the task's name, and
     `pictures` whether the data set has pictures and no videos."""
-    return _typed([_run_record(run) for run in runs], (*RUN_COLUMNS, "data", "which", "pictures", "settings", "finished"))
+    return _typed([_run_record(run) for run in runs],
+                  (*RUN_COLUMNS, "data", "which", "pictures", "settings", "finished", "grid_of"))
 
 
 def of_logs(logs: Iterable[LogResult]) -> pd.DataFrame:
@@ -97,6 +102,8 @@ def _run_record(run: Run) -> dict[str, Any]:
                    "task": task.name, "data": cell.data, "which": task.which, "pictures": cell.pictures, "shots": cell.shots,
                    "seed": cell.seed,
                    "method": cell.method,
+                   "grid": cell.grid or None, "grid_of": cell.grid_of or None, "repeat": cell.repeat,
+                   "grid_settings": " ".join(f"{k}={v}" for k, v in cell.grid_settings) or None,
                    "settings": cell.overrides, "overrides": " ".join(f"{k}={v}" for k, v in cell.overrides) or None,
                    "select": cell.select or None, "views": cell.views or None}
     if result := run.result:

@@ -170,6 +170,11 @@ def _said_of_selection(rows: pd.Series, selection: pd.Series) -> list[str]:
             *(f"Selection of {some(names)}: {how}." for how, names in selected.items())]
 
 
+def tasks_in_order(cells: pd.DataFrame) -> list[str]:
+    """Names of the columns for a frame with the columns of `CELL`, in the order of the tables."""
+    return list(_tasks(cells)["task"])
+
+
 def _tasks(cells: pd.DataFrame) -> pd.DataFrame:
     """The columns of a table, in order: known data sets first, few shots before many, small shares before large ones."""
     tasks = cells[list(CELL)].drop_duplicates("task")

@@ -28,7 +28,7 @@ MOST_DIGITS = 8  # of a checkpoint's content that a name shows
 
 
 def in_rows(runs: pd.DataFrame, versions: Sequence[Version]) -> pd.DataFrame:
-    """Runs of `frames.of_runs` with `row`, the name of their row, and `model`, that of its checkpoint.
+    """Runs of `frames.of_runs` with `row`, the name of their row, `model`, that of its checkpoint, `how`, the other words.
 
     In the order of the rows, in a row by task and seed. Of several runs of a cell and seed the newest result counts; the
     others are `superseded`, have no row, and come last, with those that do not say which cell they are.
@@ -40,7 +40,9 @@ def in_rows(runs: pd.DataFrame, versions: Sequence[Version]) -> pd.DataFrame:
     first = ~row.duplicated()
     called = known["checkpoint"].groupby(identity).agg(_shortest)
     names = pd.Series(_row_names(identity[first], called, settings[first]).array, row[first])
+    how = [" ".join(filter(None, line)) for line in _differing(settings[first]).to_numpy(dtype=object)]
     known = known.assign(row=row.map(names), model=identity.map(called),
+                         how=row.map(pd.Series(how, row[first], dtype=object)),
                          task_rank=known.groupby([row, "task"], sort=False).ngroup())
     known = known.sort_values(["seed", "finished", "run"], na_position="first", kind="stable")
     chosen = known.drop_duplicates(["row", "task", "seed"], keep="last")
@@ -134,11 +136,14 @@ def _row_names(identity: pd.Series, called: pd.Series, settings: pd.DataFrame) -
     """The name of each row: the checkpoint's, its content where two are called alike, and the settings that differ."""
     alike = called[called.duplicated(keep=False)].index
     content = identity.map(_short).where(identity.isin(alike), "")
-    shown = settings.loc[:, settings.nunique() > 1]
-    words = pd.concat([identity.map(called), content, shown], axis=1)
+    words = pd.concat([identity.map(called), content, _differing(settings)], axis=1)
     names: pd.Series = words.agg(lambda line: " ".join(filter(None, line)), axis=1)
     again = names.groupby(names, sort=False).cumcount()  # rows are told apart by their names alone
     return names.where(again == 0, names + " (" + (again + 1).astype(str) + ")")
+
+
+def _differing(settings: pd.DataFrame) -> pd.DataFrame:
+    return settings.loc[:, settings.nunique() > 1]
 
 
 def _shortest(names: pd.Series) -> str:

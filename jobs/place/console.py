@@ -39,7 +39,8 @@ WINGS = {
     "sweeps": "many runs as Slurm arrays",
     "analysis": "results to tables, figures and pages",
 }
-OTHER_NAMES = {"analysis/scaling.py": "scaling-figures", "analysis/robustness.py": "robustness-tables"}
+OTHER_NAMES = {"sweeps/pretrain.py": "pretrain-grid", "analysis/scaling.py": "scaling-figures",
+               "analysis/robustness.py": "robustness-tables"}
 """Commands that are not called as their script, since another wing has the name."""
 SHELLS = ("bash", "zsh", "fish")
 

@@ -75,6 +75,7 @@ class Experiment:
         found: The manifests with their totals; one, or those of the sources of a mixture.
         stocks: What each of them has to show; empty where that cannot be known.
         pair: Of an image model that is matched to a video model: what run.json says of the two.
+        grid: Of a run of a grid: what run.json says of its place in it, `settings` and `repeat`.
     """
 
     place: Place
@@ -93,6 +94,7 @@ class Experiment:
     found: Sequence[FoundData] = ()
     stocks: Sequence[Stock] = ()
     pair: Mapping[str, Any] | None = None
+    grid: Mapping[str, Any] | None = None
 
     @property
     def on_cpu(self) -> bool:
@@ -186,7 +188,7 @@ def read_data(given: str | None, config: PretrainConfig, site: Site) -> tuple[Da
 
 
 def assemble(place: Place, setting: Setting, layers: Sequence[Layer], data: DataSource, summary: Summary, runs_dir: Path,
-             mixed: Sequence[FoundData] = ()) -> Experiment:
+             mixed: Sequence[FoundData] = (), *, tagged: bool = True) -> Experiment:
     """An experiment from its parts; nothing is read but what the layers hold, and rows where a part of them is asked for.
 
     Args:
@@ -197,11 +199,12 @@ def assemble(place: Place, setting: Setting, layers: Sequence[Layer], data: Data
         summary: Its totals.
         runs_dir: Folder of the runs.
         mixed: The sources of a mixture, of which `data` and `summary` are all together.
+        tagged: The name shall say what is not as usual; False leaves it as the layers have it.
     Raises:
         ConfigError: A setting cannot be used.
     """
     site, profile, profile_origins, partition = setting
-    config, origins = _with_paths(layers, data, mixed)
+    config, origins = _with_paths(layers, data, mixed, tagged=tagged)
     found = list(mixed) or [FoundData(data, summary)]
     stocks, _ = stock_or_problem(config, found)
     if place.cluster == "slurm":
@@ -225,14 +228,14 @@ def _plan(config: PretrainConfig, summary: Summary, stocks: Sequence[Stock], res
                      once=config.data.order == "single-pass")
 
 
-def _with_paths(layers: Sequence[Layer], data: DataSource, mixed: Sequence[FoundData],
+def _with_paths(layers: Sequence[Layer], data: DataSource, mixed: Sequence[FoundData], *, tagged: bool,
                 ) -> tuple[PretrainConfig, dict[str, str]]:
     """The configuration with its manifests, with absolute paths, since the job runs in another folder, and with a name that
     says where order, ages, clips or the objective are not as usual: tables and plots call a run by its name."""
     config, origins = build(PretrainConfig, layers)
     found = {"manifest": "" if mixed else str(data.manifest),
              **({"name": data.name} if data.name != config.data.name else {})}
-    tags = [tag for tag in (config.data.tag, config.model.tag) if tag and f"-{tag}-" not in f"-{config.name}-"]
+    tags = missing_tags(config) if tagged else []
     extra = [Layer(data.origin, {"data": found})]
     extra += [Layer(one.source.origin, {"data": {"sources": {str(i): {"manifest": str(one.source.manifest)}}}})
               for i, one in enumerate(mixed)]
@@ -244,9 +247,15 @@ def _with_paths(layers: Sequence[Layer], data: DataSource, mixed: Sequence[Found
             raise ConfigError(f"train.init: {error} [from {origins['train.init']}]") from error
         extra.append(Layer(origins["train.init"], {"train": {"init": path}}))
     if tags:
-        said = f"data.order, data.age_months, data.clip and model.decoder_mask_ratio, over {origins.get('name', 'default')}"
+        said = ("data.order, data.age_months, data.without_child, data.clip and model.decoder_mask_ratio, over "
+                f"{origins.get('name', 'default')}")
         extra.append(Layer(said, {"name": "-".join([config.name, *tags])}))
     return build(PretrainConfig, [*layers, *extra])
+
+
+def missing_tags(config: PretrainConfig) -> list[str]:
+    """What a run's name must say of settings that are not as usual, and does not."""
+    return [tag for tag in (config.data.tag, config.model.tag) if tag and f"-{tag}-" not in f"-{config.name}-"]
 
 
 def problems(e: Experiment) -> list[str]:

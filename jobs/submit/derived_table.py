@@ -54,7 +54,7 @@ def _data_rows(e: Experiment) -> list[Row]:
         if data.sources:
             line += f", weight {taken.weight:g}, {turns[i] / sum(turns):.1%} of the clips"
         lines.append(f"{line} ({_short(one.source.manifest)})")
-    names = "weight", "order", "age_months", "clip", "window_frames", "window_clips"
+    names = "weight", "order", "age_months", "without_child", "clip", "window_frames", "window_clips"
     shown = [(name, getattr(data, name)) for name in names]
     usual = FootageConfig()
     unusual = [f"{name} {list(value) if isinstance(value, tuple) else value}" for name, value in shown

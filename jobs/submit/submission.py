@@ -152,13 +152,13 @@ def _identity(e: Experiment, command: list[str]) -> dict[str, Any]:
     """What run.json says of the experiment; the first submission's date and command stay."""
     assert e.plan is not None
     before, plan = read_json(e.run.record) or {}, e.plan
-    pair = e.pair or before.get("pair")
+    pair, grid = e.pair or before.get("pair"), e.grid or before.get("grid")
     return {
         "schema": SCHEMA, "kind": KIND, "name": e.config.name, "signature": e.signature,
         "created": before.get("created", _now()), "command": before.get("command", command),
         "data": e.data.name, "manifest": e.config.data.manifest, **_sources(e), "manifest_sha256": e.summary.csv_sha256,
         "content_sha256": e.summary.content_sha256, "videos": e.summary.videos, "fraction": e.summary.fraction,
-        **({"pair": dict(pair)} if pair else {}),
+        **({"pair": dict(pair)} if pair else {}), **({"grid": dict(grid)} if grid else {}),
         "plan": {
             "world_size": plan.world_size, "micro_batch": plan.micro_batch, "grad_accum": plan.grad_accum,
             "global_batch": e.config.train.global_batch, "total_steps": plan.schedule.total_steps,

@@ -1,4 +1,4 @@
-"""What a sweep consists of: cells and pretraining runs, their data, their cost, and how far they are.
+"""What a sweep consists of: cells, what they start from, their data, their cost, and how far they are.
 
 May import jobs and vidmae.
 """

@@ -59,7 +59,7 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
             runs[run.path] = run
     found = [_of_run(run, run.path in waiting) for run in runs.values()] + files
     found = short_names(found)
-    return found + (_scratch(found) if SCRATCH in names else [])
+    return found + (random_weights(found) if SCRATCH in names else [])
 
 
 def is_file(name: str) -> bool:
@@ -74,7 +74,7 @@ def _of_run(run: RunFolder, may_wait: bool) -> Init:
         raise ConfigError(f"{run.path.name} is no pretraining run (--checkpoints)")
     after = "" if run.result.exists() else _job_of(run, may_wait)
     pair = record.get("pair") or {}
-    init = init_of(run, record["signature"], load(PretrainConfig, run.config), after)
+    init = replace(init_of(run, record["signature"], load(PretrainConfig, run.config), after), grid=record.get("grid"))
     return replace(init, pair=f"{pair['match']} of {pair['video']}") if pair else init
 
 
@@ -147,8 +147,8 @@ def short_names(inits: Sequence[Init]) -> list[Init]:
     return named
 
 
-def _scratch(others: Sequence[Init]) -> list[Init]:
-    """Scratch for every shape of model."""
+def random_weights(others: Sequence[Init]) -> list[Init]:
+    """`scratch` for every shape of model among other checkpoints."""
     shapes: dict[tuple[Any, ...], Mapping[str, Any] | None] = {}
     for init in others:
         model = (init.settings or {}).get("model", {})

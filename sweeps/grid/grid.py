@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
+from sweeps.grid.axes import read_axes
 from vidmae.evaluate.feature_cache import feature_spec
 from vidmae.footage.manifest import AUTO, decoder_problem, read_summary
 from vidmae.preparing.preparation import Preparation
@@ -48,6 +49,7 @@ class Init:
         after: Slurm job that still has to write the weights, or empty.
         pair: Of an image model that is matched to a video model: by what, and to which run; or empty.
         taken: What its file does not say of its clips and was taken as in the released models; or empty.
+        grid: Of a run of a pretraining grid: its place in it, `name`, `settings` and `repeat`.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Init:
     after: str = ""
     pair: str = ""
     taken: str = ""
+    grid: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ class Cell:
         more: dict[str, Any] = {"fraction": self.subset.fraction} if self.subset.fraction else {}
         more |= {"pictures": True} if self.subset.data.pictures else {}
         more |= {"pair": self.init.pair} if self.init.pair else {}
+        more |= {"grid": dict(self.init.grid)} if self.init.grid else {}
         return {"checkpoint": self.init.name, "checkpoint_content": content, "data": self.subset.data.name,
                 "shots": self.subset.shots, "seed": self.subset.seed, "method": self.method, "overrides": overrides,
                 "sweep": sweep, **more}
@@ -364,13 +368,5 @@ def parse_vary(items: Sequence[str]) -> list[tuple[str, ...]]:
     Raises:
         ConfigError: An item has no values, or a key stands twice.
     """
-    axes: dict[str, list[str]] = {}
-    for item in items:
-        key, _, text = item.partition("=")
-        values = [value.strip() for value in re.split(r",(?![^\[{(]*[\]})])", text)]
-        if not key.strip() or not all(values):
-            raise ConfigError(f"--vary {item!r} is not of the form section.key=value,value")
-        if key.strip() in axes:
-            raise ConfigError(f"--vary {key.strip()} stands twice; give all of its values in one: {key.strip()}=v1,v2")
-        axes[key.strip()] = values
+    axes = read_axes(items)
     return list(itertools.product(*([f"{key}={value}" for value in values] for key, values in axes.items())))

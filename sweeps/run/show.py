@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jobs.place.speak import say
 from sweeps.grid.estimate import Estimate
-from sweeps.grid.states import Standing
+from sweeps.grid.states import RETRY, Standing
 from vidmae.runs.cost import gpu_peak_tflops, hours_of
 
 MFU = 0.4
 ASSUMED_GPU = "H100"
 COLUMNS = ("CELLS", "DONE", "ACTIVE", "ENDED", "SUBMIT", "STEPS", "COST")
 ENDED = ("failed", "timeout", "oom", "missing", "unknown")
+SHOWN = 20  # cells that are named one by one
 GAP, LEAST_WORD = 2, 8  # characters: between columns, and what long words are folded to at least
 Row = tuple[str, ...]
 
@@ -80,6 +82,17 @@ def records(standings: Iterable[Standing], costs: Mapping[str, Estimate], submit
              "submit": s.cell.signature in submits, "steps": costs[s.cell.signature].steps,
              "flops": costs[s.cell.signature].flops, "gpu_hours": unit.hours(costs[s.cell.signature].flops)}
             for s in standings]
+
+
+def name_ended(ended: Sequence[Standing], more: Sequence[str] = ()) -> None:
+    """Name cells that ended without a result and are not submitted again; `more`: kinds of what else ended so."""
+    for s in ended[:SHOWN]:
+        say(f"{s.kind}: {s.run.path.name}: {s.reason}")
+    if len(ended) > SHOWN:
+        say(f"and {len(ended) - SHOWN} more")
+    kinds = [kind for kind in dict.fromkeys([*more, *(s.kind for s in ended)]) if kind in RETRY]
+    if kinds:
+        say(f"to submit them again: --retry {kinds[0] if len(kinds) == 1 else 'all'}")
 
 
 def show(lines: Sequence[Row], words: int = 4) -> None:

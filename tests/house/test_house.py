@@ -64,7 +64,8 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     # grids of runs as Slurm arrays
     "sweeps.grid": {"vidmae", "jobs"},
     "sweeps.run": {"vidmae", "jobs", "sweeps.grid"},
-    "sweeps": {"vidmae", "jobs", "sweeps.grid", "sweeps.run"},
+    "sweeps.pretraining": {"vidmae", "jobs", "sweeps.grid", "sweeps.run"},
+    "sweeps": {"vidmae", "jobs", "sweeps.grid", "sweeps.run", "sweeps.pretraining"},
     # results -> tables, figures, pages
     "analysis.results": {"vidmae"},
     "analysis.tables": {"vidmae", "analysis.results"},
@@ -118,7 +119,7 @@ PURE_OF_TORCH = {
     "vidmae.insight.footage_survey", "vidmae.insight.paired", "vidmae.labels.label_map", "vidmae.labels.set_layout", "vidmae.labels.shot_list",
     "vidmae.labels.shots", "vidmae.labels.side_table", "vidmae.labels.sources", "vidmae.labels.splits",
     "vidmae.labels.synsets", "vidmae.labels.withdrawal",
-    "vidmae.mixtures.ages", "vidmae.mixtures.mixture", "vidmae.mixtures.mixture_order",
+    "vidmae.mixtures.ages", "vidmae.mixtures.children", "vidmae.mixtures.mixture", "vidmae.mixtures.mixture_order",
     "vidmae.model.formats.file_model", "vidmae.model.formats.keys", "vidmae.model.formats.layouts",
     "vidmae.model.formats.tensor_shapes", "vidmae.model.formats.weight_files", "vidmae.weights.finding", "vidmae.weights.hub", "vidmae.weights.released_weights",
     "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.runs.step_time",

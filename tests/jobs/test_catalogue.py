@@ -181,6 +181,9 @@ def test_weights_names_and_contents_are_signed(capsys: pytest.CaptureFixture[str
     (["data.sources=[{name: s}, {name: k}]", "data.order=age"], "400 of the 400 videos of k have none"),
     (["data.name=s", "data.age_months=[6, 14]"], "data.age_months [6.0, 14.0] needs ages since birth"),
     (["data.name=s", "data.age_months=[14, 6]"], "0 <= lowest < highest"),
+    (["data.name=s", "data.without_child=A"], "data.without_child is 'A', allowed: S, or null"),
+    (["data.name=s", "data.without_child=S"], "all recordings of s are of this child, and none would be left"),
+    (["data.name=k", "data.without_child=00220001"], "allowed: nobody, since no child is known, or null"),
     (["data.name=s", "data.order=ages"], "allowed: shuffled, age, age-reversed, single-pass, windows"),
     (["data.name=s", "data.order=single-pass"], "each stretch of footage once: train.phases are 220 steps in all, allowed: up to 87"),
     (["data.name=a", "data.order=windows"], "a has 1 visits of a video in a pass, fewer than data.age_windows 4")])
@@ -220,6 +223,7 @@ def test_a_sweep_counts_epochs_in_seconds_where_a_run_does(capsys: pytest.Captur
 @pytest.mark.parametrize("setting, says", [
     ("data.sources=[{name: s}]", "data.sources is ['s'], allowed in a sweep over amounts of data: []"),
     ("data.age_months=[1, 2]", "data.age_months is (1.0, 2.0), allowed in a sweep over amounts of data: null"),
+    ("data.without_child=S", "data.without_child is 'S', allowed in a sweep over amounts of data: null"),
     ("data.order=single-pass", "data.order is 'single-pass', which is as long as its footage")])
 def test_a_sweep_over_amounts_takes_parts_itself(setting: str, says: str, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     code = scaling.main(["--recipe", "demo", "--data", "s", "--fractions", "0.5,1", "--shots", "2", "--set", setting, "--cluster", "local",

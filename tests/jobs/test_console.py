@@ -44,7 +44,7 @@ def test_every_script_has_one_name() -> None:
     assert set(COMMANDS.values()) == SCRIPTS and len(COMMANDS) == len(SCRIPTS)
     assert COMMANDS["scaling"] == ROOT / "sweeps/scaling.py" and COMMANDS["scaling-figures"] == ROOT / "analysis/scaling.py"
     assert COMMANDS["robustness"] == ROOT / "sweeps/robustness.py"
-    assert COMMANDS["pretrain"] == ROOT / "jobs/pretrain.py"
+    assert COMMANDS["pretrain"] == ROOT / "jobs/pretrain.py" and COMMANDS["pretrain-grid"] == ROOT / "sweeps/pretrain.py"
     assert "completion" not in COMMANDS, "the name is taken by vidmae itself"
 
 

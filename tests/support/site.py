@@ -44,7 +44,7 @@ def make_site(here: Path) -> Path:
 
 def _data(here: Path) -> None:
     manifests = here / "manifests"
-    for number, name in enumerate(("s", "s-val", "a-val", "say", "demo", "s-256")):
+    for number, name in enumerate(("s", "s-val", "a-val", "say", "demo", "s-256", "kinetics-200h")):
         children = "SAY" if name == "say" else name[0].upper()
         rows = [Row(f"/videos/{name}/{child}_2013{i // 28 % 12 + 1:02d}{i % 28 + 1:02d}_0626_{i:03d}_segment1.mp4", "", 54_000, 30.0,
                     3600 * VIDEO_H, 1000, 64, 48, "h264", 0, 0, 0, f"{number + 1:04x}{ord(child):04x}{i:08x}", 1, "decord")

@@ -16,7 +16,7 @@ import torch
 from jobs import pretrain
 from jobs.standing.runs import all_runs
 from sweeps import fewshot, pair
-from sweeps.grid.matching import Shown, matched_phases
+from sweeps.pretraining.matching import Shown, matched_phases
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, Told, caller, cli, write_cell_profile, write_manifest
 from tests.support.runs import CELL, TINY, make_labelled, make_manifest

@@ -14,7 +14,7 @@ import pytest
 from jobs import prepare, pretrain
 from jobs.standing.runs import all_runs
 from sweeps import scaling
-from sweeps.run.study import pair_list
+from sweeps.pretraining.scaling_points import pair_list
 from tests.support.labelled import write_labelled
 from tests.support.launching import Told, caller, cli, write_cell_profile, write_program
 from tests.sweeps.test_fewshot import script_flags, slurm_env
@@ -232,7 +232,8 @@ def test_a_run_that_is_there_under_another_name_is_used_and_one_with_other_setti
 def answer(folder: Path, failed: str = " ") -> None:
     """Let squeue know every job as waiting, and sacct the pretraining run `failed` and what waited for it as ended."""
     queued, ended = [], []
-    for run in [*all_runs(folder / "runs"), *(RunFolder(path) for path in (folder / "runs/arrays").glob("scaling-*"))]:
+    for run in [*all_runs(folder / "runs"), *(RunFolder(path) for name in ("scaling", "pretraining")
+                                               for path in (folder / "runs/arrays").glob(f"{name}-*"))]:
         last = ((read_json(run.record) or {})["submissions"] or [{}])[-1]
         if not last:
             continue

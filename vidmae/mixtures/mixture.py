@@ -1,4 +1,5 @@
-"""The footage of a pretraining run: one data set or several, all of it or the hours and ages that the settings take.
+"""The footage of a pretraining run: one data set or several, all of it or the hours, ages and children that the
+settings take.
 
 Several manifests become one, row behind row in the order of data.sources, so a row has one number in a run. Launchers work
 from totals, and read rows only where a part of a data set is taken.
@@ -14,6 +15,7 @@ import numpy as np
 
 from vidmae.footage.manifest import Manifest, ManifestError, Summary
 from vidmae.mixtures.ages import Ages, ages
+from vidmae.mixtures.children import children, refuse_unknown
 from vidmae.settings.config import FootageConfig, SourceConfig
 
 _NAMED = {"_decoder": "decoders", "child": "children"}  # arrays of places in a list of names
@@ -99,12 +101,13 @@ def read_footage(data: FootageConfig, *, num_frames: int, seed: int) -> Footage:
         num_frames: Of a clip.
         seed: Of the run; draws the videos of a source with hours.
     Raises:
-        ManifestError: One cannot be read, or has not what is asked of it: ages, or so many hours.
+        ManifestError: One cannot be read, or has not what is asked of it: ages, the child, or so many hours.
     """
     sources = sources_of(data)
     manifests = [Manifest.read(Path(source.manifest), decoder=data.decoder) for source in sources]
     if data.is_plain:
         return Footage(manifests[0])
+    refuse_unknown(data.without_child, manifests)
     parts, firsts, first = [], [], 0
     for i, (source, manifest) in enumerate(zip(sources, manifests, strict=True)):
         part = _part(source, i, manifest, data, num_frames, seed)
@@ -126,8 +129,10 @@ def stocks(data: FootageConfig, summaries: Sequence[Summary], *, num_frames: int
         ManifestError: See `read_footage`.
     """
     found = []
+    if data.without_child is not None:
+        refuse_unknown(data.without_child, [Manifest.read(Path(source.manifest)) for source in sources_of(data)])
     for i, (source, summary) in enumerate(zip(sources_of(data), summaries, strict=True)):
-        if data.age_months is not None or source.hours is not None or data.order == "single-pass":
+        if data.takes_part or source.hours is not None or data.order == "single-pass":
             found.append(_part(source, i, Manifest.read(Path(source.manifest)), data, num_frames, seed).stock)
         else:
             clip_s = _clip_s(source, data, num_frames)
@@ -138,13 +143,19 @@ def stocks(data: FootageConfig, summaries: Sequence[Summary], *, num_frames: int
 def _part(source: SourceConfig, index: int, manifest: Manifest, data: FootageConfig, num_frames: int, seed: int) -> Part:
     """The rows of a source, counted from its own first."""
     rows, clip_s = np.arange(len(manifest)), _clip_s(source, data, num_frames)
+    if data.without_child is not None:
+        rows = rows[children(manifest) != data.without_child]
+        if not len(rows):
+            raise ManifestError(f"data.without_child is {data.without_child!r}: all recordings of {source.name} are of this "
+                                "child, and none would be left")
     if data.by_age or data.age_months is not None:
         of_rows = ages_for(source.name, manifest, data)
         if data.age_months is not None:
             low, high = data.age_months
-            rows = rows[(of_rows.months >= low) & (of_rows.months <= high)]
+            months = of_rows.months[rows]
+            rows = rows[(months >= low) & (months <= high)]
             if not len(rows):
-                youngest, oldest = of_rows.months.min(), of_rows.months.max()
+                youngest, oldest = months.min(), months.max()
                 raise ManifestError(f"data.age_months is {[low, high]}: {source.name} has recordings at {youngest:.1f} to "
                                     f"{oldest:.1f} months, and none in between")
         if data.by_age:

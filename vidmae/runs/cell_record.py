@@ -50,6 +50,10 @@ class Cell:
         fraction: Share of the labelled clips of each class; 0 where `shots` says how many.
         pictures: Whether the data set has pictures and no videos.
         pair: Of an image model that is matched to a video model: `frames of s-vith14-1a2b3c4d`; else empty.
+        grid: Of a checkpoint of a pretraining grid: what the grid is called; else empty.
+        grid_of: Equal for its repeats: what it is, but for the seed.
+        grid_settings: Its settings that vary over the grid.
+        repeat: Which repeat it is; None outside of grids.
     """
 
     checkpoint: str
@@ -64,6 +68,10 @@ class Cell:
     fraction: float = 0.0
     pictures: bool = False
     pair: str = ""
+    grid: str = ""
+    grid_of: str = ""
+    grid_settings: tuple[tuple[str, str], ...] = ()
+    repeat: int | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,17 @@ def _cell(record: Mapping[str, Any], name: str, select: str, views: str) -> Cell
     shown = sorted((str(key), str(value)) for key, value in overrides.items() if key not in ABOVE | WITHOUT_EFFECT)
     return Cell(_text(cell, "checkpoint"), str(cell.get("checkpoint_content") or ""), _text(cell, "data"),
                 _count(cell, "shots", 0), _count(cell, "seed", 0), _text(cell, "method"), tuple(shown), select, views,
-                _share(cell), cell.get("pictures") is True, str(cell.get("pair") or ""))
+                _share(cell), cell.get("pictures") is True, str(cell.get("pair") or ""), *_place_in_grid(cell))
+
+
+def _place_in_grid(cell: Mapping[str, Any]) -> tuple[str, str, tuple[tuple[str, str], ...], int | None]:
+    grid = cell.get("grid")
+    if not grid:
+        return "", "", (), None
+    if not isinstance(grid, dict) or not isinstance(grid.get("settings"), dict):
+        raise ResultError("cell.grid is no object with settings")
+    settings = tuple((str(key), str(value)) for key, value in grid["settings"].items())
+    return _text(grid, "name"), _text(grid, "of"), settings, _count(grid, "repeat", 0)
 
 
 def _check_schema(record: Mapping[str, Any], name: str) -> None:

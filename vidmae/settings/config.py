@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -209,6 +210,9 @@ class FootageConfig(DataConfig):
     """Of data.order windows: how many, equal in footage and in length of training."""
     age_months: tuple[float, float] | None = signed_if_changed(None)
     """Take only recordings at these ages of the child, lowest and highest in months; null takes all."""
+    without_child: str | None = signed_if_changed(None)
+    """Leave out the recordings of this child, as the manifest (prepare.py manifest --about) or SAYCam's names call it; null
+    leaves nobody out. A name of digits stands in quotes: '00220001'."""
     clip: Literal["normal", "shuffled-frames", "reversed", "frozen", "static-pair"] = signed_if_changed("normal")
     """How the frames of a clip are put together. shuffled-frames: in a random order; reversed: backwards; frozen: the
     middle frame all the time; static-pair: the first frame for one half of the clip, the last for the other."""
@@ -230,6 +234,7 @@ class FootageConfig(DataConfig):
         if self.age_months is not None:
             low, high = self.age_months
             check(0 <= low < high, "data.age_months", list(self.age_months), "0 <= lowest < highest")
+        check(self.without_child != "", "data.without_child", self.without_child, "a child's name, or null")
         check(self.window_frames >= 0, "data.window_frames", self.window_frames, "0 (a window of its own) or more frames")
         check(self.window_clips == 0 or (self.window_clips > 0 and self.window_frames > 0), "data.window_clips",
               self.window_clips, "0, or with data.window_frames 1 or more clips")
@@ -237,7 +242,13 @@ class FootageConfig(DataConfig):
     @property
     def is_plain(self) -> bool:
         """Whether each video of one manifest comes once in an epoch, in a random order."""
-        return (not self.sources and self.weight == "videos" and self.order == "shuffled" and self.age_months is None)
+        return (not self.sources and self.weight == "videos" and self.order == "shuffled" and self.age_months is None
+                and self.without_child is None)
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether some of the recordings are left out by what is known of them."""
+        return self.age_months is not None or self.without_child is not None
 
     @property
     def by_age(self) -> bool:
@@ -246,10 +257,12 @@ class FootageConfig(DataConfig):
 
     @property
     def tag(self) -> str:
-        """What a run's name must say of order, ages and clips, since tables call a run by its name; empty where as usual."""
+        """What a run's name must say of order, ages, children and clips, since tables call a run by its name; empty where as
+        usual."""
         order = {"shuffled": "", "windows": f"{self.age_windows}-windows"}.get(self.order, self.order)
         ages = "" if self.age_months is None else "{:g}to{:g}months".format(*self.age_months)
-        return "-".join(filter(None, [order, ages, "" if self.clip == "normal" else self.clip]))
+        child = "" if self.without_child is None else "without-" + re.sub(r"[^A-Za-z0-9._]+", "_", self.without_child)
+        return "-".join(filter(None, [order, ages, child, "" if self.clip == "normal" else self.clip]))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from vidmae.footage.known.facts import Facts
 from vidmae.footage.manifest import Check, Manifest, ManifestError, Source, read_all, read_summary, write_manifest
 from vidmae.footage.manifest_build import build as build_manifest
 from vidmae.mixtures.ages import ages
+from vidmae.mixtures.children import known_children
 from vidmae.mixtures.mixture import joined, read_footage, stocks
 from vidmae.settings.config import DataConfig, FootageConfig, ModelConfig, Phase, PretrainConfig, SourceConfig, TrainConfig
 from vidmae.settings.layers import to_dict
@@ -193,6 +194,21 @@ def test_an_age_window_takes_the_recordings_in_it(folder):
         read_footage(config(folder, "aged", age_months=(10, 14)).data, num_frames=4, seed=0)
 
 
+def test_a_child_is_left_out_by_the_manifest_and_else_by_name(folder):
+    (named,) = read_footage(config(folder, "s", without_child="C").data, num_frames=4, seed=0).parts
+    assert named.rows.tolist() == [2] and named.stock.videos == 1
+    rows = [replace(row, facts=Facts(child=child)) for row, child in zip(read_all(folder / "s.csv")[1], ("00220001", "", "B"), strict=True)]
+    write_manifest(folder / "children.csv", rows, [], Check("auto", True))
+    assert known_children(Manifest.read(folder / "children.csv")) == ["00220001", "B", "C"]
+    both = config(folder, "children", "k", without_child="00220001")
+    assert [part.rows.tolist() for part in read_footage(both.data, num_frames=4, seed=0).parts] == [[1, 2], [3]], "k has no children"
+    assert set(clips(both).rows.tolist()) == {1, 2, 3}
+    assert [stock.videos for stock in stocks(both.data, [read_summary(folder / f"{name}.csv") for name in ("children", "k")], num_frames=4, seed=0)] == [2, 1]
+    with pytest.raises(ManifestError, match=r"data.without_child is 'Q', allowed: 00220001, B, C, or null"):
+        read_footage(config(folder, "children", "k", without_child="Q").data, num_frames=4, seed=0)
+
+
 def test_defaults_are_not_signed():
     assert to_dict(FootageConfig(), signed_only=True) == to_dict(DataConfig(), signed_only=True)
+    assert FootageConfig(without_child="a b", clip="frozen").tag == "without-a_b-frozen"
     assert to_dict(FootageConfig(clip="frozen"), signed_only=True) == {**to_dict(DataConfig(), signed_only=True), "clip": "frozen"}

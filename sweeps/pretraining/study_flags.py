@@ -1,43 +1,36 @@
-"""The command line of a scaling sweep, and the few-shot command that follows from it."""
+"""The flags that commands share which pretrain a study, and the few-shot command that follows from them."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 from jobs.place.experiment import Place
-from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
+from jobs.place.launch_flags import add_resources, add_runs_dir
 from jobs.place.prepare_fraction import add_reading
 from jobs.pretrain import DEFAULT_RECIPE
 from sweeps.grid import fewshot_flags
-from sweeps.grid.matching import Match
 from sweeps.grid.states import RETRY
 from vidmae.settings.command_line import with_whole_key
 from vidmae.settings.layers import ConfigError
 
 SHARED = ("profile", "partition", "account", "qos", "constraint", "exclude", "max_requeues")  # hold for cells, too
 DECIDED = ("--checkpoints", "--after", "--then-collect", "--wait", "--watch", "--dry-run", "--json", "--cluster",
-           "--runs-dir", "--out", "--retry")  # of sweeps/fewshot.py what this sweep decides
+           "--runs-dir", "--out", "--retry")  # of sweeps/fewshot.py what a study decides
 
 
-def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """The command line."""
-    parser = Parser(description)
-    what = parser.add_argument_group("what is pretrained")
-    amounts = what.add_mutually_exclusive_group()
-    amounts.add_argument("--fractions", default="0.001,0.01,0.1,1", metavar="F,F,...",
-                         help="shares of the data set (default: %(default)s)")
-    amounts.add_argument("--hours", metavar="H,H,...", help="hours of it instead, as many videos as make them up")
-    what.add_argument("--repeats", type=int, default=3, metavar="N",
-                      help="runs of every amount; repeat r has the seed r, from 0 (default: %(default)s)")
-    what.add_argument("--subset", default="contiguous", metavar="S,S,...",
+def add_pretraining(what: Any, *, subset: str) -> None:
+    """What is pretrained, but for amounts and lengths.
+
+    Args:
+        what: A group of the parser.
+        subset: Default of --subset.
+    """
+    what.add_argument("--subset", default=subset, metavar="S,S,...",
                       help="contiguous: the earliest, as in the paper; random: drawn with the repeat's seed; spread: evenly "
                            "over the age range; several are compared (default: %(default)s)")
-    what.add_argument("--match", choices=get_args(Match), default="steps",
-                      help="steps: each trains as many steps as the recipe gives for the whole, of several data sets the "
-                           "first; epochs: as many epochs; paper: the released runs' epochs (default: %(default)s)")
     what.add_argument("--data", metavar="NAME|PATH,...",
                       help="data sets of the catalogue, manifests (.csv), folders or catalogues (.yaml); several are "
                            "compared at equal hours (default: the recipe's)")
@@ -47,7 +40,17 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
                       help="change a setting of the recipe; may be repeated")
     what.add_argument("--name", help="first part of the runs' ids (default: the recipe's)")
     add_reading(what)
-    _add_cells(parser.add_argument_group("what is learned from few labelled clips", "as for python sweeps/fewshot.py"))
+
+
+def add_the_rest(parser: argparse.ArgumentParser, *, method: str) -> None:
+    """Cells, resources, run control and output.
+
+    Args:
+        parser: The command line.
+        method: Default of --method.
+    """
+    cells = parser.add_argument_group("what is learned from few labelled clips", "as for python sweeps/fewshot.py")
+    _add_cells(cells, method)
     add_resources(parser)
     control = parser.add_argument_group("run control")
     control.add_argument("--dry-run", action="store_true", help="show the runs, their cost and the scripts; write nothing")
@@ -63,15 +66,14 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     out.add_argument("--out", type=Path, default=Path("tables"), metavar="FOLDER",
                      help="where tables and figures go (default: %(default)s)")
     out.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the job ids")
-    return parser
 
 
-def _add_cells(group: argparse._ArgumentGroup) -> None:
+def _add_cells(group: argparse._ArgumentGroup, method: str) -> None:
     group.add_argument("--shots", default="10,50", metavar="K,K,...", help="labelled clips per class (default: %(default)s)")
     group.add_argument("--labelled", metavar="NAME,NAME,...", help="labelled data sets (default: all known ones)")
     group.add_argument("--seeds", default="0,1,2", metavar="N,N,...",
                        help="one draw of clips and one training each (default: %(default)s)")
-    group.add_argument("--method", default="finetune", metavar="M,M,...", help="default: %(default)s")
+    group.add_argument("--method", default=method, metavar="M,M,...", help="default: %(default)s")
     group.add_argument("--select", metavar="RULE", help="which state of a model is tested (default: the recipe's)")
     group.add_argument("--fewshot", default="", metavar="FLAGS",
                        help="further flags of sweeps/fewshot.py in quotes, such as \"--time 2:00:00 --views 10x3\"")

@@ -1,4 +1,4 @@
-"""The data of a scaling sweep: fractions or hours of data sets by several subsets, and the whole of each."""
+"""The data of a study: fractions or hours of data sets by several subsets, and the whole of each."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def portions(args: argparse.Namespace, sets: Sequence[DataSet]) -> Iterator[tupl
     """Every portion and repeat, by data set, amount, subset and repeat; nothing is written.
 
     Args:
-        args: Of sweeps/scaling.py.
+        args: Of sweeps/scaling.py or sweeps/pretrain.py.
         sets: The whole data sets.
     Raises:
         ConfigError: An amount or a subset cannot be.
@@ -189,3 +189,23 @@ def _portion(args: argparse.Namespace, data: DataSet, history: History, amount: 
     path = (args.manifests or path.parent).expanduser().absolute() / path.name
     summary = keep_fraction(path, history, amount, write=False)
     return Portion(data, amount, history.choice.subset, DataSource(path.stem, path, "the sweep"), summary, history)
+
+
+def what_amounts_hide(of: Sequence[Portion], *, steps: bool) -> list[str]:
+    """What the amounts of a study alone would hide, and what is equal between several data sets.
+
+    Args:
+        of: All portions.
+        steps: All are trained as many steps.
+    """
+    said = [line for portion in of for line in portion.said()]
+    wholes = list({portion.of.name: portion.of.summary for portion in of}.items())
+    if len(wholes) > 1:
+        shares = {portion.amount.share for portion in of}
+        if None not in shares:
+            each = ", ".join(f"{summary.hours:,.2f} h of {name}" for name, summary in wholes)
+            said.append(f"the same share of several data sets is not the same amount (1 is {each}), so they are not "
+                        "compared; --hours gives equal amounts")
+        if steps:
+            said.append(f"all data sets train as many steps as the recipe gives for {wholes[0][0]}, the first of them")
+    return list(dict.fromkeys(said))

@@ -11,6 +11,9 @@ An image model that is matched to a video model (sweeps/pair.py):
     frames   it sees as many frames          clips    it sees as many clips, of one frame each
     steps    as many optimizer steps         flops    its training takes as many FLOPs
 
+The runs of a grid (sweeps/pretrain.py), which see as many frames or clips, train as many steps, or take as many FLOPs as the
+recipe as it is on the first data set. A single pass is as long as its footage at most; a grid with one is as long as that.
+
 All phases of a recipe stay, with their learning rates: a cool-down at a tenth of the rate keeps its part of the run.
 """
 
@@ -29,6 +32,7 @@ from vidmae.settings.schedule import Duration, Phase, Schedule
 
 Match = Literal["steps", "epochs", "paper"]
 PairMatch = Literal["frames", "clips", "steps", "flops"]
+GridMatch = Literal["steps", "clips", "frames", "flops", "none"]
 
 # Epochs of the two phases. Source: Orhan et al. 2024 (arXiv 2402.00300 v3), released pretraining logs of child S. Those on
 # fractions began with the weights of v1 (first number) and cooled down at 1e-5; all of it at 64 clips per step, where the
@@ -108,19 +112,52 @@ def matched_phases(phases: Sequence[Phase], match: PairMatch, video: Shown, imag
     Raises:
         ConfigError: A phase would have no step.
     """
-    ratio = Fraction(video.amounts[match]) / video.steps / Fraction(image.amounts[match])
+    ratio = steps_each(match, video, image)
     if ratio == 1 and image.global_batch == video.global_batch:
         return tuple(phases)
-    ends = [0, *(_nearest(end * ratio) for end in schedule.ends)]
-    lengths = [end - start for start, end in itertools.pairwise(ends)]
+    lengths = stretched(schedule, ratio)
     if not all(lengths):
         raise ConfigError(f"--match {match}: phase {lengths.index(0)} of the image model would have 0 steps, since one of "
                           f"its steps is {float(1 / ratio):.4g} steps of the video model (--image-set train.global_batch)")
-    warmups = [min(length, _nearest(warmup * ratio)) for length, warmup in zip(lengths, schedule.warmups, strict=True)]
+    warmups = [min(length, nearest(warmup * ratio)) for length, warmup in zip(lengths, schedule.warmups, strict=True)]
     return in_steps(phases, lengths, warmups)
 
 
-def _nearest(steps: Fraction) -> int:
+def steps_each(match: PairMatch, of: Shown, one: Shown) -> Fraction:
+    """How many steps of a run are as much as a step of another.
+
+    Args:
+        match: As much of what.
+        of: The other run.
+        one: The run; its `steps` are 1.
+    """
+    return Fraction(of.amounts[match]) / of.steps / Fraction(one.amounts[match])
+
+
+def stretched(schedule: Schedule, ratio: Fraction) -> list[int]:
+    """Lengths of the phases of a schedule that is so many times as long, each end at the nearest step."""
+    ends = [0, *(nearest(end * ratio) for end in schedule.ends)]
+    return [end - start for start, end in itertools.pairwise(ends)]
+
+
+def as_long(phases: Sequence[Phase], own: Schedule, lengths: Sequence[int]) -> tuple[Phase, ...]:
+    """Phases with these lengths in steps; a warm-up keeps its part of its phase. As they are where that is their length.
+
+    Args:
+        phases: Of a run.
+        own: The same in steps.
+        lengths: As many, in steps.
+    """
+    before = [end - own.start_of(i) for i, end in enumerate(own.ends)]
+    if list(lengths) == before:
+        return tuple(phases)
+    warmups = [nearest(Fraction(warmup * length, max(1, steps)))
+               for warmup, length, steps in zip(own.warmups, lengths, before, strict=True)]
+    return in_steps(phases, lengths, warmups)
+
+
+def nearest(steps: Fraction) -> int:
+    """The nearest whole number; of a half the higher one."""
     return math.floor(steps + Fraction(1, 2))
 
 

@@ -1,4 +1,4 @@
-"""Carry out a scaling sweep: write the fractions, and submit the last job. Its runs are those of pretrain_jobs.py."""
+"""What a study writes and submits beside its runs and cells: the manifests of fractions, and the last job."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from jobs.place.scheduler import slurm
 from jobs.submit import launch
+from sweeps.pretraining.pretrain_jobs import active_jobs
+from sweeps.pretraining.study import Study
 from sweeps.run import last_job
 from sweeps.run.array_submission import Say, last_request
-from sweeps.run.pretrain_jobs import active_jobs
-from sweeps.run.study import Study
 from vidmae.runs.record import RunFolder
 
 
 def write_fractions(study: Study) -> None:
     """Write the manifests that are missing."""
-    for portion in {point.portion.source.manifest: point.portion for point in study.points}.values():
+    for portion in {point.portion.source.manifest: point.portion for point in study.points if point.portion}.values():
         portion.write()
 
 
@@ -60,7 +60,7 @@ def last_script(study: Study) -> str:
 
 
 def _name(study: Study) -> str:
-    return f"scaling-{study.signature}"
+    return f"{study.kind.name}-{study.signature}"
 
 
 def _partition(study: Study) -> str:

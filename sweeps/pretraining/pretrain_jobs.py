@@ -10,8 +10,8 @@ from jobs.standing.follow import outcome, wait_for
 from jobs.standing.runs import State
 from jobs.submit import launch
 from jobs.submit.submission import make_request, submit_once
-from sweeps.grid.pretraining import P, Pretraining, look_at
 from sweeps.grid.states import RETRY
+from sweeps.pretraining.pretraining_run import P, Pretraining, look_at
 from sweeps.run.array_submission import Say
 
 

@@ -17,8 +17,8 @@ from typing import Any, get_args
 from jobs.place.experiment import KIND, Experiment, Place, Setting, assemble, read_data, read_profile, resolve
 from jobs.place.found_data import FoundData, find_sources_of
 from jobs.standing.runs import find_run
-from sweeps.grid.matching import PairMatch, Shown, matched_phases
-from sweeps.grid.pretraining import Pretraining, look_at
+from sweeps.pretraining.matching import PairMatch, Shown, matched_phases
+from sweeps.pretraining.pretraining_run import Pretraining, look_at
 from vidmae.runs.cost import train_flops_per_clip
 from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.config import RECIPES, PretrainConfig

@@ -1,4 +1,4 @@
-"""What a scaling command means: the pretraining runs, the few-shot cells on each, and the analysis at the end."""
+"""What a study means: the pretraining runs, the few-shot cells on each, and the analysis at the end."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import Any
 
 from jobs.place.experiment import Place, problems
 from jobs.standing.runs import submissions
-from sweeps.grid.checkpoints import init_of, short_names
+from sweeps.grid.checkpoints import init_of, random_weights, short_names
 from sweeps.grid.grid import Init
-from sweeps.grid.points import Point, make_points, read_frame
-from sweeps.grid.portions import parse_subsets
-from sweeps.grid.pretraining import look_at
-from sweeps.grid.scaling_flags import fewshot_args
 from sweeps.grid.states import Standing, chosen
+from sweeps.pretraining.points import Design, Kind, Point
+from sweeps.pretraining.pretrain_jobs import kinds_again
+from sweeps.pretraining.pretraining_run import look_at
+from sweeps.pretraining.study_flags import fewshot_args
 from sweeps.run import sweep_plan
 from sweeps.run.array_submission import Say
-from sweeps.run.pretrain_jobs import kinds_again
 from sweeps.run.show import Unit
 from sweeps.run.sweep_plan import Plan
 from vidmae.runs.record import CANCELLED
@@ -32,24 +31,29 @@ class Study:
     """A command, resolved.
 
     Attributes:
+        kind: Which command it is of.
         place: Where it runs.
-        points: All pretraining runs.
+        design: All pretraining runs, with how far they are.
         cells: The few-shot sweep on them; what it submits are cells whose run is done, active or submitted by this call.
         unit: Of the cost of pretraining.
-        match: What is equal between fractions.
         again: Kinds of pretraining runs that this call submits.
         commands: Scripts of the analysis, with their arguments.
         fewshot: Flags of the few-shot sweep.
     """
 
+    kind: Kind
     place: Place
-    points: list[Point]
+    design: Design
     cells: Plan
     unit: Unit
-    match: str
     again: frozenset[str]
     commands: tuple[tuple[str, ...], ...]
     fewshot: argparse.Namespace
+
+    @property
+    def points(self) -> Sequence[Point]:
+        """All pretraining runs."""
+        return self.design.points
 
     @property
     def submits(self) -> list[Point]:
@@ -73,38 +77,44 @@ class Study:
         return [s for s in self.cells.standings if s.cell.source == content_of(point)]
 
 
-def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say: Say, points: Sequence[Point] | None = None,
-            ) -> Study:
+def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say: Say, kind: Kind,
+            design: Design | None = None) -> Study:
     """Everything that the command means; of what it needs only k-shot subsets are written, and not in a dry run.
 
     Args:
-        args: Of sweeps/scaling.py.
+        args: Of sweeps/scaling.py or sweeps/pretrain.py.
         command: What the user typed, for the record.
         place: Where it runs.
         say: Tells people.
-        points: All runs as they are once pretraining is submitted.
+        kind: Which command it is.
+        design: All runs as they are once pretraining is submitted.
     Raises:
         ConfigError: Something cannot be used; the message says what would do.
         SlurmError: Slurm does not answer.
     """
-    found, unasked = look_at(make_points(args, read_frame(args, place))) if points is None else (list(points), [])
-    for problem in unasked:
-        say(f"note: {problem}")
+    again = kinds_again(args.retry) if design is None else frozenset[str]()
+    if design is None:
+        design = kind.design(args, place)
+        looked, unasked = look_at(design.points)
+        design = replace(design, points=looked)
+        for problem in unasked:
+            say(f"note: {problem}")
+    found = list(design.points)
     if wrong := list(dict.fromkeys(problem for point in found for problem in problems(point.experiment))):
         raise ConfigError("\nerror: ".join(wrong))
-    again = kinds_again(args.retry) if points is None else frozenset()
-    starts = {content_of(point): _submitted_s(point, again) for point in found}
+    starts = {content_of(point): _submitted_s(point, again) for point in found} | {"": 0.0}  # random weights wait for none
 
     def choose(standings: Sequence[Standing]) -> list[Standing]:
         picked = chosen([_without_parent(s, starts[s.cell.source]) for s in standings], args.retry)
         return [s for s in picked if starts[s.cell.source] is not None]
 
     fewshot = fewshot_args(args, place)
-    cells = sweep_plan.resolve(fewshot, command, place, say, inits=_inits(found), choose=choose)
+    inits = _inits(found)
+    cells = sweep_plan.resolve(fewshot, command, place, say, choose=choose,
+                               inits=[*inits, *(random_weights(inits) if kind.scratch else ())])
     first = found[0].experiment
     unit = Unit(on_cpu=first.on_cpu, gpu_type=first.resources.gpu_type)
-    sets = list(dict.fromkeys(point.portion.of.name for point in found))
-    return Study(place, found, cells, unit, args.match, again, _commands(args, sets), fewshot)
+    return Study(kind, place, design, cells, unit, again, kind.commands(args, design), fewshot)
 
 
 def content_of(point: Point) -> str:
@@ -121,7 +131,8 @@ def _inits(points: Sequence[Point]) -> list[Init]:
             after = ""
         elif point.kind == "active" and point.state:
             after = point.state.job_id
-        found.append(init_of(point.run, point.experiment.signature, point.experiment.config, after))
+        e = point.experiment
+        found.append(replace(init_of(point.run, e.signature, e.config, after), grid=e.grid))
     return short_names(found)
 
 
@@ -143,29 +154,3 @@ def _without_parent(s: Standing, parent_s: float | None) -> Standing:
     asked: Mapping[str, Any] = submissions(s.run)[-1]
     by_hand = (s.run.submit / state.job_id / CANCELLED).exists()
     return s if by_hand or float(asked.get("submitted_at_s", 0.0)) > parent_s else replace(s, kind="new")
-
-
-def _commands(args: argparse.Namespace, sets: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """What makes the tables and the figures."""
-    runs, out = str(args.runs_dir.expanduser().absolute()), str(args.out.expanduser().absolute())
-    pairs = pair_list(sets, parse_subsets(args.subset), by_hours=args.hours is not None)
-    compared = [word for pair in pairs for word in ("--compare", pair)]
-    return (("analysis/collect.py", runs, "--out", out), ("analysis/scaling.py", "--runs", runs, "--out", out, *compared))
-
-
-def pair_list(sets: Sequence[str], subsets: Sequence[str], *, by_hours: bool) -> list[str]:
-    """The series that the analysis compares: the first subset with the second, and at equal hours the first data set with
-    each other one.
-
-    Args:
-        sets: Names of the data sets.
-        subsets: What --subset says.
-        by_hours: Whether amounts are hours.
-    Returns:
-        Values of --compare.
-    """
-    series = [[f"{name} {subset}" for subset in subsets] for name in sets] if len(sets) > 1 else [subsets]
-    pairs = [f"{of[0]},{of[1]}" for of in series if len(subsets) > 1]
-    if by_hours:
-        pairs += [f"{one},{other}" for of in series[1:] for one, other in zip(series[0], of, strict=True)]
-    return pairs

@@ -1,4 +1,5 @@
-"""A scaling sweep on a real Slurm: three fractions, two repeats, their few-shot cells and the figure, by one command."""
+"""Studies of pretraining runs on a real Slurm, by one command each: a grid of six runs with a failure, their cells and the table;
+and, slow, a scaling sweep of three fractions with real training up to the figure."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from vidmae.settings.layers import build, parse_set, to_yaml
 SCRIPT = "sweeps/scaling.py"
 ASKED = ["--partition", "gpu", "--nodes", "1", "--gpus-per-node", "0", "--cpus-per-task", "1", "--mem", "512M", "--time", "5"]
 OF_CELLS = "--cpus-per-task 1 --mem 512M --time 5"
-FAILS = "-0.5-contiguous-seed1-"
+FAILS = "-order.age-r1-"
 
 
 def sweep(folder: Path, *args: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
@@ -39,30 +40,43 @@ def submissions(path: Path) -> list[dict[str, str]]:
     return json.loads((path / "run.json").read_text())["submissions"]
 
 
-def test_one_command_from_fractions_over_a_failed_run_to_the_figure(cluster: Cluster, tmp_path: Path) -> None:
+def grid(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return cli("sweeps/pretrain.py", "--recipe", "demo", "--data", "s", "--repeats", "2", "--seeds", "0", *ASKED, *args, cwd=folder, timeout_s=240)
+
+
+def runs_of(folder: Path) -> dict[str, dict[str, str]]:
+    """The rows of the table that the last job has made, of random weights, too."""
+    with (folder / "tables/pretraining.csv").open() as f:
+        return {row["model"]: row for row in csv.DictReader(f)}
+
+
+def test_a_grid_of_six_with_a_failure_that_retry_mends_through_to_its_table(cluster: Cluster, tmp_path: Path) -> None:
     write(tmp_path / "manifests", saycam_names(60, parts=7))
     write_labelled(tmp_path / "manifests")
-    profile = write_cell_profile(tmp_path, pretrain=f"fail:0:3@{FAILS}", GROWS="7.5")
-    args = ["--data", "s", "--fractions", "0.1,0.5,1", "--shots", "2", "--fewshot", f"--recipe finetune_demo {OF_CELLS}",
-            "--set", "data.workers=0", "--profile", str(profile), "--wait"]
-    first = sweep(tmp_path, *args)
-    assert first.returncode == 1 and len(first.stdout.split()) == 13, first.stderr
-    assert "5 of 6 pretraining runs and 5 of 6 cells are done" in first.stderr and "rank 0: ValueError: asked to" in first.stderr
+    profile = write_cell_profile(tmp_path, pretrain=f"fail:0:3@{FAILS}")
+    args = ["--vary", "data.order=shuffled,age,age-reversed", "--method", "finetune", "--shots", "2", "--fewshot",
+            f"--recipe finetune_demo {OF_CELLS}", "--set", "data.workers=0", "--profile", str(profile), "--wait"]
+    first = grid(tmp_path, *args)
+    assert first.returncode == 1 and len(first.stdout.split()) == 14, first.stderr
+    assert "5 of 6 pretraining runs and 6 of 7 cells are done" in first.stderr and "rank 0: ValueError: asked to" in first.stderr
     assert "--retry failed" in first.stderr
-    line = fits(tmp_path)
-    assert line["points"] == "5" and float(line["slope_per_decade"]) == pytest.approx(7.5, abs=0.2)
-    for cell in (tmp_path / "runs").glob("*-toys-2shot-seed0-*/seen.*.json"):
+    rows = runs_of(tmp_path)
+    assert list(rows) == ["demo data.order=age", "demo data.order=age-reversed", "demo data.order=shuffled", "scratch", "chance"]
+    assert [row["toys-2shot top1_n"] for row in rows.values()] == ["1", "2", "2", "1", "--"]
+    for cell in (tmp_path / "runs").glob("demo-*-toys-2shot-seed0-*/seen.*.json"):
         parent = next((tmp_path / "runs").glob(f"{cell.parent.name.partition('-toys')[0]}-????????"))
         assert json.loads(cell.read_text())["began"] > (parent / "result.json").stat().st_mtime
 
-    write_cell_profile(tmp_path, pretrain="ok", GROWS="7.5")
-    second = sweep(tmp_path, *args, "--retry", "failed")
+    write_cell_profile(tmp_path, pretrain="ok")
+    second = grid(tmp_path, *args, "--retry", "failed")
     assert second.returncode == 0 and len(second.stdout.split()) == 3, second.stderr
-    assert "6 of 6 pretraining runs and 6 of 6 cells are done" in second.stderr
-    assert fits(tmp_path)["points"] == "6" and (tmp_path / "tables/scaling-toys-2shot.svg").exists()
+    assert "6 of 6 pretraining runs and 7 of 7 cells are done" in second.stderr
+    rows = runs_of(tmp_path)
+    assert [row["toys-2shot top1_n"] for row in rows.values()] == ["2", "2", "2", "1", "--"]
+    assert {float(row["toys-2shot top1_pct"]) for name, row in rows.items() if name != "chance"} == {25.0}
     counts = {path.name: len(submissions(path)) for path in (tmp_path / "runs").glob("demo-*")}
     assert {name for name, count in counts.items() if count == 2} == {name for name in counts if FAILS[:-1] in name}
-    third = sweep(tmp_path, *args)
+    third = grid(tmp_path, *args)
     assert (third.returncode, third.stdout) == (0, "") and "nothing to submit" in third.stderr
 
 
