@@ -34,7 +34,7 @@ from jobs.place.speak import answer, say, with_origins
 from jobs.standing.arrays import ARRAYS
 from jobs.submit.submission import one_launcher
 from sweeps.grid import fewshot_flags
-from sweeps.grid.states import RETRY, Standing, look
+from sweeps.grid.states import RETRY, look
 from sweeps.run.array_submission import scripts, submit, submit_collect, task_ids
 from sweeps.run.clips_first import announce, clips_first
 from sweeps.run.show import SHOWN, name_ended, records, rows, show

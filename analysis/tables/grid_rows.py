@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.results.frames import METRICS
-from analysis.tables.result_table import Shown, result_sheet, tasks_in_order
+from analysis.tables.result_table import Shown, chance_rows, result_sheet, tasks_of
 from analysis.tables.run_rows import SELECTIONS
 from analysis.tables.sheet import Sheet
 from analysis.tables.stats import over_seeds
@@ -34,20 +34,22 @@ def of_grids(runs: pd.DataFrame | None, shown: Shown) -> list[Sheet]:
     rows = rows[rows["grid_of"].notna() | random]
     names, repeats, seeds = _names(rows), rows["repeat"].astype(object), rows["seed"].astype(object)
     rows = rows.assign(line=names, unit=repeats.where(rows["grid_of"].notna(), seeds))
-    lines = pd.DataFrame({"line": list(dict.fromkeys(names))}).reset_index(names="place")
+    last = random.reindex(names.index)
+    ordered = list(dict.fromkeys([*names[~last], *names[last]]))
+    lines = pd.DataFrame({"line": ordered}).reset_index(names="place")
     expected = rows.drop_duplicates(["line", "task"]).merge(lines, on="line")
     columns = expected[["place", "task"]].assign(
         below=0, row=expected["line"], source="runs",
         selection=expected["select"].fillna("").map(lambda rule: SELECTIONS.get(rule, rule)))
-    tasks = tasks_in_order(rows)
+    tasks = tasks_of(rows)
     parts = []
     for metric in METRICS:
         found = rows.assign(pct=rows[f"{metric}_pct"].astype(float)).dropna(subset="pct")
         of_unit = found.groupby(["line", "task", "unit"], sort=False)["pct"].mean().reset_index()
         values = over_seeds(of_unit, ["line", "task"]).rename(columns={"line": "row"})
         parts.append(columns.assign(metric=metric).merge(values, on=["row", "task"], how="left"))
-    numbers = pd.concat(parts).sort_values(["place", "below"], kind="stable")
-    return [result_sheet(NAME + shown.suffix, TITLE + shown.title, tasks, numbers, [REPEATS])]
+    numbers = pd.concat([*parts, chance_rows(tasks, len(ordered), shown)]).sort_values(["place", "below"], kind="stable")
+    return [result_sheet(NAME + shown.suffix, TITLE + shown.title, list(tasks["task"]), numbers, [REPEATS])]
 
 
 def _names(rows: pd.DataFrame) -> pd.Series:

@@ -79,7 +79,7 @@ def missing(cells: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for _, of_kind in cells.groupby(kinds_of(cells), sort=False):
         there = pd.MultiIndex.from_frame(of_kind[["source", "row", "task"]].drop_duplicates())
-        lines, tasks = of_kind[["source", "row"]].drop_duplicates(), _tasks(of_kind)[["task"]]
+        lines, tasks = of_kind[["source", "row"]].drop_duplicates(), tasks_of(of_kind)[["task"]]
         every = pd.MultiIndex.from_frame(lines.merge(tasks, how="cross"))
         parts.append(every[~every.isin(there)].to_frame(index=False))
     return pd.concat(parts)[["row", "task"]] if parts else pd.DataFrame(columns=["row", "task"])
@@ -99,11 +99,11 @@ def make_tables(cells: pd.DataFrame, published: pd.DataFrame, notes: pd.DataFram
 
 
 def _make_table(kind: str, cells: pd.DataFrame, published: pd.DataFrame, notes: pd.DataFrame, shown: Shown) -> Sheet:
-    tasks, lines = _tasks(cells), cells[list(LINE)].drop_duplicates().reset_index(drop=True)
+    tasks, lines = tasks_of(cells), cells[list(LINE)].drop_duplicates().reset_index(drop=True)
     place = lines.assign(place=lines.index)[["source", "row", "place"]]
     beside = _beside(place, published, list(tasks["task"]), shown)
     numbers = pd.concat([cells.merge(place, on=["source", "row"]).assign(below=0), beside,
-                         _chance(tasks, len(lines), shown)])
+                         chance_rows(tasks, len(lines), shown)])
     footer = [*shown.footers.get(kind, ()), *_footer(lines, tasks, beside, published, shown),
               *_notes(lines, tasks, notes)]
     return result_sheet(kind + shown.suffix, TITLES[kind] + shown.title, list(tasks["task"]),
@@ -170,13 +170,9 @@ def _said_of_selection(rows: pd.Series, selection: pd.Series) -> list[str]:
             *(f"Selection of {some(names)}: {how}." for how, names in selected.items())]
 
 
-def tasks_in_order(cells: pd.DataFrame) -> list[str]:
-    """Names of the columns for a frame with the columns of `CELL`, in the order of the tables."""
-    return list(_tasks(cells)["task"])
-
-
-def _tasks(cells: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a table, in order: known data sets first, few shots before many, small shares before large ones."""
+def tasks_of(cells: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a table, in order, from a frame with those of `CELL`: known data sets first, few shots before many,
+    small shares before large ones."""
     tasks = cells[list(CELL)].drop_duplicates("task")
     known = {data: rank for rank, data in enumerate(CLASSES)}
     share = tasks["which"].str.extract(SHARE, expand=False).astype(float).fillna(1.0)
@@ -203,7 +199,14 @@ def _beside(place: pd.DataFrame, published: pd.DataFrame, tasks: Sequence[str], 
     return pd.DataFrame(records, columns=["place", "below", "row", "source", "task", "metric", "pct"])
 
 
-def _chance(tasks: pd.DataFrame, lines: int, shown: Shown) -> pd.DataFrame:
+def chance_rows(tasks: pd.DataFrame, lines: int, shown: Shown) -> pd.DataFrame:
+    """What guessing gives, as the last row.
+
+    Args:
+        tasks: From `tasks_of`.
+        lines: Rows above it.
+        shown: How many classes each data set has.
+    """
     classes = tasks["data"].map(dict(shown.classes)).astype(float)
     row = {"place": lines + 1, "below": 0, "row": "chance", "source": "1/classes", "task": tasks["task"]}
     return pd.concat([pd.DataFrame({**row, "metric": metric, "pct": 100 * (guesses / classes).clip(upper=1)})

@@ -78,7 +78,7 @@ def design(args: argparse.Namespace, place: Place) -> Design:
     return Design(points, ("DATA", *(("AMOUNT", "SUBSET") if several else ()), *keys, "SEED"), said)
 
 
-def commands(args: argparse.Namespace, of: Design) -> tuple[tuple[str, ...], ...]:
+def commands(args: argparse.Namespace, _: Design) -> tuple[tuple[str, ...], ...]:
     """What makes the tables."""
     runs, out = (str(path.expanduser().absolute()) for path in (args.runs_dir, args.out))
     return (("analysis/collect.py", runs, "--out", out),)
@@ -238,8 +238,9 @@ def _matched(match: PairMatch, frame: Frame, points: Sequence[Point], *, several
         found.append(point if most is None else _as_long(frame, point, most, lengths, several=several))
     what = "FLOPs" if match == "flops" else match
     if part < 1:
-        return found, [f"all runs have as many {what} as a single pass, which is {float(part):.3g} times what the recipe "
-                       f"gives for {base.data.name} and cannot be longer (--match none: each run has a length of its own)"]
+        said = (f"all runs have as many {what} as a single pass, which is {float(part):.3g} times what the recipe gives for "
+                f"{base.data.name} and cannot be longer (--match none: each run has a length of its own)")
+        return found, [said]
     return found, [f"all runs have as many {what} as the recipe gives for {base.data.name} (--match {match})"]
 
 

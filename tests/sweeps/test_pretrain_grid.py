@@ -168,7 +168,7 @@ def test_each_child_is_left_out_once(told: Told) -> None:
 
 
 def test_hours_of_other_footage_are_trained_as_long(told: Told, folder: Path) -> None:
-    runs, err = plan(told, "--recipe", "demo", "--data", "s,say", "--hours", "1", *CELLS, "--repeats", "2")
+    runs, _ = plan(told, "--recipe", "demo", "--data", "s,say", "--hours", "1", *CELLS, "--repeats", "2")
     assert names(runs) == [f"demo-{data}-1h-random-r{repeat}" for data in ("s", "say") for repeat in (0, 1)]
     assert [run["videos"] for run in runs] == [60, 60, 40, 40] and {run["steps"] for run in runs} == {220}
     mixed, _ = plan(told, *SMALL, "--vary", "data.sources=[{name: s, hours: 1}],[{name: say, hours: 1}],[{name: s, hours: 0.5},{name: say, hours: 0.5}]",

@@ -14,8 +14,8 @@ MOST_NAMED = 12
 
 def children(manifest: Manifest) -> np.ndarray:
     """The child of each recording: str [N], empty where neither manifest nor name says it."""
-    found = np.array([*manifest.children, ""], dtype=object)[manifest.child]  # -1 is the last
-    unknown = np.flatnonzero(manifest.child < 0)
+    found: np.ndarray = np.array([*manifest.children, ""], dtype=object)[manifest.child]  # -1 is the last
+    unknown = np.flatnonzero(manifest.child < 0).tolist()
     for row, part in zip(unknown, read_names([manifest.path(row) for row in unknown]), strict=True):
         found[row] = part.child if part else ""
     return found
