@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,19 @@ from sweeps.grid.axes import split_values
 from sweeps.pretraining.matching import Shown, as_long, steps_each, stretched
 from sweeps.pretraining.variants import make_variants, value_words
 from tests.support.labelled import write_labelled
-from tests.support.launching import ROOT, Told, caller, write_program
+from tests.support.launching import ROOT, Told, caller, cli, write_program
+from tests.support.runs import CELL, TINY, make_labelled, make_manifest
 from tests.sweeps.test_fewshot import script_flags, slurm_env
 from tests.sweeps.test_scaling import FLAGS as SCALING_FLAGS
 from tests.sweeps.test_scaling import answer
 from tests.vidmae.footage.test_fractions import saycam_names, write
+from vidmae.footage.known.facts import Facts
+from vidmae.footage.manifest import Check, read_all, write_manifest
 from vidmae.runs.cost import train_flops_per_clip
 from vidmae.runs.record import read_json
 from vidmae.settings.config import ModelConfig, PretrainConfig
-from vidmae.settings.layers import load
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import build, load, parse_set, to_yaml
 from vidmae.settings.schedule import Duration, Phase, Schedule
 
 FLAGS = set(SCALING_FLAGS.split()) - {"--fractions"} | {"--vary", "--leave-out-children", "--max-runs"}
@@ -223,3 +229,27 @@ def test_one_command_is_one_graph_and_retry_mends_it(folder: Path, told: Told, m
     again, cell_again, _ = script_flags(folder)[10:]
     assert again["--job-name"].startswith("demo-order.age-r1") and cell_again["--dependency"] == "afterok:111"
     assert load(PretrainConfig, folder / "runs" / again["--job-name"] / "config.yaml").seed == 1
+
+
+@pytest.mark.slow
+def test_children_of_real_clips_are_left_out_trained_tested_and_tabulated(folder: Path) -> None:
+    rows = read_all(make_manifest(folder))[1]
+    rows = [replace(row, facts=Facts(child="AB"[i % 2])) for i, row in enumerate(rows)]
+    write_manifest(folder / "kids.csv", rows, [], Check("auto", True))
+    labelled, _ = make_labelled(folder / "labelled", train=3, val=3)
+    (folder / "cell.yaml").write_text(to_yaml(build(FinetuneConfig, parse_set(CELL))[0]))
+    recipe = [word for item in TINY for word in ("--set", item)]
+    args = ["--recipe", "demo", "--data", "kids.csv", "--leave-out-children", "--vary", "model.t_patch_size=2,4", "--match", "flops",
+            "--repeats", "1", *recipe, "--labelled", str(labelled), "--shots", "2", "--seeds", "0", "--method", "linear,knn",
+            "--fewshot", "--recipe cell.yaml", "--cluster", "local"]
+    done = cli("sweeps/pretrain.py", *args, cwd=folder, timeout_s=1200)
+    assert done.returncode == 0 and "6 of 6 pretraining runs and 16 of 16 cells are done" in done.stderr, done.stderr
+    runs = {run.path.name.rpartition("-")[0]: run for run in all_runs(folder / "runs") if read_json(run.record)["kind"] == "pretrain"}
+    clips = {name: read_json(run.result)["clips"] for name, run in runs.items()}
+    assert all(clips[name] == clips[name.replace("none", "A")] for name in clips if "none" in name)
+    assert clips["demo-t_patch_size.4-without_child.A-r0"] > clips["demo-t_patch_size.2-without_child.A-r0"] == 32
+    with (folder / "tables/pretraining.csv").open() as lines:
+        names = [row["model"] for row in csv.DictReader(lines)]
+    assert "demo model.t_patch_size=4 data.without_child=B knn" in names and len(names) == 12 + 4 + 1
+    again = cli("sweeps/pretrain.py", *args, cwd=folder, timeout_s=300)
+    assert (again.returncode, again.stdout) == (0, ""), again.stderr
