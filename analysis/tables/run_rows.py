@@ -153,7 +153,7 @@ def _shortest(names: pd.Series) -> str:
 def _short(identity: str) -> str:
     """As much of a checkpoint's content as a name needs: the shape of random weights, some digits of a hash."""
     kind, _, content = identity.rpartition(":")
-    return content if kind == "scratch" else content[:MOST_DIGITS]
+    return content if kind in ("scratch", "conv") else content[:MOST_DIGITS]
 
 
 def _rank(models: Sequence[str], versions: Sequence[Version]) -> dict[str, int]:

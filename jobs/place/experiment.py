@@ -247,15 +247,15 @@ def _with_paths(layers: Sequence[Layer], data: DataSource, mixed: Sequence[Found
             raise ConfigError(f"train.init: {error} [from {origins['train.init']}]") from error
         extra.append(Layer(origins["train.init"], {"train": {"init": path}}))
     if tags:
-        said = ("data.order, data.age_months, data.without_child, data.clip and model.decoder_mask_ratio, over "
-                f"{origins.get('name', 'default')}")
+        said = ("data.order, data.age_months, data.without_child, data.clip, model.mask, model.temporal_positions and "
+                f"model.decoder_mask_ratio, over {origins.get('name', 'default')}")
         extra.append(Layer(said, {"name": "-".join([config.name, *tags])}))
     return build(PretrainConfig, [*layers, *extra])
 
 
 def missing_tags(config: PretrainConfig) -> list[str]:
     """What a run's name must say of settings that are not as usual, and does not."""
-    return [tag for tag in (config.data.tag, config.model.tag) if tag and f"-{tag}-" not in f"-{config.name}-"]
+    return [tag for tag in (config.data.tag, *config.model.tags) if tag and f"-{tag}-" not in f"-{config.name}-"]
 
 
 def problems(e: Experiment) -> list[str]:

@@ -82,6 +82,8 @@ def _model_rows(e: Experiment) -> list[Row]:
     total = states[train.zero_stage] + activations
     guess = f", {precision} assumed: a run takes what is faster there" if train.precision == AUTO and e.on_cpu else ""
     tokens = f"{shape.num_tokens:,} tokens, {shape.num_kept:,} kept"
+    tokens += "" if shape.mask == "random" else f" (mask {shape.mask})"
+    tokens += "" if shape.temporal_positions else ", no table of time"
     if shape.decoder_mask_ratio:
         tokens += f", {shape.num_rebuilt:,} of {shape.num_tokens - shape.num_kept:,} hidden ones rebuilt"
     on_host = cost.host_gib(shape, precision=precision, world_size=e.resources.world_size, grad_accum=e.plan.grad_accum)

@@ -7,6 +7,8 @@
     FOLDER              config.json and model.safetensors, as a hub has them
     NAME                published weights (python jobs/weights.py list), or hf://owner/name/file; what is on this machine
     scratch             no weights, once for every shape of model among the others; alone, the recipe's model
+    conv                a convolutional net without weights, once for every size of model among the others; alone, of the
+                        FLOPs of the recipe's model
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from vidmae.footage.manifest import content_hash
 from vidmae.model.formats.file_model import file_in, model_in
 from vidmae.model.formats.weight_files import ENDINGS
 from vidmae.runs.record import RunFolder, read_json
-from vidmae.settings.config import PretrainConfig
+from vidmae.settings.config import NO_TIME_TABLE, PretrainConfig
 from vidmae.settings.layers import ConfigError, load
 from vidmae.weights.finding import find, is_name
 
-SCRATCH = "scratch"
+SCRATCH, CONV = "scratch", "conv"
 MODEL = ("name", "img_size", "num_frames", "t_patch_size")  # of a checkpoint's model what an encoder takes over
-MORE = ("positions",)  # and where it is not as usual
+MORE = ("positions", "temporal_positions", "net")  # and where it is not as usual
 TAKEN = "{name}: {taken}: taken as in the released models, the file does not say"
 
 
@@ -37,7 +39,8 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
     """The checkpoints of a sweep, pretrained ones first.
 
     Args:
-        given: Of --checkpoints; empty takes all finished pretraining runs, or those of --after, and scratch.
+        given: Of --checkpoints; empty takes all finished pretraining runs, or those of --after, and scratch. conv comes
+            where it is named.
         after: Of --after: runs that may still be under way.
         runs_dir: Folder of the runs.
     Raises:
@@ -54,12 +57,12 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
             files.append(_of_name(name))
         elif is_file(name):
             files.append(_of_file(Path(name).expanduser().absolute()))
-        elif name != SCRATCH:
+        elif name not in (SCRATCH, CONV):
             run = find_run(name, runs_dir, pretrained)
             runs[run.path] = run
     found = [_of_run(run, run.path in waiting) for run in runs.values()] + files
     found = short_names(found)
-    return found + (random_weights(found) if SCRATCH in names else [])
+    return found + (random_weights(found) if SCRATCH in names else []) + (_conv(found) if CONV in names else [])
 
 
 def is_file(name: str) -> bool:
@@ -92,6 +95,7 @@ def init_of(run: RunFolder, signature: str, config: PretrainConfig, after: str) 
     if not after and not run.weights.is_file():
         raise ConfigError(f"{run.weights} is missing: {run.path.name} is done and its weights are gone (--checkpoints)")
     model = {key: getattr(config.model, key) for key in MODEL} | {"name": config.model.name.removeprefix("mae_")}
+    model |= {} if config.model.temporal_positions else {"temporal_positions": False}
     clips = {"sampling_rate": config.data.sampling_rate, "target_fps": config.data.target_fps}
     return Init(run.path.name, str(run.weights), f"run:{signature}", {"model": model, "data": clips}, after)
 
@@ -152,10 +156,26 @@ def random_weights(others: Sequence[Init]) -> list[Init]:
     shapes: dict[tuple[Any, ...], Mapping[str, Any] | None] = {}
     for init in others:
         model = (init.settings or {}).get("model", {})
+        if model.get("net") == "conv":
+            continue
         shapes.setdefault(tuple(model.get(key) for key in (*MODEL, *MORE)), _as_new(init.settings))
     if len(shapes) <= 1:
         return [Init(SCRATCH, settings=next(iter(shapes.values()), None))]
     return [Init(_scratch_name(shape, list(shapes)), settings=settings) for shape, settings in shapes.items()]
+
+
+def _conv(others: Sequence[Init]) -> list[Init]:
+    """The convolutional net for every size of model: of its FLOPs, on its clips. Tables of positions make no difference, and
+    layers do not learn at rates of their own."""
+    sizes: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for settings in [init.settings or {} for init in others] or [{}]:
+        model = settings.get("model", {})
+        own = {key: model[key] for key in MODEL if key in model} | {"net": "conv", "pool": "mean"}
+        sizes.setdefault(tuple(model.get(key) for key in MODEL),
+                         {**settings, "model": own, "train": {**settings.get("train", {}), "layer_decay": 1.0}})
+    of_any = [(*size, *[None] * len(MORE)) for size in sizes]
+    names = [CONV] if len(sizes) == 1 else [_scratch_name(size, of_any, CONV) for size in of_any]
+    return [Init(name, settings=settings) for name, settings in zip(names, sizes.values(), strict=True)]
 
 
 def _as_new(settings: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -166,14 +186,15 @@ def _as_new(settings: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return {**settings, "model": {key: value for key, value in model.items() if key != "pool"}}
 
 
-def _scratch_name(shape: tuple[Any, ...], shapes: Sequence[tuple[Any, ...]]) -> str:
+def _scratch_name(shape: tuple[Any, ...], shapes: Sequence[tuple[Any, ...]], word: str = SCRATCH) -> str:
     """`scratch-` and as much of the shape as tells it from the others."""
-    name, img_size, num_frames, t_patch_size, positions = shape
+    name, img_size, num_frames, t_patch_size, positions, temporal_positions, _ = shape
     if name is None:
-        return SCRATCH
+        return word
     alike = [other for other in shapes if other[0] == name]
     parts = [name]
     parts += [f"{img_size}px"] if len({other[1] for other in alike}) > 1 else []
     parts += [f"{num_frames}x{t_patch_size}"] if len({other[2:4] for other in alike}) > 1 else []
     parts += [positions or "learned"] if len({other[4] for other in alike}) > 1 else []
-    return "-".join([SCRATCH, *parts])
+    parts += [NO_TIME_TABLE] if temporal_positions is False and None in {other[5] for other in alike} else []
+    return "-".join([word, *parts])

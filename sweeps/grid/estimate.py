@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweeps.grid.grid import PROBES, Cell
-from vidmae.runs.cost import encoder_flops_per_clip, finetune_flops_per_clip
+from vidmae.runs.cost import conv_like, step_flops, train_flops_of_vit, view_flops
 from vidmae.runs.plan import split_batch
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.schedule import Schedule
@@ -26,17 +26,28 @@ def estimate(cells: Sequence[Cell]) -> list[Estimate]:
     found = []
     for cell in cells:
         steps = 0 if cell.method in PROBES else _steps(cell.config, cell.subset.clips)
-        shape, views = cell.config.model.shape(), views_of(cell.config.evaluate.views)
+        model, views = cell.config.model, views_of(cell.config.evaluate.views)
         val = cell.subset.data.val_videos
         if cell.method in PROBES:  # what the head itself costs is left out
             clips = 0 if cell.features in seen else cell.subset.clips + val
-            found.append(Estimate(steps, clips * encoder_flops_per_clip(shape)))
+            found.append(Estimate(steps, clips * view_flops(model)))
             seen.add(cell.features)
             continue
-        trained = steps * cell.config.train.global_batch * finetune_flops_per_clip(shape)
+        trained = steps * cell.config.train.global_batch * step_flops(model)
         tested = val * views + _looked_at(cell, steps)
-        found.append(Estimate(steps, trained + tested * encoder_flops_per_clip(shape)))
+        found.append(Estimate(steps, trained + tested * view_flops(model)))
     return found
+
+
+def conv_said(cell: Cell) -> str:
+    """What the convolutional net of a cell is and takes, beside the transformer whose FLOPs it has; empty for others."""
+    model = cell.config.model
+    if model.net != "conv":
+        return ""
+    net = conv_like(model.shape())
+    by_pct = 100 * (net.train_flops / train_flops_of_vit(model.shape()) - 1)
+    return (f"{cell.init.name}: an R(2+1)D of width {net.width}, {net.parameters / 1e6:,.1f} M parameters, "
+            f"{net.train_flops / 1e9:,.4g} GFLOP for a clip forward and backward, as {model.name} takes ({by_pct:+.2f} %)")
 
 
 def views_of(views: str) -> int:

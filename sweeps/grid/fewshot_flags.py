@@ -34,8 +34,8 @@ def make_parser(description: str | None, *, recipe: str = DEFAULT_RECIPE, data: 
                         help="or shares of the clips of each class, such as 0.01,0.02; 1 takes all clips"
                              + (f" (default: {','.join(map(str, fractions))})" if fractions else ""))
     what.add_argument("--checkpoints", type=comma_list, default=[], metavar="C,C,...",
-                      help="runs, weights files (.safetensors, .pth), scratch (default: all finished pretraining runs, and "
-                           "scratch)")
+                      help="runs, weights files (.safetensors, .pth), scratch, conv: a convolutional net (default: all "
+                           "finished pretraining runs, and scratch)")
     what.add_argument("--data", type=comma_list, default=list(data), metavar="NAME,NAME,...",
                       help="labelled data sets: names, manifests (.csv) or a catalogue (.yaml) "
                            f"(default: {', '.join(data) or 'all known ones'})")

@@ -20,7 +20,9 @@ from vidmae.evaluate.feature_cache import feature_spec
 from vidmae.footage.manifest import AUTO, decoder_problem, read_summary
 from vidmae.preparing.preparation import Preparation
 from vidmae.runs.cell_record import amount_of
+from vidmae.runs.cost import step_flops
 from vidmae.runs.record import signature
+from vidmae.settings.config import NO_TIME_TABLE
 from vidmae.settings.finetune_config import ClassifierConfig, FinetuneConfig, Method
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
 
@@ -207,7 +209,8 @@ class Cell:
         """What run.json and result.json say of it."""
         overrides = dict(item.split("=", 1) for item in self.overrides)
         m = self.config.model  # random weights have no content, but networks of different shape are not the same
-        content = self.init.content or f"scratch:{m.name}-{m.img_size}px-{m.num_frames}x{m.t_patch_size}"
+        content = self.init.content or (f"{'conv' if m.net == 'conv' else 'scratch'}:{m.name}-{m.img_size}px-{m.num_frames}x"
+                                        f"{m.t_patch_size}{'' if m.temporal_positions else f'-{NO_TIME_TABLE}'}")
         more: dict[str, Any] = {"fraction": self.subset.fraction} if self.subset.fraction else {}
         more |= {"pictures": True} if self.subset.data.pictures else {}
         more |= {"pair": self.init.pair} if self.init.pair else {}
@@ -303,7 +306,7 @@ def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], 
     if init.weights and not config.train.resize_positions and own_model.get("positions") != "rotary":  # which have no table
         _refuse_other_clips(init.name, own_model, config.model, origins)
     try:
-        config.model.shape()
+        step_flops(config.model)  # its sizes fit, and there is a convolutional net of them where one is asked for
         if method in PROBES:
             feature_spec(config)
         if settings.clips:

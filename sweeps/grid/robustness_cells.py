@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.standing.runs import find_run
-from sweeps.grid.checkpoints import MODEL, SCRATCH, is_file
+from sweeps.grid.checkpoints import MODEL, MORE, SCRATCH, is_file
 from vidmae.evaluate.corruptions.conditions import parse_conditions
 from vidmae.footage.manifest import AUTO, content_hash, decoder_problem, read_summary
 from vidmae.labels.cell_data import class_names
@@ -338,8 +338,7 @@ def _cell(model: Model, test_set: TestSet, group: str, conditions: tuple[str, ..
     chosen = (there or {}).get("precision", model.config.train.precision)  # what auto was there
     base = RobustnessConfig(**{**own, "train": replace(model.config.train, precision=chosen), "tested": tested})
     config, origins = build(RobustnessConfig, [Layer(f"cell {model.name}", to_dict(base)), *layers])
-    if config.model.shape() != base.model.shape():
-        key = next(key for key in MODEL if getattr(config.model, key) != getattr(base.model, key))
+    if key := next((key for key in (*MODEL, *MORE) if getattr(config.model, key) != getattr(base.model, key)), ""):
         raise ConfigError(f"model.{key} is {getattr(config.model, key)} [from {origins[f'model.{key}']}], allowed with "
                           f"{model.name}: {getattr(base.model, key)}, since its weights are of that model")
     name = re.sub(r"[^\w.-]", "_", f"robust-{model.name}-on-{test_set.name}-{group}")

@@ -149,7 +149,8 @@ def _image(args: argparse.Namespace, place: Place, setting: Setting, video: Expe
     """The image model of a video model."""
     config, name = video.config, f"{video.config.name}-image-{args.match}"
     recipe = read_recipe(args.image, PretrainConfig)
-    differs = {"decoder_mask_ratio": 0.0}  # the video model's objective is not the image model's
+    # the video model's objective is not the image model's, nor are controls of time, of which one frame has none
+    differs = {"decoder_mask_ratio": 0.0, "mask": "random", "temporal_positions": True}
     differs |= {key: value for key, value in recipe.values.get("model", {}).items() if key not in ENCODER}
     layers = [Layer(f"video model {video.run.path.name}", to_dict(config)),
               Layer(recipe.origin, {"model": differs}, recipe.lines)]

@@ -31,7 +31,7 @@ from sweeps.run.show import Unit
 from sweeps.run.sweep_plan import Plan, device_problems_of
 from vidmae.labels.set_layout import conditions_of
 from vidmae.labels.splits import read_labelled, some
-from vidmae.runs.cost import encoder_flops_per_clip
+from vidmae.runs.cost import view_flops
 from vidmae.settings.layers import ConfigError, parse_set
 
 
@@ -149,4 +149,4 @@ def _data_path(given: str, known: Catalogue) -> Path:
 def estimate(cell: TestCell) -> Estimate:
     """What a cell computes: every clip, under every condition, in every view."""
     passes = cell.test_set.clips * len(cell.config.tested.conditions) * views_of(cell.config.evaluate.views)
-    return Estimate(0, passes * encoder_flops_per_clip(cell.config.model.shape()))
+    return Estimate(0, passes * view_flops(cell.config.model))

@@ -13,7 +13,7 @@ from jobs.place.scheduler import slurm
 from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.batches import Batch, Classes, make_batches, make_classes
 from sweeps.grid.checkpoints import TAKEN, find_inits
-from sweeps.grid.estimate import Estimate, check_batch, estimate
+from sweeps.grid.estimate import Estimate, check_batch, conv_said, estimate
 from sweeps.grid.grid import KIND, PROBES, SEVERAL_FRAMES, Cell, Init, LabelledSet, Settings, make_grid, parse_vary
 from sweeps.grid.labelled import find_sets, find_subsets, one_form_each
 from sweeps.grid.states import Standing, chosen, look
@@ -101,6 +101,9 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     cells = make_grid(inits, subsets, settings)
     for line in dict.fromkeys(line for cell in cells for line in replacements(cell.origins)):
         say(f"  {line}")
+    for line in dict.fromkeys(map(conv_said, cells)):
+        if line:
+            say(line)
     if several := _of_several_frames(cells):
         asked = f"--views {args.views}" if args.views else "evaluate.views framesN"
         say(f"{asked} is for models of single frames; {', '.join(several)} sees the frames of a clip at once, in the centre "

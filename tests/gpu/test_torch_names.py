@@ -68,12 +68,12 @@ distributed.all_gather_object distributed.all_reduce distributed.barrier distrib
 distributed.destroy_process_group distributed.init_process_group distributed.is_initialized distributions
 distributions.Beta double dtype einsum empty equal eye float16 float32 float64 from_numpy get_autocast_dtype inf
 inference_mode meshgrid unsqueeze int64 is_autocast_enabled is_grad_enabled load manual_seed minimum mm nn nn.Conv3d nn.Dropout nn.GELU
-nn.LayerNorm nn.Linear nn.Module nn.ModuleList nn.Parameter nn.attention nn.attention.SDPBackend
+nn.GroupNorm nn.LayerNorm nn.Linear nn.Module nn.ModuleList nn.Parameter nn.Sequential nn.attention nn.attention.SDPBackend
 nn.attention.SDPBackend.CUDNN_ATTENTION nn.attention.SDPBackend.EFFICIENT_ATTENTION
 nn.attention.SDPBackend.FLASH_ATTENTION nn.attention.SDPBackend.MATH nn.attention.sdpa_kernel nn.functional
 nn.functional.adaptive_avg_pool3d nn.functional.cross_entropy nn.functional.embedding nn.functional.gelu
-nn.functional.interpolate nn.functional.linear nn.functional.mse_loss nn.functional.one_hot
-nn.functional.scaled_dot_product_attention nn.init nn.init.trunc_normal_ nn.init.uniform_ nn.init.xavier_uniform_
+nn.functional.interpolate nn.functional.linear nn.functional.mse_loss nn.functional.one_hot nn.functional.relu
+nn.functional.scaled_dot_product_attention nn.init nn.init.kaiming_normal_ nn.init.trunc_normal_ nn.init.uniform_ nn.init.xavier_uniform_
 nn.init.zeros_ nn.utils nn.utils.clip_grad_norm_ nn.utils.get_total_norm no_grad optim optim.AdamW optim.lr_scheduler
 optim.lr_scheduler.CosineAnnealingLR profiler.ProfilerActivity profiler.ProfilerActivity.CPU
 profiler.ProfilerActivity.CUDA profiler.profile rand randint randn randn_like random random.fork_rng save

@@ -198,6 +198,12 @@ def test_a_name_says_that_the_decoder_rebuilds_a_part(folder: Path, capsys: pyte
         assert pretrain.main([*LOCAL, *how, "--print-config"]) == 0
         names.append(re.findall(r"^name: (\S+) +# (.*)$", capsys.readouterr().out, re.M))
     assert [name for (name, _), in names] == ["demo", "demo-decoder50", "demo-decoder25", "mine-decoder50"]
+    assert pretrain.main([*LOCAL, "--set", "model.mask=tube", "--set", "model.temporal_positions=false", "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "demo-tube-no-time-table-" in said and "kept (mask tube), no table of time" in said
+    assert pretrain.main([*LOCAL, "--set", "model.t_patch_size=1", "--set", "model.mask=causal", "--name", "one-frame", "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "one-frame-causal-" in said and "784 tokens, 78 kept (mask causal)" in said
     assert "model.decoder_mask_ratio, over recipe demo.yaml:" in names[1][0][1]
 
 

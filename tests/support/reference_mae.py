@@ -37,7 +37,7 @@ def forward(p, clips, mask, *, patch, tubelet, heads, decoder_heads, rebuilt):
         x = linear(norm(x, p, "norm"), p, "decoder_embed")
         full = np.repeat(p["mask_token"][0], mask.shape[1], axis=0)
         full[~mask[b]] = x[1:]
-        full = full + position_table(p, "decoder_")
+        full = full + position_table(p, "decoder_", mask.shape[1])
         cls = p["decoder_cls_token"][0] + p["decoder_pos_embed_class"][0]
         seen = ~mask[b] | rebuilt[b]
         tail = run(np.concatenate([cls, full[seen]]), p, "decoder_blocks", decoder_heads)[1:]
@@ -49,7 +49,7 @@ def forward(p, clips, mask, *, patch, tubelet, heads, decoder_heads, rebuilt):
 
 def logits(p, clips, *, patch, tubelet, heads, pool):
     """The classifier in evaluation, [B, classes]."""
-    tokens = len(position_table(p, ""))
+    tokens = clips.shape[2] // tubelet * p["pos_embed_spatial"].shape[1]
     x = np.stack(last_block(p, clips, np.zeros((len(clips), tokens), bool), patch=patch, tubelet=tubelet, heads=heads))
     return linear(norm(x[:, 0] if pool == "cls" else x[:, 1:].mean(1), p, "norm"), p, "head")
 
@@ -57,7 +57,7 @@ def logits(p, clips, *, patch, tubelet, heads, pool):
 def last_block(p, clips, mask, *, patch, tubelet, heads):
     """Clip by clip the output of the last block: class token, then the visible tokens in grid order."""
     tokens = conv(clips, p["patch_embed.proj.weight"], patch, tubelet) + p["patch_embed.proj.bias"]
-    tokens = tokens + position_table(p, "")
+    tokens = tokens + position_table(p, "", mask.shape[1])
     cls = p["cls_token"][0] + p["pos_embed_class"][0]
     return [run(np.concatenate([cls, seen[~removed]]), p, "blocks", heads)
             for seen, removed in zip(tokens, mask, strict=True)]
@@ -79,9 +79,10 @@ def conv(clips, weight, patch, tubelet):
     return np.stack(rows, axis=1)
 
 
-def position_table(p, prefix):
-    """[L, D]: every time slot's vector with every place's."""
-    spatial, temporal = p[prefix + "pos_embed_spatial"][0], p[prefix + "pos_embed_temporal"][0]
+def position_table(p, prefix, tokens):
+    """[L, D]: every time slot's vector with every place's; the places' alone where there is no table of time."""
+    spatial = p[prefix + "pos_embed_spatial"][0]
+    temporal = p[prefix + "pos_embed_temporal"][0] if prefix + "pos_embed_temporal" in p else np.zeros((tokens // len(spatial), 1))
     return np.stack([place + slot for slot in temporal for place in spatial])
 
 

@@ -19,7 +19,7 @@ from jobs.place.resources import Resources
 from jobs.standing.runs import State
 from sweeps.grid.batches import Classes, make_batches
 from sweeps.grid.checkpoints import find_inits
-from sweeps.grid.estimate import estimate, views_of
+from sweeps.grid.estimate import conv_said, estimate, views_of
 from sweeps.grid.grid import Cell, Init, LabelledSet, Settings, Subset, make_grid, parse_vary
 from sweeps.grid.labelled import find_sets, find_subsets, one_form_each
 from sweeps.grid.states import Standing, chosen, find_folders, kind_of
@@ -239,6 +239,42 @@ def test_scratch_once_for_every_shape(tmp_path: Path) -> None:
     names = [init.name for init in find_inits([], [], tmp_path)]
     assert names == ["a", "b", "c", "d", "scratch-vit_nano_patch16-112px", "scratch-vit_nano_patch16-224px",
                      "scratch-vit_small_patch16"]
+
+
+def test_a_convolutional_net_of_equal_flops_is_a_checkpoint(tmp_path: Path) -> None:
+    make_pretrained(tmp_path, "a", "data.sampling_rate=2")
+    make_pretrained(tmp_path, "b", "model.img_size=224")
+    make_pretrained(tmp_path, "c", "model.temporal_positions=false")
+    inits = {init.name: init for init in find_inits(["a", "c", "scratch", "conv"], [], tmp_path)}
+    assert list(inits) == ["a", "c", "scratch-vit_nano_patch16", "scratch-vit_nano_patch16-no-time-table", "conv"]
+    size = {"name": "vit_nano_patch16", "img_size": 112, "num_frames": 16, "t_patch_size": 2}
+    assert inits["c"].settings["model"] == inits["scratch-vit_nano_patch16-no-time-table"].settings["model"] == {
+        **size, "temporal_positions": False}
+    assert inits["conv"].settings == {"model": {**size, "net": "conv", "pool": "mean"}, "train": {"layer_decay": 1.0},
+                                      "data": {"sampling_rate": 2, "target_fps": 30.0}}
+    names = [init.name for init in find_inits(["a", "b", "conv"], [], tmp_path)]
+    assert names == ["a", "b", "conv-vit_nano_patch16-112px", "conv-vit_nano_patch16-224px"]
+    (alone,) = find_inits(["conv"], [], tmp_path)
+    assert alone.name == "conv" and "name" not in alone.settings["model"], "the recipe's"
+    pair = grid([inits["a"], inits["c"], inits["conv"], Init("scratch", settings=inits["a"].settings)], methods=["finetune", "linear"])
+    assert len({cell.signature for cell in pair}) == 8
+    contents = {cell.init.name: cell.record("")["checkpoint_content"] for cell in pair}
+    assert contents["conv"] == "conv:vit_nano_patch16-112px-16x2" and contents["scratch"] == "scratch:vit_nano_patch16-112px-16x2"
+    no_table = grid([inits["scratch-vit_nano_patch16-no-time-table"]])[0].record("")
+    assert no_table["checkpoint_content"] == "scratch:vit_nano_patch16-112px-16x2-no-time-table"
+    same = {**to_dict(pair[6].config, signed_only=True), "name": ""}  # from scratch: clips, epochs and rates are those of conv
+    conv = {**to_dict(pair[4].config, signed_only=True), "name": ""}
+    assert conv.pop("model") == {**same.pop("model"), "net": "conv", "pool": "mean"}
+    assert {**conv.pop("train"), "layer_decay": 0.0} == {**same.pop("train"), "layer_decay": 0.0} and conv == same
+    costs = estimate([pair[4], pair[6]])
+    assert costs[0].flops == pytest.approx(costs[1].flops, rel=0.15), "the gradient of pixels, which nobody computes"
+    said = conv_said(pair[4])
+    assert said.startswith("conv: an R(2+1)D of width 5, 0.2 M parameters, 1.5") and ", as vit_nano_patch16 takes (-0." in said
+    assert conv_said(pair[6]) == ""
+    with pytest.raises(ConfigError, match=r"conv: method is attentive, .*allowed: finetune, linear, knn"):
+        grid([inits["conv"]], methods=["attentive"])
+    with pytest.raises(ConfigError, match=r"conv: no convolutional net takes"):
+        grid([inits["conv"]], overrides=("model.name=vit_pico_patch16", "model.img_size=32"))
 
 
 def test_files_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

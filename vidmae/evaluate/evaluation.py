@@ -19,7 +19,7 @@ from vidmae.evaluate.predict import evaluate
 from vidmae.footage.manifest import Manifest
 from vidmae.labels.cell_data import class_names
 from vidmae.labels.splits import read_labelled
-from vidmae.model.classifier import VideoClassifier
+from vidmae.model.conv_net import Classifier
 from vidmae.model.trained_encoder import encoder_for, file_model
 from vidmae.model.weights import load_encoder
 from vidmae.ranks import dist, watchdog
@@ -72,8 +72,8 @@ def run(folder: RunFolder, config: EvaluationConfig, ranks: dist.Ranks) -> None:
     ranks.barrier()
 
 
-def load_classifier(path: Path, num_classes: int) -> VideoClassifier:
-    """A finetuned classifier with its head; all sizes are read off its tensors.
+def load_classifier(path: Path, num_classes: int) -> Classifier:
+    """A finetuned classifier with its head; all sizes are read off its tensors and its header.
 
     Args:
         path: A `.safetensors` or `.pth` file.

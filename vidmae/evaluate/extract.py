@@ -29,6 +29,7 @@ from vidmae.evaluate.feature_cache import FeatureStore
 from vidmae.evaluate.predict import GIVE_UP, view_spec
 from vidmae.footage.manifest import Manifest
 from vidmae.model.classifier import VideoClassifier
+from vidmae.model.conv_net import Classifier
 from vidmae.model.patches import as_frames
 from vidmae.ranks import preempt
 from vidmae.ranks.dist import Ranks
@@ -43,7 +44,7 @@ Tick = Callable[[str, int, int], object]
 """Takes a sign of life: what is done, clips done, clips in all."""
 
 
-def extract(model: Callable[[], VideoClassifier], manifest: Manifest, rows: np.ndarray, store: FeatureStore,
+def extract(model: Callable[[], Classifier], manifest: Manifest, rows: np.ndarray, store: FeatureStore,
             config: FinetuneConfig, ranks: Ranks, tick: Tick) -> bool:
     """See that the features of some clips are in the store. Collective.
 
@@ -91,7 +92,7 @@ def _claim(store: FeatureStore, contents: np.ndarray, lock: ExitStack) -> np.nda
 class _Extraction:
     """One pass over the clips that are missing. All ranks do the same number of rounds."""
 
-    def __init__(self, model: VideoClassifier, manifest: Manifest, store: FeatureStore, config: FinetuneConfig, ranks: Ranks,
+    def __init__(self, model: Classifier, manifest: Manifest, store: FeatureStore, config: FinetuneConfig, ranks: Ranks,
                  tick: Tick) -> None:
         self._model, self._manifest, self._store, self._ranks, self._tick = model, manifest, store, ranks, tick
         self._config, self._batch = config, config.evaluate.batch
@@ -143,14 +144,14 @@ class _Extraction:
 
 
 @torch.inference_mode()
-def frozen_features(model: VideoClassifier, clips: Tensor, token_grid: tuple[int, int, int] | None,
+def frozen_features(model: Classifier, clips: Tensor, token_grid: tuple[int, int, int] | None,
                     precision: str) -> np.ndarray:
     """What a probe learns from.
 
     Args:
         model: In evaluation mode.
         clips: uint8 [B, T, H, W, C], on the model's device.
-        token_grid: Of the tokens; None gives the pooled vector.
+        token_grid: Of the tokens, which a convolutional net does not have; None gives the pooled vector.
         precision: bf16, fp16 or fp32 (train.precision).
     Returns:
         float32 [B, D] or [B, T*H*W, D].
@@ -161,6 +162,7 @@ def frozen_features(model: VideoClassifier, clips: Tensor, token_grid: tuple[int
         if token_grid is None:
             features = model.features(clips)
         else:
+            assert isinstance(model, VideoClassifier), "refused by feature_spec"
             features = average_tokens(model.tokens(clips), model.shape.grid, token_grid)
     return features.float().cpu().numpy()
 

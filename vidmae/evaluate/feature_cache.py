@@ -30,13 +30,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vidmae.runs.cost import conv_like
 from vidmae.runs.record import make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.finetune_config import FinetuneConfig
 
 SCHEMA = 1
 NOWHERE = -1
 HASH_BYTES = 16
-ADDED = {"inflated": "no", "positions": "learned"}  # to the specs after folders had been written, and what is usual
+ADDED = {  # to the specs after folders had been written, and what is usual
+    "inflated": "no", "positions": "learned", "net": "vit", "temporal_positions": True}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class FeatureSpec:
         precision: Arithmetic of the encoder.
         inflated: How an image model became one of several frames.
         positions: How the encoder knows where a token is.
+        net: vit, or conv of the FLOPs of this encoder.
+        temporal_positions: The encoder has a table of time.
     """
 
     weights: str
@@ -73,6 +77,8 @@ class FeatureSpec:
     view: str = "center"
     inflated: str = "no"
     positions: str = "learned"
+    net: str = "vit"
+    temporal_positions: bool = True
     schema: int = SCHEMA
 
     @property
@@ -107,15 +113,20 @@ def feature_spec(config: FinetuneConfig) -> FeatureSpec:
     grid = config.probe.token_grid
     if config.train.init and not config.train.init_content:
         raise ValueError(f"train.init is {config.train.init}, but train.init_content is empty; the launcher fills it in")
+    if tokens and model.net == "conv":
+        raise ValueError("method is attentive, which learns from tokens, and model.net conv has none; allowed: finetune, "
+                         "linear, knn (--method, or leave conv out of --checkpoints)")
     if tokens and any(kept > there for kept, there in zip(grid, shape.grid, strict=True)):
         raise ValueError(f"probe.token_grid {list(grid)} (time, height, width) is larger than the encoder's grid "
                          f"{list(shape.grid)}; allowed: 1 to that in each place (--set probe.token_grid='[...]')")
     return FeatureSpec(
         weights=config.train.init_content or f"scratch-seed{config.seed}", kind="tokens" if tokens else "pooled",
         model=model.name, img_size=model.img_size, num_frames=model.num_frames, t_patch_size=model.t_patch_size,
-        pool="" if tokens else model.pool, token_grid=grid if tokens else None, embed_dim=shape.embed_dim,
+        pool="" if tokens else model.pool, token_grid=grid if tokens else None,
+        embed_dim=conv_like(shape).features if model.net == "conv" else shape.embed_dim,
         sampling_rate=data.sampling_rate, target_fps=data.target_fps, decoder=data.decoder, precision=config.train.precision,
-        inflated=config.train.inflated, positions=model.positions)
+        inflated=config.train.inflated, positions=model.positions, net=model.net,
+        temporal_positions=model.temporal_positions)
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def build_classifier(
     name: str, *, num_classes: int | None, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2,
     pool: Pool = "cls", dropout: float = 0.3, drop_path: float = 0.1, attention: AttentionKernel = "auto",
     activation_checkpointing: bool | int = False, mean: float = 0.45, std: float = 0.225, positions: Positions = "learned",
+    temporal_positions: bool = True,
 ) -> VideoClassifier:
     """Build a video classifier by name, weights drawn from torch's global generator.
 
@@ -119,11 +120,13 @@ def build_classifier(
         mean: Pixel mean, for pixels in 0..1.
         std: Pixel deviation, for pixels in 0..1.
         positions: `learned` (ST-MAE), `fixed` (VideoMAE, V-JEPA) or `rotary` (V-JEPA 2); see `sizes.Positions`.
+        temporal_positions: Learned positions have a table of time; False leaves it out.
     Returns:
         The model, float32, on torch's default device.
     Raises:
         ValueError: Unknown name or options out of range; the message says what would do.
     """
-    shape = encoder_shape(name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size, positions=positions)
+    shape = encoder_shape(name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size, positions=positions,
+                          temporal_positions=temporal_positions)
     return VideoClassifier(shape, num_classes=num_classes, pool=pool, dropout=dropout, drop_path=drop_path,
                            attention=attention, activation_checkpointing=activation_checkpointing, mean=mean, std=std)

@@ -21,7 +21,9 @@ from vidmae.settings.sizes import EncoderShape
 
 class Encoder(nn.Module):
     """The parameters of a video ViT under their released names: with separable position tables and a class token, or as
-    `shape.positions` says with one fixed table or turned queries and keys, and no class token.
+    `shape.positions` says with one fixed table or turned queries and keys, and no class token. Without
+    `shape.temporal_positions` there is no table of time: no tensor of its name, so files with one and models without do not
+    fit each other.
 
     A base class and not a part, since the released names have no prefix.
 
@@ -50,7 +52,7 @@ class Encoder(nn.Module):
         if shape.positions == "learned":
             self.cls_token = table(1, dim)
             self.pos_embed_spatial = table(h * w, dim)
-            self.pos_embed_temporal = table(t, dim)
+            self.pos_embed_temporal = table(t, dim) if shape.temporal_positions else None
             self.pos_embed_class = table(1, dim)
         elif shape.positions == "fixed":
             self.register_buffer("pos_embed_fixed", sine_table(t * h * w, dim).unflatten(0, (t, h * w)))
@@ -86,7 +88,7 @@ class Encoder(nn.Module):
         if self.shape.positions != "learned":
             assert ids is None, "masked training is for learned positions"
             return self.run(self.blocks, x + self.pos_embed_fixed.flatten(0, 1) if self.shape.positions == "fixed" else x)
-        x = x + positions(ids, self.pos_embed_spatial, self.pos_embed_temporal)
+        x = x + positions(ids, self.pos_embed_spatial, self.pos_embed_temporal, self.shape.grid[0])
         cls = (self.cls_token + self.pos_embed_class).expand(x.shape[0], -1, -1)
         return self.run(self.blocks, torch.cat([cls, x], dim=1))
 
@@ -108,12 +110,14 @@ def table(rows: int, dim: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, rows, dim), std=0.02))
 
 
-def positions(ids: Tensor | None, spatial: Tensor, temporal: Tensor) -> Tensor:
+def positions(ids: Tensor | None, spatial: Tensor, temporal: Tensor | None, slots: int) -> Tensor:
     """Position vectors [B, N, D] of tokens `ids`, or [1, L, D] of all; token t * H * W + s has spatial[s] + temporal[t].
 
-    F.embedding and not indexing: its backward adds up rows in parallel and in a fixed order.
+    Without a table of time it has spatial[s] in each of the `slots`. F.embedding and not indexing: its backward adds up rows
+    in parallel and in a fixed order.
     """
     if ids is None:
-        return (temporal[:, :, None] + spatial[:, None]).flatten(1, 2)
+        return spatial.repeat(1, slots, 1) if temporal is None else (temporal[:, :, None] + spatial[:, None]).flatten(1, 2)
     cells = spatial.shape[1]
-    return F.embedding(ids % cells, spatial[0]) + F.embedding(ids // cells, temporal[0])
+    places = F.embedding(ids % cells, spatial[0])
+    return places if temporal is None else places + F.embedding(ids // cells, temporal[0])

@@ -29,7 +29,7 @@ from vidmae.model.patches import (
     take_tokens,
     unpatchify,
 )
-from vidmae.settings.sizes import ModelShape, model_shape
+from vidmae.settings.sizes import MaskKind, ModelShape, model_shape
 
 
 class MaskedAutoencoder(Encoder):
@@ -53,7 +53,7 @@ class MaskedAutoencoder(Encoder):
         self.mask_token = nn.Parameter(torch.empty(1, 1, ddim).normal_(std=0.02))
         self.decoder_cls_token = table(1, ddim)
         self.decoder_pos_embed_spatial = table(h * w, ddim)
-        self.decoder_pos_embed_temporal = table(t, ddim)
+        self.decoder_pos_embed_temporal = table(t, ddim) if shape.temporal_positions else None
         self.decoder_pos_embed_class = table(1, ddim)
         self.decoder_blocks = nn.ModuleList(
             Block(ddim, shape.decoder_num_heads, attention, recompute_gelu=not is_recomputed(i, activation_checkpointing))
@@ -131,7 +131,7 @@ class MaskedAutoencoder(Encoder):
 
     def _decode(self, encoded: Tensor, ids_keep: Tensor, ids_removed: Tensor) -> Tensor:
         """Encoder output [B, 1 + K, D] to the prediction [B, N, P] for N removed tokens."""
-        tables = self.decoder_pos_embed_spatial, self.decoder_pos_embed_temporal
+        tables = self.decoder_pos_embed_spatial, self.decoder_pos_embed_temporal, self.shape.grid[0]
         cls = self._decoder_class(encoded)
         kept = self.decoder_embed(encoded[:, 1:]) + positions(ids_keep, *tables)
         removed = self.mask_token + positions(ids_removed, *tables)
@@ -164,7 +164,8 @@ def build_mae(
     name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2, decoder_embed_dim: int = 512,
     decoder_depth: int = 4, decoder_num_heads: int = 16, mask_ratio: float = 0.9, norm_pix_loss: bool = False,
     pred_t_dim: int = 16, decoder_mask_ratio: float = 0.0, attention: AttentionKernel = "auto",
-    activation_checkpointing: bool | int = False, mean: float = 0.45, std: float = 0.225,
+    activation_checkpointing: bool | int = False, mean: float = 0.45, std: float = 0.225, mask: MaskKind = "random",
+    temporal_positions: bool = True,
 ) -> MaskedAutoencoder:
     """Build a video MAE by name, weights drawn from torch's global generator.
 
@@ -184,6 +185,8 @@ def build_mae(
         activation_checkpointing: Recompute blocks in the backward pass, True each, N every N-th: less memory, slower.
         mean: Pixel mean, for pixels in 0..1.
         std: Pixel deviation, for pixels in 0..1.
+        mask: What training hides; see `masking.training_mask`.
+        temporal_positions: With tables of positions in time, as released; False leaves them out.
     Returns:
         The model, float32, on torch's default device.
     Raises:
@@ -192,6 +195,6 @@ def build_mae(
     shape = model_shape(
         name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size, decoder_embed_dim=decoder_embed_dim,
         decoder_depth=decoder_depth, decoder_num_heads=decoder_num_heads, mask_ratio=mask_ratio, pred_t_dim=pred_t_dim,
-        decoder_mask_ratio=decoder_mask_ratio)
+        decoder_mask_ratio=decoder_mask_ratio, mask=mask, temporal_positions=temporal_positions)
     return MaskedAutoencoder(shape, norm_pix_loss=norm_pix_loss, attention=attention, mean=mean, std=std,
                              activation_checkpointing=activation_checkpointing)

@@ -9,8 +9,8 @@ A mask is a permutation of the tokens and a count: the first K of the shuffled o
     ids_restore [ 2  0  3  1]        argsort(ids_shuffle): where each token went
     mask        [ 1  0  1  0]        True = removed
 
-Training draws `random_mask`. The others ask a trained model a question, `make_mask` by name. Of 16 frames in 8 time slots
-(1-based) they hide:
+Training masks by `training_mask`, of the kind that model.mask says. The others ask a trained model a question, `make_mask`
+by name. Of 16 frames in 8 time slots (1-based) they hide:
 
     center    0.25  frames 7 to 10: what happened in between?       0.5  frames 5 to 12
     temporal  0.25  frames 13 to 16: what comes next?
@@ -29,7 +29,7 @@ from torch import Tensor
 from vidmae.settings.sizes import EncoderShape, ModelShape, num_kept, num_rebuilt
 
 __all__ = ["KINDS", "Mask", "box_mask", "center_mask", "make_mask", "mask_from_hidden", "mask_from_noise", "mask_from_order",
-           "num_kept", "random_mask", "removed_pixels", "running_cell", "temporal_mask", "tube_mask"]
+           "num_kept", "random_mask", "removed_pixels", "running_cell", "temporal_mask", "training_mask", "tube_mask"]
 
 KINDS = ("center", "temporal", "random", "tube")
 """Masks that a name and a ratio describe."""
@@ -74,6 +74,56 @@ def mask_from_noise(noise: Tensor, mask_ratio: float) -> Mask:
     if noise.ndim != 2:
         raise ValueError(f"noise has shape {tuple(noise.shape)}; expected [clips, tokens]")
     return mask_from_order(torch.argsort(noise, dim=1, stable=True), num_kept(noise.shape[1], mask_ratio))
+
+
+def training_mask(noise: Tensor, shape: ModelShape) -> Mask:
+    """The mask of a training step, a function of the noise that comes with the clips; so it resumes to the bit.
+
+    `random` keeps the tokens with the smallest noise. The two others put the places of the picture into a random order, that
+    of their noise in the first time slot, and keep the first places of it (. visible, # hidden):
+
+        tube, 2 places of 6               causal, K = 5 of 24
+
+        place     0 1 2 3 4 5             place     0 1 2 3 4 5
+        slot 0    # . # # . #             slot 0    # . # # . .    past: the first half
+        slot 1    # . # # . #             slot 1    # . # # . #
+        slot 2    # . # # . #             slot 2    # # # # # #    future: all hidden
+        slot 3    # . # # . #             slot 3    # # # # # #
+
+    tube: each slot keeps int(H * W * (1 - mask_ratio)) places, the same ones.
+    causal: K is that of a random mask. The past is the first half of the slots, or more where K tokens do not fit in it. It
+    shows K // past places from the first slot to its last, and one further place in the first K % past slots. So no token is
+    visible after a hidden one of its place, and none of the future. Hidden tokens of the past are filled in, too: with the
+    paper's model 1,024 of the 1,844 hidden tokens are of the future.
+
+    Hidden and visible tokens stay in the order of their noise among themselves, on which `running_cell` relies.
+
+    Args:
+        noise: Floating [B, L], one number per token.
+        shape: The model's: its mask, mask_ratio and grid.
+    Returns:
+        The mask, on the device of `noise`, with K = shape.num_kept.
+    Raises:
+        ValueError: `noise` is not [B, L].
+    Source: Tong et al. 2022, VideoMAE (arXiv 2203.12602) sec. 3.3: tubes. Bardes et al. 2024, V-JEPA (arXiv 2404.08471):
+        causal masks there, too, hide later frames, and of earlier ones the same places.
+    """
+    if shape.mask == "random":
+        return mask_from_noise(noise, shape.mask_ratio)
+    if noise.ndim != 2 or noise.shape[1] != shape.num_tokens:
+        raise ValueError(f"noise has shape {tuple(noise.shape)}; {shape.name} takes [clips, {shape.num_tokens}]")
+    slots, height, width = shape.grid
+    rank = torch.argsort(torch.argsort(noise[:, :height * width], dim=1, stable=True), dim=1)  # of each place
+    if shape.mask == "tube":
+        seen = torch.where(rank < shape.num_kept // slots, slots, 0)  # of each place: so many slots from the first on
+    else:
+        past = max(-(-slots // 2), -(-shape.num_kept // (height * width)))
+        whole, rest = divmod(shape.num_kept, past)
+        seen = torch.where(rank < whole, past, torch.where(rank == whole, rest, 0))
+    hidden = (torch.arange(slots, device=noise.device)[:, None] >= seen[:, None]).flatten(1)
+    order = torch.argsort(noise, dim=1, stable=True)
+    visible_first = torch.argsort(hidden.gather(1, order).int(), dim=1, stable=True)
+    return mask_from_order(order.gather(1, visible_first), shape.num_kept)
 
 
 def mask_from_order(ids_shuffle: Tensor, kept: int) -> Mask:

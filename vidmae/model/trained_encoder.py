@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from vidmae.model.classifier import Pool, VideoClassifier, build_classifier
+from vidmae.model.conv_net import Classifier, build_conv
 from vidmae.model.formats.file_model import FileModel, Known, model_in, model_of, said_of
 from vidmae.model.formats.keys import shapes_of
 from vidmae.model.formats.weight_files import FILES_OF_FOLDER, holds_weights
@@ -57,7 +58,10 @@ def load_trained_encoder(path: str | Path, *, device: torch.device | str = "cpu"
     if data is None and "sampling" in header:
         data = build(DataConfig, [Layer("the file's header", json.loads(header["sampling"]))])[0]
     found = file_model(file, known)
+    if found.conv:
+        raise ValueError(f"{file} is {found}; it has no tokens and no attention to look at; allowed: transformers")
     model = encoder_for(found)
+    assert isinstance(model, VideoClassifier)
     load_encoder(model, file, known=known)
     return TrainedEncoder(model.eval().to(device), data, found.pretrained)
 
@@ -93,8 +97,8 @@ def file_model(file: Path, known: Known | None = None) -> FileModel:
         raise ValueError(str(error) if str(file) in str(error) else f"{file}: {error}") from None
 
 
-def encoder_for(found: FileModel, *, num_classes: int | None = None, pool: Pool | None = None) -> VideoClassifier:
-    """An encoder of the sizes of a file, without its weights.
+def encoder_for(found: FileModel, *, num_classes: int | None = None, pool: Pool | None = None) -> Classifier:
+    """An encoder of the sizes of a file, without its weights; the convolutional net where it holds one.
 
     Args:
         found: What the file holds.
@@ -102,8 +106,12 @@ def encoder_for(found: FileModel, *, num_classes: int | None = None, pool: Pool 
         pool: What its features are; None: the class token, or the mean where the file has none or was finetuned so.
     """
     s = found.shape
+    if found.conv:
+        return build_conv(s.name, img_size=s.img_size, num_frames=s.num_frames, t_patch_size=s.t_patch_size,
+                          num_classes=num_classes)
     return build_classifier(s.name, img_size=s.img_size, num_frames=s.num_frames, t_patch_size=s.t_patch_size,
-                            positions=s.positions, num_classes=num_classes, pool=pool or ("mean" if found.pooled else "cls"))
+                            positions=s.positions, num_classes=num_classes, pool=pool or ("mean" if found.pooled else "cls"),
+                            temporal_positions=s.temporal_positions)
 
 
 def _kind(run: RunFolder) -> str:

@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from vidmae.model.encoder import Encoder
 from vidmae.model.formats.file_model import Known, file_in, said_of
-from vidmae.model.formats.keys import FIXED, PATCH_EMBED, by_group, clip_sizes, groups, looks_like, shapes_of
+from vidmae.model.formats.keys import FIXED, PATCH_EMBED, TEMPORAL, by_group, clip_sizes, groups, looks_like, shapes_of
 from vidmae.model.formats.layouts import LAYOUTS, OURS, layout_of
 from vidmae.model.formats.tensor_shapes import PAYLOADS, clean_name
-from vidmae.model.formats.translate import FRAMES16, SPATIAL, TEMPORAL, Inflate, inflate, translate
+from vidmae.model.formats.translate import FRAMES16, SPATIAL, Inflate, inflate, translate
 from vidmae.model.formats.weight_files import MODEL_FILE, RANK_FILE, shards_in
 from vidmae.model.formats.zero_shards import read_shards
 from vidmae.runs.record import fsync_folder, make_private_folder
@@ -109,7 +109,7 @@ def load_encoder(
     and the report says so.
 
     Args:
-        model: A `VideoClassifier`, not sharded.
+        model: A `VideoClassifier` or a `ConvClassifier`, not sharded.
         path: The weights.safetensors of a run, a released file or a folder, pretrained or finetuned; see `load_state`.
         new_head: Leave the file's head out, whatever its classes: the model keeps its own.
         resize_positions: See `load_into`.

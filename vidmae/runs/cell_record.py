@@ -39,7 +39,7 @@ class Cell:
 
     Attributes:
         checkpoint: Name of the weights it starts from.
-        content: `run:` and a signature, the hash of a file, or `scratch:` and the shape of the model.
+        content: `run:` and a signature, the hash of a file, or `scratch:` or `conv:` and the shape of the model.
         data: Data set.
         shots: Labelled clips per class; 0 for all clips, or a share of them.
         seed: Of the draw and of the training.

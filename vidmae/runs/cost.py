@@ -6,8 +6,14 @@ Letters: L tokens, K kept, D encoder width, d decoder width, N tokens of a seque
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vidmae.runs.gpus import gpu_peak_tflops as gpu_peak_tflops  # one of the things that a cost is made of
+from vidmae.settings.conv_sizes import ConvShape, conv_shape
 from vidmae.settings.sizes import EncoderShape, ModelShape, mlp_dim
+
+if TYPE_CHECKING:  # a schema reads YAML, and this module is for machines that have the standard library alone
+    from vidmae.settings.finetune_config import ClassifierConfig
 
 GIB = 2**30
 
@@ -15,6 +21,7 @@ GIB = 2**30
 def parameters(shape: ModelShape) -> int:
     """Parameters of a MaskedAutoencoder: 645,534,104 for mae_vit_huge_patch14 as published."""
     (t, h, w), dim, ddim = shape.grid, shape.embed_dim, shape.decoder_embed_dim
+    t = t if shape.temporal_positions else 0
     tables = (h * w + t + 2) * dim + (h * w + t + 3) * ddim  # positions, class tokens and theirs, mask token
     patch_embed = (shape.patch_dim + 1) * dim
     encoder = shape.depth * _block_parameters(dim) + 2 * dim
@@ -67,6 +74,28 @@ def encoder_flops_per_clip(shape: EncoderShape) -> float:
 def finetune_flops_per_clip(shape: EncoderShape) -> float:
     """FLOPs of forward and backward of a classifier whose weights all learn."""
     return 3 * encoder_flops_per_clip(shape)
+
+
+def train_flops_of_vit(shape: EncoderShape) -> float:
+    """The same as torch counts it: without the gradient of the pixels, which nobody needs."""
+    return finetune_flops_per_clip(shape) - 2.0 * shape.num_tokens * shape.patch_dim * shape.embed_dim
+
+
+def conv_like(shape: EncoderShape) -> ConvShape:
+    """The convolutional net whose forward and backward pass takes the FLOPs of a classifier; see `conv_shape`."""
+    return conv_shape(train_flops_of_vit(shape), shape.num_frames, shape.img_size)
+
+
+def view_flops(model: ClassifierConfig) -> float:
+    """FLOPs of one view through the network of a cell; the head aside."""
+    shape = model.shape()
+    return conv_like(shape).forward_flops if model.net == "conv" else encoder_flops_per_clip(shape)
+
+
+def step_flops(model: ClassifierConfig) -> float:
+    """FLOPs of forward and backward of one clip through the network of a cell, whose weights all learn."""
+    shape = model.shape()
+    return conv_like(shape).train_flops if model.net == "conv" else finetune_flops_per_clip(shape)
 
 
 def state_gib(shape: ModelShape, *, zero_stage: int, precision: str, world_size: int, offload: bool = False) -> float:

@@ -14,8 +14,9 @@ from typing import Literal
 from vidmae.settings.layers import ConfigError, nearest, signed_if_changed, unsigned
 from vidmae.settings.schedule import Phase
 from vidmae.settings.signals import DEFAULT_SIGNALS, number_of
-from vidmae.settings.sizes import ModelShape, model_shape
+from vidmae.settings.sizes import MaskKind, ModelShape, model_shape
 
+NO_TIME_TABLE = "no-time-table"  # in names of runs and cells without model.temporal_positions
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
@@ -71,6 +72,12 @@ class ModelConfig(NetConfig):
     """Frames of a clip that are predicted, evenly spread; num_frames predicts all."""
     decoder_mask_ratio: float = signed_if_changed(0.0)
     """Share of the hidden tokens that the decoder does not rebuild in training: less work, another objective; 0: none."""
+    mask: MaskKind = signed_if_changed("random")  # noqa: RUF009  (it is dataclasses.field)
+    """What is hidden. random: tokens anywhere in space and time. tube: the same places in all time steps. causal: the
+    second half of the clip, and of the first half all but tubes: the model must say what comes next."""
+    temporal_positions: bool = signed_if_changed(True)
+    """Encoder and decoder have a learned table of positions in time. false leaves both tables out: the model knows where a
+    token is in the picture, and not when."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,11 +86,17 @@ class ModelConfig(NetConfig):
               f"1 to model.num_frames {self.num_frames}")
         check(0 <= self.decoder_mask_ratio < 1, "model.decoder_mask_ratio", self.decoder_mask_ratio,
               "from 0 (the decoder rebuilds all hidden tokens) to below 1")
+        check(self.mask == "random" or self.num_frames > self.t_patch_size, "model.mask", self.mask,
+              f"random with model.num_frames {self.num_frames} and model.t_patch_size {self.t_patch_size}, which are one "
+              "time step; tube and causal need several")
 
     @property
-    def tag(self) -> str:
-        """What a run's name must say of its objective: decoder50 where half of the hidden tokens are rebuilt, else "" """
-        return f"decoder{100 * (1 - self.decoder_mask_ratio):.4g}" if self.decoder_mask_ratio else ""
+    def tags(self) -> tuple[str, ...]:
+        """What a run's name must say of its objective and controls: decoder50 where half of the hidden tokens are rebuilt,
+        tube or causal, no-time-table; nothing where all is as usual."""
+        decoder = f"decoder{100 * (1 - self.decoder_mask_ratio):.4g}" if self.decoder_mask_ratio else ""
+        return tuple(filter(None, [decoder, "" if self.mask == "random" else self.mask,
+                                   "" if self.temporal_positions else NO_TIME_TABLE]))
 
     def shape(self) -> ModelShape:
         """Sizes and token arithmetic of the model.
@@ -95,7 +108,7 @@ class ModelConfig(NetConfig):
             self.name, img_size=self.img_size, num_frames=self.num_frames, t_patch_size=self.t_patch_size,
             decoder_embed_dim=self.decoder_embed_dim, decoder_depth=self.decoder_depth,
             decoder_num_heads=self.decoder_num_heads, mask_ratio=self.mask_ratio, pred_t_dim=self.pred_t_dim,
-            decoder_mask_ratio=self.decoder_mask_ratio)
+            decoder_mask_ratio=self.decoder_mask_ratio, mask=self.mask, temporal_positions=self.temporal_positions)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from vidmae.settings.layers import signed_if_changed, unsigned
 from vidmae.settings.schedule import Duration, Phase
 from vidmae.settings.sizes import EncoderShape, Positions, encoder_shape
 
+Net = Literal["vit", "conv"]
 Method = Literal["finetune", "linear", "knn", "attentive"]
 Rule = Literal["last", "holdout", "val-best"]
 EPOCH = Duration(1, "epochs")
@@ -23,11 +24,17 @@ VIEW_WORDS = "center, random, TxS with S 1 or 3, or framesN"
 
 @dataclass(frozen=True)
 class ClassifierConfig(NetConfig):
-    """The encoder and what stands on it. A checkpoint brings name, img_size, num_frames, t_patch_size and positions."""
+    """The network and what stands on it. A checkpoint brings name, img_size, num_frames, t_patch_size, positions,
+    temporal_positions and net."""
 
+    net: Net = signed_if_changed("vit")  # noqa: RUF009  (it is dataclasses.field)
+    """vit: the transformer that model.name says. conv: a convolutional net, an R(2+1)D, so wide that a step of finetuning
+    takes the FLOPs of that transformer; --checkpoints conv sets it."""
     positions: Positions = signed_if_changed("learned")  # noqa: RUF009  (it is dataclasses.field)
     """learned: tables of space and time, and a class token (ST-MAE). fixed: a table of sines, and no class token (VideoMAE,
     V-JEPA). rotary: queries and keys are turned by their place, and no class token (V-JEPA 2)."""
+    temporal_positions: bool = signed_if_changed(True)
+    """Learned positions have a table of time. false leaves it out, as the pretraining of a checkpoint did."""
     pool: Literal["cls", "mean"] = "cls"
     """What the head sees: the class token of the last block, or the mean of its patch tokens (global pooling)."""
     dropout: float = 0.3
@@ -39,6 +46,13 @@ class ClassifierConfig(NetConfig):
         super().__post_init__()
         check(self.pool == "mean" or self.positions == "learned", "model.pool", self.pool,
               f"mean with model.positions {self.positions}, which has no class token")
+        check(self.temporal_positions or self.positions == "learned", "model.temporal_positions", self.temporal_positions,
+              f"true with model.positions {self.positions}, where one table holds space and time")
+        if self.net == "conv":
+            check(self.pool == "mean", "model.pool", self.pool, "mean with model.net conv, which has no class token")
+            check(self.positions == "learned" and self.temporal_positions, "model.net", self.net,
+                  f"vit with model.positions {self.positions} and model.temporal_positions {self.temporal_positions}; a "
+                  "convolutional net has no tables of positions")
         check(0 <= self.dropout < 1, "model.dropout", self.dropout, "at least 0 and below 1")
         check(0 <= self.drop_path < 1, "model.drop_path", self.drop_path, "at least 0 and below 1")
 
@@ -46,20 +60,21 @@ class ClassifierConfig(NetConfig):
     def unsaid(self) -> dict[str, Any]:
         """The sizes, positions and pool where the tensors of an export do not say all of them; empty where they do."""
         keys = ["name", "img_size", "num_frames", "t_patch_size", "positions"]
+        more = [key for key, usual in (("net", "vit"), ("temporal_positions", True)) if getattr(self, key) != usual]
         if self.positions == "learned":  # the others have mean alone
-            if self.pool == "cls":
+            if self.pool == "cls" and not more:
                 return {}
             keys.append("pool")
-        return {key: getattr(self, key) for key in keys}
+        return {key: getattr(self, key) for key in (*keys, *more)}
 
     def shape(self) -> EncoderShape:
-        """Sizes and token arithmetic.
+        """Sizes and token arithmetic; with net conv those of the transformer whose FLOPs it has.
 
         Raises:
             ValueError: Sizes do not divide, or the name is unknown.
         """
         return encoder_shape(self.name, img_size=self.img_size, num_frames=self.num_frames, t_patch_size=self.t_patch_size,
-                             positions=self.positions)
+                             positions=self.positions, temporal_positions=self.temporal_positions)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ Positions = Literal["learned", "fixed", "rotary"]
 of sines that does not learn, and no class token (VideoMAE, V-JEPA). rotary: queries and keys are turned, and no class token
 (V-JEPA 2)."""
 
+MaskKind = Literal["random", "tube", "causal"]
+"""What pretraining hides. random: tokens anywhere in space and time. tube: the same places in every time slot. causal: all
+that comes later, and all but tubes of what came before (`masking.training_mask`)."""
+
 ENCODER_SIZES = {  # width, blocks, attention heads
     "pico": (24, 1, 2),  # toys for tests and the demo; the field has no models of these names
     "nano": (96, 3, 3),
@@ -91,6 +95,8 @@ class EncoderShape:
         depth: Encoder blocks.
         num_heads: Encoder attention heads.
         positions: How it knows where a token is; `learned` alone has a class token.
+        temporal_positions: Learned positions have a table of time beside that of space. Without it tokens of one place are
+            told apart by what they show alone, and no tensor has its name.
     """
 
     name: str
@@ -102,6 +108,7 @@ class EncoderShape:
     depth: int
     num_heads: int
     positions: Positions = field(default="learned", kw_only=True)
+    temporal_positions: bool = field(default=True, kw_only=True)
 
     @property
     def class_tokens(self) -> int:
@@ -138,6 +145,7 @@ class ModelShape(EncoderShape):
         mask_ratio: Fraction of the tokens removed in training.
         pred_t_dim: Frames of a clip that are predicted.
         decoder_mask_ratio: Fraction of the removed tokens that the decoder does not rebuild in training.
+        mask: Which tokens training removes.
     """
 
     decoder_embed_dim: int
@@ -146,11 +154,16 @@ class ModelShape(EncoderShape):
     mask_ratio: float
     pred_t_dim: int
     decoder_mask_ratio: float = 0.0
+    mask: MaskKind = "random"
 
     @property
     def num_kept(self) -> int:
-        """K at `mask_ratio`."""
-        return num_kept(self.num_tokens, self.mask_ratio)
+        """K at `mask_ratio`. Tubes keep whole places: of each slot int(H * W * (1 - mask_ratio)), 200 in all for ViT-H where
+        other masks keep 204."""
+        if self.mask != "tube":
+            return num_kept(self.num_tokens, self.mask_ratio)
+        slots, height, width = self.grid
+        return slots * num_kept(height * width, self.mask_ratio, "model.mask tube: model.mask_ratio")
 
     @property
     def num_rebuilt(self) -> int:
@@ -169,7 +182,7 @@ class ModelShape(EncoderShape):
 
 
 def encoder_shape(name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2,
-                  positions: Positions = "learned") -> EncoderShape:
+                  positions: Positions = "learned", temporal_positions: bool = True) -> EncoderShape:
     """Work out the shape of a named encoder.
 
     Args:
@@ -181,13 +194,16 @@ def encoder_shape(name: str, *, img_size: int = 224, num_frames: int = 16, t_pat
     """
     shape = _encoder(name, "vit_", img_size, num_frames, t_patch_size)
     heads = GIANT_ROTARY_HEADS if positions == "rotary" and shape.embed_dim == GIANT_DIM else shape.num_heads
-    return replace(shape, positions=positions, num_heads=heads)
+    if not temporal_positions and positions != "learned":
+        raise ValueError(f"temporal_positions False needs learned positions, and these are {positions}, which hold space "
+                         "and time in one (model.temporal_positions)")
+    return replace(shape, positions=positions, num_heads=heads, temporal_positions=temporal_positions)
 
 
 def model_shape(
     name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2, decoder_embed_dim: int = 512,
     decoder_depth: int = 4, decoder_num_heads: int = 16, mask_ratio: float = 0.9, pred_t_dim: int = 16,
-    decoder_mask_ratio: float = 0.0,
+    decoder_mask_ratio: float = 0.0, mask: MaskKind = "random", temporal_positions: bool = True,
 ) -> ModelShape:
     """Work out the shape of a named model.
 
@@ -198,7 +214,7 @@ def model_shape(
     Raises:
         ValueError: The name is unknown, or sizes do not divide; the message says what would do.
     """
-    encoder = _encoder(name, "mae_vit_", img_size, num_frames, t_patch_size)
+    encoder = replace(_encoder(name, "mae_vit_", img_size, num_frames, t_patch_size), temporal_positions=temporal_positions)
     _divides("pred_t_dim", pred_t_dim, f"the clip's {num_frames // t_patch_size} time slots", num_frames // t_patch_size)
     _divides("decoder_embed_dim", decoder_embed_dim, "decoder_num_heads", decoder_num_heads)
     if pred_t_dim > num_frames:
@@ -207,8 +223,8 @@ def model_shape(
     shape = ModelShape(
         **vars(encoder), decoder_embed_dim=decoder_embed_dim, decoder_depth=decoder_depth,
         decoder_num_heads=decoder_num_heads, mask_ratio=mask_ratio, pred_t_dim=pred_t_dim,
-        decoder_mask_ratio=decoder_mask_ratio)
-    num_rebuilt(shape.num_tokens - num_kept(shape.num_tokens, mask_ratio), decoder_mask_ratio)
+        decoder_mask_ratio=decoder_mask_ratio, mask=mask)
+    num_rebuilt(shape.num_tokens - shape.num_kept, decoder_mask_ratio)
     return shape
 
 

@@ -17,7 +17,8 @@ from vidmae.footage.manifest import Manifest, content_hash
 from vidmae.footage.open_video import ARCHIVE, Stager, file_of, use_copies
 from vidmae.mixtures.mixture import Footage, sampling_of
 from vidmae.mixtures.mixture_order import MixtureOrder, turns_per_epoch
-from vidmae.model.classifier import VideoClassifier, build_classifier
+from vidmae.model.classifier import build_classifier
+from vidmae.model.conv_net import Classifier, build_conv
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.weights import load_encoder
 from vidmae.ranks.dist import Ranks
@@ -40,7 +41,7 @@ def build_model(config: PretrainConfig) -> MaskedAutoencoder:
 
 
 def build_classifier_for(config: FinetuneConfig, num_classes: int | None, *, start: bool = True,
-                         say: Callable[[str], object] = lambda _: None) -> VideoClassifier:
+                         say: Callable[[str], object] = lambda _: None) -> Classifier:
     """The classifier of a cell, its new weights drawn from the seed.
 
     Args:
@@ -53,10 +54,16 @@ def build_classifier_for(config: FinetuneConfig, num_classes: int | None, *, sta
     """
     torch.manual_seed(config.seed)
     m = config.model
-    model = build_classifier(m.name, num_classes=num_classes, img_size=m.img_size, num_frames=m.num_frames,
-                             t_patch_size=m.t_patch_size, positions=m.positions, pool=m.pool, dropout=m.dropout,
-                             drop_path=m.drop_path,
-                             attention=m.attention, activation_checkpointing=m.activation_checkpointing)
+    model: Classifier
+    if m.net == "conv":
+        model = build_conv(m.name, num_classes=num_classes, img_size=m.img_size, num_frames=m.num_frames,
+                           t_patch_size=m.t_patch_size, dropout=m.dropout, drop_path=m.drop_path,
+                           activation_checkpointing=m.activation_checkpointing)
+    else:
+        model = build_classifier(m.name, num_classes=num_classes, img_size=m.img_size, num_frames=m.num_frames,
+                                 t_patch_size=m.t_patch_size, positions=m.positions, pool=m.pool, dropout=m.dropout,
+                                 drop_path=m.drop_path, temporal_positions=m.temporal_positions,
+                                 attention=m.attention, activation_checkpointing=m.activation_checkpointing)
     if start and config.train.init:
         check_init(config.train)
         report = load_encoder(model, config.train.init, new_head=True, resize_positions=config.train.resize_positions,

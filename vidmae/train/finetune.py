@@ -26,8 +26,8 @@ from vidmae.clips.order import CLIP, rng
 from vidmae.evaluate.predict import StoppedError, evaluate, view_spec
 from vidmae.footage.manifest import Manifest
 from vidmae.labels.cell_data import CellData, check_files, read_cell_data
-from vidmae.model.classifier import VideoClassifier
-from vidmae.model.groups import layer_decay_groups
+from vidmae.model.conv_net import Classifier, ConvClassifier
+from vidmae.model.groups import layer_decay_groups, param_groups
 from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.ranks import watchdog
 from vidmae.ranks.checkpoint import complete_steps
@@ -39,7 +39,7 @@ from vidmae.ranks.waiting import on_main
 from vidmae.runs.accuracy import cross_entropy, topk_pct
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.cell_result import Learned, write_cell_result
-from vidmae.runs.cost import finetune_flops_per_clip
+from vidmae.runs.cost import step_flops
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder
@@ -91,7 +91,7 @@ def finetune(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: floa
 class Labelled(nn.Module):
     """A classifier with its loss: what the engine trains."""
 
-    def __init__(self, classifier: VideoClassifier, label_smoothing: float) -> None:
+    def __init__(self, classifier: Classifier, label_smoothing: float) -> None:
         super().__init__()
         self.classifier, self._label_smoothing = classifier, label_smoothing
 
@@ -119,13 +119,19 @@ class Finetuner(Trainer[FinetuneConfig]):
                              "here; allowed: 2 or more (--set train.micro_batch=..., fewer ranks, a larger global batch)")
 
     def build(self) -> tuple[nn.Module, list[dict[str, Any]]]:
-        """The classifier with its weights and loss; the nearer a layer is to the pixels, the slower it learns."""
+        """The classifier with its weights and loss; the nearer a layer is to the pixels, the slower it learns. All layers of
+        a convolutional net learn alike."""
         train = self.config.train
         self.classifier = classifier = build_classifier_for(self.config, len(self.data.classes), say=self.say)
         self.augment = Augment(self.config.data, len(self.data.classes), mean=classifier.mean, std=classifier.std) \
             if Augment.wanted(self.config.data) else None
-        return Labelled(classifier, train.label_smoothing), layer_decay_groups(classifier, train.weight_decay,
-                                                                               train.layer_decay)
+        labelled = Labelled(classifier, train.label_smoothing)
+        if not isinstance(classifier, ConvClassifier):
+            return labelled, layer_decay_groups(classifier, train.weight_decay, train.layer_decay)
+        if train.layer_decay != 1:
+            self.say(f"train.layer_decay {train.layer_decay:g} is for transformers; all layers of a convolutional net learn "
+                     "alike")
+        return labelled, param_groups(labelled, train.weight_decay)
 
     def clips(self, *, start: int, unreadable: Mapping[int, str]) -> Iterable[Batch]:
         """Clips and labels."""
@@ -140,13 +146,14 @@ class Finetuner(Trainer[FinetuneConfig]):
         return self.augment(clips, labels) if self.augment else (clips, labels)
 
     def flops_per_clip(self) -> float:
-        """See `cost.finetune_flops_per_clip`."""
-        return finetune_flops_per_clip(self.config.model.shape())
+        """See `cost.step_flops`."""
+        return step_flops(self.config.model)
 
     def attention_shapes(self) -> Sequence[AttentionShape]:
-        """Of the encoder, which sees all tokens."""
+        """Of the encoder, which sees all tokens; a convolutional net has none."""
         s = self.config.model.shape()
-        return [(s.num_heads, s.num_tokens + s.class_tokens, s.embed_dim // s.num_heads)]
+        shape = s.num_heads, s.num_tokens + s.class_tokens, s.embed_dim // s.num_heads
+        return [] if self.config.model.net == "conv" else [shape]
 
     def look(self) -> bool:
         """Where it is time to, test the model on what the rule looks at; True once patience is over."""

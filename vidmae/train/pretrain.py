@@ -19,7 +19,7 @@ from vidmae.clips.loader import Batch
 from vidmae.insight.pictures import reconstruction, save_png
 from vidmae.mixtures.mixture import Footage, read_footage
 from vidmae.model.groups import param_groups
-from vidmae.model.masking import mask_from_noise
+from vidmae.model.masking import training_mask
 from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.ranks import dist, watchdog
 from vidmae.ranks.kernels import AttentionShape
@@ -103,7 +103,7 @@ class Pretrainer(Trainer[PretrainConfig]):
     def inputs(self, batch: Batch, position: int) -> tuple[Any, ...]:  # noqa: ARG002
         """Clips and their masks."""
         clips, noise = (tensor.to(self.ranks.device, non_blocking=True) for tensor in (batch.clips, batch.noise))
-        return clips, mask_from_noise(noise, self.config.model.mask_ratio)
+        return clips, training_mask(noise, self.config.model.shape())
 
     def flops_per_clip(self) -> float:
         """See `cost.train_flops_per_clip`."""
@@ -144,7 +144,7 @@ def draw(run: RunFolder, config: PretrainConfig, plan: Plan, footage: Footage, *
                                  order=footage_order(config, footage, plan), noise=config.model.shape().num_tokens), videos)
     first = [(b.clips[:1], b.noise[:1]) for b in batches]
     clips, noise = (torch.cat(parts) for parts in zip(*first, strict=True))
-    save_png(reconstruction(model, clips, mask_from_noise(noise, config.model.mask_ratio)), run.picture)
+    save_png(reconstruction(model, clips, training_mask(noise, model.shape)), run.picture)
 
 
 def write_result(run: RunFolder, config: PretrainConfig, plan: Plan, log: AttemptLog) -> None:

@@ -18,7 +18,7 @@ from vidmae.evaluate.attentive import AttentiveProbe, fit_attentive
 from vidmae.evaluate.extract import extract
 from vidmae.evaluate.feature_cache import FeatureStore, feature_spec
 from vidmae.labels.cell_data import CellData, read_cell_data
-from vidmae.model.classifier import VideoClassifier
+from vidmae.model.conv_net import Classifier
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.program import say
 from vidmae.ranks.pulse import Pulse
@@ -63,7 +63,7 @@ def probe(run: RunFolder, config: FinetuneConfig, ranks: Ranks, started: float) 
     return True
 
 
-def frozen_encoder(config: FinetuneConfig, ranks: Ranks) -> VideoClassifier:
+def frozen_encoder(config: FinetuneConfig, ranks: Ranks) -> Classifier:
     """The encoder of a cell without a head, on the rank's device: its weights, or random ones from the seed.
 
     Raises:

@@ -126,7 +126,8 @@ class Trainer(ABC, Generic[C]):
             compiled.use_own_cache(ranks.local_rank)
             graphs = config.train.compile == "graphs"
             number = compiled.compile_blocks(model, graphs=graphs)
-            self.say(f"the first step compiles the model's {number} blocks" + (", as CUDA graphs" if graphs else ""))
+            self.say(f"the first step compiles the model's {number} blocks" + (", as CUDA graphs" if graphs else "")
+                     if number else "a convolutional net is not compiled: only blocks of a transformer are")
         self.engine = Engine(model, groups, config.train, ranks, micro_batch=plan.micro_batch, grad_accum=plan.grad_accum)
         self.step = self.start = checkpoint.restore(self.engine, run, config.train, ranks, self.say)
         self.saver = checkpoint.Saver(self.engine, run, config.train, ranks, keep=config.checkpoint, say=self.say)
@@ -175,7 +176,7 @@ class Trainer(ABC, Generic[C]):
 
     @abstractmethod
     def attention_shapes(self) -> Sequence[kernels.AttentionShape]:
-        """Heads, tokens and head width of the model's blocks, each kind once."""
+        """Heads, tokens and head width of the model's blocks, each kind once; empty where it has no attention."""
 
     @abstractmethod
     def export(self) -> None:
@@ -215,7 +216,7 @@ class Trainer(ABC, Generic[C]):
     def _choose_attention(self) -> None:
         """The fused attention kernel of this run on a GPU: measured where it begins, then kept. Collective."""
         device, train = self.ranks.device, self.config.train
-        if device.type != "cuda" or self.config.model.attention == "naive":
+        if device.type != "cuda" or self.config.model.attention == "naive" or not self.attention_shapes():
             return
         key = "attention_deterministic" if train.deterministic else "attention"
         kernel, said = read_choices(self.run).get(key), "what the run began with"

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vidmae.model.classifier import VideoClassifier
 from vidmae.model.formats.keys import by_group
 from vidmae.model.formats.layouts import LAYOUTS, OURS
 from vidmae.model.formats.translate import as_ours
@@ -60,11 +61,12 @@ def as_one_of_ours(found: Found) -> tuple[dict[str, Tensor], dict[str, str], str
     state, s = load_state(path), model.shape
     header = {key: value for key, value in (read_metadata(path) if path.is_file() else {}).items() if key != "format"}
     config = {"name": s.name, "img_size": s.img_size, "num_frames": s.num_frames, "t_patch_size": s.t_patch_size,
-              "positions": s.positions, **({"pool": "mean"} if model.pooled and s.class_tokens else {})}
+              "positions": s.positions, **({"pool": "mean"} if model.pooled and s.class_tokens else {}), **model.controls}
     how = ""
     if model.layout != OURS:
         with torch.device("meta"):
             encoder = encoder_for(model, num_classes=model.head or None)
+        assert isinstance(encoder, VideoClassifier), "the convolutional net has this suite's layout"
         fits = encoder.state_dict()
         made = as_ours(state, model, mean=encoder.mean, std=encoder.std)
         if made.state.keys() != fits.keys():
@@ -73,5 +75,6 @@ def as_one_of_ours(found: Found) -> tuple[dict[str, Tensor], dict[str, str], str
         state = made.state
         how = f", {len(made.reshaped)} of them cut or computed, {len(made.left_out)} of other parts left out"
     elif model.pretrained:
-        config = {**asdict(model_config(state)), **json.loads(header.get("config", "{}"))}
+        of_tensors = asdict(model_config(state)) if s.temporal_positions else {}  # else the header has said all of it
+        config = {**of_tensors, **json.loads(header.get("config", "{}"))}
     return state, {**header, "model": str(config["name"]), "config": json.dumps(config)}, how

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from vidmae.model.classifier import Pool, VideoClassifier
+from vidmae.model.classifier import Pool
+from vidmae.model.conv_net import Classifier
 from vidmae.model.formats.file_model import FileModel
 from vidmae.model.formats.translate import Inflate
 from vidmae.model.trained_encoder import encoder_for, file_model, weights_of
@@ -29,7 +30,7 @@ def load(
     source: str | Path, *, img_size: int | None = None, num_frames: int | None = None, pool: Pool | None = None,
     inflated: Inflate = "no", device: torch.device | str = "cpu", runs_dir: str | Path = "runs",
     say: Callable[[str], object] = lambda _: None,
-) -> VideoClassifier:
+) -> Classifier:
     """Open weights as an encoder, in evaluation mode.
 
     Args:
@@ -66,7 +67,10 @@ def _resized(found: FileModel, img_size: int | None, num_frames: int | None, inf
         raise ValueError(f"inflated is {inflated!r}, allowed with weights of a model of {s.num_frames} frames: no; "
                          "centre and mean are for those of an image model")
     u = s.t_patch_size if inflated == "no" else 2
-    shape = encoder_shape(s.name, t_patch_size=u, positions=s.positions,
+    if found.conv and (img_size or s.img_size, num_frames or s.num_frames) != (s.img_size, s.num_frames):
+        raise ValueError(f"img_size {img_size} and num_frames {num_frames} cannot be changed: the weights are of {found}, "
+                         "whose width goes with them; allowed: None")
+    shape = encoder_shape(s.name, t_patch_size=u, positions=s.positions, temporal_positions=s.temporal_positions,
                           img_size=s.img_size if img_size is None else img_size,
                           num_frames=s.num_frames if num_frames is None else num_frames)
     return replace(found, shape=shape)

@@ -92,6 +92,22 @@ def test_a_decoder_that_rebuilds_a_part_on_two_ranks_and_after_a_stop(alone, man
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["model.mask=tube", "model.mask=causal", "model.temporal_positions=false", "model.t_patch_size=1"])
+def test_a_control_on_two_ranks_and_after_a_stop(alone, manifest, tmp_path, control):
+    whole, two, cut = (make_run(tmp_path / name, manifest, control, "train.zero_stage=2") for name in ("whole", "two", "cut"))
+    assert train(whole)[0] == [0] and train(two, world_size=2)[0] == [0, 0]
+    np.testing.assert_allclose(losses(two), losses(whole), rtol=1e-5)
+    assert not np.allclose(losses(whole), losses(alone), rtol=1e-5), "another experiment"
+    shutil.copytree(whole.checkpoints / "step_00000002", cut.checkpoints / "step_00000002")
+    codes, said = train(cut)
+    assert codes == [0] and "continuing from step_00000002" in said, said
+    for name, value in weights(whole).items():
+        np.testing.assert_array_equal(weights(cut)[name], value, err_msg=name)
+    left_out = {"pos_embed_temporal", "decoder_pos_embed_temporal"} if "temporal" in control else set()
+    assert weights(alone).keys() - weights(whole).keys() == left_out
+
+
 def test_the_newest_checkpoints_stay_and_every_so_many_steps_one_for_good(manifest, tmp_path):
     run = make_run(tmp_path / "run", manifest, "checkpoint.every_steps=1", "checkpoint.keep_last=1", "checkpoint.keep_every=2",
                    "train.phases=[{duration: 5 steps, lr: 1.0e-3}]")

@@ -185,6 +185,14 @@ def test_a_finetuned_file_says_what_the_cell_says_whose_weights_it_has(found: Ru
     assert main(str(run.path)) == 2 and "has changed since the sweep was submitted" in capfd.readouterr().err
 
 
+def test_a_convolutional_net_is_tested_as_any_other(manifest: Path, tmp_path: Path) -> None:
+    cell = make_cell(tmp_path / "runs", manifest, "model.name=vit_nano_patch8", "model.net=conv", "model.pool=mean")
+    run = make_test(cell, tmp_path / "conv-89ab0000", manifest, ["clean", "reversed"])
+    assert main(str(run.path)) == 0
+    clean, reversed_ = (Predictions.read(run.conditions / f"{name}.npz") for name in ("clean", "reversed"))
+    assert len(clean) == 7 and not np.array_equal(clean.prob, reversed_.prob)
+
+
 def test_frames_that_are_views_have_their_scores_averaged(manifest: Path, tmp_path: Path) -> None:
     rows, scores = Manifest.read(manifest), np.array([[0.0, 2.0, 0.0], [4.0, 0.0, 0.0]])
     share = _Share(rows, make_label_map("abc", "abc"), 2, of_scores=True)  # as vidmae/evaluate/predict.py does it, view by view

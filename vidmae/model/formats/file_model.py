@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidmae.model.formats.keys import FIXED, PATCH_EMBED, Shapes, clip_sizes, depth_of, looks_like
+from vidmae.model.formats.keys import CONV_STEM, FIXED, PATCH_EMBED, TEMPORAL, Shapes, clip_sizes, depth_of, looks_like
 from vidmae.model.formats.layouts import LAYOUTS, OURS, common_names, layout_of
 from vidmae.model.formats.tensor_shapes import header_strings, tensor_shapes
 from vidmae.model.formats.weight_files import FILES_OF_FOLDER, shards_in
 from vidmae.settings.sizes import CHANNELS, ENCODER_SIZES, EncoderShape, ModelShape, Positions, encoder_shape, size_of
 
 Known = Mapping[str, Any]
-"""What is known of a model beside its tensors: name, img_size, num_frames, t_patch_size, heads, pool."""
+"""What is known of a model beside its tensors: name, img_size, num_frames, t_patch_size, heads, pool, net,
+temporal_positions."""
+SIZES = ("name", "img_size", "num_frames", "t_patch_size")
 IN_CONFIG = {  # of config.json as transformers writes it -> what we call it
     "image_size": "img_size", "crop_size": "img_size", "num_frames": "num_frames", "frames_per_clip": "num_frames",
     "tubelet_size": "t_patch_size", "patch_size": "patch_size", "hidden_size": "width", "num_hidden_layers": "depth",
@@ -39,6 +41,7 @@ class FileModel:
         head: Classes of its head; 0: it has none that fits.
         pooled: Its norm belongs behind the mean of the tokens (`fc_norm`, or its header says so).
         taken: What its tensors do not say and was taken as in the released models, such as `224 px`; or empty.
+        conv: It is the convolutional net that takes the FLOPs of a transformer of this shape.
     """
 
     layout: str
@@ -47,16 +50,27 @@ class FileModel:
     head: int = 0
     pooled: bool = False
     taken: str = ""
+    conv: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
         """As the section `model` of a recipe."""
         s = self.shape
-        more = {**({} if s.class_tokens else {"positions": s.positions}), **({"pool": "mean"} if self.pooled else {})}
+        more = {**({} if s.class_tokens else {"positions": s.positions}), **({"pool": "mean"} if self.pooled else {}),
+                **self.controls}
         return {"name": s.name, "img_size": s.img_size, "num_frames": s.num_frames, "t_patch_size": s.t_patch_size, **more}
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """Of these settings what is not as usual: another kind of network, no table of time."""
+        return {**({"net": "conv"} if self.conv else {}),
+                **({} if self.shape.temporal_positions else {"temporal_positions": False})}
 
     def __str__(self) -> str:
         s = self.shape
+        if self.conv:
+            return (f"a convolutional net of the FLOPs of {s.name}, {s.num_frames} frame{'s' * (s.num_frames > 1)} of "
+                    f"{s.img_size} px")
         taken = f" ({self.taken}: taken, the file does not say)" if self.taken else ""
         return (f"{s.name}, {s.num_frames} frame{'s' * (s.num_frames > 1)} of {s.img_size} px, {s.t_patch_size} per token"
                 f"{taken}; {LAYOUTS[self.layout].title}")
@@ -128,6 +142,7 @@ def init_problem(path: Path, shape: ModelShape, *, resize: bool) -> str | None:
     decoder = depth_of(name.removeprefix("decoder_") for name in shapes if name.startswith("decoder_"))
     predicted = shapes["decoder_pred.weight"][0] // (CHANNELS * found.shape.patch_size**2) * shape.grid[0]
     pairs = [("model.name", found.shape.name, shape.name.removeprefix("mae_")),
+             ("model.temporal_positions", found.shape.temporal_positions, shape.temporal_positions),
              ("model.t_patch_size", found.shape.t_patch_size, shape.t_patch_size),
              ("model.decoder_embed_dim", shapes["mask_token"][-1], shape.decoder_embed_dim),
              ("model.pred_t_dim", predicted, shape.pred_t_dim),
@@ -149,6 +164,8 @@ def model_of(shapes: Shapes, known: Known | None = None) -> FileModel:
         ValueError: None that this suite has, or `known` contradicts them.
     """
     known = known or {}
+    if CONV_STEM in shapes:
+        return _conv(shapes, known)
     layout = layout_of(shapes)
     found = _ours(shapes, known) if layout == OURS else _of_layout(layout, shapes, known)
     _agree(found.shape, known)
@@ -163,15 +180,27 @@ def _ours(shapes: Shapes, known: Known) -> FileModel:
         "fixed" if FIXED in shapes else "rotary"
     if positions == "rotary" and not any(part.startswith("blocks.0.") for part in shapes):
         raise ValueError("it holds no blocks")
-    taken = ""
+    taken, timeless = "", positions == "learned" and TEMPORAL not in shapes and known.get("temporal_positions") is False
     if positions == "rotary":
         sizes, taken = _rotary_sizes(shapes, known)
+    elif timeless and "num_frames" in known:  # which the table of time would say
+        patch, side = shapes[PATCH_EMBED], round(shapes["pos_embed_spatial"][1] ** 0.5)
+        sizes = side * patch[-1], int(known["num_frames"]), patch[2]
     else:
         sizes = clip_sizes(shapes)
     img_size, num_frames, t_patch_size = sizes
-    shape = encoder_shape(name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size, positions=positions)
+    shape = encoder_shape(name, img_size=img_size, num_frames=num_frames, t_patch_size=t_patch_size, positions=positions,
+                          temporal_positions=not timeless)
     pooled = positions != "learned" or known.get("pool") == "mean"
     return FileModel(OURS, shape, "mask_token" in shapes, _head(shapes), pooled, taken)
+
+
+def _conv(shapes: Shapes, known: Known) -> FileModel:
+    """The convolutional net of this suite; its header says whose FLOPs it has, and what clips it takes."""
+    if missing := [key for key in SIZES if key not in known]:
+        raise ValueError(f"it is a convolutional net of this suite, and nothing says {', '.join(missing)}; the "
+                         "header of the file that its cell wrote does")
+    return FileModel(OURS, encoder_shape(**{key: known[key] for key in SIZES}), head=_head(shapes), pooled=True, conv=True)
 
 
 def _rotary_sizes(shapes: Shapes, known: Known) -> tuple[tuple[int, int, int], str]:
@@ -224,7 +253,8 @@ def _agree(shape: EncoderShape, known: Known) -> None:
     """Refuse weights that contradict what stands beside them."""
     of_tensors = {"name": shape.name, "img_size": shape.img_size, "num_frames": shape.num_frames,
                   "t_patch_size": shape.t_patch_size, "patch_size": shape.patch_size, "width": shape.embed_dim,
-                  "depth": shape.depth, "heads": shape.num_heads, "positions": shape.positions}
+                  "depth": shape.depth, "heads": shape.num_heads, "positions": shape.positions,
+                  "temporal_positions": shape.temporal_positions}
     if shape.num_frames == 1:
         known = {key: value for key, value in known.items() if key != "t_patch_size"}
     wrong = [f"{key} {known[key]} (the tensors: {value})" for key, value in of_tensors.items()
@@ -244,7 +274,7 @@ def _of_header(path: Path) -> Known:
             raise ValueError("config is no mapping")
     except ValueError as error:
         raise ValueError(f"the header of {path} is damaged: config is no JSON ({error})") from error
-    keys = ("name", "img_size", "num_frames", "t_patch_size", "positions", "pool")
+    keys = (*SIZES, "positions", "pool", "net", "temporal_positions")
     found = {key: config[key] for key in keys if key in config}
     if name := str(found.get("name", said.get("model", ""))).removeprefix("mae_"):
         found["name"] = name

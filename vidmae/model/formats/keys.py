@@ -12,6 +12,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 PATCH_EMBED = "patch_embed.proj.weight"
 FIXED = "pos_embed_fixed"  # [T, H * W, D]: of a model without a class token
+TEMPORAL = "pos_embed_temporal"  # [1, T, D]: the table of time
+CONV_STEM = "stem.spatial.weight"  # of the convolutional net of this suite
 FOREIGN = {  # part of a key -> whose it is
     r"\.attn\.qkv\.": "a ViT with one matrix for q, k and v (timm)",
     r"(^|\.)layer4\.0\.conv1\.": "a ResNet",
@@ -45,6 +47,8 @@ def looks_like(state: Mapping[str, Any]) -> str:
     for pattern, whose in FOREIGN.items():
         if any(re.search(pattern, name) for name in state):
             return whose
+    if CONV_STEM in state:
+        return "a convolutional net of this suite"
     stem = next((name for name in state if name.endswith(PATCH_EMBED)), None)
     if stem is None:
         return f"none that is known (it begins with {', '.join(list(state)[:3])})"
@@ -71,7 +75,7 @@ def clip_sizes(state: Mapping[str, Any]) -> tuple[int, int, int]:
         ValueError: It has no tables of positions in space and in time.
     """
     state = shapes_of(state)
-    tables = "pos_embed_spatial", "pos_embed_temporal"
+    tables = "pos_embed_spatial", TEMPORAL
     if FIXED in state and PATCH_EMBED in state:
         *_, t_patch_size, patch_size, _ = state[PATCH_EMBED]
         slots, places, _ = state[FIXED]

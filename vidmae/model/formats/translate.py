@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from vidmae.model.formats.file_model import FileModel, Known, model_of
-from vidmae.model.formats.keys import FIXED, PATCH_EMBED, shapes_of
+from vidmae.model.formats.keys import FIXED, PATCH_EMBED, TEMPORAL, shapes_of
 from vidmae.model.formats.layouts import LAYOUTS, OURS, common_names
 from vidmae.model.formats.sines import sine_table
 from vidmae.settings.sizes import EncoderShape
@@ -34,7 +34,7 @@ from vidmae.settings.sizes import EncoderShape
 Inflate = Literal["no", "centre", "mean"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FRAMES16 = "--views frames16 tests an image model on videos: the mean of the logits of 16 frames"
-SPATIAL, TEMPORAL, OF_CLASS = "pos_embed_spatial", "pos_embed_temporal", "pos_embed_class"
+SPATIAL, OF_CLASS = "pos_embed_spatial", "pos_embed_class"
 
 
 @dataclass(frozen=True)
