@@ -128,7 +128,7 @@ def test_another_spec_is_refused(tmp_path):
 
 
 CHANGE_FEATURES = ["model.img_size=48", "model.num_frames=8", "model.t_patch_size=4", "model.pool=mean",
-                   "model.name=vit_tiny_patch16", "data.sampling_rate=4", "data.target_fps=25", "data.decoder=pyav",
+                   "model.temporal_positions=false", "model.name=vit_tiny_patch16", "data.sampling_rate=4", "data.target_fps=25", "data.decoder=pyav",
                    "train.precision=fp32", "seed=1", "method=attentive"]
 DO_NOT = ["method=linear", "data.shots=2", "data.name=k700", "data.workers=0", "probe.neighbors=5", "evaluate.batch=2",
           "train.global_batch=64", "model.dropout=0.5", "model.attention=naive",
@@ -154,7 +154,7 @@ def test_what_changes_a_feature_has_a_folder_of_its_own():
 
 def test_every_setting_of_model_and_data_is_in_one_of_the_two_lists():
     """A new setting that changes what the encoder sees must not share a folder by being forgotten here."""
-    known = {change.partition("=")[0] for change in CHANGE_FEATURES + DO_NOT} | {"model.positions"}  # the next test
+    known = {change.partition("=")[0] for change in CHANGE_FEATURES + DO_NOT} | {"model.positions", "model.net"}  # the next test, and test_conv_net.py
     training_alone = {f"model.{n}" for n in ("drop_path", "activation_checkpointing")} | {f"data.{n}" for n in (
         "manifest", "val_manifest", "subset", "crop_aspect", "flip_prob", "repeat_aug", "repeat_window", "repeat_near_s", "read_limit_s",
         "read_retries", "max_bad_pct", "recheck_pct", "mixup", "cutmix", "rand_augment", "rand_magnitude",

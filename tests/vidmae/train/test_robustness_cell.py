@@ -189,7 +189,7 @@ def test_a_convolutional_net_is_tested_as_any_other(manifest: Path, tmp_path: Pa
     cell = make_cell(tmp_path / "runs", manifest, "model.name=vit_nano_patch8", "model.net=conv", "model.pool=mean")
     run = make_test(cell, tmp_path / "conv-89ab0000", manifest, ["clean", "reversed"])
     assert main(str(run.path)) == 0
-    clean, reversed_ = (Predictions.read(run.conditions / f"{name}.npz") for name in ("clean", "reversed"))
+    clean, reversed_ = (Predictions.read(run.conditions / f"{name}.npz") for name in ("clean", "reversed-1"))
     assert len(clean) == 7 and not np.array_equal(clean.prob, reversed_.prob)
 
 
