@@ -29,7 +29,7 @@ from vidmae.settings.sizes import CHANNELS
 STAGES, BLOCKS = 4, 2
 NEAR, FAR = 0.005, 0.02  # relative errors of the FLOPs: good enough to search no further, and too much
 GROUPS = (8, 4, 2, 1)  # of a normalisation, the most first; all channels are multiples of it
-SPREAD = 1.25  # by what factor middle channels may differ from the formula, at most
+SPREADS = (1.25, 2.5)  # by what factor middle channels may differ from the formula, at most; the second is for toys
 
 
 @dataclass(frozen=True)
@@ -159,33 +159,34 @@ def conv_shape(train_flops: float, num_frames: int, img_size: int) -> ConvShape:
     Raises:
         ValueError: There is none, since so few FLOPs leave the channels no choice.
     """
-    found: list[ConvShape] = []
-    for groups in GROUPS:
-        width = groups
-        while ConvShape(num_frames, img_size, width + groups, 1.0, groups).train_flops <= train_flops:
-            width += groups
-        near = (ConvShape(num_frames, img_size, each, 1.0, groups) for each in (width, width + groups))
-        found += [_scaled(shape, train_flops) for shape in near]
-        closest = min(found, key=lambda shape: _error(shape, train_flops))
-        if _error(closest, train_flops) <= NEAR:
+    for spread in SPREADS:
+        found: list[ConvShape] = []
+        for groups in GROUPS:
+            width = groups
+            while ConvShape(num_frames, img_size, width + groups, 1.0, groups).train_flops <= train_flops:
+                width += groups
+            near = (ConvShape(num_frames, img_size, each, 1.0, groups) for each in (width, width + groups))
+            found += [_scaled(shape, train_flops, spread) for shape in near]
+            closest = min(found, key=lambda shape: _error(shape, train_flops))
+            if _error(closest, train_flops) <= NEAR:
+                return closest
+        if _error(closest, train_flops) <= FAR:
             return closest
-    if _error(closest, train_flops) > FAR:
-        raise ValueError(f"no convolutional net takes {train_flops / 1e9:.3g} GFLOP for a clip of {num_frames} frames of "
-                         f"{img_size} px and a step, give or take {FAR:.0%}; the nearest takes "
-                         f"{closest.train_flops / 1e9:.3g}: conv needs a larger transformer beside it (model.name)")
-    return closest
+    raise ValueError(f"no convolutional net takes {train_flops / 1e9:.3g} GFLOP for a clip of {num_frames} frames of "
+                     f"{img_size} px and a step, give or take {FAR:.0%}; the nearest takes "
+                     f"{closest.train_flops / 1e9:.3g}: conv needs a larger transformer beside it (model.name)")
 
 
 def _error(shape: ConvShape, train_flops: float) -> float:
     return abs(shape.train_flops / train_flops - 1)
 
 
-def _scaled(shape: ConvShape, train_flops: float) -> ConvShape:
+def _scaled(shape: ConvShape, train_flops: float, spread: float) -> ConvShape:
     """The same width with middle channels that bring the FLOPs nearest."""
     def scaled(scale: float) -> ConvShape:
         return ConvShape(shape.num_frames, shape.img_size, shape.width, scale, shape.groups)
 
-    low, high = 1 / SPREAD, SPREAD
+    low, high = 1 / spread, spread
     for _ in range(30):  # FLOPs grow with the scale, in steps
         middle = (low + high) / 2
         low, high = (low, middle) if scaled(middle).train_flops > train_flops else (middle, high)
