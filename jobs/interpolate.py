@@ -41,6 +41,7 @@ from jobs.submit import sharding
 from jobs.submit.shards_here import Work
 from vidmae.clips.clips_flags import add_computing, add_cutting, add_frames, add_model, add_output, pictures_of
 from vidmae.footage.manifest import content_hash, read_summary
+from vidmae.model.formats.file_model import target_of
 from vidmae.ranks.local_program import is_footage, make_manifest
 from vidmae.runs.record import read_json
 from vidmae.settings.layers import ConfigError
@@ -129,6 +130,10 @@ def resolve(args: argparse.Namespace, named: Mapping[str, Path], out: Path) -> I
                           "pretraining run")
     found, file = find_weights(args)
     image, image_file = find_model(args.image, "--image", args.runs_dir) if args.image else (None, None)
+    for flag, given in (("--run or --weights", file), ("--image", image_file)):
+        if given and target_of(given) != "pixels":
+            raise ConfigError(f"{given} predicts {target_of(given)} (model.target) and has no pixel decoder, so it cannot "
+                              f"fill in; allowed: a model of model.target pixels ({flag})")
     return InterpolateConfig(
         weights=str(found.path), weights_content=content_hash(file), settings=(*found.settings, *args.set),
         videos={name: str(find_manifest(given, name, out)) for name, given in named.items()},

@@ -16,6 +16,11 @@ TRAINING = "Training"
 TITLES = {"loss": ("Loss", "loss"), "lr": ("Learning rate", "learning rate"),
           "clips_per_s": ("Speed", "clips per second"), "data_wait": ("Waiting for clips", "share of a step")}
 """Of a curve and of its axis."""
+OF_FEATURES = {"loss": ("Loss of features", "loss of features"),
+               "target_std": ("Spread of the teacher's features over tokens; near 0: collapsed", "standard deviation"),
+               "target_std_between": ("Spread over clips at the same place; near 0: features say no more than where",
+                                      "standard deviation")}
+"""The same of a run that predicts features."""
 SCHEDULED = {"lr"}  # curves without noise
 LINES = ("Thin line: mean of each span of steps. Thick line: the same, smoothed over a twentieth of the run. Band: "
          "least and most in each span.")
@@ -23,11 +28,13 @@ SETTINGS = {  # the few that say what a run is; the rest is folded
     "model.name": "Model", "model.img_size": "Input, px", "model.num_frames": "Frames per clip",
     "data.sampling_rate": "Sampling rate, frames at 30 fps", "model.mask_ratio": "Share of the tokens that is hidden",
     "model.decoder_mask_ratio": "Share of these that the decoder leaves out",
+    "model.target": "What is predicted of hidden tokens",
     "method": "Method", "train.global_batch": "Clips per step", "train.weight_decay": "Weight decay",
     "train.precision": "Precision", "select.rule": "Selection of the step", "evaluate.views": "Views of a clip",
     "seed": "Seed",
 }
 ONLY_IF_SET = {"model.decoder_mask_ratio"}
+USUAL = {("model.target", "pixels")}  # not shown: runs of earlier versions have no such setting
 ACCURACIES = {"top1_pct": "Top-1 accuracy", "top5_pct": "Top-5 accuracy"}
 NUMBERS = {"steps": "Steps", "epochs": "Epochs", "train_clips": "Clips to learn from",
            "first_loss": "Loss of the first step", "last_loss": "Loss of the last step",
@@ -41,7 +48,7 @@ MOST_WINDOWS = 50
 def what_it_is(run: Dossier) -> Section:
     """Model, data and code."""
     facts = [(label, number(run.config[key])) for key, label in SETTINGS.items()
-             if key in run.config and (run.config[key] or key not in ONLY_IF_SET)]
+             if key in run.config and (run.config[key] or key not in ONLY_IF_SET) and (key, run.config[key]) not in USUAL]
     facts += [(f"Phase {place}", phase_of(phase)) for place, phase in enumerate(run.config.get("train.phases") or (), 1)
               if isinstance(phase, dict)]
     tables = [Table("Model, data and code", pd.DataFrame([*facts, *data_facts(run), *code_facts(run)]))]
@@ -127,10 +134,11 @@ def accuracy(run: Dossier, name: str) -> str:
 
 
 def curves(run: Dossier) -> Section:
-    """Loss, learning rate, speed, waiting."""
-    step = run.curves["step"].to_numpy()
-    charts = [drawn for name in CURVES if (drawn := chart(
-        TITLES[name][0], step, run.curves[name].to_numpy(), TITLES[name][1], noisy=name not in SCHEDULED))]
+    """Loss, learning rate, speed, waiting; of a run that predicts features also whether these have collapsed."""
+    step, of_features = run.curves["step"].to_numpy(), run.config.get("model.target") == "features"
+    titles = TITLES | (OF_FEATURES if of_features else {})
+    charts = [drawn for name in CURVES if name in titles and (drawn := chart(
+        titles[name][0], step, run.curves[name].to_numpy(), titles[name][1], noisy=name not in SCHEDULED))]
     if charts:
         return Section(TRAINING, [LINES], charts=charts)
     without = run.state == "done" and run.result.get("steps") is None

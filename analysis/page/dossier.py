@@ -22,7 +22,7 @@ from vidmae.runs.record import CANCELLED, RunFolder, read_json
 # texts are Python's own: pandas 3 would store them with pyarrow, which refuses names of files that are not UTF-8
 pd.set_option("mode.string_storage", "python")
 
-CURVES = ("loss", "lr", "clips_per_s", "data_wait")
+CURVES = ("loss", "target_std", "target_std_between", "lr", "clips_per_s", "data_wait")
 COLUMNS = ["step", "epoch", *CURVES]
 PRETRAIN, FEWSHOT = "pretrain", "fewshot"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe, too, and ten times as fast

@@ -16,7 +16,8 @@ import pandas as pd
 import yaml
 
 PUBLISHED = Path(__file__).parent / "published_losses.yaml"
-MEASURE = ("model.mask_ratio", "model.norm_pix_loss", "model.decoder_mask_ratio", "model.pred_t_dim", "model.target")
+MEASURE = ("model.mask_ratio", "model.norm_pix_loss", "model.decoder_mask_ratio", "model.pred_t_dim", "model.mask",
+           "model.target")
 """Settings without which two pretraining losses are not of one measure. Of those, a log knows `train_mask_ratio` alone."""
 
 

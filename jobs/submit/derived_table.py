@@ -86,6 +86,8 @@ def _model_rows(e: Experiment) -> list[Row]:
     tokens += "" if shape.temporal_positions else ", no table of time"
     if shape.decoder_mask_ratio:
         tokens += f", {shape.num_rebuilt:,} of {shape.num_tokens - shape.num_kept:,} hidden ones rebuilt"
+    if shape.target == "features":
+        tokens += "; features are predicted, of a teacher that sees all tokens"
     on_host = cost.host_gib(shape, precision=precision, world_size=e.resources.world_size, grad_accum=e.plan.grad_accum)
     return [
         ("model", f"{shape.name}: {cost.parameters(shape) / 1e6:,.1f} M parameters, {tokens}"),

@@ -68,6 +68,9 @@ def load_trained(path: str | Path, settings: Sequence[str] = (), *, device: torc
         config = _read(ModelConfig, header["config"], origin) if "config" in header else model_config(state)
         data = _read(DataConfig, header["sampling"], origin) if "sampling" in header else None
     config = _with(config, settings)
+    if config.target != "pixels":
+        raise ValueError(f"{path} predicts features (model.target {config.target}) and has no pixel decoder, so it cannot "
+                         "fill in; give a run or a file of model.target pixels")
     model = untrained(config)
     try:
         load_into(model, state)

@@ -63,6 +63,14 @@ class Ranks:
         torch_dist.all_reduce(tensor)
         return tensor
 
+    def gather_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Every rank's `tensor` of the device, all of one length [n], in rank order: [world_size, n]."""
+        if self.world_size == 1:
+            return tensor[None]
+        whole = tensor.new_empty(self.world_size, len(tensor))
+        torch_dist.all_gather_into_tensor(whole.view(-1), tensor.contiguous())
+        return whole
+
     def from_main(self, value: Any) -> Any:
         """Rank 0's value on every rank."""
         box = [value]

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from vidmae.ranks.dist import Ranks
-from vidmae.ranks.reshard import OldShards
+from vidmae.ranks.reshard import OldShards, group_lengths, layout, run_length
 from vidmae.ranks.shard_writer import host_copy
 from vidmae.runs.step_time import BUCKET_NUMBERS
 from vidmae.settings.config import TrainConfig
@@ -118,13 +118,18 @@ class Engine:
         ranks: From `dist.init`.
         micro_batch: Clips per rank and forward pass.
         grad_accum: Forward passes per update.
+        averages: Keep a running average of the float32 weights, which begins as they are and moves with `move_average`. Each
+            rank has that of its own master weights; checkpoints hold it.
     """
 
     def __init__(self, model: nn.Module, groups: list[dict[str, Any]], train: TrainConfig, ranks: Ranks, *,
-                 micro_batch: int, grad_accum: int) -> None:
+                 micro_batch: int, grad_accum: int, averages: bool = False) -> None:
         config = engine_config(train, micro_batch=micro_batch, grad_accum=grad_accum, device=ranks.device)
         deepspeed = _deepspeed(ranks.device)
-        self._sizes = [[p.numel() for p in group["params"] if p.requires_grad] for group in groups]
+        learning = [[p for p in group["params"] if p.requires_grad] for group in groups]
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        self._names = [[(names[p], p.shape) for p in group] for group in learning]  # whole shapes: nothing is sharded yet
+        self._sizes = [[p.numel() for p in group] for group in learning]
         model = model.to(ranks.device)
         # fused: 4 to 5 times the default loop on the CPU, as fast as deepspeed's own kernels and nothing to compile
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=train.betas, fused=True)
@@ -135,6 +140,9 @@ class Engine:
         self._losses: list[Tensor] = []
         self._sums: Tensor = torch.empty(0)
         self._read: list[float] | None = None
+        self._average = [torch.zeros_like(weight) for weight in self._masters()] if averages else []
+        for average, weight in self._averaged_parts():
+            average.copy_(weight)
         if train.zero_stage:
             self._norms = _Norms(self._engine.optimizer, self._look, skips=train.precision == "fp16")
 
@@ -167,18 +175,20 @@ class Engine:
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()  # counts the micro-step, updates nothing
 
-    def update(self, *, extra: list[float]) -> tuple[float, float, list[float]]:
+    def update(self, *, extra: list[float], watched: Sequence[Tensor] = ()) -> tuple[float, float, list[float]]:
         """Update the weights after `grad_accum` calls of `backward`.
 
         Args:
             extra: Further numbers to average over the ranks in the same collective.
+            watched: More of them, that lie on the device; none is read there before.
         Returns:
             Mean loss over all clips of the step, global gradient norm before clipping, the averaged extras.
         Raises:
             NonFiniteError: On every rank alike and before any weight changed.
         """
         more = torch.tensor(extra, dtype=torch.float64).to(self._ranks.device, non_blocking=True)
-        self._sums, self._read = self._ranks.sum_tensor(torch.cat([self.losses.sum()[None], more])), None
+        numbers = [self.losses.sum()[None], more, *(each.double().reshape(-1) for each in watched)]
+        self._sums, self._read = self._ranks.sum_tensor(torch.cat(numbers)), None
         self._losses.clear()
         skipped, norm = self.skipped_steps, None
         if self._train.zero_stage == 0:
@@ -222,6 +232,56 @@ class Engine:
         grads = [p.grad for p in self.module.parameters() if p.grad is not None]
         return torch.nn.utils.get_total_norm(grads)
 
+    def move_average(self, momentum: float) -> None:
+        """Move the running average towards the weights: momentum * average + (1 - momentum) * weights, in float32."""
+        for average, weight in self._averaged_parts():
+            average.lerp_(weight, 1 - momentum)
+
+    def averaged(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter's running average, whole and on the device, a group of them in memory at a time. Collective:
+        exhaust it on every rank.
+
+        Args:
+            dtype: What it is cast to, before it is sent.
+        """
+        if self._train.zero_stage == 0:
+            names = [name for group in self._names for name, _ in group] if self._average else []
+            yield from zip(names, (average.to(dtype) for average in self._average), strict=True)
+            return
+        for shard, group in zip(self._average, self._names if self._average else [], strict=True):
+            whole, at = self._ranks.gather_tensor(shard.to(self._ranks.device, dtype)), 0
+            for name, shape in group:
+                numel, line = shape.numel(), whole.view(-1)[at:]
+                length = numel
+                if self._train.zero_stage == 3:  # each parameter is cut into equal runs, and not the group
+                    length = run_length(numel, 3, self._ranks.world_size)
+                    line = whole[:, at:at + length].reshape(-1)
+                yield name, line[:numel].view(shape)
+                at += length
+
+    def _masters(self) -> list[Tensor]:
+        """The float32 weights that this rank updates: in stage 0 parameters, else what it has of each group, in one line."""
+        if self._train.zero_stage == 0:
+            own = dict(self.module.named_parameters())
+            return [own[name].detach() for group in self._names for name, _ in group]
+        optimizer = self._engine.optimizer
+        by_parameter = self._train.zero_stage == 3
+        flat = optimizer.fp32_partitioned_groups_flat if by_parameter else optimizer.single_partition_of_fp32_groups
+        return [weights.detach() for weights in flat]
+
+    def _averaged_parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Running average and weight, part by part; padding is left out, which nobody writes and which may be anything."""
+        if not self._average:
+            return
+        masters, stage, ranks = self._masters(), self._train.zero_stage, self._ranks
+        if stage == 0:
+            yield from zip(self._average, masters, strict=True)
+            return
+        assert [len(each) for each in masters] == group_lengths(self._sizes, stage, ranks.world_size)
+        for piece in layout(self._sizes, stage, ranks.world_size, ranks.rank):
+            part = slice(piece.at, piece.at + piece.stop - piece.start)
+            yield self._average[piece.group][part], masters[piece.group][part]
+
     def reset_optimizer(self) -> None:
         """Forget the optimizer's averages and its step count, as if it were new."""
         optimizer = self._engine.optimizer
@@ -233,10 +293,10 @@ class Engine:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Size of the state of all ranks: float32 weights, AdamW's two averages, and in stages 1 and 2 the weights that
-        compute."""
+        """Size of the state of all ranks: float32 weights, AdamW's two averages, a running average if one is kept, and in
+        stages 1 and 2 the weights that compute."""
         number = next(self.module.parameters()).element_size() if self._train.zero_stage in (1, 2) else 0
-        return sum(map(sum, self._sizes)) * (12 + number)
+        return sum(map(sum, self._sizes)) * (12 + number + (4 if self._average else 0))
 
     def shards(self, *, copied: bool) -> dict[str, Any]:
         """This rank's part of the state: file name in a checkpoint -> content. Collective.
@@ -246,6 +306,8 @@ class Engine:
         """
         self._files.taken, self._files.copied = {}, copied
         self._engine.save_checkpoint("nowhere", tag=TAG, save_latest=False)
+        if self._average and (self._train.zero_stage or self._ranks.is_main):
+            self._files.save(self._average, average_file(self._ranks.rank))
         taken, self._files.taken = self._files.taken, {}
         return taken
 
@@ -254,6 +316,9 @@ class Engine:
         path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
         if path is None:
             raise RuntimeError(f"deepspeed found nothing to load in {folder}")
+        if self._average:
+            rank = self._ranks.rank if self._train.zero_stage else 0
+            self._set_average(self._files.load(folder / TAG / average_file(rank), map_location="cpu"))
 
     def load_resharded(self, folder: Path, *, zero_stage: int, world_size: int) -> None:
         """Read a checkpoint of another number of ranks or another stage; 1 to 3 both then and now. Collective.
@@ -276,6 +341,14 @@ class Engine:
             optimizer.update_lp_params()  # the weights that compute follow the master weights; stage 3 has done it
         for name, count in old.counters.items():
             setattr(self._engine, name, count)
+        if self._average:
+            files = [folder / TAG / average_file(r) for r in range(world_size)]
+            lines = [self._files.load(file, map_location="cpu", mmap=True) for file in files]
+            self._set_average(old.cut(lines, self._train.zero_stage, self._ranks.world_size, self._ranks.rank))
+
+    def _set_average(self, saved: Sequence[Tensor]) -> None:
+        for average, before in zip(self._average, saved, strict=True):
+            average.copy_(before)
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter whole and in float32 on the CPU, one at a time; then buffers that belong to the weights, such as a
@@ -287,6 +360,11 @@ class Engine:
             yield name, full.detach().float().cpu()
         saved = self.module.state_dict().keys()
         yield from ((name, buffer.float().cpu()) for name, buffer in self.module.named_buffers() if name in saved)
+
+
+def average_file(rank: int) -> str:
+    """Name of the file of a rank's running average, in the folder of deepspeed's files."""
+    return f"average_{rank:05d}.pt"
 
 
 class _Norms:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,31 +96,39 @@ class OldShards:
         old = self._shards[0]
         old_weights, old_averages = self._keys
         common = {key: old[key] for key in ("loss_scaler", "dynamic_loss_scale", "overflow")}
-        lengths = group_lengths(self._groups, stage, world_size)
-        mine = layout(self._groups, stage, world_size, rank)
 
-        def cut(group: int, find: Callable[[dict[str, Any], int], Tensor]) -> Tensor:
-            out = torch.zeros(lengths[group])
-            for piece in mine:
-                if piece.group == group:
-                    self._fill(out[piece.at:piece.at + piece.stop - piece.start], piece, find)
-            return out
+        def cut(key: str, group: int) -> Tensor:
+            return self._cut(group, lambda r, g: self._shards[r][old_averages]["state"][g][key], stage, world_size, rank)
 
-        def of_state(key: str) -> Callable[[dict[str, Any], int], Tensor]:
-            return lambda shard, group: shard[old_averages]["state"][group][key]
-
-        state = {group: {key: cut(group, of_state(key)) if value.dim() else value.clone() for key, value in one.items()}
+        state = {group: {key: cut(key, group) if value.dim() else value.clone() for key, value in one.items()}
                  for group, one in old[old_averages]["state"].items()}
-        flat = [cut(group, lambda shard, g: shard[old_weights][g]) for group in range(len(lengths))]
+        flat = self.cut([shard[old_weights] for shard in self._shards], stage, world_size, rank)
         return {**common, "ds_version": self._version, weights: flat,
                 averages: {"state": state, "param_groups": old[old_averages]["param_groups"]}}
 
-    def _fill(self, out: Tensor, piece: Piece, find: Callable[[dict[str, Any], int], Tensor]) -> None:
+    def cut(self, lines: Sequence[Sequence[Tensor]], stage: int, world_size: int, rank: int) -> list[Tensor]:
+        """Numbers that lie as the master weights do, cut anew.
+
+        Args:
+            lines: By old rank, and of each by group.
+            stage, world_size, rank: Who asks.
+        """
+        return [self._cut(group, lambda r, g: lines[r][g], stage, world_size, rank) for group in range(len(self._groups))]
+
+    def _cut(self, group: int, find: Callable[[int, int], Tensor], stage: int, world_size: int, rank: int) -> Tensor:
+        """A group as `rank` of `world_size` has it; `find` gives that of an old rank."""
+        out = torch.zeros(group_lengths(self._groups, stage, world_size)[group])
+        for piece in layout(self._groups, stage, world_size, rank):
+            if piece.group == group:
+                self._fill(out[piece.at:piece.at + piece.stop - piece.start], piece, find)
+        return out
+
+    def _fill(self, out: Tensor, piece: Piece, find: Callable[[int, int], Tensor]) -> None:
         at = piece.start
         while at < piece.stop:
             old = self._pieces[bisect_right(self._starts, at) - 1]
             n = min(piece.stop, old.stop) - at
-            source = find(self._shards[old.rank], old.group)
+            source = find(old.rank, old.group)
             out[at - piece.start:at - piece.start + n] = source[old.at + at - old.start:][:n]
             at += n
 

@@ -48,8 +48,36 @@ def forward_flops_per_clip(shape: ModelShape, *, textbook: bool = False) -> floa
 
 
 def train_flops_per_clip(shape: ModelShape, *, textbook: bool = False) -> float:
-    """FLOPs of forward and backward; pixels need no gradient, so the patch embedding goes back once."""
-    return 3 * forward_flops_per_clip(shape, textbook=textbook) - _patch_embed_flops(shape, textbook)
+    """FLOPs of forward and backward; pixels need no gradient, so the patch embedding goes back once. Where features are
+    predicted, the teacher's forward pass over all tokens comes on top: of ViT-H/14 three times the rest."""
+    student = 3 * forward_flops_per_clip(shape, textbook=textbook) - _patch_embed_flops(shape, textbook)
+    return student + teacher_flops_per_clip(shape)
+
+
+def teacher_flops_per_clip(shape: ModelShape) -> float:
+    """FLOPs of what a teacher makes of one clip, all of whose tokens it sees; 0 where pixels are predicted."""
+    return encoder_flops_per_clip(shape) if shape.target == "features" else 0.0
+
+
+def teacher_bytes(shape: ModelShape, *, clips: int, passes: int, precision: str, number: int, averaged: float) -> float:
+    """Bytes that the teacher of one step moves through a GPU's memory; 0 where pixels are predicted.
+
+    Its weights are read in each pass, and each block writes and reads once the 12 numbers per token and channel that a
+    block of the student keeps. An update reads average and master weights and writes the average (12 bytes per parameter of
+    the share that lies on this GPU), then writes and reads the weights that compute.
+
+    Args:
+        shape: The model.
+        clips: Of the step on this GPU.
+        passes: Forward passes of the step.
+        precision: fp32, bf16 or fp16.
+        number: Bytes of a weight that computes.
+        averaged: Share of the average that lies on this GPU.
+    """
+    if shape.target == "pixels":
+        return 0.0
+    activations = 24 * shape.depth * (shape.num_tokens + 1) * shape.embed_dim * (4 if precision == "fp32" else 2)
+    return clips * activations + parameters(shape) * ((passes + 2) * number + 12 * averaged)
 
 
 def recomputed_flops_per_clip(shape: ModelShape, every: int) -> float:
@@ -102,7 +130,9 @@ def state_gib(shape: ModelShape, *, zero_stage: int, precision: str, world_size:
     """GiB per GPU for weights, gradients, master weights and AdamW's two averages.
 
     In 16 bits 2 + 2 + 12 bytes per parameter. Stage 0 computes bf16 by autocast over float32 weights (4 + 4 + 8); the
-    sharded stages keep a master copy even of float32 weights (4 + 4 + 12). Buffers and allocator slack come on top.
+    sharded stages keep a master copy even of float32 weights (4 + 4 + 12). A teacher (target features) is a running average
+    beside the master weights (4, shared as they are), and a whole copy that computes (as the weights). Buffers and allocator
+    slack come on top.
 
     Args:
         shape: The model.
@@ -114,16 +144,18 @@ def state_gib(shape: ModelShape, *, zero_stage: int, precision: str, world_size:
     """
     low = precision != "fp32" and zero_stage > 0
     weights, gradients, optimizer = (2, 2, 12) if low else (4, 4, 8 if zero_stage == 0 else 12)
+    teacher = weights if shape.target == "features" else 0
+    optimizer += 4 if shape.target == "features" else 0
     optimizer = 0 if offload and zero_stage else optimizer
     share = [1 / world_size if zero_stage >= stage else 1.0 for stage in (3, 2, 1)]
-    return parameters(shape) * (weights * share[0] + gradients * share[1] + optimizer * share[2]) / GIB
+    return parameters(shape) * (weights * share[0] + gradients * share[1] + optimizer * share[2] + teacher) / GIB
 
 
 def host_gib(shape: ModelShape, *, precision: str, world_size: int, grad_accum: int) -> float:
     """GiB of the host's memory that one rank needs for an optimizer that lies there (train.offload).
 
     Per parameter of its share: master weight and two averages (12), gradient in float32 (4), the weight that goes back to
-    the GPU, and where gradients add up over several forward passes the sum so far.
+    the GPU, where gradients add up over several forward passes the sum so far, and of a teacher the average (4).
 
     Args:
         shape: The model.
@@ -132,7 +164,8 @@ def host_gib(shape: ModelShape, *, precision: str, world_size: int, grad_accum: 
         grad_accum: Forward passes per update.
     """
     number = 4 if precision == "fp32" else 2
-    return parameters(shape) / world_size * (16 + number * (2 if grad_accum > 1 else 1)) / GIB
+    average = 4 if shape.target == "features" else 0
+    return parameters(shape) / world_size * (16 + average + number * (2 if grad_accum > 1 else 1)) / GIB
 
 
 def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, checkpointing: int) -> float:
@@ -140,7 +173,8 @@ def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, check
 
     A block keeps 12 numbers per token and channel: input and output of both norms (4), q k v (3), the attention's
     output (1), the GELU's input (4). One that is computed again keeps its input, and one of these at a time is whole, the
-    GELU's output (4) with it. A test holds this against the tensors that autograd saves.
+    GELU's output (4) with it. A test holds this against the tensors that autograd saves. A teacher keeps what it made of all
+    tokens, in float32.
 
     Args:
         shape: The model.
@@ -158,7 +192,8 @@ def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, check
         blocks += 15 * max(encoder, decoder) - 11 * again
     ends = shape.num_kept * shape.patch_dim + 2 * encoder + 2 * removed * shape.decoder_embed_dim
     loss = 2 * removed * shape.pred_dim * 4  # prediction and target in float32
-    return micro_batch * ((blocks + ends) * number + loss) / GIB
+    features = 4 * shape.num_tokens * shape.embed_dim if shape.target == "features" else 0
+    return micro_batch * ((blocks + ends) * number + loss + features) / GIB
 
 
 def gpu_hours(shape: ModelShape, *, clips: float, peak_tflops: float, mfu: float = 0.4) -> float:

@@ -14,6 +14,9 @@ metrics.jsonl holds one JSON object per optimizer step:
     differing     of those the rows of the manifest, from 1, where the two decoders differ
     staged        with data.stage: share of the bytes of archives that came from copies on a disk of the node, 0 to 1
     seen          of a mixture (data.sources): clips of each source up to this step
+    target_std    with model.target features: standard deviation of the teacher's features over all tokens of a
+                  micro-batch, mean of the channels; near 0 the features have collapsed and say nothing
+    target_std_between  the same over the clips at each place; near 0 features say where a token is, not what it shows
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.record import RunFolder, touch_heartbeat, write_atomic
 
 HEARTBEAT_S = 5.0
-SCALARS = ("loss", "lr", "grad_norm", "step_s", "data_wait", "clips_per_s", "mfu", "peak_gib", "substituted")
+SCALARS = ("loss", "lr", "grad_norm", "step_s", "data_wait", "clips_per_s", "mfu", "peak_gib", "substituted", "target_std",
+           "target_std_between")
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -107,7 +111,7 @@ class MetricsWriter:
         left = self._total - step
         eta_s = (now - self._started) / self._done_here * left
         for board in self._boards:
-            board.add(step, {key: record[key] for key in SCALARS if record[key] is not None})
+            board.add(step, {key: record[key] for key in SCALARS if record.get(key) is not None})
         if now - self._last_beat >= HEARTBEAT_S or not left:
             self._last_beat = now
             touch_heartbeat(self._run, state="training", step=step, total_steps=self._total, loss=record["loss"],
@@ -128,7 +132,8 @@ class MetricsWriter:
 def line_of(record: dict[str, Any], total_steps: int, eta_s: float) -> str:
     """One step as a line for people."""
     mfu = "" if record["mfu"] is None else f"  MFU {100 * record['mfu']:.0f} %"
-    return (f"step {record['step']}/{total_steps}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  "
+    spread = "" if record.get("target_std") is None else f" of features, which spread {record['target_std']:.2f}"
+    return (f"step {record['step']}/{total_steps}  epoch {record['epoch']:.2f}  loss {record['loss']:.4f}{spread}  "
             f"lr {record['lr']:.3g}  grad {record['grad_norm']:.3g}  {record['clips_per_s']:.1f} clips/s  "
             f"waiting {100 * record['data_wait']:.0f} %{mfu}  {record['peak_gib']:.1f} GiB  left {clock(eta_s)}")
 

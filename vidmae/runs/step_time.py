@@ -259,14 +259,16 @@ def memory_bytes(work: Work, world_size: int) -> float:
 
     Each micro-batch reads the weights twice (forward, backward), writes and reads the gradients, and moves the numbers that
     `cost.activation_gib` counts ACCESSES times. The update moves ADAM_BYTES per parameter, of a rank's share where the
-    optimizer is sharded; none where the CPU does it.
+    optimizer is sharded; none where the CPU does it. A teacher adds `cost.teacher_bytes`.
     """
     weight = _number_bytes(work)
     activations = cost.activation_gib(work.shape, micro_batch=work.micro_batch, precision=work.precision,
                                       checkpointing=work.checkpointing) * cost.GIB
     parameters = cost.parameters(work.shape)
     update = 0.0 if work.offload else ADAM_BYTES * parameters / (world_size if work.zero_stage else 1)
-    return work.grad_accum * (4 * weight * parameters + ACCESSES * activations) + update
+    teacher = cost.teacher_bytes(work.shape, clips=work.clips, passes=work.grad_accum, precision=work.precision,
+                                 number=weight, averaged=0.0 if work.offload else 1 / (world_size if work.zero_stage else 1))
+    return work.grad_accum * (4 * weight * parameters + ACCESSES * activations) + update + teacher
 
 
 def ring_s(size_bytes: float, machine: Machine, *, passes: int) -> float:
@@ -300,7 +302,7 @@ def link_traffic(work: Work, machine: Machine, arithmetic_s: float, bucket_numbe
                                                            every micro-batch
 
     In the paper stages 1 and 2 reduce-scatter; deepspeed all-reduces each bucket, which is twice as much
-    (use_multi_rank_bucket_allreduce).
+    (use_multi_rank_bucket_allreduce). In stages 1 to 3 a teacher is gathered after each update, too, and nothing hides it.
 
     Source: Rajbhandari et al. 2020 (arXiv 1910.02054) sec. 7; deepspeed/runtime/zero/stage_1_and_2.py, average_tensor.
     """
@@ -309,6 +311,8 @@ def link_traffic(work: Work, machine: Machine, arithmetic_s: float, bucket_numbe
     one_reduce_s = ring_s(size, machine, passes=1 if stage == 3 else 2)
     gathers = {0: 0, 1: 1, 2: 1, 3: 2 * work.grad_accum}[stage]
     reduce_s, gather_s = times * one_reduce_s, gathers * ring_s(size, machine, passes=1)
+    of_teacher = int(stage > 0 and work.shape.target == "features")
+    teacher_s = of_teacher * ring_s(size, machine, passes=1)
     if stage == 3:
         exposed_s = max(0.0, reduce_s + gather_s - arithmetic_s)
     elif stage == 0:
@@ -318,8 +322,8 @@ def link_traffic(work: Work, machine: Machine, arithmetic_s: float, bucket_numbe
         buckets = max(1, math.ceil(cost.parameters(work.shape) / bucket_numbers))
         exposed_s = times * _exposed_s(backward_s, one_reduce_s, buckets) + gather_s
     n = machine.world_size
-    sent = (times * (1 if stage == 3 else 2) + gathers) * (n - 1) / n * size
-    return Traffic(reduce_s, gather_s, exposed_s, sent / 1e9)
+    sent = (times * (1 if stage == 3 else 2) + gathers + of_teacher) * (n - 1) / n * size
+    return Traffic(reduce_s, gather_s + teacher_s, exposed_s + teacher_s, sent / 1e9)
 
 
 def update_cores(work: Work, machine: Machine) -> int:

@@ -78,6 +78,14 @@ class ModelConfig(NetConfig):
     temporal_positions: bool = signed_if_changed(True)
     """Encoder and decoder have a learned table of positions in time. false leaves both tables out: the model knows where a
     token is in the picture, and not when."""
+    target: Literal["pixels", "features"] = signed_if_changed("pixels")
+    """What the decoder predicts of hidden tokens. features: what a teacher makes of them, which sees the whole clip; it is a
+    running average of the model (V-JEPA), and the run's weights are the teacher's."""
+    feature_loss: Literal["l1", "smooth"] = signed_if_changed("l1")
+    """Of model.target features. l1: mean absolute difference, as V-JEPA; smooth: squared below a difference of 1."""
+    teacher_momentum: tuple[float, float] = signed_if_changed((0.998, 1.0))
+    """Of model.target features: share of the teacher that stays at an update, of the first and what it rises to, evenly over
+    the run. V-JEPA has 0.998 to 1, V-JEPA 2 0.99925; runs of few steps need less."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,13 +97,30 @@ class ModelConfig(NetConfig):
         check(self.mask == "random" or self.num_frames > self.t_patch_size, "model.mask", self.mask,
               f"random with model.num_frames {self.num_frames} and model.t_patch_size {self.t_patch_size}, which are one "
               "time step; tube and causal need several")
+        low, high = self.teacher_momentum
+        check(0 <= low <= high <= 1, "model.teacher_momentum", list(self.teacher_momentum), "0 <= first <= last <= 1")
+        if self.target == "features":
+            check(not self.norm_pix_loss, "model.norm_pix_loss", self.norm_pix_loss,
+                  "false with model.target features, which predicts no pixels")
+            check(self.pred_t_dim == self.num_frames, "model.pred_t_dim", self.pred_t_dim,
+                  f"model.num_frames {self.num_frames} with model.target features, which predicts no frames")
+        else:
+            usual = ModelConfig.feature_loss, ModelConfig.teacher_momentum
+            check(self.feature_loss == usual[0], "model.feature_loss", self.feature_loss,
+                  f"{usual[0]} with model.target pixels, which has no teacher")
+            check(self.teacher_momentum == usual[1], "model.teacher_momentum", list(self.teacher_momentum),
+                  f"{list(usual[1])} with model.target pixels, which has no teacher")
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """What a run's name must say of its objective and controls: decoder50 where half of the hidden tokens are rebuilt,
-        tube or causal, no-time-table; nothing where all is as usual."""
+        """What a run's name must say of its objective and controls: features, decoder50 where half of the hidden tokens are
+        rebuilt, tube or causal, no-time-table; nothing where all is as usual."""
+        low, high = self.teacher_momentum
+        usual = (low, high) == ModelConfig.teacher_momentum
+        teacher = ["features" if self.target == "features" else "", "smooth" if self.feature_loss == "smooth" else "",
+                   "" if usual else f"ema{low:g}" if low == high else f"ema{low:g}to{high:g}"]
         decoder = f"decoder{100 * (1 - self.decoder_mask_ratio):.4g}" if self.decoder_mask_ratio else ""
-        return tuple(filter(None, [decoder, "" if self.mask == "random" else self.mask,
+        return tuple(filter(None, [*teacher, decoder, "" if self.mask == "random" else self.mask,
                                    "" if self.temporal_positions else NO_TIME_TABLE]))
 
     def shape(self) -> ModelShape:
@@ -108,7 +133,8 @@ class ModelConfig(NetConfig):
             self.name, img_size=self.img_size, num_frames=self.num_frames, t_patch_size=self.t_patch_size,
             decoder_embed_dim=self.decoder_embed_dim, decoder_depth=self.decoder_depth,
             decoder_num_heads=self.decoder_num_heads, mask_ratio=self.mask_ratio, pred_t_dim=self.pred_t_dim,
-            decoder_mask_ratio=self.decoder_mask_ratio, mask=self.mask, temporal_positions=self.temporal_positions)
+            decoder_mask_ratio=self.decoder_mask_ratio, mask=self.mask, temporal_positions=self.temporal_positions,
+            target=self.target)
 
 
 @dataclass(frozen=True)
@@ -461,6 +487,8 @@ class PretrainConfig(RunConfig):
         super().__post_init__()
         check(self.model.num_frames == 1 or not self.data.window_frames, "data.window_frames", self.data.window_frames,
               f"0 with model.num_frames {self.model.num_frames}; it is for image models, which have 1")
+        check(self.model.target == "pixels" or not self.log.picture, "log.picture", self.log.picture,
+              "false with model.target features, which has no pixel decoder to draw with")
 
     @property
     def spans_s(self) -> dict[str, float]:

@@ -21,6 +21,9 @@ MaskKind = Literal["random", "tube", "causal"]
 """What pretraining hides. random: tokens anywhere in space and time. tube: the same places in every time slot. causal: all
 that comes later, and all but tubes of what came before (`masking.training_mask`)."""
 
+Target = Literal["pixels", "features"]
+"""What a masked autoencoder predicts of hidden tokens: pixels, or what a teacher makes of them that sees the whole clip."""
+
 ENCODER_SIZES = {  # width, blocks, attention heads
     "pico": (24, 1, 2),  # toys for tests and the demo; the field has no models of these names
     "nano": (96, 3, 3),
@@ -146,6 +149,7 @@ class ModelShape(EncoderShape):
         pred_t_dim: Frames of a clip that are predicted.
         decoder_mask_ratio: Fraction of the removed tokens that the decoder does not rebuild in training.
         mask: Which tokens training removes.
+        target: What the decoder predicts of a token.
     """
 
     decoder_embed_dim: int
@@ -155,6 +159,7 @@ class ModelShape(EncoderShape):
     pred_t_dim: int
     decoder_mask_ratio: float = 0.0
     mask: MaskKind = "random"
+    target: Target = "pixels"
 
     @property
     def num_kept(self) -> int:
@@ -177,7 +182,9 @@ class ModelShape(EncoderShape):
 
     @property
     def pred_dim(self) -> int:
-        """Pixel values predicted per token."""
+        """Numbers predicted per token: pixel values, or the encoder's width where features are predicted."""
+        if self.target == "features":
+            return self.embed_dim
         return self.pred_t_patch_size * self.patch_size**2 * CHANNELS
 
 
@@ -203,7 +210,7 @@ def encoder_shape(name: str, *, img_size: int = 224, num_frames: int = 16, t_pat
 def model_shape(
     name: str, *, img_size: int = 224, num_frames: int = 16, t_patch_size: int = 2, decoder_embed_dim: int = 512,
     decoder_depth: int = 4, decoder_num_heads: int = 16, mask_ratio: float = 0.9, pred_t_dim: int = 16,
-    decoder_mask_ratio: float = 0.0, mask: MaskKind = "random", temporal_positions: bool = True,
+    decoder_mask_ratio: float = 0.0, mask: MaskKind = "random", temporal_positions: bool = True, target: Target = "pixels",
 ) -> ModelShape:
     """Work out the shape of a named model.
 
@@ -223,7 +230,7 @@ def model_shape(
     shape = ModelShape(
         **vars(encoder), decoder_embed_dim=decoder_embed_dim, decoder_depth=decoder_depth,
         decoder_num_heads=decoder_num_heads, mask_ratio=mask_ratio, pred_t_dim=pred_t_dim,
-        decoder_mask_ratio=decoder_mask_ratio, mask=mask)
+        decoder_mask_ratio=decoder_mask_ratio, mask=mask, target=target)
     num_rebuilt(shape.num_tokens - shape.num_kept, decoder_mask_ratio)
     return shape
 

@@ -19,6 +19,7 @@ from vidmae.mixtures.mixture import Footage, sampling_of
 from vidmae.mixtures.mixture_order import MixtureOrder, turns_per_epoch
 from vidmae.model.classifier import build_classifier
 from vidmae.model.conv_net import Classifier, build_conv
+from vidmae.model.feature_prediction import FeaturePredictor
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.weights import load_encoder
 from vidmae.ranks.dist import Ranks
@@ -36,6 +37,9 @@ def build_model(config: PretrainConfig) -> MaskedAutoencoder:
     """The model of a configuration, its weights drawn from the seed."""
     torch.manual_seed(config.seed)
     m = config.model
+    if m.target == "features":
+        return FeaturePredictor(m.shape(), feature_loss=m.feature_loss, attention=m.attention,
+                                activation_checkpointing=m.activation_checkpointing)
     return MaskedAutoencoder(config.model.shape(), norm_pix_loss=m.norm_pix_loss, attention=m.attention,
                              activation_checkpointing=m.activation_checkpointing)
 

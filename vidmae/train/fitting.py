@@ -69,18 +69,20 @@ def states_too_large(train: TrainConfig, error: BaseException) -> FullMemoryErro
         f"(--dry-run shows the states of every stage). torch says: {str(error).splitlines()[0]}")
 
 
-def training_bytes(parameters: int, train: TrainConfig, world_size: int) -> int:
+def training_bytes(parameters: int, train: TrainConfig, world_size: int, *, averages: bool = False) -> int:
     """Bytes on a GPU that training needs beside the weights that compute, the activations and, in stage 0, the gradients.
 
     Args:
         parameters: That learn.
         train: Its ZeRO stage, precision and offload count.
         world_size: Ranks.
+        averages: A running average of the weights is kept.
     """
+    average = 4 if averages else 0
     if train.zero_stage == 0:
-        return 8 * parameters  # AdamW's averages
+        return (8 + average) * parameters  # AdamW's averages
     number = 4 if train.precision == "fp32" else 2
-    states = 0 if train.offload == "optimizer" else 12 * parameters // world_size
+    states = 0 if train.offload == "optimizer" else (12 + average) * parameters // world_size
     gradients = number * parameters // (world_size if train.zero_stage >= 2 else 1)
     return states + gradients + 2 * number * BUCKET_NUMBERS
 
@@ -94,16 +96,17 @@ class Trial:
         train: The recipe's section.
         world_size: Ranks.
         device: A GPU.
+        averages: Training keeps a running average of the weights.
     """
 
     def __init__(self, model: nn.Module, inputs: Callable[[int], tuple[Any, ...]], train: TrainConfig, world_size: int,
-                 device: torch.device) -> None:
+                 device: torch.device, *, averages: bool = False) -> None:
         self._inputs, self._device = inputs, device
         half = HALF.get(train.precision)
         self._autocast = torch.autocast(device.type, dtype=half, enabled=half is not None and train.zero_stage == 0)
         self._model = model.to(device, half) if half is not None and train.zero_stage > 0 else model.to(device)
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self._later_bytes = training_bytes(parameters, train, world_size)
+        self._later_bytes = training_bytes(parameters, train, world_size, averages=averages)
 
     def fits(self, clips: int) -> bool:
         """Try it; the gradients of the trial count only where training keeps whole ones."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch import nn
 from vidmae.clips.loader import Batch
 from vidmae.insight.pictures import reconstruction, save_png
 from vidmae.mixtures.mixture import Footage, read_footage
+from vidmae.model.feature_prediction import features_of, follow, make_teacher, momentum_at, spread
 from vidmae.model.groups import param_groups
 from vidmae.model.masking import training_mask
 from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.ranks import dist, watchdog
-from vidmae.ranks.kernels import AttentionShape
+from vidmae.ranks.kernels import HALF, AttentionShape
 from vidmae.ranks.program import run_program, say
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.cost import train_flops_per_clip
@@ -63,13 +65,42 @@ class Pretrainer(Trainer[PretrainConfig]):
                  log: AttemptLog | None) -> None:
         self.footage = footage
         super().__init__(run, config, ranks, footage.manifest, log)
+        if self.teacher is not None:
+            follow(self.teacher, self.engine.averaged(self.number))  # the average may be that of a checkpoint
 
     def make_plan(self) -> Plan:
         """See `footage_plan`."""
         return footage_plan(self.config, self.footage, self.ranks.world_size)
 
-    def more_metrics(self, step: int) -> dict[str, Any]:
-        """Clips of each source of a mixture; unreadable videos are replaced by others of their source."""
+    @property
+    def averages(self) -> bool:
+        """The average is the teacher of features."""
+        return self.config.model.target == "features"
+
+    @property
+    def number(self) -> torch.dtype:
+        """Of the weights that compute; in stage 0 they stay float32, and autocast computes in 16 bits."""
+        return HALF.get(self.config.train.precision, torch.float32) if self.config.train.zero_stage else torch.float32
+
+    def updated(self, step: int) -> None:
+        """The teacher follows the student."""
+        if self.teacher is not None:
+            self.engine.move_average(momentum_at(step, self.total_steps, self.config.model.teacher_momentum))
+            follow(self.teacher, self.engine.averaged(self.number))
+
+    def watched(self) -> list[torch.Tensor]:
+        """How much the features of the step's clips differ."""
+        spreads, self.spreads = self.spreads, []
+        return [torch.stack(spreads).mean(0)] if spreads else []
+
+    def more_metrics(self, step: int, watched: Sequence[float]) -> dict[str, Any]:
+        """Where features are predicted how much they differ; of a mixture clips of each source, where unreadable videos are
+        replaced by others of their source."""
+        names = "target_std", "target_std_between"
+        spreads = {name: value if isfinite(value) else None for name, value in zip(names, watched, strict=False)}
+        return spreads | self._seen(step)
+
+    def _seen(self, step: int) -> dict[str, Any]:
         mixture = self.mixture
         if not self.config.data.sources or mixture is None:
             return {}
@@ -90,6 +121,8 @@ class Pretrainer(Trainer[PretrainConfig]):
         if self.config.train.init:
             report = load_weights(model, Path(self.config.train.init), resize_positions=self.config.train.resize_positions)
             say(self.ranks, f"start: {report}")
+        self.spreads = list[torch.Tensor]()
+        self.teacher = make_teacher(model, self.ranks.device, self.number) if self.averages else None
         return model, param_groups(model, self.config.train.weight_decay)
 
     def clips(self, *, start: int, unreadable: Mapping[int, str]) -> Iterable[Batch]:
@@ -101,28 +134,47 @@ class Pretrainer(Trainer[PretrainConfig]):
                            footage=self.footage, order=footage_order(self.config, self.footage, self.plan))
 
     def inputs(self, batch: Batch, position: int) -> tuple[Any, ...]:  # noqa: ARG002
-        """Clips and their masks."""
-        clips, noise = (tensor.to(self.ranks.device, non_blocking=True) for tensor in (batch.clips, batch.noise))
-        return clips, training_mask(noise, self.config.model.shape())
+        """Clips and their masks, and where features are predicted those that the teacher makes of the whole clips."""
+        device, train = self.ranks.device, self.config.train
+        clips, noise = (tensor.to(device, non_blocking=True) for tensor in (batch.clips, batch.noise))
+        mask = training_mask(noise, self.config.model.shape())
+        if self.teacher is None:
+            return clips, mask
+        half = HALF.get(train.precision)
+        with torch.autocast(device.type, dtype=half, enabled=half is not None and train.zero_stage == 0):
+            features = features_of(self.teacher, clips)
+        self.spreads.append(spread(features))
+        return clips, mask, features
 
     def flops_per_clip(self) -> float:
         """See `cost.train_flops_per_clip`."""
         return train_flops_per_clip(self.config.model.shape())
 
     def attention_shapes(self) -> Sequence[AttentionShape]:
-        """Of the encoder, which sees the kept tokens, and of the decoder."""
+        """Of the encoder, which sees the kept tokens, and of the decoder; a teacher sees all."""
         s = self.config.model.shape()
+        teacher = [(s.num_heads, s.num_tokens + 1, s.embed_dim // s.num_heads)] if self.averages else []
         return [(s.num_heads, s.num_kept + 1, s.embed_dim // s.num_heads),
-                (s.decoder_num_heads, s.num_tokens + 1, s.decoder_embed_dim // s.decoder_num_heads)]
+                (s.decoder_num_heads, s.num_tokens + 1, s.decoder_embed_dim // s.decoder_num_heads), *teacher]
 
     def export(self) -> None:
-        """Write the float32 weights under the released key names."""
-        state = {name: tensor for name, tensor in self.engine.full_parameters() if self.ranks.is_main}
+        """Write the float32 weights under the released key names; where features are predicted those of the teacher, which
+        V-JEPA tests, too."""
+        weights = self.engine.averaged(torch.float32) if self.averages else self.engine.full_parameters()
+        state = {name: tensor.to("cpu", copy=self.averages) for name, tensor in weights if self.ranks.is_main}
         if self.ranks.is_main:
+            if self.teacher is not None:  # buffers, such as a fixed table of positions
+                state = {name: value.float().cpu() for name, value in self.teacher.state_dict().items()} | state
             model, data = self.config.model, to_dict(self.config.data)
             save_safetensors(state, self.run.weights, {"model": model.name, "step": str(self.step),
                                                        "config": json.dumps(to_dict(model)),
-                                                       "sampling": json.dumps({key: data[key] for key in SAMPLING})})
+                                                       "sampling": json.dumps({key: data[key] for key in SAMPLING}),
+                                                       **weights_said(self.config)})
+
+
+def weights_said(config: PretrainConfig) -> dict[str, str]:
+    """Whose the exported weights are, where they are not simply the model's."""
+    return {"weights_of": "teacher"} if config.model.target == "features" else {}
 
 
 def finish(run: RunFolder, config: PretrainConfig, plan: Plan, footage: Footage, log: AttemptLog) -> None:
@@ -160,8 +212,8 @@ def write_result(run: RunFolder, config: PretrainConfig, plan: Plan, log: Attemp
         "data_wait": sum(m["data_wait"] * m["step_s"] for m in metrics) / sum(m["step_s"] for m in metrics),
         **({"seen": metrics[-1]["seen"]} if "seen" in metrics[-1] else {}),
         "world_size": plan.world_size, "zero_stage": config.train.zero_stage, "precision": config.train.precision,
-        "weights": run.weights.name, "commit": identity.get("commit"), "dirty": identity.get("dirty"),
-        "job_id": job_id(), "finished": time.time(),
+        "weights": run.weights.name, **weights_said(config), "commit": identity.get("commit"),
+        "dirty": identity.get("dirty"), "job_id": job_id(), "finished": time.time(),
     })
 
 

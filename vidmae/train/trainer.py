@@ -128,7 +128,8 @@ class Trainer(ABC, Generic[C]):
             number = compiled.compile_blocks(model, graphs=graphs)
             self.say(f"the first step compiles the model's {number} blocks" + (", as CUDA graphs" if graphs else "")
                      if number else "a convolutional net is not compiled: only blocks of a transformer are")
-        self.engine = Engine(model, groups, config.train, ranks, micro_batch=plan.micro_batch, grad_accum=plan.grad_accum)
+        self.engine = Engine(model, groups, config.train, ranks, micro_batch=plan.micro_batch, grad_accum=plan.grad_accum,
+                             averages=self.averages)
         self.step = self.start = checkpoint.restore(self.engine, run, config.train, ranks, self.say)
         self.saver = checkpoint.Saver(self.engine, run, config.train, ranks, keep=config.checkpoint, say=self.say)
         self.saver.prepare(self.start, self.total_steps)
@@ -158,8 +159,20 @@ class Trainer(ABC, Generic[C]):
         """The derived numbers of the run."""
         return make_plan(self.config, videos=len(self.manifest), world_size=self.ranks.world_size)
 
-    def more_metrics(self, step: int) -> dict[str, Any]:  # noqa: ARG002
-        """What the metrics say besides after `step` updates."""
+    @property
+    def averages(self) -> bool:
+        """Whether the engine keeps a running average of the weights."""
+        return False
+
+    def updated(self, step: int) -> None:
+        """Told that update `step`, from 0 on, has changed the weights; not of one that fp16's loss scaler skips."""
+
+    def watched(self) -> list[torch.Tensor]:
+        """Numbers on the device that are averaged over the ranks with the loss of a step; asked once, before its update."""
+        return []
+
+    def more_metrics(self, step: int, watched: Sequence[float]) -> dict[str, Any]:  # noqa: ARG002
+        """What the metrics say besides after `step` updates; `watched` are the averages of `watched()`."""
         return {}
 
     @abstractmethod
@@ -204,7 +217,7 @@ class Trainer(ABC, Generic[C]):
         if name not in known:
             share = self.make_plan().micro_batch
             trial = Trial(self.build()[0], lambda clips: self.inputs(blank_batch(config, clips), 0), config.train,
-                          ranks.world_size, device)
+                          ranks.world_size, device, averages=self.averages)
             found = min(ranks.gather(largest_that_fits(share, trial.fits)))
             del trial
             free_memory(device)
@@ -320,11 +333,14 @@ class Trainer(ABC, Generic[C]):
             self.ahead.fetch()
         losses, stop, clips_replaced = engine.losses, float(preempt.received() is not None), sum(s.clips for s in replaced)
         try:
-            loss, grad_norm, (waited_s, stops, busy, substituted, looked) = engine.update(
-                extra=[waited_s, stop, self.saver.busy, clips_replaced, len(rechecked)])
+            skipped = engine.skipped_steps
+            loss, grad_norm, (waited_s, stops, busy, substituted, looked, *watched) = engine.update(
+                extra=[waited_s, stop, self.saver.busy, clips_replaced, len(rechecked)], watched=self.watched())
         except NonFiniteError as error:
             mine = {"rank": self.ranks.rank, "rows": rows, "losses": [str(x) for x in losses.tolist()]}
             raise BadWindowError(str(error), step, window_of(step, self.skipped), self.ranks.gather(mine)) from error
+        if engine.skipped_steps == skipped:
+            self.updated(step)
         if substituted:
             self.quarantine.add(step + 1, self.ranks.gather(replaced))
         found = [r for of_rank in self.ranks.gather(rechecked) for r in of_rank] if looked else []
@@ -340,7 +356,7 @@ class Trainer(ABC, Generic[C]):
             "peak_gib": peak_memory_gib(device), "skipped": engine.skipped_steps,
             "substituted": round(substituted * self.ranks.world_size), "rechecked": len(found),
             "differing": sorted(each.row + 1 for each in found if each.problem), **self._staged(archive_bytes),
-            **self.more_metrics(step + 1),
+            **self.more_metrics(step + 1, watched),
         }, stops > 0, busy
 
     def _staged(self, archive_bytes: list[int]) -> dict[str, float]:

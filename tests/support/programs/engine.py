@@ -18,6 +18,8 @@ from vidmae.ranks.shard_writer import write_shards
 from vidmae.ranks.watchdog import end_process
 from vidmae.settings.config import TrainConfig
 
+MOMENTUM = 0.9  # of the running averages
+
 
 class Net(nn.Module):
     """Two layers with a squared loss."""
@@ -110,6 +112,12 @@ def write(folder: Path, shards: dict) -> None:
     write_shards(folder, shards)
 
 
+def state(engine: Engine) -> dict[str, list]:
+    """All weights, and as `average.NAME` their running averages where the engine keeps them."""
+    averages = {f"average.{name}": value for name, value in engine.averaged(torch.float32)}
+    return {name: value.tolist() for name, value in {**dict(engine.full_parameters()), **averages}.items()}
+
+
 def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path) -> dict:
     """Six steps of eight clips; `mode` adds a save, a resume, an optimizer reset, a NaN loss or an infinite gradient.
 
@@ -121,19 +129,20 @@ def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path
     precision += "-offload" if offload != "none" and mode in ("save", "resume") else ""  # of the folder's name
     micro = min(2, 8 // ranks.world_size)
     accum = 8 // ranks.world_size // micro
-    engine = Engine(net, groups, config, ranks, micro_batch=micro, grad_accum=accum)
     losses, norms, error, saved, resumes = [], [], "", None, mode.startswith(("resume", "elastic"))
+    averages = resumes or mode == "save"
+    engine = Engine(net, groups, config, ranks, micro_batch=micro, grad_accum=accum, averages=averages)
     if mode == "resume":
         engine.load(folder / f"{precision}-{stage}-{ranks.world_size}")
     elif resumes:
         old_ranks, old_stage = map(int, mode.split(":")[1:])
         engine.load_resharded(folder / f"{precision}-{old_stage}-{old_ranks}", zero_stage=old_stage, world_size=old_ranks)
     if resumes:
-        saved = {k: v.tolist() for k, v in engine.full_parameters()}
+        saved = state(engine)
     for step in range(3 if resumes else 0, 6):
         engine.set_lr(lr_at(step))
         if mode == "save" and step == 3:
-            saved, later = {k: v.tolist() for k, v in engine.full_parameters()}, engine.shards(copied=True)
+            saved, later = state(engine), engine.shards(copied=True)
             write(folder / f"{precision}-{stage}-{ranks.world_size}", engine.shards(copied=False))
         if mode == "reset" and step == 3:
             engine.reset_optimizer()
@@ -156,10 +165,11 @@ def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path
         assert abs(extra[0] - (ranks.world_size - 1) / 2) < 1e-12
         losses.append(loss)
         norms.append(norm)
+        if averages:
+            engine.move_average(MOMENTUM)
     if mode == "save":  # the copies taken at step 3, after training went on
         write(folder / f"{precision}-{stage}-{ranks.world_size}-later", later)
-    weights = {k: v.tolist() for k, v in engine.full_parameters()}
-    return {"losses": losses, "norms": norms, "weights": weights, "error": error, "saved": saved,
+    return {"losses": losses, "norms": norms, "weights": state(engine), "error": error, "saved": saved,
             "compiler": "torch._inductor.compile_fx" in sys.modules}
 
 

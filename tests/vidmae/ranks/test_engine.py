@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.programs.engine import batch, build, lr_at
+from tests.support.programs.engine import MOMENTUM, batch, build, lr_at
 from tests.support.ranks import run_ranks
 from vidmae.ranks.engine import engine_config
 from vidmae.settings.config import TrainConfig
@@ -32,7 +32,7 @@ def plain_torch(*, reset_at: int | None = None, steps: int = 6) -> dict:
     """The same training written out with torch alone."""
     net, groups = build()
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))
-    losses, norms = [], []
+    losses, norms, average = [], [], {name: value.detach().double() for name, value in net.named_parameters()}
     for step in range(steps):
         if step == reset_at:
             optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))
@@ -44,7 +44,8 @@ def plain_torch(*, reset_at: int | None = None, steps: int = 6) -> dict:
         norms.append(float(torch.nn.utils.clip_grad_norm_(net.parameters(), 0.5)))
         optimizer.step()
         losses.append(loss.item())
-    return {"losses": losses, "norms": norms, "weights": {k: v.tolist() for k, v in net.named_parameters()}}
+        average = {name: MOMENTUM * average[name] + (1 - MOMENTUM) * value.detach().double() for name, value in net.named_parameters()}
+    return {"losses": losses, "norms": norms, "weights": {k: v.tolist() for k, v in net.named_parameters()}, "average": average}
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,20 @@ def test_save_and_load_continue_exactly(two_ranks, stage):
     assert rest["weights"] == whole["weights"]
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_running_average_is_that_of_all_weights_so_far(two_ranks, stage):
+    """Of the float32 weights in every stage; in 16 bits it would stand still. After a stop: the tests around."""
+    ours, theirs = two_ranks[f"{stage},fp32,save"]["weights"], plain_torch()
+    for name, value in theirs["average"].items():
+        np.testing.assert_allclose(ours[f"average.{name}"], value.numpy(), rtol=2e-5, atol=2e-5, err_msg=name)
+        assert np.abs(np.subtract(ours[name], value.numpy())).max() > 1e-3, "and not the weights themselves"
+    assert {name for name in ours if name.startswith("average.")} == {f"average.{name}" for name in theirs["average"]}
+    if stage == 2:
+        half = torch.tensor(two_ranks["2,bf16,save"]["weights"]["average.a.weight"])
+        np.testing.assert_allclose(half, theirs["average"]["a.weight"], atol=2e-2)
+        assert not torch.equal(half, half.bfloat16().float()), "float32 beside weights of 16 bits"
+
+
 def bits(tensor):
     """The bytes of a tensor."""
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -127,7 +142,7 @@ def content(value):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_copy_written_after_training_went_on_is_what_was_there(folder, two_ranks, stage):
     at_once = sorted(Path(folder, f"fp32-{stage}-2", "state").iterdir())
-    assert len(at_once) == (1, 3, 3, 4)[stage]
+    assert len(at_once) == (2, 5, 5, 6)[stage]
     for path in at_once:
         first, later = (torch.load(p, weights_only=False) for p in (
             path, Path(folder, f"fp32-{stage}-2-later", "state", path.name)))

@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vidmae.model.classifier import build_classifier
+from vidmae.model.feature_prediction import FeaturePredictor, features_of, make_teacher
 from vidmae.model.mae import build_mae
 from vidmae.model.masking import random_mask
 from vidmae.runs import cost
@@ -59,6 +61,30 @@ def test_flops_are_what_torch_counts(decoder_mask_ratio):
         loss.backward()
     assert forward == cost.forward_flops_per_clip(model.shape)
     assert counter.get_total_flops() == cost.train_flops_per_clip(model.shape)
+
+
+def test_flops_and_states_of_a_teacher():
+    """Against torch's count of a whole step, and of ViT-H by hand: a teacher sees ten times the tokens and goes no way back."""
+    from torch.utils.flop_counter import FlopCounterMode
+    shape = model_shape("mae_vit_nano_patch8", img_size=64, num_frames=8, pred_t_dim=8, decoder_embed_dim=64, decoder_depth=2,
+                        decoder_num_heads=2, target="features")
+    model = FeaturePredictor(shape, attention="naive")
+    teacher = make_teacher(model, torch.device("cpu"), torch.float32)
+    clips = torch.randint(0, 256, (1, 8, 64, 64, 3), dtype=torch.uint8)
+    mask = random_mask(shape.num_tokens, 0.9, 1, generator=torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter:
+        model(clips, mask, features_of(teacher, clips)).backward()
+    assert counter.get_total_flops() == cost.train_flops_per_clip(shape)
+    assert cost.parameters(shape) == sum(p.numel() for p in model.parameters())
+    huge = model_shape("mae_vit_huge_patch14", target="features")
+    assert cost.train_flops_per_clip(huge) - 3.27e12 == pytest.approx(cost.train_flops_per_clip(HUGE), rel=0.01)
+    count = cost.parameters(huge) / cost.GIB
+    for stage, world_size, offload, more in [(0, 4, False, 4 + 4), (2, 4, False, 4 / 4 + 2), (3, 4, False, 4 / 4 + 2), (2, 4, True, 2)]:
+        with_teacher, without = (cost.state_gib(replace(huge, target=target), zero_stage=stage, precision="bf16", world_size=world_size,
+                                                offload=offload) / cost.parameters(replace(huge, target=target)) for target in ("features", "pixels"))
+        assert (with_teacher - without) * cost.parameters(huge) == pytest.approx(more * count)
+    on_host = [cost.host_gib(each, precision="bf16", world_size=4, grad_accum=1) / cost.parameters(each) for each in (huge, HUGE)]
+    assert (on_host[0] - on_host[1]) * 2**30 == pytest.approx(1)
 
 
 def counted(run):

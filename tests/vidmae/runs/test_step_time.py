@@ -130,6 +130,22 @@ def test_a_setting_becomes_work() -> None:
     assert whole.arithmetic_s / half.arithmetic_s == pytest.approx(1.16, abs=0.005) and half.memory_s < whole.memory_s
 
 
+def test_a_teacher_is_counted() -> None:
+    """Of ViT-H it computes three times the rest, is gathered after each update, and moves numbers through the memory."""
+    config = build(PretrainConfig, parse_set(["model.target=features"]))[0]
+    work = step_time.work_of(config, micro_batch=32, grad_accum=1, clip_ms=None)
+    plain = replace(work, shape=PretrainConfig().model.shape())
+    ours, theirs = (step_time.step_time(each, ONE) for each in (work, plain))
+    assert ours.arithmetic_s / theirs.arithmetic_s == pytest.approx(4.07, abs=0.05)
+    gathered_s = step_time.ring_s(2 * cost.parameters(work.shape), ONE, passes=1)
+    assert ours.traffic.gather_s == pytest.approx(2 * gathered_s) and ours.traffic.exposed_s >= gathered_s
+    more = cost.teacher_bytes(work.shape, clips=32, passes=1, precision="bf16", number=2, averaged=1 / 8)
+    by_hand = 32 * 2 * 12 * 32 * 2049 * 1280 * 2 + cost.parameters(work.shape) * (2 + 2 * 2 + 12 / 8)
+    assert more == pytest.approx(by_hand) and cost.teacher_bytes(plain.shape, clips=32, passes=1, precision="bf16", number=2, averaged=1) == 0
+    alone = step_time.step_time(replace(work, zero_stage=0), ONE)
+    assert alone.traffic.gather_s == 0
+
+
 def test_the_buckets_are_those_of_the_engine() -> None:
     config = engine_config(TrainConfig(), micro_batch=1, grad_accum=1, device=torch.device("cuda"))["zero_optimization"]
     assert config.get("reduce_bucket_size", 500_000_000) == step_time.BUCKET_NUMBERS and config["overlap_comm"]

@@ -195,6 +195,32 @@ def test_a_decoder_must_rebuild_something(ratio):
         build(PretrainConfig, parse_set([f"model.decoder_mask_ratio={ratio}"]))
 
 
+def test_features_are_another_experiment_with_another_name():
+    def config(*settings):
+        return build(PretrainConfig, parse_set(settings))[0]
+
+    base, features = config(), config("model.target=features")
+    assert to_dict(features, signed_only=True)["model"] == {**to_dict(base, signed_only=True)["model"], "target": "features"}
+    assert not {"target", "feature_loss", "teacher_momentum"} & set(to_dict(base, signed_only=True)["model"])
+    tags = ["-".join(config("model.target=features", *more).model.tags) for more in (
+        (), ["model.feature_loss=smooth"], ["model.teacher_momentum=[0.99925,0.99925]"], ["model.teacher_momentum=[0.9,1]"],
+        ["model.decoder_mask_ratio=0.5"])]
+    assert tags == ["features", "features-smooth", "features-ema0.99925", "features-ema0.9to1", "features-decoder50"]
+    assert base.model.tags == () and features.model.shape().pred_dim == 1280 != base.model.shape().pred_dim
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    (["model.target=features", "log.picture=true"], r"log\.picture is True, allowed: false with model\.target features.*--set log\.picture"),
+    (["model.target=features", "model.norm_pix_loss=true"], r"model\.norm_pix_loss is True, allowed: false with model\.target features"),
+    (["model.target=features", "model.pred_t_dim=8"], r"model\.pred_t_dim is 8, allowed: model\.num_frames 16 with model\.target features"),
+    (["model.target=features", "model.teacher_momentum=[0.9,1.1]"], r"model\.teacher_momentum is \[0\.9, 1\.1\], allowed: 0 <= first <= last <= 1"),
+    (["model.teacher_momentum=[0.9,1]"], r"model\.teacher_momentum is .*allowed: \[0\.998, 1\.0\] with model\.target pixels"),
+    (["model.feature_loss=smooth"], r"model\.feature_loss is 'smooth', allowed: l1 with model\.target pixels")])
+def test_what_does_not_go_with_features_or_with_pixels(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        build(PretrainConfig, parse_set(settings))
+
+
 def test_near_windows_are_longer_than_a_clip():
     """As short as a clip they would all be one window, which is another setting."""
     def config(*more):

@@ -93,6 +93,11 @@ def test_what_training_adds_is_what_the_cost_table_says(stage, precision):
     trial_has = {0: 2 * number, 1: number, 2: number, 3: number / 8}[stage] * count  # weights; whole gradients in stage 0
     buckets = 2 * number * fitting.BUCKET_NUMBERS if stage else 0
     assert training_bytes(count, train_config, 8) == pytest.approx(whole - trial_has + buckets)
+    of_features = ModelConfig(target="features").shape()
+    count = cost.parameters(of_features)
+    whole = cost.state_gib(of_features, zero_stage=stage, precision=precision, world_size=8) * cost.GIB
+    trial_has = ({0: 2 * number, 1: number, 2: number, 3: number / 8}[stage] + number) * count  # and the teacher that computes
+    assert training_bytes(count, train_config, 8, averages=True) == pytest.approx(whole - trial_has + buckets)
 
 
 def test_a_trial_asks_the_device_and_leaves_nothing_behind(monkeypatch):

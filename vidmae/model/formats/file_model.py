@@ -147,6 +147,11 @@ def init_problem(path: Path, shape: ModelShape, *, resize: bool) -> str | None:
              ("model.decoder_embed_dim", shapes["mask_token"][-1], shape.decoder_embed_dim),
              ("model.pred_t_dim", predicted, shape.pred_t_dim),
              ("model.decoder_depth", decoder, shape.decoder_depth)]
+    said, width = target_of(path), shapes["decoder_pred.weight"][0]
+    if said != shape.target:
+        pairs[3] = "model.target", said, shape.target
+    elif said == "features":
+        pairs[3] = "channels of features", width, shape.pred_dim
     sizes = [("model.img_size", found.shape.img_size, shape.img_size),
              ("model.num_frames", found.shape.num_frames, shape.num_frames)]
     wrong = [f"{key} {have} (the run has {want})" for key, have, want in pairs if have != want]
@@ -155,6 +160,15 @@ def init_problem(path: Path, shape: ModelShape, *, resize: bool) -> str | None:
         hint = "; --set train.resize_positions=true interpolates the positions" if other and not wrong else ""
         return f"it has {', '.join(wrong + other)}{hint}"
     return None
+
+
+def target_of(path: Path) -> str:
+    """What the decoder of a file predicts, pixels or features: the header of an export says so, and other files predict
+    pixels."""
+    try:
+        return str(json.loads(header_strings(file_in(path)[0])["config"]).get("target", "pixels"))
+    except (KeyError, ValueError, AttributeError):
+        return "pixels"
 
 
 def model_of(shapes: Shapes, known: Known | None = None) -> FileModel:
