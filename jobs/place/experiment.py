@@ -247,8 +247,8 @@ def _with_paths(layers: Sequence[Layer], data: DataSource, mixed: Sequence[Found
             raise ConfigError(f"train.init: {error} [from {origins['train.init']}]") from error
         extra.append(Layer(origins["train.init"], {"train": {"init": path}}))
     if tags:
-        said = ("data.order, data.age_months, data.without_child, data.clip, model.mask, model.temporal_positions, model.target "
-                f"and model.decoder_mask_ratio, over {origins.get('name', 'default')}")
+        said = ("data.order, data.age_months, data.without_child, data.clip, model.mask, model.temporal_positions, "
+                f"model.target and model.decoder_mask_ratio, over {origins.get('name', 'default')}")
         extra.append(Layer(said, {"name": "-".join([config.name, *tags])}))
     return build(PretrainConfig, [*layers, *extra])
 

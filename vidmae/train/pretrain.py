@@ -21,6 +21,7 @@ from vidmae.insight.pictures import reconstruction, save_png
 from vidmae.mixtures.mixture import Footage, read_footage
 from vidmae.model.feature_prediction import features_of, follow, make_teacher, momentum_at, spread
 from vidmae.model.groups import param_groups
+from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import training_mask
 from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.ranks import dist, watchdog
@@ -60,6 +61,9 @@ def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, started: fl
 
 class Pretrainer(Trainer[PretrainConfig]):
     """Trains a masked autoencoder; see `Trainer`, to which the footage brings the manifest."""
+
+    teacher: MaskedAutoencoder | None = None  # of features
+    spreads: list[torch.Tensor]  # of the features of this step's micro-batches
 
     def __init__(self, run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, footage: Footage,
                  log: AttemptLog | None) -> None:
@@ -121,7 +125,7 @@ class Pretrainer(Trainer[PretrainConfig]):
         if self.config.train.init:
             report = load_weights(model, Path(self.config.train.init), resize_positions=self.config.train.resize_positions)
             say(self.ranks, f"start: {report}")
-        self.spreads = list[torch.Tensor]()
+        self.spreads = []
         self.teacher = make_teacher(model, self.ranks.device, self.number) if self.averages else None
         return model, param_groups(model, self.config.train.weight_decay)
 
