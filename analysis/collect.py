@@ -12,7 +12,9 @@ sets and ImageNet have a table each, written as CSV, Markdown and LaTeX; results
 tidy.csv has a row per result and metric for work elsewhere.
 Every run that was announced is expected, and every row in every column of its table. A second call reads only what is new.
 Robustness cells (sweeps/robustness.py) have a table, too: models x sets and groups of conditions. Checkpoints of a
-pretraining grid (sweeps/pretrain.py) have one in which the repeats of a combination of settings are a row.
+pretraining grid (sweeps/pretrain.py) have one in which the repeats of a combination of settings are a row. Where models
+were tested by several methods, `protocols` sets these side by side, and `protocol-agreement` says whether they rank the
+models alike.
 Standard output is the paths of the files that were written; standard error has the tables, and what is missing or failed.
 
 Exit codes: 0 ok, 2 nothing to read or no place to write, 3 results are incomplete: missing or failed runs, cells without a
@@ -110,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
                 return explain(collected, args.explain, as_json=args.json)
             tables = make_tables(collected.cells, collected.published, collected.notes, collected.shown)
             under_conditions, lost = robustness(args)
-            tables += collected.gaps + of_grids(collected.runs, collected.shown) + under_conditions
+            tables += protocols(collected) + collected.gaps + of_grids(collected.runs, collected.shown) + under_conditions
             listed = listings(collected)
             files = write(tables, args.out, {f"{name}.csv": csv_text(frame) for name, frame in listed.items()})
     except (ValueError, OSError) as error:
@@ -162,6 +164,13 @@ def collect(args: argparse.Namespace) -> Collected:
 def robustness(args: argparse.Namespace) -> tuple[list[Sheet], list[str]]:
     """The table of robustness cells, and which of them have no result; none with --classes, whose clips they do not have."""
     return ([], []) if args.classes else read_summary(given_folders(args))
+
+
+def protocols(collected: Collected) -> list[Sheet]:
+    """The tables of protocols, where there are several."""
+    from analysis.tables.protocols import protocol_sheets  # here, since few calls need it
+
+    return [] if collected.runs is None else protocol_sheets(collected.runs, collected.shown.suffix)
 
 
 def given_folders(args: argparse.Namespace) -> list[Path]:

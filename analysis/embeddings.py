@@ -2,12 +2,17 @@
 
     python analysis/embeddings.py results/s-ssv2 --out tables/s-ssv2
     python analysis/embeddings.py results/s-ssv2 --out tables/s-ssv2 --frames manifests/ssv2-val.csv --queries 30
+    python analysis/embeddings.py results/s-ssv2 results/say-ssv2 --similarity --out tables/similarity
 
 Of both features, the class token (cls) and the mean of the patch tokens (mean): embedding-scores.csv has the silhouette by
 cosine and how many of the 1, 5 and 10 nearest clips have the same class, beside chance and the most that can be had;
 embedding-cls.png and .svg show PCA and t-SNE by class; neighbours.csv the nearest clips of some, by content hash. --frames
 adds neighbours.html with a picture of each: it shows the footage, which may be private. Clips without labels have no class
 to be scored or drawn by: then there are only neighbours, and the exit code is 3.
+
+--similarity compares representations instead: each layer (jobs/embed.py --layers) of each folder with each other one, over
+the clips that all folders have. similarity.csv has linear CKA without bias and RSA with 95 % intervals over clips;
+similarity.png and .svg are heat maps. It needs no labels.
 
 Exit codes: 0 ok, 2 usage or damaged files, 3 the clips have no labels, 130 Ctrl-C.
 """
@@ -17,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +54,8 @@ UNLABELLED = ("the clips have no labels, so there is no picture by class, no sil
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what jobs/embed.py wrote")
+    parser.add_argument("folder", type=Path, nargs="+", metavar="FOLDER",
+                        help="what jobs/embed.py wrote; several with --similarity")
     parser.add_argument("--out", type=tables_folder, required=True, metavar="FOLDER", help="where tables and pictures go")
     parser.add_argument("--points", type=int, default=3000, metavar="N",
                         help="clips in a picture, drawn at random where there are more (default: %(default)s)")
@@ -59,6 +65,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-pictures", action="store_true", help="tables only")
     parser.add_argument("--frames", type=Path, metavar="MANIFEST",
                         help="also write neighbours.html with a frame of each clip, which may be private, from these videos")
+    parser.add_argument("--similarity", action="store_true",
+                        help="compare the layers and models of all folders: CKA and RSA, a table and heat maps")
+    parser.add_argument("--feature", choices=(*FEATURES, "both"), default="mean",
+                        help="with --similarity: which feature (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=500, metavar="N",
+                        help="with --similarity: clips that are compared, drawn at random where there are more; time and "
+                             "memory grow with the square (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print scores and files as one JSON object")
     return parser
 
@@ -73,7 +86,12 @@ def run(args: argparse.Namespace) -> int:
     """Read, score, draw, write."""
     if args.points < 1 or args.queries < 1:
         raise ValueError(f"--points {args.points} and --queries {args.queries} must be 1 or more")
-    found, record = read_embeddings(args.folder)
+    if args.similarity:
+        return compare(args)
+    if len(args.folder) > 1:
+        raise ValueError(f"{len(args.folder)} folders are given; they are drawn and scored one at a time, or compared with "
+                         "--similarity")
+    found, record = read_embeddings(args.folder[0])
     names = {int(index): name for index, name in record["classes"].items()}
     make_private_folder(args.out)
     texts, sheets = neighbour_texts(found, names, record["data"], args), list[Sheet]()
@@ -92,6 +110,46 @@ def run(args: argparse.Namespace) -> int:
     shown = list(map(str, files))
     print(json.dumps({"files": shown, "scores": scores}) if args.json else "\n".join(shown))
     return 0 if labelled else 3
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compare the representations of all folders, and write the table and the heat maps."""
+    from analysis.tables.survey.similarity import FEWEST, similarities
+    from analysis.tables.survey.similarity_sheets import draw_similarity, representations, similarity_sheet
+
+    if args.clips < FEWEST:
+        raise ValueError(f"--clips {args.clips} must be {FEWEST} or more")
+    read = {str(folder): read_embeddings(folder) for folder in args.folder}
+    names = dict(zip(read, short_names(list(read)), strict=True))
+    kinds = FEATURES if args.feature == "both" else (args.feature,)
+    every = representations({names[folder]: found for folder, (found, _) in read.items()},
+                            {names[folder]: record.get("layers", []) for folder, (_, record) in read.items()}, kinds)
+    if len(every) < 2:
+        raise ValueError(f"{args.folder[0]} holds one representation, so there is nothing to compare: give another folder, "
+                         "or write several layers (jobs/embed.py --layers)")
+    total = len(every[0].features)
+    chosen = np.arange(total)
+    if total > args.clips:
+        chosen = np.sort(np.random.default_rng(args.seed).choice(total, args.clips, replace=False))
+    found = similarities([each.features[chosen] for each in every], seed=args.seed)
+    labels = [each.name for each in every]
+    sheet = similarity_sheet(labels, found, len(chosen), total)
+    make_private_folder(args.out)
+    files = [args.out / f"{sheet.name}.csv"]
+    write_atomic(files[0], to_csv(sheet).encode())
+    show([sheet])
+    if not args.no_pictures:
+        files += draw_similarity(labels, found, args.out / sheet.name)
+    shown = list(map(str, files))
+    rows = sheet.records.replace({np.nan: None}).to_dict("records")
+    print(json.dumps({"files": shown, "similarity": rows}) if args.json else "\n".join(shown))
+    return 0
+
+
+def short_names(folders: Sequence[str]) -> list[str]:
+    """The last part of each path, or all of it where two end alike."""
+    ends = [Path(folder).name or folder for folder in folders]
+    return [end if ends.count(end) == 1 else folder for end, folder in zip(ends, folders, strict=True)]
 
 
 def note(text: str) -> None:

@@ -59,7 +59,8 @@ def texts_of(cells: pd.DataFrame) -> pd.DataFrame:
     ends = cells["top1_ci_pct"].map(lambda ends: f"{ends[0]:.2f} to {ends[1]:.2f}", na_action="ignore")
     settings = cells["overrides"].map(lambda pairs: discreet(", ".join(f"{key}={value}" for key, value in pairs)) or "--")
     shown = pd.DataFrame({
-        "data": cells["data"].map(discreet), "shots": list(map(amount_of, cells["shots"], cells["fraction"])),
+        "data": cells["data"].map(discreet),
+        "shots": np.where(cells["method"] == "cluster", "none", list(map(amount_of, cells["shots"], cells["fraction"]))),
         "method": cells["method"], "seed": cells["seed"], "settings": settings, "selection": cells["select"],
         "views": cells["views"], "top-1, %": pct["top1_pct"],
         "95 % interval": ends.where(cells["status"] == "found", cells["status"]), "top-5, %": pct["top5_pct"],

@@ -10,6 +10,8 @@ Columns of `of_runs`, one row per few-shot run; results.csv has those of RUN_COL
                                  which repeat it is; left out where no run has them
     data, task, shots, seed      data set; the column of the tables; labelled clips per class (0: all, or a share); seed
     method, overrides, select, views   how it learned and was tested; settings that differ from the recipe
+    nmi_pct, purity_pct, ari_pct, ..._chance_pct   of method cluster: how well clusters agree with classes, and what chance
+                                 gives; these columns are left out where no run has them
     top1_pct, top5_pct           accuracies in %, with the 95 % bootstrap interval over clips: top1_clips_lower_pct ...
     clips, classes, train_clips, selected_step   validation clips, classes, training clips, the step that was tested
     commit, dirty, finished      the code, whether it was changed since, seconds since 1970
@@ -18,7 +20,7 @@ Columns of `tidy`, tidy.csv, one row per result and metric; R: read.csv("tidy.cs
 
     source, row                  runs, logs or `published v3`; the row of the tables
     model, task, data, shots, seed, method, overrides, select, views, commit   as above; empty where a log does not say
-    metric, pct                  top1 or top5, the accuracy in %
+    metric, pct                  top1 or top5, the accuracy in %; of method cluster also nmi, purity and ari
     clips_lower_pct, clips_upper_pct   95 % bootstrap interval over clips
     path                         the run's folder or the log
 """
@@ -33,25 +35,30 @@ import pandas as pd
 from analysis.results.mae_st_logs import LogResult, Task
 from analysis.results.published import Version
 from analysis.results.scan import Run
-from vidmae.runs.cell_record import Cell
+from vidmae.runs.cell_record import CLUSTERING, Cell
 
 METRICS = ("top1", "top5")
+OF_CLUSTERS = ("nmi", "purity", "ari")
+UNLABELLED = "-unlabelled"  # end of a task's name: nothing was learned from labels
+IF_ANY = ("pair", "grid", "grid_settings", "repeat", *CLUSTERING)
+"""Columns that are left out where no run has them."""
 RUN_COLUMNS = ("run", "status", "row", "checkpoint", "checkpoint_content", "pair", "grid", "grid_settings", "repeat", "task",
                "shots", "seed", "method", "overrides", "select", "selected_step", "views", "top1_pct",
                "top1_clips_lower_pct", "top1_clips_upper_pct", "top5_pct", "top5_clips_lower_pct", "top5_clips_upper_pct",
-               "clips", "classes", "train_clips", "commit", "dirty", "said")
+               *CLUSTERING, "clips", "classes", "train_clips", "commit", "dirty", "said")
 LOG_COLUMNS = ("log", "status", "row", "model", "task", "shots", "lines", "first_epoch", "last_epoch", "resets", "top1_pct",
                "top1_epoch", "top5_pct", "top5_epoch", "said")
 TIDY_COLUMNS = ("source", "row", "model", "task", "data", "shots", "seed", "method", "overrides", "select", "views",
                 "metric", "pct", "clips_lower_pct", "clips_upper_pct", "commit", "path")
-IF_ANY = ("pair", "grid", "grid_settings", "repeat")
-"""Columns that are left out where no run has them."""
 _WHOLE = {"shots", "seed", "repeat", "selected_step", "clips", "classes", "train_clips", "lines", "first_epoch",
           "last_epoch", "resets", "top1_epoch", "top5_epoch"}  # whole numbers, also where some are missing
 
 
 def task_of(cell: Cell) -> Task:
-    """The column of a cell; a share of the labels is called as in logs of mae_st, `imagenet_0.02`."""
+    """The column of a cell; a share of the labels is called as in logs of mae_st, `imagenet_0.02`, and what learned from no
+    label `ssv2-unlabelled`."""
+    if cell.method == "cluster":
+        return Task(cell.data, UNLABELLED, None)
     if cell.fraction:
         return Task(cell.data, f"_{cell.fraction:g}", None)
     return Task(cell.data, f"-{cell.shots}shot", cell.shots) if cell.shots else Task(cell.data, "-all", None)
@@ -77,7 +84,7 @@ def tidy(runs: pd.DataFrame | None, logs: pd.DataFrame | None, versions: Sequenc
             named = frame.rename(columns={path: "path"}).assign(source=source)
             parts += [named.rename(columns={f"{metric}_pct": "pct", f"{metric}_clips_lower_pct": "clips_lower_pct",
                                             f"{metric}_clips_upper_pct": "clips_upper_pct"}).assign(metric=metric)
-                      .reindex(columns=TIDY_COLUMNS) for metric in METRICS]
+                      .reindex(columns=TIDY_COLUMNS) for metric in (*METRICS, *OF_CLUSTERS)]
     parts.append(pd.DataFrame(
         [{"source": f"published {version.name}", "row": model, "model": model, "task": task, "metric": metric, "pct": value,
           "path": source} for version in versions for model, tasks in version.models.items()
@@ -111,6 +118,7 @@ def _run_record(run: Run) -> dict[str, Any]:
             if interval:
                 record |= {f"{metric}_clips_lower_pct": interval[0], f"{metric}_clips_upper_pct": interval[1]}
         record |= {"top1_pct": result.top1_pct, "top5_pct": result.top5_pct, "clips": result.clips,
+                   **{name: getattr(result, name) for name in CLUSTERING},
                    "classes": result.classes, "train_clips": result.train_clips, "selected_step": result.selected_step,
                    "commit": result.commit or None, "dirty": result.dirty, "finished": result.finished}
     return record

@@ -24,14 +24,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from analysis.results.frames import METRICS
+from analysis.results.frames import METRICS, UNLABELLED
 from analysis.results.mae_st_logs import CLASSES
 from analysis.results.published import Version
 from analysis.tables.sheet import MISSING, Sheet, some
 from analysis.tables.stats import student_t
 
 TITLES = {"fewshot": "Few-shot action recognition", "full": "Action recognition with all labels",
-          "imagenet": "Object recognition"}
+          "imagenet": "Object recognition", "unlabelled": "Clusters without labels, each named after a class"}
+NAMED = ("Clusters are found without labels; the labels of the same clips then give each cluster the name of a class, so "
+         "that most are right. How well clusters agree with classes without names (NMI, purity): table protocols.")
 HEADINGS = {"top1": "top-1", "top5": "top-5"}
 UNIT = "Accuracy in %."
 INTERVAL = ("Mean ± half of the 95 % confidence interval over seeds (Student t); in brackets the number of seeds. Of two "
@@ -68,10 +70,11 @@ class Shown:
 
 
 def kinds_of(cells: pd.DataFrame) -> pd.Series:
-    """Which table each row of a frame with `data`, `shots` and `pictures` belongs to: a key of `TITLES`."""
+    """Which table each row of a frame with `data`, `which`, `shots` and `pictures` belongs to: a key of `TITLES`."""
     of_actions = np.where(cells["shots"].fillna(0) == 0, "full", "fewshot")
     pictures = cells["pictures"].fillna(False).astype(bool) | ((cells["data"] == "imagenet") & (of_actions == "full"))
-    return pd.Series(np.where(pictures, "imagenet", of_actions), cells.index, dtype=object)
+    kinds = np.where(cells["which"] == UNLABELLED, "unlabelled", np.where(pictures, "imagenet", of_actions))
+    return pd.Series(kinds, cells.index, dtype=object)
 
 
 def missing(cells: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +107,8 @@ def _make_table(kind: str, cells: pd.DataFrame, published: pd.DataFrame, notes: 
     beside = _beside(place, published, list(tasks["task"]), shown)
     numbers = pd.concat([cells.merge(place, on=["source", "row"]).assign(below=0), beside,
                          chance_rows(tasks, len(lines), shown)])
-    footer = [*shown.footers.get(kind, ()), *_footer(lines, tasks, beside, published, shown),
+    named = [NAMED] if kind == "unlabelled" else []
+    footer = [*named, *shown.footers.get(kind, ()), *_footer(lines, tasks, beside, published, shown),
               *_notes(lines, tasks, notes)]
     return result_sheet(kind + shown.suffix, TITLES[kind] + shown.title, list(tasks["task"]),
                         numbers.sort_values(["place", "below"], kind="stable"), footer)
@@ -125,8 +129,8 @@ def result_sheet(name: str, title: str, tasks: Sequence[str], numbers: pd.DataFr
     columns = pd.MultiIndex.from_product([tasks, METRICS])
     wide = {part: numbers.pivot(index=key, columns=["task", "metric"], values=part).reindex(
         index=heads.index, columns=columns) for part in CSV_PARTS}
-    printed = np.vectorize(_printed, otypes=[object])(*(wide[part].astype(float) for part in CSV_PARTS))
-    texts = pd.DataFrame(printed, heads.index, columns)
+    texts_of = np.vectorize(printed, otypes=[object])(*(wide[part].astype(float) for part in CSV_PARTS))
+    texts = pd.DataFrame(texts_of, heads.index, columns)
     selection = heads["selection"].fillna("")
     leading = texts.map(lambda text: np.nan if text == MISSING else float(text.split()[0])).where(selection != "", axis=0)
     bold = _clearly_best(leading, wide["lower_pct"].astype(float), selection)
@@ -150,7 +154,8 @@ def _clearly_best(values: pd.DataFrame, lower: pd.DataFrame, selection: pd.Serie
     return best & ~(lower <= second)
 
 
-def _printed(pct: float, lower: float, upper: float, n: float) -> str:
+def printed(pct: float, lower: float, upper: float, n: float) -> str:
+    """A cell of a table: the mean over n seeds with its interval, see the module."""
     if np.isnan(pct):
         return MISSING
     if np.isnan(n):

@@ -135,7 +135,7 @@ def _settings(runs: pd.DataFrame) -> pd.DataFrame:
 def _row_names(identity: pd.Series, called: pd.Series, settings: pd.DataFrame) -> pd.Series:
     """The name of each row: the checkpoint's, its content where two are called alike, and the settings that differ."""
     alike = called[called.duplicated(keep=False)].index
-    content = identity.map(_short).where(identity.isin(alike), "")
+    content = identity.map(short).where(identity.isin(alike), "")
     words = pd.concat([identity.map(called), content, _differing(settings)], axis=1)
     names: pd.Series = words.agg(lambda line: " ".join(filter(None, line)), axis=1)
     again = names.groupby(names, sort=False).cumcount()  # rows are told apart by their names alone
@@ -150,7 +150,7 @@ def _shortest(names: pd.Series) -> str:
     return str(min(names.unique(), key=lambda name: (len(name), name)))
 
 
-def _short(identity: str) -> str:
+def short(identity: str) -> str:
     """As much of a checkpoint's content as a name needs: the shape of random weights, some digits of a hash."""
     kind, _, content = identity.rpartition(":")
     return content if kind in ("scratch", "conv") else content[:MOST_DIGITS]

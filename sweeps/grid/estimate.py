@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeps.grid.grid import PROBES, Cell
+from sweeps.grid.grid import CLUSTER, PROBES, Cell
 from vidmae.runs.cost import conv_like, step_flops, train_flops_of_vit, view_flops
 from vidmae.runs.plan import split_batch
 from vidmae.settings.finetune_config import FinetuneConfig
@@ -23,15 +23,17 @@ class Estimate:
 def estimate(cells: Sequence[Cell]) -> list[Estimate]:
     """The cost of each cell; features that several cells share are counted for the first of them."""
     seen: set[tuple[str, str, str]] = set()
+    clustered: set[tuple[str, str, str]] = set()  # of these the features of the validation clips alone are there
     found = []
     for cell in cells:
         steps = 0 if cell.method in PROBES else _steps(cell.config, cell.subset.clips)
         model, views = cell.config.model, views_of(cell.config.evaluate.views)
         val = cell.subset.data.val_videos
         if cell.method in PROBES:  # what the head itself costs is left out
-            clips = 0 if cell.features in seen else cell.subset.clips + val
-            found.append(Estimate(steps, clips * view_flops(model)))
-            seen.add(cell.features)
+            clips = 0 if cell.features in seen else cell.subset.clips + val * (cell.features not in clustered)
+            of_clip = views_of(cell.config.probe.views) if cell.method == "attentive" else 1
+            found.append(Estimate(steps, clips * of_clip * view_flops(model)))
+            (clustered if cell.method == CLUSTER else seen).add(cell.features)
             continue
         trained = steps * cell.config.train.global_batch * step_flops(model)
         tested = val * views + _looked_at(cell, steps)

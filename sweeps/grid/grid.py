@@ -28,6 +28,7 @@ from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
 
 KIND = "fewshot"
 PROBES = tuple(method for method in get_args(Method) if method != "finetune")  # on frozen features: one process, no looks
+CLUSTER = "cluster"  # the method that learns from no labelled clip: one cell for all shots
 SEVERAL_FRAMES = "a model of several frames"  # origin of evaluate.views where framesN was asked of such a model
 FILLED_IN = {  # what the sweep itself sets: key -> what to use instead of --set
     "name": "the names follow from the cells", "seed": "--seeds", "method": "--method", "data.name": "--data",
@@ -124,6 +125,11 @@ class Subset:
         """In a table: shots per class, `2%` or `all`."""
         return amount_of(self.shots, self.fraction)
 
+    @property
+    def without_clips(self) -> Subset:
+        """Nothing to learn from, whatever the shots are."""
+        return replace(self, shots=0, path="", content="", clips=0, fraction=0.0)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -150,7 +156,7 @@ class Cell:
 
     @property
     def method(self) -> str:
-        """finetune, linear, knn or attentive."""
+        """finetune, linear, knn, attentive or cluster."""
         return self.config.method
 
     @property
@@ -171,7 +177,8 @@ class Cell:
     @property
     def group(self) -> tuple[str, str, str, str]:
         """Its line in tables."""
-        return self.init.name, self.subset.data.name, self.method, self.subset.amount
+        amount = "none" if self.method == CLUSTER else self.subset.amount
+        return self.init.name, self.subset.data.name, self.method, amount
 
     @property
     def one_process(self) -> bool:
@@ -267,7 +274,8 @@ def _product(inits: Sequence[Init], subsets: Sequence[Subset], settings: Setting
         for subset in subsets:
             if subset.data == data:
                 shown = [f"data.prepared={base.data.prepared}"] if base.data.prepared else []
-                yield replace(_cell(init, subset, base, (*settings.overrides, *variant, *shown)), origins=origins)
+                learned = subset.without_clips if method == CLUSTER else subset
+                yield replace(_cell(init, learned, base, (*settings.overrides, *variant, *shown)), origins=origins)
 
 
 def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], settings: Settings,
@@ -349,8 +357,8 @@ def _cell(init: Init, subset: Subset, base: FinetuneConfig, overrides: tuple[str
 
 
 def _tail(subset: Subset, method: str) -> str:
-    shots = f"{subset.shots}shot" if subset.shots else f"{100 * subset.fraction:g}pct" if subset.fraction else "all"
-    return _plain(f"{subset.data.name}-{shots}-seed{subset.seed}-{method}")
+    shots = f"{subset.shots}shot-" if subset.shots else f"{100 * subset.fraction:g}pct-" if subset.fraction else "all-"
+    return _plain(f"{subset.data.name}-{'' if method == CLUSTER else shots}seed{subset.seed}-{method}")
 
 
 def _plain(name: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from jobs.standing.runs import find_run
 from sweeps.grid.checkpoints import MODEL, MORE, SCRATCH, is_file
+from sweeps.grid.grid import CLUSTER
 from vidmae.evaluate.corruptions.conditions import parse_conditions
 from vidmae.footage.manifest import AUTO, content_hash, decoder_problem, read_summary
 from vidmae.labels.cell_data import class_names
@@ -245,6 +246,9 @@ def _model(run: RunFolder) -> Model:
     if result is None:
         raise ConfigError(f"{name} is not finished (python jobs/status.py {name})")
     config = load(FinetuneConfig, run.config)
+    if config.method == CLUSTER:
+        raise ConfigError(f"{name} has clusters of its test clips and knows no classes, so it cannot be tested on others; "
+                          "leave it out, or take a cell of another method")
     if config.method == "finetune" and not run.weights.is_file():
         raise ConfigError(f"{name} did not keep its weights; run the cell again with --set keep_weights=true")
     try:

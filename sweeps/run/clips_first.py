@@ -15,7 +15,7 @@ from rich.console import Console
 from jobs.submit import sharding
 from jobs.submit.shards_here import Work
 from sweeps.grid.estimate import views_of
-from sweeps.grid.grid import PROBES, Cell, preparation_of
+from sweeps.grid.grid import CLUSTER, PROBES, Cell, preparation_of
 from sweeps.run.array_submission import Say, Sweep
 from sweeps.run.sweep_plan import Plan
 from vidmae.footage.manifest import Row, read_all
@@ -79,8 +79,8 @@ def wanted_rows(cells: Sequence[Cell]) -> list[Row]:
     """The clips that cells learn from and are tested on, as their manifests have them; each content once."""
     found: dict[str, Row] = {}
     for data in dict.fromkeys(cell.subset.data for cell in cells):
-        subsets = {cell.subset.path for cell in cells if cell.subset.data == data}
-        rows = read_all(data.manifest)[1]
+        subsets = {cell.subset.path for cell in cells if cell.subset.data == data and cell.method != CLUSTER}
+        rows = read_all(data.manifest)[1] if subsets else []
         if "" not in subsets:
             drawn = {content for path in subsets for clips in read_shots(Path(path)).clips.values() for content in clips}
             rows = [row for row in rows if row.content in drawn]

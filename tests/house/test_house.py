@@ -103,7 +103,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "cv2": {"vidmae.clips.transforms", "vidmae.insight.vision", "vidmae.preparing.kept_frames", "vidmae.evaluate.corruptions.pixels"},
     "simplejpeg": {"vidmae.footage.archives.jpeg"},
     "skimage": {"vidmae.insight.interpolation.scores", "vidmae.preparing.archive_parts"},
-    "sklearn": {"vidmae.evaluate.probes", "analysis.tables.survey.neighbours.nearest", "analysis.tables.survey.neighbours.embedding_pictures"},
+    "sklearn": {"vidmae.evaluate.probes", "vidmae.evaluate.clustering", "analysis.tables.survey.neighbours.nearest", "analysis.tables.survey.neighbours.embedding_pictures"},
 }
 STDLIB_ONLY = {
     "jobs.standing.arrays", "jobs.place.scheduler.commands", "jobs.place.scheduler.slurm", "vidmae.footage.video_list",
@@ -112,7 +112,7 @@ STDLIB_ONLY = {
     "vidmae.settings.conv_sizes", "vidmae.settings.schedule", "vidmae.settings.sizes"}
 PURE_OF_TORCH = {
     "vidmae.clips.clip_cost", "vidmae.clips.clips_flags", "vidmae.clips.views", "vidmae.evaluate.corruptions.conditions",
-    "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes",
+    "vidmae.evaluate.clustering", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes", "vidmae.insight.sliding", "vidmae.insight.token_files",
     "vidmae.footage.history", "vidmae.footage.known.facts", "vidmae.footage.known.withdrawn", "vidmae.footage.manifest",
     "vidmae.footage.manifest_columns", "vidmae.footage.manifest_pages", "vidmae.footage.recordings",
     "vidmae.insight.embedding_files", "vidmae.insight.csv_rows", "vidmae.insight.footage_measures",

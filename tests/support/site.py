@@ -39,6 +39,7 @@ def make_site(here: Path) -> Path:
     _runs(here / "runs")
     _studies(here / "scaling/runs")
     _results(here / "results/s-ssv2")
+    _results(here / "results/say-ssv2")
     return here
 
 

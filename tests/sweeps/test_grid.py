@@ -486,3 +486,29 @@ def test_a_released_image_mae_brings_its_model(tmp_path: Path) -> None:
     save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "mae.safetensors")
     with pytest.raises(ConfigError, match=r"width 96 with 4 blocks.*--checkpoints"):
         find_inits([str(tmp_path / "mae.safetensors")], [], tmp_path / "runs")
+
+
+def test_clusters_learn_from_no_clip_so_there_is_one_cell_for_all_shots() -> None:
+    subsets = [subset(k, seed) for k in (2, 10, 0) for seed in (0, 1)]
+    cells = grid([RUN], subsets, methods=["cluster", "knn"])
+    clusters = [cell for cell in cells if cell.method == "cluster"]
+    assert [(c.config.name, c.config.data.shots, c.config.data.subset, c.amount, c.config.seed) for c in clusters] == [
+        ("s-toys-seed0-cluster", 0, "", 0, 0), ("s-toys-seed1-cluster", 0, "", 0, 1)]
+    assert {cell.signature for cell in grid([RUN], [subset(50, 0, "f")], methods=["cluster"])} == {clusters[0].signature}
+    assert clusters[0].group == ("s", "toys", "cluster", "none") and clusters[0].record("")["shots"] == 0
+    knn = next(c for c in cells if c.method == "knn")
+    assert clusters[0].shares == knn.shares, "they look at the same features"
+    costs = dict(zip([c.method for c in cells], estimate(cells), strict=True))
+    of_clusters, of_knn = (estimate([c for c in cells if c.method == m])[0].flops for m in ("cluster", "knn"))
+    both = sum(e.flops for e in estimate([clusters[0], knn]))
+    assert of_clusters == pytest.approx(of_knn * 12 / (6 + 12)) and both == pytest.approx(of_knn) and costs["cluster"].steps == 0
+    (wide,) = grid(methods=["attentive"], overrides=("probe.views=2x3",))
+    (one,) = grid(methods=["attentive"])
+    assert estimate([wide])[0].flops == pytest.approx(6 * estimate([one])[0].flops) and wide.features != one.features
+
+
+def test_settings_of_today_change_no_cell_of_before() -> None:
+    (cell,) = grid(methods=["attentive"])
+    assert not {"blocks", "heads", "lrs", "weight_decays", "views", "restarts"} & to_dict(cell.config, signed_only=True)["probe"].keys()
+    (wide,) = grid(methods=["attentive"], overrides=("probe.blocks=4", "probe.lrs=[5e-3, 1e-3]"))
+    assert to_dict(wide.config, signed_only=True)["probe"]["lrs"] == [5e-3, 1e-3] and wide.signature != cell.signature

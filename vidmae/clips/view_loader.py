@@ -67,9 +67,9 @@ def batches_of_rank(clips: int, views: int, batch: int, rank: int, world_size: i
 
 @dataclass(frozen=True)
 class _Batches(Dataset[ViewBatch]):
-    """Item i is the i-th batch of this rank."""
+    """Item i is the i-th batch of this rank: some rows of `pairs`, which has the row and the view of each."""
 
-    rows: np.ndarray
+    pairs: np.ndarray
     spec: ViewSpec
     batches: list[range]
     reader: Reader
@@ -78,8 +78,8 @@ class _Batches(Dataset[ViewBatch]):
         return len(self.batches)
 
     def __getitem__(self, index: int) -> ViewBatch:
-        pairs = [(int(self.rows[pair // self.spec.views_per_clip]), pair % self.spec.views_per_clip)
-                 for pair in self.batches[index]]
+        batch = self.batches[index]
+        pairs = [(row, view) for row, view in self.pairs[batch.start:batch.stop].tolist()]
         clips = empty_batch((len(pairs), *self.spec.shape), torch.uint8)
         read: list[tuple[int, int]] = []
         unreadable = []
@@ -113,10 +113,31 @@ def view_loader(manifest: Manifest, rows: np.ndarray, spec: ViewSpec, *, rank: i
         An iterable of ViewBatch, which has a length. The processes behind it end with the thread that iterates over it.
     """
     assert 0 <= rank < world_size and batch > 0 and len(np.unique(rows)) == len(rows)
+    views = spec.views_per_clip
+    pairs = np.stack([np.repeat(rows, views), np.tile(np.arange(views), len(rows))], axis=1)
+    batches = batches_of_rank(len(rows), views, batch, rank, world_size)
+    return pair_loader(manifest, pairs, batches, spec, workers=workers, read_limit_s=read_limit_s, read_retries=read_retries,
+                       pin_memory=pin_memory, most_clips=min(batch, views))
+
+
+def pair_loader(manifest: Manifest, pairs: np.ndarray, batches: list[range], spec: ViewSpec, *, workers: int,
+                read_limit_s: float, read_retries: int, most_clips: int, pin_memory: bool = False) -> Iterable[ViewBatch]:
+    """Views in batches that the caller chooses; see `view_loader`.
+
+    Args:
+        manifest: The videos.
+        pairs: int64 [P, 2], row and view of each; those of a row lie together.
+        batches: Places in `pairs`, a range for each batch.
+        spec: What a view is.
+        workers: Processes that read ahead.
+        read_limit_s: Seconds for the views of one video in a batch.
+        read_retries: Further tries to read a video.
+        most_clips: Views of one video in a batch, at most.
+        pin_memory: Hand over page-locked memory, for a GPU.
+    """
     reader = Reader(ViewCutter(manifest, spec), limit_s=read_limit_s, retries=read_retries, unreadable={},
-                    most_clips=min(batch, spec.views_per_clip))
-    batches = batches_of_rank(len(rows), spec.views_per_clip, batch, rank, world_size)
-    return read_ahead(_Batches(rows, spec, batches, reader), workers=workers, pin_memory=pin_memory)
+                    most_clips=most_clips)
+    return read_ahead(_Batches(pairs, spec, batches, reader), workers=workers, pin_memory=pin_memory)
 
 
 def refuse_unreadable(unreadable: Mapping[int, str], clips: int, *, gave_up: bool = False) -> None:

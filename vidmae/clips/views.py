@@ -41,6 +41,8 @@ class ViewSpec:
         img_size: S, px.
         views: center, random, TxS or framesN.
         seed: Of the random view.
+        every_s: Of windows that slide over a recording: seconds from the start of one view to that of the next, with the
+            centred square; view v starts at v * every_s. 0: `views` says what a view is.
     """
 
     num_frames: int
@@ -49,6 +51,7 @@ class ViewSpec:
     img_size: int
     views: str = "center"
     seed: int = 0
+    every_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not VIEWS.fullmatch(self.views):
@@ -108,7 +111,9 @@ def view_frames(spec: ViewSpec, view: int, *, content: int, total_frames: int, f
     span = span_frames(num_frames=together, sampling_rate=spec.sampling_rate, target_fps=spec.target_fps, fps=fps)
     if spec.by_frame:
         return clip_indices(max(total_frames - span, 0) * _place(0, 1), span, together, total_frames)[view:view + 1]
-    if spec.views == "random":
+    if spec.every_s:
+        start = view * spec.every_s * fps
+    elif spec.views == "random":
         start = random_start(rng(VIEW, spec.seed, content, _TIME), span, total_frames)
     else:
         start = max(total_frames - span, 0) * _place(view // spec.squares, spec.windows)

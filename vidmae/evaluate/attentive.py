@@ -3,32 +3,36 @@
     tokens [B, N, D] -> norm -> keys, values  \
                               learned query ->  attention -> norm -> linear -> scores [B, C]
 
-It is trained with a fixed budget and tested after the last step. One device is enough for a head.
+It is trained with a fixed budget and tested after the last step. One device is enough for a head. With probe.blocks the
+tokens pass blocks of self-attention first (attentive_heads.py); with several rates these are trained at once and one of them
+is chosen (attentive_grid.py).
 
-Letters: B clips, N tokens, D width, C classes.
+Letters: B clips, V views of a clip, N tokens, D width, C classes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidmae.model.blocks import NORM_EPS, linear
+from vidmae.evaluate.attentive_heads import AttentiveBlocks, AttentiveHead
 from vidmae.model.groups import param_groups
 from vidmae.settings.finetune_config import ProbeConfig
 
-HEAD_WIDTH = 64  # of an attention head, about
+Places = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""Which clips, or which clips and the view of each."""
 
 
 class Tokens(Protocol):
-    """Token features by place: an array [clips, N, D], or features.FeatureRows, which reads what is asked for."""
+    """Token features by place: an array [clips, N, D] or [clips, V, N, D], or features.FeatureRows, which reads what is
+    asked for."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -36,42 +40,7 @@ class Tokens(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: np.ndarray) -> np.ndarray: ...
-
-
-class AttentiveHead(nn.Module):
-    """One multi-head cross-attention with a single query, and a linear layer.
-
-    A single query needs no keys and values of all tokens: its product with the key weights is compared with the tokens
-    themselves, and value weights are applied to what each head has averaged. The same function as
-    `nn.MultiheadAttention`, with 1/64 of the multiplications for ViT-H.
-
-    Source: Bardes et al. 2024 (arXiv 2404.08471), without the MLP of its block: few shots cannot fill it.
-    """
-
-    def __init__(self, dim: int, num_classes: int) -> None:
-        super().__init__()
-        self.heads = _heads(dim)
-        self.query = nn.Parameter(nn.init.trunc_normal_(torch.empty(self.heads, dim // self.heads), std=0.02))
-        self.norm_tokens = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.key, self.value, self.proj = nn.Linear(dim, dim, bias=False), linear(dim, dim), linear(dim, dim)
-        nn.init.xavier_uniform_(self.key.weight)
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.head = nn.Linear(dim, num_classes)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Class scores [B, C] of tokens [B, N, D]."""
-        scores: Tensor = self.head(self.norm(self.look(self.norm_tokens(tokens))))
-        return scores
-
-    def look(self, x: Tensor) -> Tensor:
-        """What the query finds in normed tokens [B, N, D]: [B, D]."""
-        key, value = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.key, self.value))
-        wanted = torch.einsum("hd,hdD->hD", self.query, key) * self.query.shape[1] ** -0.5
-        weights = (x @ wanted.T).softmax(1)
-        found = torch.einsum("bhD,hdD->bhd", weights.transpose(1, 2) @ x, value).flatten(1)
-        projected: Tensor = self.proj(found + self.value.bias)
-        return projected
+    def __getitem__(self, index: Places) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -84,45 +53,47 @@ class AttentiveProbe:
         batch: Clips of a forward pass.
         device: Where it computes.
         steps: Of its training.
+        chosen: Of several rates, the one that was taken and what it scored; empty where there was one.
     """
 
-    head: AttentiveHead
+    head: nn.Module
     absent: Tensor
     batch: int
     device: torch.device
     steps: int
+    chosen: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, val_x: Tokens) -> np.ndarray:
-        """Probabilities, float64 [M, C]."""
-        return _probabilities(self.head, self.absent, val_x, self.batch, self.device)
+    def __call__(self, val_x: Tokens, views: int = 1) -> np.ndarray:
+        """Probabilities, float64 [M, C]; of V views of a clip the mean."""
+        return probabilities(self.head, self.absent, val_x, self.batch, self.device, views)
 
     def on(self, device: torch.device) -> AttentiveProbe:
         """The same on another device."""
-        return AttentiveProbe(self.head.to(device), self.absent.to(device), self.batch, device, self.steps)
+        return AttentiveProbe(self.head.to(device), self.absent.to(device), self.batch, device, self.steps, self.chosen)
 
 
 def fit_attentive(train_x: Tokens, train_y: np.ndarray, *, num_classes: int, probe: ProbeConfig, seed: int,
-                  device: torch.device, say: Callable[[str], object] = print) -> AttentiveProbe:
-    """Train a head. The same numbers every time on the same kind of device.
+                  device: torch.device, say: Callable[[str], object] = print, views: int = 1) -> AttentiveProbe:
+    """Train a head with probe.lr and probe.weight_decay. The same numbers every time on the same kind of device.
 
     Args:
         train_x: Tokens of the training clips.
         train_y: Class index of each, int.
         num_classes: C; classes without a training clip get probability 0.
-        probe: Epochs, batch, learning rate and weight decay.
+        probe: Blocks, epochs, batch, learning rate and weight decay.
         seed: Of the start values and of the order.
         device: Where to train.
         say: Takes a line for the log.
+        views: V; each step sees one view of a clip, drawn.
     Raises:
-        ValueError: The loss is not finite.
+        ValueError: The loss is not finite, or the heads do not divide the width.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        head = AttentiveHead(train_x.shape[-1], num_classes).to(device)
-    present = torch.zeros(num_classes, dtype=torch.bool)
-    present[torch.from_numpy(np.unique(train_y)).long()] = True
-    absent = ~present.to(device)
-    steps = _train(head, absent, train_x, train_y, probe, seed, device, say)
+    head = new_head(train_x.shape[-1], num_classes, probe, seed, device)
+    absent = absent_classes(train_y, num_classes, device)
+    steps, (mean,) = train_heads([head], [(probe.lr, probe.weight_decay)], absent, train_x, train_y, probe, seed, device,
+                                 views)
+    say(f"attentive probe: {steps} steps of {min(probe.batch, len(train_x))} clips at most, loss of the last epoch "
+        f"{mean:.4f}")
     return AttentiveProbe(head.eval(), absent, probe.batch, device, steps)
 
 
@@ -133,43 +104,86 @@ def attentive(train_x: Tokens, train_y: np.ndarray, val_x: Tokens, *, num_classe
     return fitted(val_x), fitted.steps
 
 
-def _train(head: AttentiveHead, absent: Tensor, x: Tokens, y: np.ndarray, probe: ProbeConfig, seed: int,
-           device: torch.device, say: Callable[[str], object]) -> int:
-    optimizer = torch.optim.AdamW(param_groups(head, probe.weight_decay), lr=probe.lr, fused=True)
-    batch = min(probe.batch, len(x))
-    per_epoch = math.ceil(len(x) / batch)
+def new_head(dim: int, num_classes: int, probe: ProbeConfig, seed: int, device: torch.device) -> nn.Module:
+    """A head that was not trained, the same for equal seeds; see `fit_attentive`."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        if probe.blocks:
+            return AttentiveBlocks(dim, num_classes, blocks=probe.blocks, heads=probe.heads).to(device)
+        return AttentiveHead(dim, num_classes).to(device)
+
+
+def absent_classes(train_y: np.ndarray, num_classes: int, device: torch.device) -> Tensor:
+    """bool [C], the classes that no training clip has."""
+    present = torch.zeros(num_classes, dtype=torch.bool)
+    present[torch.from_numpy(np.unique(train_y)).long()] = True
+    return ~present.to(device)
+
+
+def train_heads(heads: Sequence[nn.Module], rates: Sequence[tuple[float, float]], absent: Tensor, x: Tokens, y: np.ndarray,
+                probe: ProbeConfig, seed: int, device: torch.device, views: int = 1) -> tuple[int, list[float]]:
+    """Train heads at once: the tokens of a step are read once for all of them, and each learns what it would learn alone.
+
+    Args:
+        heads: Each is changed.
+        rates: Learning rate and weight decay of each head.
+        absent: bool [C], classes that cannot win.
+        x: Tokens of the training clips.
+        y: Class index of each, int.
+        probe: Epochs and batch.
+        seed: Of the order, and of the views.
+        device: Where to train.
+        views: V; each step sees one view of a clip, drawn.
+    Returns:
+        Steps, and of each head the mean loss of the last epoch; infinite where it was not finite in an epoch.
+    Raises:
+        ValueError: That is so of all heads.
+    """
+    optimizers = [torch.optim.AdamW(param_groups(head, decay), lr=lr, fused=True)
+                  for head, (lr, decay) in zip(heads, rates, strict=True)]
+    per_epoch = math.ceil(len(x) / min(probe.batch, len(x)))
     steps = probe.epochs * per_epoch
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps) for optimizer in optimizers]
     targets, order = torch.from_numpy(y).long(), np.random.default_rng(seed)
+    means, learning = [math.inf] * len(heads), list(range(len(heads)))
     for epoch in range(probe.epochs):
-        losses = []
+        losses: list[list[Tensor]] = [[] for _ in heads]
         for part in np.array_split(order.permutation(len(x)), per_epoch):
-            loss = F.cross_entropy(_scores(head, absent, x, part, device), targets[part].to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())
-        mean = torch.stack(losses).mean().item()
-        if not math.isfinite(mean):
-            raise ValueError(f"the loss of the attentive probe is {mean} in epoch {epoch + 1}; lower --set probe.lr "
-                             f"(now {probe.lr:g})")
-    say(f"attentive probe: {steps} steps of {batch} clips at most, loss of the last epoch {mean:.4f}")
-    return steps
+            places = (part, order.integers(views, size=len(part))) if views > 1 else part
+            tokens, wanted = torch.from_numpy(x[places]).to(device), targets[part].to(device)
+            for number in learning:
+                loss = F.cross_entropy(_scores(heads[number], absent, tokens), wanted)
+                optimizers[number].zero_grad()
+                loss.backward()
+                optimizers[number].step()
+                schedules[number].step()
+                losses[number].append(loss.detach())
+        now = {number: torch.stack(losses[number]).mean().item() for number in learning}
+        learning = [number for number in learning if math.isfinite(now[number])]
+        means = [now[number] if number in learning else math.inf for number in range(len(heads))]
+        if not learning:
+            raise ValueError(f"the loss of the attentive probe is {', '.join(map(str, now.values()))} in epoch {epoch + 1}; "
+                             f"lower --set probe.lr (now {', '.join(f'{lr:g}' for lr, _ in rates)})")
+    return steps, means
 
 
 @torch.no_grad()
-def _probabilities(head: AttentiveHead, absent: Tensor, x: Tokens, batch: int, device: torch.device) -> np.ndarray:
+def probabilities(head: nn.Module, absent: Tensor, x: Tokens, batch: int, device: torch.device, views: int = 1,
+                  ) -> np.ndarray:
+    """What a head says of clips, float64 [M, C]; of V views of a clip the mean."""
     parts = [np.arange(first, min(first + batch, len(x))) for first in range(0, len(x), batch)]
-    return np.concatenate([_scores(head, absent, x, part, device).double().softmax(-1).cpu().numpy() for part in parts])
+
+    def of(places: Places) -> np.ndarray:
+        scores = _scores(head, absent, torch.from_numpy(x[places]).to(device))
+        return np.asarray(scores.double().softmax(-1).cpu().numpy())
+
+    if views == 1:
+        return np.concatenate([of(part) for part in parts])
+    return np.concatenate([np.mean([of((part, np.full(len(part), view))) for view in range(views)], axis=0)
+                           for part in parts])
 
 
-def _scores(head: AttentiveHead, absent: Tensor, x: Tokens, places: np.ndarray, device: torch.device) -> Tensor:
-    """Scores of the clips at these places; classes that are absent from training cannot win."""
-    scores: Tensor = head(torch.from_numpy(x[places]).to(device))
+def _scores(head: nn.Module, absent: Tensor, tokens: Tensor) -> Tensor:
+    """Scores of clips; classes that are absent from training cannot win."""
+    scores: Tensor = head(tokens)
     return scores.masked_fill(absent, -torch.inf)
-
-
-def _heads(dim: int) -> int:
-    """Attention heads of about HEAD_WIDTH numbers each."""
-    return next(n for n in range(max(1, dim // HEAD_WIDTH), dim + 1) if dim % n == 0)

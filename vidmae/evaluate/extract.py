@@ -5,9 +5,10 @@
     job 3   waits, and where job 1 dies takes the lock over and extracts what is still missing
 
 Chunks of clips are fixed and dealt out to the ranks, and a chunk that is not full is filled up, so a feature depends neither
-on the number of ranks nor on what else was missing. Features are those of the centre view.
+on the number of ranks nor on what else was missing. Features are those of the centre view, or of several views of a clip
+(FeatureSpec.view), which are stored together.
 
-Letters: B clips, L tokens, D width, T H W token grid.
+Letters: B clips, K layers, L tokens, D width, T H W token grid.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidmae.clips.view_loader import ViewBatch, refuse_unreadable, view_loader
+from vidmae.clips.view_loader import ViewBatch, batches_of_rank, refuse_unreadable, view_loader
 from vidmae.evaluate.feature_cache import FeatureStore
 from vidmae.evaluate.predict import GIVE_UP, view_spec
 from vidmae.footage.manifest import Manifest
@@ -97,16 +98,17 @@ class _Extraction:
         self._model, self._manifest, self._store, self._ranks, self._tick = model, manifest, store, ranks, tick
         self._config, self._batch = config, config.evaluate.batch
         self._pending: list[tuple[np.ndarray, np.ndarray]] = []
+        self._begun: dict[int, list[np.ndarray]] = {}  # clips of which some views are in a later chunk
         self._unreadable: dict[int, str] = {}
 
     def run(self, rows: np.ndarray) -> bool:
-        d, ranks, gave_up = self._config.data, self._ranks, False
+        d, ranks, views, gave_up = self._config.data, self._ranks, self._store.spec.views, False
         spec = replace(view_spec(self._config), views=self._store.spec.view)
         batches = iter(view_loader(self._manifest, rows, spec, rank=ranks.rank, world_size=ranks.world_size,
                                    batch=self._batch, workers=d.workers, read_limit_s=d.read_limit_s,
                                    read_retries=d.read_retries, pin_memory=ranks.device.type == "cuda"))
-        a_round = self._batch * ranks.world_size
-        for done in range(0, len(rows), a_round):
+        rounds = len(batches_of_rank(len(rows), views, self._batch, 0, ranks.world_size))  # no rank has more than the first
+        for number in range(1, rounds + 1):
             self._take(next(batches, None))
             stop, gave_up = (ranks_so > 0 for ranks_so in ranks.sum([
                 preempt.received() is not None, len(self._unreadable) >= GIVE_UP]))
@@ -119,7 +121,7 @@ class _Extraction:
             if ranks.is_main:
                 with suppress(FileNotFoundError):  # taken over while this rank stood still; the work is of use all the same
                     os.utime(self._store.lock)
-            self._tick("features", min(done + a_round, len(rows)), len(rows))
+            self._tick("features", min(number * self._batch * ranks.world_size // views, len(rows)), len(rows))
         self._save()
         unreadable = {row: why for of_rank in ranks.gather(self._unreadable) for row, why in of_rank.items()}
         refuse_unreadable(unreadable, len(rows), gave_up=gave_up)
@@ -134,7 +136,18 @@ class _Extraction:
             clips = batch.clips.to(self._ranks.device, non_blocking=True)
             features = frozen_features(self._model, clips[torch.arange(self._batch) % n], self._store.spec.token_grid,
                                        self._config.train.precision)
-            self._pending.append((self._manifest.footage[batch.rows], features[:n]))
+            if self._store.spec.views == 1:
+                self._pending.append((self._manifest.footage[batch.rows], features[:n]))
+            else:
+                self._join(batch.rows, features[:n])
+
+    def _join(self, rows: np.ndarray, features: np.ndarray) -> None:
+        """Views of clips, in order; a clip is whole once its last view is there."""
+        for row, of_view in zip(rows.tolist(), features, strict=True):
+            views = self._begun.setdefault(row, [])
+            views.append(of_view)
+            if len(views) == self._store.spec.views:
+                self._pending.append((self._manifest.footage[[row]], np.stack(self._begun.pop(row))[None]))
 
     def _save(self) -> None:
         if self._pending:
@@ -187,6 +200,68 @@ def pooled_features(model: VideoClassifier, clips: Tensor, precision: str) -> tu
         mean = model.norm(x[:, first:].mean(1)).float().cpu().numpy()
         cls = model.norm(x[:, 0]).float().cpu().numpy() if first else mean
     return cls, mean
+
+
+@dataclass(frozen=True)
+class LayerFeatures:
+    """What some blocks of an encoder give, normed by its last norm, as the features of the last block are.
+
+    Attributes:
+        cls: float32 [B, K, D], the class token; where the model has none, the mean.
+        mean: float32 [B, K, D], the mean of the patch tokens.
+        tokens: [B, K, L, D] on the CPU, the patch tokens in grid order; None unless asked for.
+    """
+
+    cls: np.ndarray
+    mean: np.ndarray
+    tokens: np.ndarray | None
+
+
+@torch.inference_mode()
+def layer_features(model: VideoClassifier, clips: Tensor, layers: Sequence[int], precision: str, *,
+                   tokens: torch.dtype | None = None) -> LayerFeatures:
+    """Features of several blocks, from one forward pass.
+
+    Args:
+        model: In evaluation mode.
+        clips: uint8 [B, T, H, W, C], on the model's device.
+        layers: Numbers of K blocks, from 1; the last one gives what `pooled_features` gives.
+        precision: bf16, fp16 or fp32.
+        tokens: Also give the tokens, as numbers of this type.
+    Raises:
+        ValueError: There is no such block, or fp16 without a GPU.
+    Source: Oquab et al. 2023 (arXiv 2304.07193), whose features of inner blocks pass the last norm, too.
+    """
+    check_layers(layers, model.shape.depth)
+    first = model.shape.class_tokens
+    found, kept = list[tuple[np.ndarray, np.ndarray]](), list[np.ndarray]()
+    with arithmetic(precision, clips.device.type), _outputs(model, layers) as outputs:
+        model.last_block(as_frames(clips, model.shape))
+        for layer in layers:
+            x = outputs[layer]
+            mean = model.norm(x[:, first:].mean(1)).float().cpu().numpy()
+            found.append((model.norm(x[:, 0]).float().cpu().numpy() if first else mean, mean))
+            if tokens is not None:
+                kept.append(model.norm(x[:, first:]).to(tokens).cpu().numpy())
+    cls, means = (np.stack(each, axis=1) for each in zip(*found, strict=True))
+    return LayerFeatures(cls, means, np.stack(kept, axis=1) if kept else None)
+
+
+def check_layers(layers: Sequence[int], depth: int) -> None:
+    """Refuse numbers of blocks that an encoder of this depth has not (ValueError)."""
+    if wrong := [layer for layer in layers if not 1 <= layer <= depth]:
+        raise ValueError(f"layer {wrong[0]} does not exist, allowed: 1 to {depth}, the blocks of this encoder (--layers)")
+
+
+@contextmanager
+def _outputs(model: VideoClassifier, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """What these blocks put out while it is entered, by their number."""
+    found: dict[int, Tensor] = {}
+    with ExitStack() as hooks:
+        for layer in layers:
+            handle = model.blocks[layer - 1].register_forward_hook(lambda _block, _x, out, at=layer: found.update({at: out}))
+            hooks.callback(handle.remove)
+        yield found
 
 
 def arithmetic(precision: str, device: str) -> torch.autocast:

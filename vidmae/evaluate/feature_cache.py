@@ -12,7 +12,7 @@ Features come back as float32; those of tokens are memory-mapped, so that more o
 joblib's Memory (installed with scikit-learn) keeps the result of a whole call under a hash of its arguments: cells that
 share some clips would extract them again, and two jobs at once would extract the same.
 
-Letters: N clips, D width, T H W token grid.
+Letters: N clips, V views of a clip, D width, T H W token grid.
 """
 
 from __future__ import annotations
@@ -94,18 +94,25 @@ class FeatureSpec:
         return f"{re.sub(r'[^A-Za-z0-9._-]', '_', self.weights)}-{digest}"
 
     @property
+    def views(self) -> int:
+        """V, views of a clip: 6 for `2x3`."""
+        times, x, crops = self.view.partition("x")
+        return int(times) * int(crops) if x else 1
+
+    @property
     def row(self) -> np.dtype[Any]:
-        """One clip of a shard."""
+        """One clip of a shard; of several views each has its tokens."""
         if self.token_grid is None:
             return np.dtype([("content", "<u8"), ("features", "<f4", (self.embed_dim,))])
-        return np.dtype([("content", "<u8"), ("features", "<f2", (math.prod(self.token_grid), self.embed_dim))])
+        tokens = (math.prod(self.token_grid), self.embed_dim)
+        return np.dtype([("content", "<u8"), ("features", "<f2", tokens if self.views == 1 else (self.views, *tokens))])
 
 
 def feature_spec(config: FinetuneConfig) -> FeatureSpec:
     """What the features of a cell are.
 
     Args:
-        config: Of the cell, with method linear, knn or attentive.
+        config: Of the cell, with method linear, knn, attentive or cluster.
     Raises:
         ValueError: The token grid of an attentive probe does not fit into the encoder's, or the weights have no content.
     """
@@ -126,7 +133,7 @@ def feature_spec(config: FinetuneConfig) -> FeatureSpec:
         embed_dim=conv_like(shape).features if model.net == "conv" else shape.embed_dim,
         sampling_rate=data.sampling_rate, target_fps=data.target_fps, decoder=data.decoder, precision=config.train.precision,
         inflated=config.train.inflated, positions=model.positions, net=model.net,
-        temporal_positions=model.temporal_positions)
+        temporal_positions=model.temporal_positions, view=config.probe.views if tokens else "center")
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ class FeatureRows:
     """Features of chosen clips, in the order they were asked for, read from the disk when they are indexed.
 
     Attributes:
-        shape: Of one clip: [D] or [T*H*W, D].
+        shape: Of one clip: [D], [T*H*W, D] or of several views [V, T*H*W, D].
     """
 
     shape: tuple[int, ...]
@@ -145,13 +152,16 @@ class FeatureRows:
     def __len__(self) -> int:
         return len(self._shard)
 
-    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
-        """float32 [n, *shape] of the clips that a slice or an array of places names."""
+    def __getitem__(self, index: slice | np.ndarray | tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """float32 [n, *shape] of the clips that a slice or an array of places names; of places and the view of each, that
+        view alone is read."""
+        index, view = index if isinstance(index, tuple) else (index, None)
         shard, row = self._shard[index], self._row[index]
-        out = np.empty((len(shard), *self.shape), dtype=np.float32)
+        out = np.empty((len(shard), *(self.shape if view is None else self.shape[1:])), dtype=np.float32)
         for number in np.unique(shard):
             places = np.flatnonzero(shard == number)
-            out[places] = self._shards[number]["features"][row[places]]
+            features = self._shards[number]["features"]
+            out[places] = features[row[places]] if view is None else features[row[places], view[places]]
         return out
 
 

@@ -1,4 +1,4 @@
-"""Probes on pooled frozen features: k nearest neighbours and logistic regression. The only import of scikit-learn.
+"""Probes on pooled frozen features: k nearest neighbours and logistic regression.
 
 scikit-learn, for its chunked neighbour search and its cross-validation are exact, deterministic and well kept.
 
@@ -35,7 +35,7 @@ class Voters:
         Raises:
             ValueError: Features are not finite.
         """
-        distance, nearest = self.search.kneighbors(_unit(_checked(val_x)))
+        distance, nearest = self.search.kneighbors(unit(checked(val_x)))
         similarity = 1 - distance**2 / 2  # of unit vectors
         votes = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / self.temperature)
         scores = np.zeros((len(val_x), self.num_classes))
@@ -59,7 +59,7 @@ def fit_knn(train_x: np.ndarray, train_y: np.ndarray, *, num_classes: int, neigh
     """
     from sklearn.neighbors import NearestNeighbors
 
-    search = NearestNeighbors(n_neighbors=min(neighbors, len(train_x)), algorithm="brute").fit(_unit(_checked(train_x)))
+    search = NearestNeighbors(n_neighbors=min(neighbors, len(train_x)), algorithm="brute").fit(unit(checked(train_x)))
     return Voters(search, train_y, num_classes, temperature)
 
 
@@ -84,7 +84,7 @@ class Regression:
             ValueError: Features are not finite.
         """
         probabilities = np.zeros((len(val_x), self.num_classes))
-        probabilities[:, self.present] = self.model.predict_proba(_checked(val_x))
+        probabilities[:, self.present] = self.model.predict_proba(checked(val_x))
         return probabilities
 
 
@@ -110,7 +110,7 @@ def fit_linear(train_x: np.ndarray, train_y: np.ndarray, *, num_classes: int, fo
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train_x = _checked(train_x)
+    train_x = checked(train_x)
     present, counts = np.unique(train_y, return_counts=True)
     if len(present) < 2:
         raise ValueError(f"the linear probe has training clips of {len(present)} class, it needs 2 or more (data.subset)")
@@ -135,7 +135,12 @@ def linear(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_c
     return fit_linear(train_x, train_y, num_classes=num_classes, folds=folds, seed=seed, say=say)(val_x)
 
 
-def _checked(x: np.ndarray) -> np.ndarray:
+def checked(x: np.ndarray) -> np.ndarray:
+    """Features [N, D] as they are.
+
+    Raises:
+        ValueError: Some are NaN or infinite.
+    """
     bad = int((~np.isfinite(x).all(axis=1)).sum())
     if bad:
         raise ValueError(f"the features of {bad} of {len(x)} clips are NaN or infinite; remove the folder of probe.features "
@@ -143,5 +148,6 @@ def _checked(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
+def unit(x: np.ndarray) -> np.ndarray:
+    """Features [N, D] of length 1; zeros stay."""
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny))

@@ -1,10 +1,13 @@
 """Features of clips on disk, for people and programs to look at: some files of some hundred clips each.
 
     OUT/files/00000-of-00049.npz   content [n]  label [n]  cls [n, D]  mean [n, D]  unreadable [u]
+                                   with --layers also layer_cls [n, K, D]  layer_mean [n, K, D]
+                                   with --window-s also row [n]  start_s [n]
+    OUT/tokens/                    with --tokens (token_files.py)
     OUT/result.json                exists exactly when all files do; has the names of the classes
 
 A file is the same whoever made it, one task or a hundred. Clips are named by the hash of their content, never by a path.
-Numpy only, so that pictures are made where torch is not installed. Letters: N clips, n of them in a file, D width.
+Numpy only, so that pictures are made where torch is not installed. Letters: N clips, n of them in a file, K layers, D width.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ KIND = "embed"
 NO_LABEL = -1
 FEATURES = ("cls", "mean")
 _COLUMNS = {"content": np.uint64, "label": np.int32, "cls": np.float32, "mean": np.float32}
+_IF_ASKED = {"layer_cls": np.float32, "layer_mean": np.float32, "row": np.int64, "start_s": np.float64}
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,21 @@ class Embeddings:
         label: int32 [N], its class index; -1 where it has no label.
         cls: float32 [N, D], the class token of the last block, normed.
         mean: float32 [N, D], the mean of the patch tokens of the last block, normed.
+        layer_cls: float32 [N, K, D], the class token of other blocks; None where none were asked for.
+        layer_mean: The same of the mean.
+        row: int64 [N], row of the manifest, from 0, that a window is of; None where no windows slide. Windows of a recording
+            have one content.
+        start_s: float64 [N], where in it the window begins.
     """
 
     content: np.ndarray
     label: np.ndarray
     cls: np.ndarray
     mean: np.ndarray
+    layer_cls: np.ndarray | None = None
+    layer_mean: np.ndarray | None = None
+    row: np.ndarray | None = None
+    start_s: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.content)
@@ -54,13 +67,23 @@ class Embeddings:
         Raises:
             ValueError: Features are NaN or infinite.
         """
-        if bad := int((~np.isfinite(self.cls + self.mean).all(axis=1)).sum()):
+        finite = np.isfinite(self.cls + self.mean).all(axis=1)
+        if self.layer_cls is not None and self.layer_mean is not None:
+            finite &= np.isfinite(self.layer_cls + self.layer_mean).all(axis=(1, 2))
+        if bad := int((~finite).sum()):
             raise ValueError(f"the features of {bad} of {len(self)} clips are NaN or infinite; are the weights whole? With "
                              "--precision fp32 they may be finite")
         data = io.BytesIO()
-        columns: dict[str, Any] = {name: getattr(self, name).astype(dtype) for name, dtype in _COLUMNS.items()}
+        columns: dict[str, Any] = {name: getattr(self, name).astype(dtype) for name, dtype in (_COLUMNS | _IF_ASKED).items()
+                                   if getattr(self, name) is not None}
         np.savez(data, unreadable=np.array(unreadable, dtype=np.str_), **columns)
         write_atomic(path, data.getvalue())
+
+
+def joined(parts: Sequence[Embeddings]) -> Embeddings:
+    """Features of several lots of clips, one after the other; all have the same columns."""
+    return Embeddings(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in (*_COLUMNS, *_IF_ASKED)
+                         if getattr(parts[0], name) is not None})
 
 
 def file_path(out: Path, number: int, files: int) -> Path:
@@ -86,13 +109,14 @@ def read_file(path: Path) -> tuple[Embeddings, list[str]]:
     """
     try:
         with np.load(path, allow_pickle=False) as data:
-            columns = {name: data[name] for name in _COLUMNS}
+            columns = {name: data[name] for name in (*_COLUMNS, *(name for name in _IF_ASKED if name in data.files))}
             unreadable = [str(reason) for reason in data["unreadable"]]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is missing or damaged ({type(error).__name__}); remove it and {path.parent.parent}/"
                          "result.json, and run jobs/embed.py again: it makes what is missing") from error
     rows = len(columns["content"])
-    if any(len(column) != rows or column.dtype != _COLUMNS[name] for name, column in columns.items()):
+    types = _COLUMNS | _IF_ASKED
+    if any(len(column) != rows or column.dtype != types[name] for name, column in columns.items()):
         raise ValueError(f"{path} holds columns that do not fit each other; it is no file of jobs/embed.py")
     return Embeddings(**columns), unreadable
 
@@ -109,7 +133,7 @@ def read_embeddings(out: Path) -> tuple[Embeddings, dict[str, Any]]:
             "there is no result.json; python jobs/embed.py makes it" if record is None else
             f"its result.json is of kind {record.get('kind')!r}, not {KIND!r}"))
     files = [read_file(file_path(out, number, record["files"]))[0] for number in range(record["files"])]
-    found = Embeddings(*(np.concatenate([getattr(file, name) for file in files]) for name in _COLUMNS))
+    found = joined(files)
     if len(found) != record["clips"]:
         raise ValueError(f"{out} holds {len(found)} clips, its result.json says {record['clips']}; files were exchanged: "
                          "remove result.json and run jobs/embed.py again")

@@ -20,6 +20,7 @@ KIND = "fewshot"
 PLACES = {"select": ("select", "rule"), "views": ("evaluate", "views")}  # where config.yaml has what a result.json names
 ABOVE = {f"{section}.{name}" for section, name in PLACES.values()} | {"method"}  # overrides that have a name of their own
 WITHOUT_EFFECT = {"keep_weights"}  # overrides that change no result
+CLUSTERING = ("nmi_pct", "purity_pct", "ari_pct", "nmi_chance_pct", "purity_chance_pct")  # of method cluster
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe, too, and ten times as fast
 
 Interval = tuple[float, float]
@@ -43,7 +44,7 @@ class Cell:
         data: Data set.
         shots: Labelled clips per class; 0 for all clips, or a share of them.
         seed: Of the draw and of the training.
-        method: finetune, linear, knn or attentive.
+        method: finetune, linear, knn, attentive or cluster.
         overrides: Settings that differ from the recipe, sorted; without those that stand in this class or change no result.
         select: Selection rule; empty where nothing says it.
         views: Views of a clip; empty where nothing says it.
@@ -76,7 +77,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has found. Accuracies are in %, intervals the 95 % bootstrap over clips, None where there is none."""
+    """What a run has found. Accuracies are in %, intervals the 95 % bootstrap over clips, None where there is none.
+
+    Method cluster has found clusters, too: nmi_pct and the others say how well they agree with the classes, and what chance
+    gives (vidmae/evaluate/clustering.py); None of other methods.
+    """
 
     top1_pct: float
     top5_pct: float
@@ -89,6 +94,11 @@ class Result:
     commit: str
     dirty: bool
     finished: float
+    nmi_pct: float | None = None
+    purity_pct: float | None = None
+    ari_pct: float | None = None
+    nmi_chance_pct: float | None = None
+    purity_chance_pct: float | None = None
 
 
 def amount_of(shots: int, fraction: float) -> str:
@@ -137,7 +147,17 @@ def read_result(text: bytes) -> tuple[Cell, Result]:
     return cell, Result(
         top1_pct, top5_pct, _interval(record, "top1_ci_pct"), _interval(record, "top5_ci_pct"), _count(record, "clips", 1),
         _count(record, "classes", 1), _count(record, "train_clips", 0), step, str(record.get("commit") or ""),
-        bool(record.get("dirty")), _number(record, "finished"))
+        bool(record.get("dirty")), _number(record, "finished"), **_clustering(record))
+
+
+def _clustering(record: Mapping[str, Any]) -> dict[str, float]:
+    """How well clusters agree with classes; nothing of other methods."""
+    found = record.get("clustering")
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ResultError(f"clustering is {_said(record, 'clustering')}, not an object")
+    return {name: _number(found, name) if name == "ari_pct" else _pct(found, name) for name in CLUSTERING}
 
 
 def read_announced(text: bytes, config: Path) -> tuple[Cell, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from vidmae.runs.accuracy import topk_ci_pct, topk_pct
@@ -34,7 +35,8 @@ class Learned:
     world_size: int
 
 
-def write_cell_result(run: RunFolder, config: FinetuneConfig, predictions: Predictions, learned: Learned) -> None:
+def write_cell_result(run: RunFolder, config: FinetuneConfig, predictions: Predictions, learned: Learned,
+                      more: Mapping[str, object] | None = None) -> None:
     """Write what was found; rank 0 alone.
 
     Args:
@@ -42,6 +44,7 @@ def write_cell_result(run: RunFolder, config: FinetuneConfig, predictions: Predi
         config: Its configuration.
         predictions: One row per validation clip.
         learned: How they came about.
+        more: What a method has to say besides.
     """
     predictions.write(run.predictions)
     identity = read_json(run.record) or {}
@@ -52,7 +55,7 @@ def write_cell_result(run: RunFolder, config: FinetuneConfig, predictions: Predi
         "top1_ci_pct": topk_ci_pct(predictions, 1), "top5_ci_pct": topk_ci_pct(predictions, 5),
         "clips": len(predictions), "classes": len(predictions.classes), **asdict(learned),
         "precision": config.train.precision, "commit": identity.get("commit"), "dirty": identity.get("dirty"),
-        "job_id": job_id(), "finished": time.time(),
+        "job_id": job_id(), "finished": time.time(), **(more or {}),
     })
     touch_heartbeat(run, state="done", step=learned.steps or 1, total_steps=learned.steps or 1)
 

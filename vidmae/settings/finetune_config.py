@@ -15,11 +15,12 @@ from vidmae.settings.schedule import Duration, Phase
 from vidmae.settings.sizes import EncoderShape, Positions, encoder_shape
 
 Net = Literal["vit", "conv"]
-Method = Literal["finetune", "linear", "knn", "attentive"]
+Method = Literal["finetune", "linear", "knn", "attentive", "cluster"]
 Rule = Literal["last", "holdout", "val-best"]
 EPOCH = Duration(1, "epochs")
 VIEWS = re.compile(r"center|random|[1-9]\d*x[13]|frames[1-9]\d*")
 VIEW_WORDS = "center, random, TxS with S 1 or 3, or framesN"
+PROBE_VIEWS = re.compile(r"center|[1-9]\d*x[13]")
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,21 @@ class ProbeConfig:
     """attentive: AdamW weight decay; biases and 1-D parameters have none."""
     batch: int = 64
     """attentive: clips per step, at most; there are no more than training clips."""
+    blocks: int = signed_if_changed(0)
+    """attentive: 0 is one query over the tokens and a linear head. N is N - 1 blocks of self-attention over the tokens, then
+    a block in which the query looks at them, and a linear head; V-JEPA 2 has 4."""
+    heads: int = signed_if_changed(16)
+    """attentive with blocks: heads of each attention; a divisor of the width of the encoder."""
+    lrs: tuple[float, ...] = signed_if_changed(())
+    """attentive: learning rates that are trained at once, each with all weight_decays. The best on a held-out share
+    (select.holdout) of the labelled clips is trained anew on all of them. Empty: probe.lr alone."""
+    weight_decays: tuple[float, ...] = signed_if_changed(())
+    """attentive: weight decays that are trained at once, each with all lrs. Empty: probe.weight_decay alone."""
+    views: str = signed_if_changed("center")
+    """attentive: center, or TxS such as 2x3, T times and S crops (1 or 3) of a clip. Each step of training sees one of them,
+    drawn; a test averages the softmax of all."""
+    restarts: int = signed_if_changed(10)
+    """cluster: starts of k-means, of which the one with the tightest clusters counts."""
     features: str = unsigned("")
     """Folder of the features that were extracted before; filled in by the launcher."""
 
@@ -230,6 +246,13 @@ class ProbeConfig:
         check(self.lr > 0, "probe.lr", self.lr, "more than 0")
         check(self.weight_decay >= 0, "probe.weight_decay", self.weight_decay, "0 or more")
         check(self.batch >= 1, "probe.batch", self.batch, "1 or more clips")
+        check(self.blocks >= 0, "probe.blocks", self.blocks, "0 (one query alone) or more blocks")
+        check(self.heads >= 1, "probe.heads", self.heads, "1 or more")
+        check(all(lr > 0 for lr in self.lrs), "probe.lrs", list(self.lrs), "numbers above 0")
+        check(all(decay >= 0 for decay in self.weight_decays), "probe.weight_decays", list(self.weight_decays),
+              "numbers from 0")
+        check(PROBE_VIEWS.fullmatch(self.views) is not None, "probe.views", self.views, "center, or TxS with S 1 or 3")
+        check(self.restarts >= 1, "probe.restarts", self.restarts, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -239,7 +262,8 @@ class FinetuneConfig(RunConfig):
     name: str = "fewshot"
     """First part of the run folder's name; the sweep puts model, data, shots, seed and method there."""
     method: Method = "finetune"
-    """finetune: all weights; linear, knn, attentive: on frozen features."""
+    """finetune: all weights; linear, knn, attentive: on frozen features; cluster: k-means on frozen features of the test
+    clips, without labels."""
     model: ClassifierConfig = field(default_factory=ClassifierConfig)
     data: LabelledConfig = field(default_factory=LabelledConfig)
     train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)

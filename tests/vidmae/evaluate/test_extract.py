@@ -26,6 +26,7 @@ from vidmae.labels.splits import read_labelled
 from vidmae.model.classifier import VideoClassifier
 from vidmae.ranks import dist, preempt, waiting
 from vidmae.runs.accuracy import topk_pct
+from vidmae.runs.cell_record import read_result
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.finetune_config import FinetuneConfig
@@ -280,3 +281,40 @@ def test_an_error_of_rank_0_is_raised_where_it_is_waited_for(one_rank):
     with pytest.raises(ZeroDivisionError):
         waiting.on_main(lambda: 1 // 0, one_rank, lambda: None)
     assert waiting.on_main(lambda: 5, one_rank, lambda: None) == (True, 5)
+
+
+def test_a_cell_of_clusters_learns_from_no_clip(footage, tmp_path, one_rank, capsys):
+    cell = config(footage, tmp_path / "features", "method=cluster", "data.subset=''", "data.shots=0")
+    run = make_run(tmp_path / "run", cell)
+    assert probe(run, cell, one_rank, 0.0)
+    result, written = read_json(run.result), Predictions.read(run.predictions)
+    assert (result["train_clips"], result["clips"], result["steps"], len(written)) == (0, 6, None, 6)
+    assert sorted(map(len, shards(tmp_path / "features"))) == [6], "the clips to learn from were not even read"
+    found = result["clustering"]
+    assert found["clusters"] == 3 and 50 <= found["purity_pct"] <= 100 and 0 < found["nmi_chance_pct"] < 100
+    assert result["top1_pct"] == topk_pct(written, 1) <= found["purity_pct"] + 1e-9, "one to one, so never purer than purity"
+    assert "3 clusters of 6 clips, the tightest of 10 starts: NMI" in capsys.readouterr().out
+    of, numbers = read_result(run.result.read_bytes())
+    assert of.method == "cluster" and numbers.nmi_pct == found["nmi_pct"] and numbers.ari_pct == found["ari_pct"]
+
+
+def test_several_views_of_a_clip_are_stored_together_and_one_of_them_is_read(footage, tmp_path, one_rank):
+    """Batches of four views do not hold whole clips of three: each clip has its own views all the same, in order."""
+    cell = config(footage, tmp_path / "features", "method=attentive", "probe.views=3x1", "probe.blocks=2", "probe.heads=4",
+                  "probe.lrs=[0.003, 0.0003]")
+    assert extracted(cell, one_rank, "toys-val")
+    store = FeatureStore(tmp_path / "features", feature_spec(cell))
+    manifest, model = Manifest.read(footage / "toys-val.csv"), frozen_encoder(cell, one_rank).eval()
+    rows = store.rows(manifest.footage)
+    assert rows.shape == (3, 4, 96) and rows[:].shape == (6, 3, 4, 96) and store.spec.views == 3
+    for row in range(6):
+        (views,) = view_loader(manifest, np.array([row]), ViewSpec(4, 2, 30.0, 32, views="3x1"), rank=0, world_size=1, batch=3,
+                               workers=0, read_limit_s=0, read_retries=0)
+        expected = frozen_features(model, views.clips, (2, 2, 1), "fp32")
+        assert np.allclose(rows[np.array([row])][0], expected, atol=4e-3) and np.abs(expected[0] - expected[2]).max() > 0.02
+    some, which = np.array([4, 0, 4]), np.array([2, 1, 0])
+    assert np.array_equal(rows[some, which], rows[:][some, which])
+    run = make_run(tmp_path / "run", cell)
+    assert probe(run, cell, one_rank, 0.0)
+    chosen = read_json(run.result)["chosen"]
+    assert chosen["lr"] in (0.003, 0.0003) and (chosen["tried"], chosen["held_out"]) == (2, 3)

@@ -10,7 +10,8 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
-from vidmae.evaluate.attentive import AttentiveHead, attentive
+from vidmae.evaluate.attentive import attentive
+from vidmae.evaluate.attentive_heads import AttentiveHead
 from vidmae.evaluate.probes import PENALTIES, PENALTY_UNTRIED, knn, linear
 from vidmae.settings.finetune_config import ProbeConfig
 
