@@ -42,7 +42,8 @@ from analysis.results.which_run import find_run
 from vidmae.runs.record import RunFolder, make_private_folder, write_atomic
 from vidmae.settings.command_line import text_of
 
-KINDS = {PRETRAIN: "Pretraining run", FEWSHOT: "Few-shot cell", "robustness": "Robustness cell"}
+KINDS = {PRETRAIN: "Pretraining run", FEWSHOT: "Few-shot cell", "robustness": "Robustness cell",
+         "temporal": "Temporal probes"}
 RESULTS = "analysis"  # folder of results inside a run folder
 PICTURE = "A few clips: seen, filled in, truth"
 

@@ -44,6 +44,8 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "vidmae.evaluate.corruptions": {"vidmae.settings", "vidmae.footage"},
     "vidmae.evaluate": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.labels", "vidmae.clips", "vidmae.model",
                         "vidmae.ranks", "vidmae.evaluate.corruptions"},
+    "vidmae.evaluate.temporal": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.footage.known", "vidmae.clips", "vidmae.model",
+                                 "vidmae.ranks", "vidmae.evaluate"},
     "vidmae.insight": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model", "vidmae.ranks",
                        "vidmae.evaluate"},
     "vidmae.insight.attention": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
@@ -53,7 +55,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "vidmae.weights": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
                        "vidmae.model.formats"},
     "vidmae.train": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.footage.archives", "vidmae.labels", "vidmae.clips", "vidmae.model",
-                     "vidmae.ranks", "vidmae.evaluate", "vidmae.evaluate.corruptions", "vidmae.mixtures", "vidmae.insight"},
+                     "vidmae.ranks", "vidmae.evaluate", "vidmae.evaluate.corruptions", "vidmae.evaluate.temporal", "vidmae.mixtures", "vidmae.insight"},
     # the launchers: run on the login node, import neither torch nor deepspeed
     "jobs.place.scheduler": set(),
     "jobs.place": {"vidmae", "jobs.place.scheduler"},
@@ -83,7 +85,7 @@ READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these f
     "vidmae.start.uncaught", "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
     "vidmae.insight.embedding_files", "vidmae.insight.paired", "vidmae.labels.shots", "vidmae.labels.splits",
     "vidmae.weights.finding"}
-SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "weights"}  # a command, and the program or the command that goes with it
+SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "weights", "probes"}  # a command, and the program or the command that goes with it
 MOST_ENTRIES = 16
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.ranks.engine"},
@@ -112,7 +114,8 @@ STDLIB_ONLY = {
     "vidmae.settings.conv_sizes", "vidmae.settings.schedule", "vidmae.settings.sizes"}
 PURE_OF_TORCH = {
     "vidmae.clips.clip_cost", "vidmae.clips.clips_flags", "vidmae.clips.views", "vidmae.evaluate.corruptions.conditions",
-    "vidmae.evaluate.clustering", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes", "vidmae.insight.sliding", "vidmae.insight.token_files",
+    "vidmae.evaluate.clustering", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes", "vidmae.evaluate.temporal.drawn_windows",
+    "vidmae.evaluate.temporal.time_tasks", "vidmae.insight.sliding", "vidmae.insight.token_files",
     "vidmae.footage.history", "vidmae.footage.known.facts", "vidmae.footage.known.withdrawn", "vidmae.footage.manifest",
     "vidmae.footage.manifest_columns", "vidmae.footage.manifest_pages", "vidmae.footage.recordings",
     "vidmae.insight.embedding_files", "vidmae.insight.csv_rows", "vidmae.insight.footage_measures",
@@ -126,7 +129,7 @@ PURE_OF_TORCH = {
     "vidmae.settings.programs.attention_config",
     "vidmae.settings.clips_config", "vidmae.settings.config", "vidmae.settings.programs.embed_config",
     "vidmae.settings.programs.evaluation_config", "vidmae.settings.finetune_config", "vidmae.settings.programs.interpolate_config",
-    "vidmae.settings.layers"}
+    "vidmae.settings.layers", "vidmae.settings.programs.temporal_config"}
 CPU_LIMIT_S = 1.5
 LAUNCHERS_ALONE = "launchers_alone"  # a folder of modules that are blocked for jobs and sweeps, and not for analysis
 SCRIPTS = sorted(str(p.relative_to(ROOT)) for wing in ("jobs", "sweeps", "analysis") for p in (ROOT / wing).glob("*.py")

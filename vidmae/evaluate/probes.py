@@ -15,6 +15,8 @@ import numpy as np
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C that cross-validation tries; scikit-learn's: C times the sum of losses, plus half the squared norm."""
+WIDER_PENALTIES = (*PENALTIES, 10.0)
+"""Those that are tried on clips of other recordings: features may be as few as three numbers."""
 PENALTY_UNTRIED = 1e-2
 """C where a class has a single clip, so that nothing can be held out."""
 MAX_ITERATIONS = 300
@@ -133,6 +135,37 @@ def linear(train_x: np.ndarray, train_y: np.ndarray, val_x: np.ndarray, *, num_c
            say: Callable[[str], object] = print) -> np.ndarray:
     """Probabilities of validation clips, float64 [M, C]; see `fit_linear`."""
     return fit_linear(train_x, train_y, num_classes=num_classes, folds=folds, seed=seed, say=say)(val_x)
+
+
+def fit_held_out(train_x: np.ndarray, train_y: np.ndarray, select_x: np.ndarray, select_y: np.ndarray, *, num_classes: int,
+                 ) -> tuple[Regression, float]:
+    """Fit a multinomial logistic regression on standardised features, its penalty chosen on clips of other recordings.
+
+    The penalty of WIDER_PENALTIES under which the clips to select on are most likely is taken, the strongest of equal ones.
+
+    Args:
+        train_x: Floating [N, D].
+        train_y: Class index of each, int [N]; every class has one.
+        select_x: Floating [S, D], clips that are not trained on.
+        select_y: Class index of each, int [S].
+        num_classes: C.
+    Returns:
+        The regression, fitted on the training clips alone, and the chosen C.
+    Raises:
+        ValueError: Features are not finite.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train_x, present = checked(train_x), np.unique(train_y)
+    assert len(present) == num_classes, "every class is there"
+    models = [make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=MAX_ITERATIONS)) for c in WIDER_PENALTIES]
+    fitted = [Regression(model.fit(train_x, train_y), present, num_classes) for model in models]
+    likely = [np.log(np.maximum(each(select_x)[np.arange(len(select_y)), select_y], np.finfo(float).tiny)).mean()
+              for each in fitted]
+    best = int(np.argmax(likely))
+    return fitted[best], WIDER_PENALTIES[best]
 
 
 def checked(x: np.ndarray) -> np.ndarray:

@@ -17,18 +17,27 @@ if TYPE_CHECKING:
 
 
 def main(run_path: str) -> int:
-    """Learn and test by the method of config.yaml, or test a finished cell; the exit code (see `program.run_program`)."""
+    """Learn and test by the method of config.yaml, test a finished cell or probe for time; the exit code.
+
+    See `program.run_program`.
+    """
     run = RunFolder(Path(run_path))
     if run.result.exists():
         print(f"{run.result} exists: this cell is done", flush=True)
         return 0
     from vidmae.ranks.program import run_program
 
-    if (read_json(run.record) or {}).get("kind") == "robustness":
+    kind = (read_json(run.record) or {}).get("kind")
+    if kind == "robustness":
         from vidmae.settings.programs.evaluation_config import RobustnessConfig
         from vidmae.train.robustness_cell import run_robustness
 
         return run_program(run_path, RobustnessConfig, run_robustness)
+    if kind == "temporal":
+        from vidmae.settings.programs.temporal_config import TemporalConfig
+        from vidmae.train.temporal_cell import run_temporal
+
+        return run_program(run_path, TemporalConfig, run_temporal)
     from vidmae.settings.finetune_config import FinetuneConfig
 
     return run_program(run_path, FinetuneConfig, learn)

@@ -80,9 +80,12 @@ class Tests:
         return {int(row.seed): Predictions.read(RunFolder(Path(row.run)).conditions / row.file) for row in rows.itertuples()}
 
 
-def read_tests(folders: Sequence[Path]) -> Tests:
+def read_tests(folders: Sequence[Path], *, or_none: bool = False) -> Tests:
     """Read every robustness cell in folders of runs.
 
+    Args:
+        folders: Where to look.
+        or_none: There need not be any.
     Raises:
         ValueError: There is no such folder, or no robustness cell in it, or cells of one model, seed and set were not tested
             alike.
@@ -98,12 +101,12 @@ def read_tests(folders: Sequence[Path]) -> Tests:
             try:
                 record, result = read_json(run.record) or {}, read_json(run.result)
                 if result is None:
-                    lost.append(f"{run.path.name}: {_why(run)}")
+                    lost.append(f"{run.path.name}: {why_missing(run)}")
                 else:
                     found += _rows(run, record, result)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 lost.append(f"{run.path.name}: its records are damaged ({type(error).__name__}: {error})")
-    if not count:
+    if not count and not or_none:
         raise ValueError(f"there is no robustness cell in {', '.join(map(str, folders))}; make some: "
                          "python sweeps/robustness.py")
     rows = _named(pd.DataFrame(found, columns=COLUMNS))
@@ -111,40 +114,42 @@ def read_tests(folders: Sequence[Path]) -> Tests:
     return Tests(rows.drop_duplicates(["model", "seed", "set", "condition"], ignore_index=True), lost)
 
 
-def runs_below(folder: Path) -> Iterator[RunFolder]:
-    """The robustness cells in a folder of runs and below, or the folder itself where it is one.
+def runs_below(folder: Path, first_word: str = FIRST_WORD, kind: str = KIND) -> Iterator[RunFolder]:
+    """The robustness cells in a folder of runs and below, or the folder itself where it is one; or cells of another kind,
+    whose folders have another first word.
 
     As `scan` finds other runs: nothing is looked for in a run or in the folder of an array, and links are not followed. Only
     a link to a cell counts.
     """
     if _is_run(str(folder)):
-        yield from _if_robust(folder)
+        yield from _if_of_kind(folder, kind)
         return
     with os.scandir(folder) as entries:
         below = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     if any(entry.name == ARRAY for entry in below):
         return
     for entry in below:
-        if entry.name.startswith(FIRST_WORD) and _is_run(entry.path):
-            yield from _if_robust(Path(entry.path))
+        if entry.name.startswith(first_word) and _is_run(entry.path):
+            yield from _if_of_kind(Path(entry.path), kind)
         elif entry.is_dir(follow_symlinks=False) and not _is_run(entry.path):
-            yield from runs_below(Path(entry.path))
+            yield from runs_below(Path(entry.path), first_word, kind)
 
 
 def _is_run(path: str) -> bool:
     return any(os.path.exists(f"{path}/{name}") for name in (RUN, RESULT))  # noqa: PTH110 - of up to 100,000 runs
 
 
-def _if_robust(path: Path) -> Iterator[RunFolder]:
+def _if_of_kind(path: Path, kind: str) -> Iterator[RunFolder]:
     run = RunFolder(path)
     try:
-        if (read_json(run.record) or {}).get("kind") == KIND:
+        if (read_json(run.record) or {}).get("kind") == kind:
             yield run
     except ValueError:
         pass  # damaged, so nobody knows of what kind it is: python analysis/collect.py names it
 
 
-def _why(run: RunFolder) -> str:
+def why_missing(run: RunFolder) -> str:
+    """Why a cell has no result."""
     try:
         failure = read_json(run.failure)
     except ValueError:
