@@ -37,6 +37,8 @@ from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
 from vidmae.settings.programs.temporal_config import TIME_PROBES, TemporalConfig
 
 KIND = "temporal"
+ARITHMETIC = Layer("temporal probes, which compare clips of the same frames", {"train": {"precision": "fp32"}})
+"""Pooled features of a clip and of the same frames in another order may differ by less than 16-bit arithmetic rounds off."""
 FILLED_IN = {  # what the sweep itself sets: key -> what to use instead of --set
     "name": "the names follow from the cells", "seed": "--seeds", "data.name": "--videos", "data.manifest": "--videos",
     "temporal.manifest": "--videos", "temporal.set_name": "--videos", "temporal.drawn": "--videos",
@@ -198,6 +200,9 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
     batches = make_batches(chosen(standings, args.retry), standings, classes, most)
     sweep = Sweep(KIND, place.cluster, profile, runs_dir, tuple(command), classes.max_parallel)
+    if classes.trained.gpus_per_node and device != "cpu" and cells[0].config.train.precision == "fp32":
+        say("note: in fp32, so that rounding hides no order; on GPUs that takes up to 15 times as long as the cost below "
+            "(--set train.precision=bf16)")
     unit = Unit(on_cpu=device == "cpu" or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
     return Plan(sweep, place, classes, standings, batches, {cell.signature: cell.cost for cell in cells}, unit)
 
@@ -228,7 +233,7 @@ def make_cells(inits: Sequence[Init], sets: Sequence[DataSource], seeds: Sequenc
     for init in inits:
         for data in sets:
             for seed in seeds:
-                layers = [*site, Layer(f"checkpoint {init.name}", init.settings or {}), *flags]
+                layers = [ARITHMETIC, *site, Layer(f"checkpoint {init.name}", init.settings or {}), *flags]
                 cell = _cell(init, data, rows[data.name], seed, layers)
                 found.setdefault(cell.signature, cell)
     return list(found.values())

@@ -83,7 +83,7 @@ def test_a_dry_run_shows_cells_and_cost_and_writes_nothing(folder: Path) -> None
     one, other = cells("--seeds", "0,1")
     assert one["run"].startswith("time-scratch-on-many-seed0-") and other["run"].startswith("time-scratch-on-many-seed1-")
     assert one["flops"] > 0 and one["probes"] == ["halves", "halves-apart", "arrow", "speed", "first"]
-    assert cells("--probes", "arrow")[0]["flops"] < one["flops"] / 2
+    assert cells("--probes", "arrow")[0]["flops"] < one["flops"]
 
 
 def test_what_changes_results_makes_another_cell(folder: Path) -> None:
