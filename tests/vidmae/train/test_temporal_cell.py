@@ -30,7 +30,7 @@ from vidmae.train.build import build_classifier_for
 from vidmae.train.cell import main
 from vidmae.train.temporal_cell import asked, ways_to_look
 
-PLAIN = ["temporal.gap_s=[0,300]", "temporal.per_recording=4", "evaluate.batch=8", "method=linear"]
+PLAIN = ["temporal.probes=[halves-apart,speed,first]", "temporal.gap_s=[0,300]", "temporal.per_recording=4", "evaluate.batch=8", "method=linear"]
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,20 @@ def make(path: Path, manifest: Path, weights: Path | None, *settings: str) -> Ru
     return run
 
 
+OPENED: list[int] = []
+"""The video of each chunk of clips that `found` reads; it is stopped after three."""
+
+
 @pytest.fixture(scope="module")
 def found(manifest: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    run = make(tmp_path_factory.mktemp("found") / "time-89ab0000", manifest, weights)
-    assert main(str(run.path)) == 0
+    """A cell that was stopped and continued."""
+    run, read = make(tmp_path_factory.mktemp("found") / "time-89ab0000", manifest, weights), shown_features.Reader.read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shown_features.Reader, "read", lambda self, row, *more: (OPENED.append(row), read(self, row, *more))[1])
+        patch.setattr(shown_features, "asked_to_stop", lambda _: len(OPENED) == 3)
+        assert main(str(run.path)) == 75 and not run.result.exists() and len(OPENED) == 3
+        patch.setattr(shown_features, "asked_to_stop", lambda _: False)
+        assert main(str(run.path)) == 0
     return run
 
 
@@ -82,12 +92,12 @@ def probes(run: RunFolder) -> list[dict]:
 
 def test_every_probe_is_shown_to_succeed_and_to_fail_beside_the_model(found: RunFolder) -> None:
     result = read_json(found.result) or {}
-    assert [each["probe"] for each in result["probes"]] == ["halves", "halves-apart", "arrow", "speed", "first"]
+    assert [each["probe"] for each in result["probes"]] == ["halves-apart", "speed", "first"]
     assert (result["kind"], result["set"], result["num_frames"], result["recordings"]) == ("temporal", "toys", 4, 6) and result["left_out"] == {"too short": 2}
     for each in result["probes"]:
         features, chance = each["features"], each["chance_pct"]
         assert features["oracle"]["pct"] >= 99 and set(each["apart"]) == set(COMPARED) and each["recordings"] == [3, 1, 2]
-        if each["probe"] in ("halves", "halves-apart", "arrow"):
+        if each["probe"] == "halves-apart":
             assert features["pixels"]["pct"] == features["frames"]["pct"] == chance == 50, "exactly"
         for control in COMPARED:
             apart = features["model"]["pct"] - features[control]["pct"]
@@ -140,24 +150,14 @@ class _Alone(Ranks):
         """Nobody is waited for."""
 
 
-def test_stopped_and_continued_it_reads_nothing_twice_and_finds_the_same(found: RunFolder, manifest: Path, weights: Path, tmp_path: Path,
-                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make(tmp_path / "again-89ab0000", manifest, weights, "temporal.probes=[halves-apart,speed]")  # they have the same windows
-    clips = shown_clips(asked(load(TemporalConfig, run.config), read_all(manifest)[1])[1], Manifest.read(manifest))
-    opened: list[int] = []
-    read = shown_features.Reader.read
-    monkeypatch.setattr(shown_features.Reader, "read", lambda self, row, *more: (opened.append(row), read(self, row, *more))[1])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shown_features, "asked_to_stop", lambda _: len(opened) == 3)
-        assert main(str(run.path)) == 75
-    assert not run.result.exists() and len(opened) == 3
-    assert main(str(run.path)) == 0
-    assert opened == [int(clips.row[chunk[0]]) for chunk in chunks_of(clips.row, np.arange(len(clips)))], "each chunk once"
-    assert probes(run) == [each for each in probes(found) if each["probe"] in ("halves-apart", "speed")]
+def test_a_cell_that_was_stopped_reads_nothing_twice(found: RunFolder, manifest: Path) -> None:
+    clips = shown_clips(asked(load(TemporalConfig, found.config), read_all(manifest)[1])[1], Manifest.read(manifest))
+    assert [int(clips.row[chunk[0]]) for chunk in chunks_of(clips.row, np.arange(len(clips)))] == OPENED
 
 
 @pytest.mark.slow
-def test_two_ranks_and_an_image_model_with_one(found: RunFolder, manifest: Path, weights: Path, tmp_path: Path) -> None:
+def test_two_ranks_that_nobody_stopped_find_the_same_and_an_image_model_sees_no_order(found: RunFolder, manifest: Path, weights: Path,
+                                                                                      tmp_path: Path) -> None:
     ranks = make(tmp_path / "ranks" / "time-89ab0000", manifest, weights, "data.workers=1", "data.read_limit_s=60")
     assert run_ranks("tests.support.programs.cell", str(ranks.path), world_size=2) == [0, 0]
     assert probes(ranks) == probes(found) and (read_json(ranks.result) or {})["world_size"] == 2
@@ -165,7 +165,7 @@ def test_two_ranks_and_an_image_model_with_one(found: RunFolder, manifest: Path,
     assert main(str(image.path)) == 0
     for each in probes(image):
         assert set(each["features"]) == {"oracle", "pixels", "still", "change", "model"}
-        if each["probe"] in ("halves", "halves-apart", "arrow"):
+        if each["probe"] == "halves-apart":
             assert each["features"]["model"]["pct"] == 50, "it sees no order"
 
 
