@@ -44,7 +44,7 @@ def test_the_table_shows_what_cells_found(tmp_path: Path, capsys: pytest.Capture
         rows = list(csv.DictReader(f))
     assert rows[1]["model_low"] == "67.0" and rows[1]["pixels_low"] == "--" and rows[0]["minus_frames_points"] == "--"
     text = (out / "time-probes.md").read_text()
-    assert "| s-val | arrow | s-vith14 | cls | 0 | 71.0 [67.0, 76.0] | 50.0 | 51.0 [47.0, 56.0] |" in text and "33.3" in text
+    assert "| s-val | arrow | s-vith14 | cls | 0 | 0123abc0 | 71.0 [67.0, 76.0] | 50.0 | 51.0 [47.0, 56.0] |" in text and "33.3" in text
     assert not (out / "time.md").exists()
 
 

@@ -84,15 +84,15 @@ def _numbers(name: str, found: dict[str, Any] | None, value: str) -> dict[str, f
 
 
 def probes_sheet(rows: pd.DataFrame) -> Sheet:
-    """A row per set, probe, model and seed."""
+    """A row per set, probe and cell; cells with the same windows have equal `mean pixels`."""
     shown = pd.DataFrame({
         "set": rows["set"], "probe": rows["probe"], "model": rows["model"], "pool": rows["pool"],
-        "seed": rows["seed"].map(str), "model, % [95 %]": _texts(rows, "model", "pct"),
+        "seed": rows["seed"].map(str), "cell": rows["run"].str[-8:], "model, % [95 %]": _texts(rows, "model", "pct"),
         **{heading: _texts(rows, name, "pct", interval=name != "oracle") for name, heading in SHOWN.items()},
         **{f"minus {SHOWN[name]}": _texts(rows, f"minus_{name}", "points") for name in COMPARED},
         "chance": rows["chance_pct"].map("{:.1f}".format), "recordings": rows["test_recordings"].map(str),
         "clips": rows["test_clips"].map("{:,}".format)})
-    return Sheet("time-probes", "What frozen models know of time", shown, 5, rows, FOOTER)
+    return Sheet("time-probes", "What frozen models know of time", shown, 6, rows, FOOTER)
 
 
 def _texts(rows: pd.DataFrame, name: str, value: str, *, interval: bool = True) -> pd.Series:
