@@ -23,6 +23,7 @@ TWO_KINDS = {
     "--nodes": "of a job; goodput.py compares several", "--subset": "which recordings; scaling.py takes several kinds",
     "--runs": "the old word for --runs-dir; of goodput.py how many runs are simulated",
     "--image": "an image model; of pair.py its recipe",
+    "--sets": "what is tested on as it is: of robustness.py manifests with a name, of dense.py layouts",
 }
 TWO_MEANINGS = {
     "--frames": "a switch, and for embeddings.py the manifest that has the frames: features have lost their videos",

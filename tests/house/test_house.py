@@ -46,6 +46,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
                         "vidmae.ranks", "vidmae.evaluate.corruptions"},
     "vidmae.evaluate.temporal": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.footage.known", "vidmae.clips", "vidmae.model",
                                  "vidmae.ranks", "vidmae.evaluate"},
+    "vidmae.evaluate.dense": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model", "vidmae.evaluate"},
     "vidmae.insight": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model", "vidmae.ranks",
                        "vidmae.evaluate"},
     "vidmae.insight.attention": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
@@ -55,7 +56,8 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "vidmae.weights": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
                        "vidmae.model.formats"},
     "vidmae.train": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.footage.archives", "vidmae.labels", "vidmae.clips", "vidmae.model",
-                     "vidmae.ranks", "vidmae.evaluate", "vidmae.evaluate.corruptions", "vidmae.evaluate.temporal", "vidmae.mixtures", "vidmae.insight"},
+                     "vidmae.ranks", "vidmae.evaluate", "vidmae.evaluate.corruptions", "vidmae.evaluate.temporal", "vidmae.evaluate.dense",
+                     "vidmae.mixtures", "vidmae.insight"},
     # the launchers: run on the login node, import neither torch nor deepspeed
     "jobs.place.scheduler": set(),
     "jobs.place": {"vidmae", "jobs.place.scheduler"},
@@ -114,7 +116,9 @@ STDLIB_ONLY = {
     "vidmae.settings.conv_sizes", "vidmae.settings.schedule", "vidmae.settings.sizes"}
 PURE_OF_TORCH = {
     "vidmae.clips.clip_cost", "vidmae.clips.clips_flags", "vidmae.clips.views", "vidmae.evaluate.corruptions.conditions",
-    "vidmae.evaluate.clustering", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes", "vidmae.evaluate.temporal.drawn_windows",
+    "vidmae.evaluate.clustering", "vidmae.evaluate.dense.davis_layout", "vidmae.evaluate.dense.dense_sequence", "vidmae.evaluate.dense.dense_sets",
+    "vidmae.evaluate.dense.dense_summary", "vidmae.evaluate.dense.dense_table", "vidmae.evaluate.dense.number_pickle",
+    "vidmae.evaluate.dense.tapvid_layout", "vidmae.evaluate.feature_cache", "vidmae.evaluate.probes", "vidmae.evaluate.temporal.drawn_windows",
     "vidmae.evaluate.temporal.time_tasks", "vidmae.insight.sliding", "vidmae.insight.token_files",
     "vidmae.footage.history", "vidmae.footage.known.facts", "vidmae.footage.known.withdrawn", "vidmae.footage.manifest",
     "vidmae.footage.manifest_columns", "vidmae.footage.manifest_pages", "vidmae.footage.recordings",
@@ -126,7 +130,7 @@ PURE_OF_TORCH = {
     "vidmae.model.formats.file_model", "vidmae.model.formats.keys", "vidmae.model.formats.layouts",
     "vidmae.model.formats.tensor_shapes", "vidmae.model.formats.weight_files", "vidmae.weights.finding", "vidmae.weights.hub", "vidmae.weights.released_weights",
     "vidmae.ranks.local_program", "vidmae.runs.accuracy", "vidmae.runs.predictions", "vidmae.runs.step_time",
-    "vidmae.settings.programs.attention_config",
+    "vidmae.settings.programs.attention_config", "vidmae.settings.programs.dense_config",
     "vidmae.settings.clips_config", "vidmae.settings.config", "vidmae.settings.programs.embed_config",
     "vidmae.settings.programs.evaluation_config", "vidmae.settings.finetune_config", "vidmae.settings.programs.interpolate_config",
     "vidmae.settings.layers", "vidmae.settings.programs.temporal_config"}

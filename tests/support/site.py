@@ -74,6 +74,12 @@ def _data(here: Path) -> None:
     (fresh / "synsets.txt").write_text("n01440764 tench, Tinca tinca\n")
     (fresh / "table.csv").write_text("file,child\na,S\n")
     (fresh / "something-something-v2-train.json").write_text(json.dumps([{"id": "1", "template": SSV2[0], "label": "x"}]))
+    for name in ("ImageSets/2017/val.txt", *(f"{kind}/walk/0000{t}.{end}" for t in range(3) for kind, end in (
+            ("JPEGImages/480p", "jpg"), ("Annotations/480p", "png")))):
+        path = here / "data/DAVIS" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"walk")
+    (here / "data/tapvid_davis.pkl").write_bytes(b"points")
     listed = here / "released/ssv2-10shot/train.csv"
     listed.parent.mkdir(parents=True)
     listed.write_text("".join(f"/videos/ssv2/{label}/{i}.mp4, {label}\n" for label in SSV2 for i in range(10)))

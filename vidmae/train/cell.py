@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(run_path: str) -> int:
-    """Learn and test by the method of config.yaml, test a finished cell or probe for time; the exit code.
-
-    See `program.run_program`.
-    """
+    """Learn and test by the method of config.yaml, or test or probe what has learned; the exit code (see `run_program`)."""
     run = RunFolder(Path(run_path))
     if run.result.exists():
         print(f"{run.result} exists: this cell is done", flush=True)
@@ -38,6 +35,11 @@ def main(run_path: str) -> int:
         from vidmae.train.temporal_cell import run_temporal
 
         return run_program(run_path, TemporalConfig, run_temporal)
+    if kind == "dense":
+        from vidmae.settings.programs.dense_config import DenseConfig
+        from vidmae.train.dense_cell import run_dense
+
+        return run_program(run_path, DenseConfig, run_dense)
     from vidmae.settings.finetune_config import FinetuneConfig
 
     return run_program(run_path, FinetuneConfig, learn)

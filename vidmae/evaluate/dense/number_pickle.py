@@ -1,0 +1,175 @@
+"""Read pickles that hold numbers and texts only, without running anything that they ask for.
+
+A pickle is a program. The usual reader calls whatever the file names, so a file from elsewhere can do what its reader may.
+Here a file may name the few things by which numpy writes arrays, and none of them is what it is called: each is a class or
+function of this module that keeps what it is given. Arrays are made afterwards, here, from their bytes, of numbers and flags
+alone. What else a file names is refused, before anything was made of it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable
+from typing import IO, Any
+
+import numpy as np
+
+NUMBERS = re.compile(r"[biuf][1248]|S[1-9]\d*|[OV]8?")
+OBJECTS = "O"  # an array of anything: it becomes a list
+MOST_DEPTH = 8  # of lists within lists
+
+
+class UnsafePickleError(ValueError):
+    """A pickle asks for something else than arrays of numbers; nothing of it was run."""
+
+
+class _Type:
+    """What a file says of numpy.dtype."""
+
+    def __init__(self, code: str = "", *_: object) -> None:
+        if not isinstance(code, str) or not NUMBERS.fullmatch(code):
+            raise UnsafePickleError(f"an array of type {str(code)[:20]!r}, allowed: numbers, flags, bytes or lists of them")
+        self.code, self.order = code, ""
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if order not in ("<", ">", "=", "|"):
+            raise UnsafePickleError("a type of numbers whose byte order is not known")
+        self.order = "" if order in "=|" else order
+
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.order + self.code)
+
+
+class _Array:
+    """What a file says of an array."""
+
+    def __init__(self, *_: object) -> None:
+        self.state: tuple[Any, ...] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise UnsafePickleError("an array that numpy did not write")
+        self.state = state
+
+    def value(self, depth: int) -> Any:
+        if self.state is None:
+            raise UnsafePickleError("an array without numbers")
+        _, shape, kind, by_columns, raw = self.state
+        return _made(shape, kind, raw, "F" if by_columns else "C", depth)
+
+
+class _Buffer:
+    """An array as protocol 5 writes it, in the file itself."""
+
+    def __init__(self, raw: Any = b"", kind: Any = None, shape: Any = (), order: Any = "C", *_: object) -> None:
+        self.parts = (shape, kind, raw, order)
+
+    def value(self, depth: int) -> Any:
+        shape, kind, raw, order = self.parts
+        return _made(shape, kind, raw, order, depth)
+
+
+class _Scalar:
+    """One number of numpy."""
+
+    def __init__(self, kind: Any = None, raw: Any = b"") -> None:
+        self.parts = (kind, raw)
+
+    def value(self, depth: int) -> Any:
+        kind, raw = self.parts
+        return _made((), kind, raw, "C", depth)[()]
+
+
+def _latin1(text: Any = "", coding: Any = "") -> bytes:
+    """Bytes as protocol 2 writes them."""
+    if not isinstance(text, str) or coding not in ("latin1", "latin-1"):
+        raise UnsafePickleError("bytes in a coding that numpy does not write")
+    return text.encode("latin1")
+
+
+def _empty_bytes(*given: Any) -> bytes:
+    """Empty bytes as protocol 2 writes them."""
+    if given:
+        raise UnsafePickleError("bytes with arguments")
+    return b""
+
+
+_CORES = ("numpy.core", "numpy._core")
+KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _Array, ("numpy", "dtype"): _Type, ("_codecs", "encode"): _latin1,
+    ("__builtin__", "bytes"): _empty_bytes,
+    **{(f"{core}.multiarray", "_reconstruct"): _Array for core in _CORES},
+    **{(f"{core}.multiarray", "scalar"): _Scalar for core in _CORES},
+    **{(f"{core}.numeric", "_frombuffer"): _Buffer for core in _CORES},
+}
+
+
+class _Reader(pickle.Unpickler):
+    """Knows nothing but KNOWN."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return KNOWN[module, name]
+        except KeyError:
+            raise UnsafePickleError(f"it asks for {module}.{name}"[:120]) from None
+
+    def persistent_load(self, _: Any) -> Any:
+        raise UnsafePickleError("it asks for something outside of the file")
+
+
+def read_numbers(file: IO[bytes]) -> Any:
+    """Dictionaries, lists, texts, bytes, numbers and arrays of a pickle.
+
+    Args:
+        file: Open for reading.
+    Returns:
+        What it holds; arrays of anything are lists.
+    Raises:
+        UnsafePickleError: It asks for anything else, or is no pickle. The message says for what.
+    """
+    try:
+        return _plain(_Reader(file).load(), 0)
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"the pickle is not read: {error}; allowed are arrays of numbers, lists, dictionaries and "
+                                "texts (or write it as .npz)") from None
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
+            MemoryError, RecursionError) as error:
+        raise UnsafePickleError(f"this is no pickle of arrays, or it is damaged ({type(error).__name__})") from None
+
+
+def _made(shape: Any, kind: Any, raw: Any, order: Any, depth: int) -> Any:
+    if not isinstance(kind, _Type) or not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        raise UnsafePickleError("an array whose type or shape is not known")
+    if kind.code.startswith(OBJECTS):
+        if not isinstance(raw, list) or len(shape) > 1:
+            raise UnsafePickleError("an array of objects that is no list")
+        return _plain(raw, depth + 1)
+    if not isinstance(raw, (bytes, bytearray)) or order not in ("C", "F"):
+        raise UnsafePickleError("an array whose numbers are not in the file")
+    dtype = kind.dtype()
+    if dtype.itemsize * int(np.prod(shape, dtype=object)) != len(raw) or dtype.itemsize == 0:
+        raise UnsafePickleError(f"an array of shape {list(shape)[:6]} that has {len(raw)} bytes")
+    return np.frombuffer(raw, dtype=dtype).reshape(shape, order=order)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """The value with arrays in place of what was said of them."""
+    if depth > MOST_DEPTH:
+        raise UnsafePickleError(f"lists within lists, more than {MOST_DEPTH} deep")
+    if isinstance(value, (_Array, _Buffer, _Scalar)):
+        return value.value(depth)
+    if isinstance(value, dict):
+        return {_key(key): _plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each, depth + 1) for each in value]
+    if value is None or isinstance(value, (str, bytes, bytearray, bool, int, float)):
+        return value
+    raise UnsafePickleError(f"a {type(value).__name__.lstrip('_').lower()} that is no number, text or array")
+
+
+def _key(key: Any) -> str | int:
+    if isinstance(key, (str, int)):
+        return key
+    raise UnsafePickleError("a dictionary whose keys are neither texts nor numbers")
