@@ -43,7 +43,7 @@ from vidmae.train.probe_cell import frozen_encoder
 
 KIND = "dense"
 FOLDER, THRESHOLD = "sequences", "threshold.json"
-ORACLE_PX = 4  # side of a cell whose truth is known
+ORACLE_PX, JOINED = 2, 2  # side of a cell whose truth is known, for points; for masks so many are joined along each axis
 Looks = Callable[[DenseSequence, Callable[[int, int], bool]], Tensor | None]
 
 
@@ -67,7 +67,8 @@ def run_dense(run: RunFolder, config: DenseConfig, ranks: Ranks, started: float)
             if number % ranks.world_size == ranks.rank and not path.exists():
                 sequence = make()
                 features = looks(sequence, partial(pulse, f"frames of sequence {number + 1}"))
-                write_json(path, study(sequence, features, how, hidden_px), durable=False)
+                joined = JOINED if how.features == "oracle" else 1
+                write_json(path, study(sequence, features, how, hidden_px, joined), durable=False)
             if pulse("sequences", number + 1, 0):
                 raise StoppedError
     except StoppedError:

@@ -17,7 +17,15 @@ from torch import Tensor
 from vidmae.evaluate.dense.dense_sequence import VOID, DenseSequence
 from vidmae.evaluate.dense.mask_scores import score_masks
 from vidmae.evaluate.dense.point_scores import score_points
-from vidmae.evaluate.dense.point_tracking import RASTER_PX, Followed, Queries, QueryMode, follow, make_queries
+from vidmae.evaluate.dense.point_tracking import (
+    RASTER_PX,
+    Followed,
+    Queries,
+    QueryMode,
+    follow,
+    make_queries,
+    unit,
+)
 from vidmae.evaluate.dense.propagation import Carrying, carry_labels, labels_of_cells, masks_of
 from vidmae.settings.programs.dense_config import DenseProbeConfig
 
@@ -26,7 +34,8 @@ THRESHOLDS_PX = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 1
 
 
 @torch.inference_mode()
-def study(sequence: DenseSequence, features: Tensor | None, how: DenseProbeConfig, hidden_px: float) -> dict[str, Any]:
+def study(sequence: DenseSequence, features: Tensor | None, how: DenseProbeConfig, hidden_px: float,
+          joined: int = 1) -> dict[str, Any]:
     """Carry the labels and follow the points of one sequence, as far as it has them.
 
     Args:
@@ -34,12 +43,13 @@ def study(sequence: DenseSequence, features: Tensor | None, how: DenseProbeConfi
         features: float32 [T, h, w, D] of length 1 each; None: labels and points stay where they are.
         how: The recipe.
         hidden_px: A point whose way back ends farther from the query is hidden.
+        joined: Cells along each axis that are averaged to one for masks, whose time grows with the square of their number.
     Returns:
         What the module says.
     """
     record: dict[str, Any] = {"frames": len(sequence.frames), "objects": [], "points": {}}
     if sequence.masks is not None:
-        said = carried(sequence.masks, features, how)
+        said = carried(sequence.masks, features if features is None or joined == 1 else _joined(features, joined), how)
         record["objects"] = [asdict(each) for each in score_masks(said, sequence.masks)]
     if sequence.points is not None and sequence.occluded is not None:
         for mode in MODES:
@@ -71,6 +81,13 @@ def followed_points(truth: np.ndarray, queries: Queries, features: Tensor | None
         frames = truth.shape[1]
         return Followed(np.repeat(place[:, None], frames, axis=1), np.zeros((len(truth), frames)))
     return follow(features, queries.frame, place, temperature=how.point_temperature, radius=how.point_radius)
+
+
+def _joined(features: Tensor, cells: int) -> Tensor:
+    """Features of larger cells."""
+    frames, height, width, _ = features.shape
+    parts = features[:, :height // cells * cells, :width // cells * cells]
+    return unit(parts.unflatten(2, (-1, cells)).unflatten(1, (-1, cells)).mean(dim=(2, 4)))
 
 
 def choose_threshold(seen: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:

@@ -32,9 +32,9 @@ from vidmae.model.classifier import VideoClassifier
 from vidmae.model.patches import normalise
 
 MEAN, STD = 0.45, 0.225  # of pixels, as this suite's encoders have them
-WAVES = 256  # random waves of which the features of a surface consist
-MOST_SAMPLES = 3  # places of a cell along each axis at which its surface is looked at
-REACH_CELLS = 2.0  # how far places of a surface are alike
+WAVES = 128  # random waves of which the features of a surface consist, each with its cosine and its sine
+MOST_SAMPLES = 4  # places of a cell along each axis at which its surface is looked at
+REACH_CELLS = 1.5  # how far places of a surface are alike
 
 
 class StoppedError(Exception):
@@ -104,10 +104,10 @@ def mean_features(frames: np.ndarray, size: int, patch: int) -> Tensor:
 
 
 def surface_features(sequence: DenseSequence, rows: int, columns: int) -> Tensor:
-    """What the truth says of every cell: float32 [T, rows, columns, WAVES] of length 1 each.
+    """What the truth says of every cell: float32 [T, rows, columns, 2 * WAVES] of length 1 each.
 
-    A place of a thing is a vector of waves, so that near places of one thing are alike and different things are not; a cell
-    has the mean of some of its pixels. Where only masks are known, all places of an object are alike.
+    Half of the numbers say which thing it is. The others are waves over its places, so that near places of one thing are
+    alike. A cell has the mean of some of its pixels. Where only masks are known, all places of an object are alike.
 
     Raises:
         ValueError: Neither masks nor a surface is known.
@@ -119,13 +119,15 @@ def surface_features(sequence: DenseSequence, rows: int, columns: int) -> Tensor
     rng = np.random.default_rng(0)
     reach = REACH_CELLS * np.sqrt(height / rows * width / columns)
     waves = (rng.standard_normal((2, WAVES)) / reach).astype(np.float32)
+    waves[:, ::2] = 0
     phases = rng.uniform(0, 2 * np.pi, (256, WAVES)).astype(np.float32)
     tall, wide = (min(MOST_SAMPLES, -(-length // cells)) for length, cells in ((height, rows), (width, columns)))
     y = np.minimum((np.arange(rows * tall) + 0.5) * height / (rows * tall), height - 1).astype(int)
     x = np.minimum((np.arange(columns * wide) + 0.5) * width / (columns * wide), width - 1).astype(int)
-    found = np.empty((frames, rows, columns, WAVES), dtype=np.float32)
+    found = np.empty((frames, rows, columns, 2 * WAVES), dtype=np.float32)
     for t in range(frames):
-        values = phases[layer[t][np.ix_(y, x)]]
-        values = np.cos(values if surface is None else values + surface.place[t][np.ix_(y, x)] @ waves)
-        found[t] = values.reshape(rows, tall, columns, wide, WAVES).mean(axis=(1, 3))
+        at = phases[layer[t][np.ix_(y, x)]]
+        at = at if surface is None else at + surface.place[t][np.ix_(y, x)] @ waves
+        values = np.concatenate([np.cos(at), np.sin(at)], axis=-1)
+        found[t] = values.reshape(rows, tall, columns, wide, -1).mean(axis=(1, 3))
     return unit(torch.from_numpy(found))

@@ -6,9 +6,10 @@ next frames take from it.
 Source: the recipe of Caron et al. 2021 (DINO, arXiv 2104.14294, sec. 4.2.2 and its released evaluation: 7 frames, radius 12,
 k 5, temperature 0.1), after Jabri et al. 2020 (arXiv 2006.14613) and Oh et al. 2019 (space-time memory, arXiv 1904.00607).
 
-Two things differ from that evaluation. Labels of the first frame are shares of a cell's area, not the label of its middle,
-since the cells of these models are large. And of equally alike places the nearer one counts: a feature that says nothing
-leaves labels where they are.
+Three things differ from that evaluation. Labels of the first frame are shares of a cell's area, not the label of its
+middle, since the cells of these models are large. Of equally alike places the nearer one counts: a feature that says nothing
+leaves labels where they are. And an object whose label is weak everywhere is gone, where that evaluation shows its last
+trace.
 
 Letters: T frames, h w cells, D width, C labels, H W px.
 """

@@ -112,7 +112,7 @@ def _shape(rng: np.random.Generator, num_frames: int, size: int) -> _Thing:
     for t, when in enumerate(np.linspace(0, 1, num_frames)):
         middle = start + when * (end - start) + 4 * when * (1 - when) * bend
         poses[t] = _shift(*middle) @ _turned(turn * when, np.exp(grow * when))
-    return _Thing(KINDS[int(rng.integers(len(KINDS)))], rng.uniform(0.11, 0.2) * size, _texture(rng), poses)
+    return _Thing(KINDS[int(rng.integers(len(KINDS)))], rng.uniform(0.14, 0.24) * size, _texture(rng), poses)
 
 
 def _camera(rng: np.random.Generator, num_frames: int, size: int) -> np.ndarray:

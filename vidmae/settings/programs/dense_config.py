@@ -19,7 +19,7 @@ class DenseProbeConfig:
 
     features: FeatureKind = "encoder"
     """encoder: patch tokens of the model; pixels: colours of patches; mean: the mean colour of the frame; static: nothing
-    moves; oracle, ceiling: the truth, in cells of 4 px, and in cells of the model's size."""
+    moves; oracle, ceiling: the truth, in small cells, and in cells of the model's size."""
     kind: SetKind = "generated"
     """Layout of the set; filled in by the sweep."""
     set_name: str = unsigned("generated")
@@ -42,7 +42,7 @@ class DenseProbeConfig:
     """Masks: of the softmax over their likeness."""
     point_radius: int = 2
     """Points: cells around the best one whose mean is the place."""
-    point_temperature: float = 0.1
+    point_temperature: float = 0.05
     """Points: of the softmax over their likeness."""
     scenes: int = 24
     """Set generated: scenes."""

