@@ -71,7 +71,7 @@ def carried(masks: np.ndarray, features: Tensor | None, how: DenseProbeConfig) -
     _, height, width, _ = features.shape
     cells = labels_of_cells(mask, len(numbers) - 1, height, width).to(features.device)
     labels = carry_labels(features, cells, Carrying(how.last_frames, how.radius, how.neighbours, how.temperature))
-    return numbers.astype(np.uint8)[masks_of(labels, *masks.shape[1:]).cpu().numpy()]
+    return np.asarray(numbers.astype(np.uint8)[masks_of(labels, *masks.shape[1:]).cpu().numpy()])
 
 
 def followed_points(truth: np.ndarray, queries: Queries, features: Tensor | None, how: DenseProbeConfig) -> Followed:

@@ -117,7 +117,8 @@ def feature_at(cells: Tensor, place: Tensor) -> Tensor:
 
 def unit(x: Tensor) -> Tensor:
     """Vectors of length 1; those of length 0 stay."""
-    return x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    found: Tensor = x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return found
 
 
 def _grid(height: int, width: int, like: Tensor) -> Tensor:
@@ -135,4 +136,5 @@ def _nearest(wanted: Tensor, cells: Tensor, near: Tensor, grid: Tensor, temperat
     best = grid[alike.argmax(dim=1)]
     outside = ((grid[None] - best[:, None]).abs() > radius + 0.5).any(dim=-1)
     weights = (alike / temperature).masked_fill(outside, -float("inf")).softmax(dim=1)
-    return weights @ grid / size
+    found: Tensor = weights @ grid / size
+    return found

@@ -63,14 +63,15 @@ def carry_labels(features: Tensor, first: Tensor, how: Carrying) -> Tensor:
         best, which = alike.topk(min(how.neighbours, alike.shape[1]), dim=1)
         weights = (best / how.temperature).softmax(dim=1)
         labels.append((known[which] * weights[..., None]).sum(dim=1))
-    return torch.stack(labels).unflatten(1, (height, width))
+    found: Tensor = torch.stack(labels).unflatten(1, (height, width))
+    return found
 
 
 def _away(height: int, width: int, radius: int, like: Tensor) -> Tensor:
     """What is taken off the likeness of two cells: NEARER for each cell of distance, everything beyond the radius."""
     y, x = (each.flatten() for each in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
     dy, dx = (y[:, None] - y[None]).abs(), (x[:, None] - x[None]).abs()
-    away = NEARER * (dy**2 + dx**2).double().sqrt()
+    away: Tensor = NEARER * (dy**2 + dx**2).double().sqrt()
     return away.masked_fill((dy > radius) | (dx > radius), float("inf")).to(like.device, like.dtype)
 
 
