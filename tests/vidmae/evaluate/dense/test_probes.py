@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,15 @@ from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.settings.programs.dense_config import DenseProbeConfig
 
 HOW = DenseProbeConfig(scenes=2, scene_frames=6, scene_px=48, tuning_scenes=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small products are quicker so, and threads would wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
