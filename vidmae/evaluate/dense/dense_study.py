@@ -85,7 +85,7 @@ def followed_points(truth: np.ndarray, queries: Queries, features: Tensor | None
 
 def _joined(features: Tensor, cells: int) -> Tensor:
     """Features of larger cells."""
-    frames, height, width, _ = features.shape
+    _, height, width, _ = features.shape
     parts = features[:, :height // cells * cells, :width // cells * cells]
     return unit(parts.unflatten(2, (-1, cells)).unflatten(1, (-1, cells)).mean(dim=(2, 4)))
 

@@ -24,7 +24,7 @@ COLUMNS = ("model", "set", "score", "pct", "low", "high", "sequences", "minus_ra
            "minus_random_high")
 FOOTER = ("In %; in brackets 95 % intervals over sequences (six or more). J and F: masks of the first frame, carried on. "
           "Delta, AJ and occlusion accuracy: points, asked for where they are first seen. oracle and ceiling know the "
-          "truth, oracle in cells of 2 to 4 px, ceiling in cells of the model's size; static and mean know nothing of motion.")
+          "truth, oracle in cells of 2 and 4 px, ceiling in those of the model; static and mean know nothing of motion.")
 
 
 @dataclass(frozen=True)
