@@ -21,6 +21,7 @@ CAPTIONS = {  # tables that are known, in this order
     "domains.csv": "Model minus baseline in one domain, minus the same in the other, with 95 % intervals over recordings",
     "tracking_summary.csv": "Tracking probe: where a completion shows the moving object, and whether once",
     "summary.csv": "Share of the attention on moving pixels, divided by their share of the area; 1: no preference",
+    "concepts.csv": "Share of pairs in which the impossible video surprises more, by concept; 50 % is chance",
     "embedding-scores.csv": "Whether clips of a class lie together: silhouette, and classes of the nearest clips",
 }
 BY_MOTION = {"differences.csv", "domains.csv"}  # of these the page has the rows of all clips

@@ -19,12 +19,14 @@ from vidmae.runs.record import read_json
 
 MOST_PICTURES = 8
 DEPTH = 2  # folders below the one that is named
-TITLES = {"interpolate": "Interpolation", "attention": "Attention", "embed": "Embeddings", "embeddings": "Embeddings"}
-PLOTS = {"embedding-cls.png": "clips by class, by the class token",
+TITLES = {"interpolate": "Interpolation", "attention": "Attention", "embed": "Embeddings", "embeddings": "Embeddings",
+          "surprise": "Surprise"}
+PLOTS = {"surprise.png": "surprise over time, possible videos against impossible ones",
+         "embedding-cls.png": "clips by class, by the class token",
          "embedding-mean.png": "clips by class, by the mean of the patch tokens",
          "confusion.png": "true classes, and the classes that were said"}
 """Pictures of numbers and not of footage."""
-PER_CLIP = {"scores.csv", "tracking.csv", "clips.csv", "neighbours.csv"}
+PER_CLIP = {"scores.csv", "tracking.csv", "clips.csv", "neighbours.csv", "surprise.csv", "pairs.csv"}
 SHOWS = {"interpolate": "what the model saw and filled in", "attention": "frames, and maps of attention over them"}
 CLIP = re.compile(r"row(\d+)-(\d+)(-heads|-rollout)?$")
 SCENE = "scene-"  # first letters of the pictures of made scenes

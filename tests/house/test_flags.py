@@ -80,7 +80,7 @@ def test_a_flag_keeps_its_default_for_folders(table: dict[str, dict[str, argpars
 
 
 def test_what_shows_clips_to_a_model_takes_the_same_flags(table: dict[str, dict[str, argparse.Action]]) -> None:
-    for command in ("embed", "interpolate", "evaluate", "attention"):
+    for command in ("embed", "interpolate", "surprise", "evaluate", "attention"):
         for flag in ("--run", "--weights", "--device", "--workers", "--out", "--runs-dir", "--json"):
             assert command in table[flag], (command, flag)
 

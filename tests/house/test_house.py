@@ -53,6 +53,8 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
                                  "vidmae.ranks", "vidmae.insight"},
     "vidmae.insight.interpolation": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
                                      "vidmae.model.formats", "vidmae.ranks", "vidmae.insight"},
+    "vidmae.insight.surprise": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
+                                "vidmae.ranks", "vidmae.insight", "vidmae.insight.interpolation"},
     "vidmae.weights": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
                        "vidmae.model.formats"},
     "vidmae.train": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.footage.archives", "vidmae.labels", "vidmae.clips", "vidmae.model",
@@ -87,7 +89,7 @@ READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these f
     "vidmae.start.uncaught", "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
     "vidmae.insight.embedding_files", "vidmae.insight.paired", "vidmae.labels.shots", "vidmae.labels.splits",
     "vidmae.weights.finding"}
-SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "weights", "probes"}  # a command, and the program or the command that goes with it
+SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "surprise", "weights", "probes"}  # a command, and the program or the command that goes with it
 MOST_ENTRIES = 16
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.ranks.engine"},
@@ -133,6 +135,7 @@ PURE_OF_TORCH = {
     "vidmae.settings.programs.attention_config", "vidmae.settings.programs.dense_config",
     "vidmae.settings.clips_config", "vidmae.settings.config", "vidmae.settings.programs.embed_config",
     "vidmae.settings.programs.evaluation_config", "vidmae.settings.finetune_config", "vidmae.settings.programs.interpolate_config",
+    "vidmae.insight.surprise.benchmark_layouts", "vidmae.insight.surprise.pair_list", "vidmae.settings.programs.surprise_config",
     "vidmae.settings.layers", "vidmae.settings.programs.temporal_config"}
 CPU_LIMIT_S = 1.5
 LAUNCHERS_ALONE = "launchers_alone"  # a folder of modules that are blocked for jobs and sweeps, and not for analysis
@@ -357,6 +360,7 @@ def test_a_dry_run_starts_at_once_and_without_torch(cluster: str, command: list[
 @pytest.mark.parametrize(("script", "data", "more", "begins"), [
     ("jobs/interpolate.py", "--videos", ["--cluster", "local"], "#!/bin/bash"),
     ("jobs/embed.py", "--data", ["--cluster", "local"], "#!/bin/bash"),
+    ("jobs/surprise.py", "--backgrounds", ["--scenes", "2", "--cluster", "local"], "#!/bin/bash"),
     ("jobs/evaluate.py", "--data", [], "weights:"), ("analysis/attention.py", "--videos", [], "weights:")])
 def test_a_dry_run_of_a_program_starts_at_once_and_without_torch(script: str, data: str, more: list[str], begins: str,
                                                                  blocked: tuple[Path, dict[str, str]]) -> None:

@@ -65,6 +65,11 @@ def _data(here: Path) -> None:
     (here / "finetuned.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     shutil.copy(ROOT / "jobs/clusters/example.yaml", here / "mysite.yaml")
     (here / "list.txt").write_text("S_20130101_0626_000_segment1.mp4\n")
+    (here / "possible-impossible.csv").write_text("possible,impossible,concept,set\nclip.mp4,say.pth,permanence,mine\n")
+    for side in ("P", "IP"):
+        video = here / f"data/grasp/level2/{side}_Collision/1.mp4"
+        video.parent.mkdir(parents=True)
+        video.write_bytes(side.encode())
     _features(manifests, here / "tables")
     fresh = here / "fresh"  # where manifests are made
     for name in ("headcam/S/a.mp4", "k700/val/dancing/b.mp4", "ssv2/1.webm", "imagenet/train/n01440764/c.JPEG"):

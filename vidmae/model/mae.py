@@ -120,6 +120,27 @@ class MaskedAutoencoder(Encoder):
         clip = torch.where(self.removed_pixels(mask), predicted, normalise(frames, self.mean, self.std))
         return (clip * self.std + self.mean).clamp(0, 1)
 
+    @torch.no_grad()
+    def token_losses(self, clips: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
+        """How far off each removed patch is, all of them whatever decoder_mask_ratio is, as training sees it and in pixels.
+
+        With norm_pix_loss the prediction of pixels takes each patch's mean and deviation from the true patch, as in
+        `reconstruct`; no pixel is clamped.
+
+        Returns:
+            float32 [B, L - K] each, in the order of `mask.ids_removed`: the mean squared error that training minimises, and
+            the mean squared error of pixels in 0..1.
+        """
+        mask, frames = self._checked(clips, mask)
+        predicted = self._decode(self._encode(frames, mask.ids_keep), mask.ids_keep, mask.ids_removed).float()
+        target = self._target(frames, mask.ids_removed)
+        if not self.norm_pix_loss:
+            own = (predicted - target).square().mean(dim=-1)
+            return own, own * self.std**2
+        mean, std = patch_stats(target)
+        own = (predicted - (target - mean) / std).square().mean(dim=-1)
+        return own, own * (std[..., 0] * self.std) ** 2
+
     def removed_pixels(self, mask: Mask) -> Tensor:
         """bool [B, T, H, W, 1], True where a pixel belongs to a removed patch."""
         return removed_pixels(mask, self.shape)[..., None]

@@ -11,7 +11,7 @@ from vidmae.start.numerics import SETTING, VARIABLE
 
 # what ranks, array tasks, local arrays, shards, evaluation and the demo's pictures start with
 PROGRAMS = ("vidmae.train.pretrain", "vidmae.train.cell", "vidmae.train.probe_cell", "vidmae.evaluate.evaluation", "vidmae.insight.embed", "vidmae.insight.interpolation.interpolate",
-            "vidmae.insight.attention.token_attention", "vidmae.insight.thumbnails", "jobs.submit.launch", "jobs.submit.local_array")
+            "vidmae.insight.surprise.surprise", "vidmae.insight.attention.token_attention", "vidmae.insight.thumbnails", "jobs.submit.launch", "jobs.submit.local_array")
 SEEN_BY_TORCH = f"""
 import importlib, os, sys
 class Finder:
