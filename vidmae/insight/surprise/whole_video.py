@@ -67,7 +67,7 @@ class WholeReader:
         step = (self.spec.span(fps) - 1) / (self.spec.num_frames - 1)  # as vidmae.footage.frame_numbers.clip_indices
         if step <= 0:
             raise DecodeError(f"{fps:g} frames a second are fewer than a clip shows")
-        frames = np.floor(np.arange(first, total, step).round(6)).astype(np.int64)
+        frames: np.ndarray = np.floor(np.arange(first, total, step).round(6)).astype(np.int64)
         frames = frames[frames < total]
         if len(frames) < self.spec.num_frames:
             raise DecodeError(f"shorter than a clip of {self.spec.seconds:.2f} s (a smaller --sampling-rate takes shorter "
