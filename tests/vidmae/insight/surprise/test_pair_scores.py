@@ -65,8 +65,8 @@ def test_intervals_hold_the_truth_in_95_of_100_draws(truth, scenes, per_scene, s
 @pytest.mark.parametrize(("scenes", "per_scene", "spread"), [(60, 1, 0.0), (200, 1, 0.0), (20, 2, 0.0), (20, 2, 0.3), (60, 2, 0.3),
                                                              (60, 2, 0.8), (30, 4, 0.3), (200, 2, 0.3)])
 def test_intervals_hold_the_truth_under_many_conditions(truth, scenes, per_scene, spread):
-    """Some of these are far from 95, as a share of few pairs takes few values: the bounds are wider."""
-    assert 91.5 <= held(truth, scenes, per_scene, spread) <= 98.5
+    """20 scenes of two independent pairs are held in up to 98: the spread of so few scenes is not known well."""
+    assert 93 <= held(truth, scenes, per_scene, spread) <= 98.5
 
 
 def test_the_area_is_that_of_sklearn_with_ties():
