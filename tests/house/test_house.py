@@ -81,6 +81,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "analysis.tables.survey.neighbours": {"vidmae", "analysis.tables"},
     "analysis.tables.survey": {"vidmae", "analysis.tables"},
     "analysis.page": {"vidmae", "analysis.results"},
+    "analysis.page.replication": {"vidmae", "analysis.results", "analysis.page"},
     "analysis.tables.comparing": {"vidmae", "analysis.results", "analysis.tables", "analysis.page"},
     "analysis": {"vidmae", "analysis.results", "analysis.tables", "analysis.tables.curves", "analysis.tables.curves.robust", "analysis.tables.curves.classwise",
                  "analysis.tables.survey", "analysis.tables.survey.neighbours", "analysis.tables.comparing", "analysis.page"},

@@ -1,4 +1,4 @@
-"""What `make demo` and `make look` need beside jobs/demo.py.
+"""What `make demo`, `make look`, `make objects` and `make replicate` need beside jobs/demo.py.
 
 May import jobs, vidmae and place.
 """

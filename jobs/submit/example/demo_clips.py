@@ -68,6 +68,9 @@ SHOTS = {
 }
 """Data set to its footage. Left out: bikes' first shot, of bare asphalt, and frames 30 to 109, in which a man, a taxi and a
 van fill the picture: nobody could tell there what the camera does. carphone_distorted shows what carphone_pristine does."""
+FILMS: dict[str, Mapping[str, tuple[Shot, ...]]] = {
+    "demo": SHOTS, "apart": {"motion": SHOTS["motion-val"][:1], "motion-val": SHOTS["motion-val"][1:]}}
+"""What --films says. apart: one film to learn from and another to be tested on, which leaves bikes to pretrain on."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,11 @@ class Scene:
         return bool(np.all((x >= reach) & (x <= self.shot.width_px - reach) & (y >= reach) & (y <= HEIGHT_PX - reach)))
 
 
-def scenes(dataset: str, clips: int, seed: int) -> list[Scene]:
+def scenes(dataset: str, clips: int, seed: int, films: str = "demo") -> list[Scene]:
     """Draw the scenes of a data set: its shots in turn, the rest at random. The first of many are the same as the few."""
+    shots = FILMS[films][dataset]
     rng = np.random.default_rng((seed, list(SHOTS).index(dataset)))
-    return [_scene(rng, SHOTS[dataset][number % len(SHOTS[dataset])]) for number in range(clips)]
+    return [_scene(rng, shots[number % len(shots)]) for number in range(clips)]
 
 
 def _scene(rng: np.random.Generator, shot: Shot) -> Scene:
@@ -164,6 +168,13 @@ def encode(path: Path, frames: np.ndarray) -> None:
             "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", str(path), data=frames.tobytes())
 
 
+def cut(shot: Shot, path: Path) -> None:
+    """Write the frames of a shot as a film of their own, as they are but for the encoding (H.264)."""
+    chosen = f"trim=start_frame={shot.first}:end_frame={shot.first + shot.frames},setpts=PTS-STARTPTS"
+    _ffmpeg("-i", str(clips_folder() / shot.file), "-vf", chosen, "-an", "-c:v", "libx264", "-threads", "1", "-crf", "16",
+            "-pix_fmt", "yuv420p", str(path))
+
+
 def _ffmpeg(*args: str, data: bytes = b"") -> bytes:
     from imageio_ffmpeg import get_ffmpeg_exe
 
@@ -171,19 +182,20 @@ def _ffmpeg(*args: str, data: bytes = b"") -> bytes:
     return subprocess.run(command, input=data, capture_output=True, check=True).stdout
 
 
-def make(out: Path, *, clips: int = 12, seed: int = 0) -> bool:
+def make(out: Path, *, clips: int = 12, seed: int = 0, films: str = "demo") -> bool:
     """Render everything, unless it is there.
 
     Args:
         out: Folder to write to.
         clips: Clips of each class, in each of the two data sets.
         seed: Another one draws other scenes.
+        films: A key of FILMS.
     Returns:
         Whether anything had to be rendered.
     Raises:
         FileExistsError: There are folders of these names, or files in them, that this function did not make.
     """
-    plan: dict[str, Any] = {name: [asdict(scene) for scene in scenes(name, clips, seed)] for name in SHOTS}
+    plan: dict[str, Any] = {name: [asdict(scene) for scene in scenes(name, clips, seed, films)] for name in SHOTS}
     plan["camera"] = [FRAMES, FPS, HELD, SIZE_PX, HEIGHT_PX, TRAVEL, ZOOM, TURN_DEG, SHAKE]
     if read_json(out / "clips.json") == plan:
         return False
@@ -193,8 +205,8 @@ def make(out: Path, *, clips: int = 12, seed: int = 0) -> bool:
     write_json(make_private_folder(out) / "clips.json", {})  # begun
     for name in SHOTS:
         shutil.rmtree(out / name, ignore_errors=True)
-        footage = {shot: decode(shot) for shot in SHOTS[name]}
-        for number, scene in enumerate(scenes(name, clips, seed)):
+        footage = {shot: decode(shot) for shot in FILMS[films][name]}
+        for number, scene in enumerate(scenes(name, clips, seed, films)):
             _render_scene(out / name, number, scene, footage)
     write_json(out / "clips.json", plan)
     return True
@@ -217,11 +229,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="holds motion/ and motion-val/")
     parser.add_argument("--clips", type=int, default=12, help="of each class in each of the two (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other scenes (default: %(default)s)")
+    parser.add_argument("--films", choices=tuple(FILMS), default="demo",
+                        help="demo: bikes to learn from, the others to be tested on; apart: bigbuckbunny to learn from, "
+                             "carphone to be tested on (default: %(default)s)")
     args: Any = parser.parse_args(argv)
     if args.clips < 1 or args.seed < 0:
         parser.error(f"--clips {args.clips} must be 1 or more, --seed {args.seed} 0 or more")
     try:
-        fresh = make(args.out, clips=args.clips, seed=args.seed)
+        fresh = make(args.out, clips=args.clips, seed=args.seed, films=args.films)
     except (OSError, ImportError, RuntimeError) as error:  # RuntimeError: no ffmpeg for this platform
         print(f"error: {error}", file=sys.stderr)
         return 2
