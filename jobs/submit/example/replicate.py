@@ -54,7 +54,9 @@ from jobs.submit.example.replicate_plan import (
     seed_steps,
 )
 from jobs.submit.example.replicate_run import ROOT, Family, Runner, StepError, shown
+from vidmae.footage.manifest import ManifestError
 from vidmae.runs.record import make_private_folder, read_json, write_json
+from vidmae.settings.command_line import text_of
 from vidmae.settings.layers import ConfigError
 
 RECORD, ASKED = "replication.json", "asked.json"
@@ -102,12 +104,12 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join(shown(step.words, study.out) for step in study.all_steps()))
             return 0
         return study.run()
-    except (ConfigError, FileNotFoundError, FileExistsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except StepError as error:
         print(f"error: {error}\nthe same command goes on", file=sys.stderr)
         return 1
+    except (ConfigError, OSError, ManifestError) as error:
+        print(f"error: {text_of(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on", file=sys.stderr)
         return 130
@@ -135,8 +137,7 @@ class Study:
     minutes: float
     parallel: int
     _longest_s: float = field(default=0.0, init=False)
-    _failed: list[StepError] = field(default_factory=list, init=False)
-    _record: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _failed: list[Exception] = field(default_factory=list, init=False)
 
     @staticmethod
     def of(args: argparse.Namespace) -> Study:
@@ -242,7 +243,7 @@ class Study:
                 continue
             try:
                 self._seed(runner, seed, here)
-            except StepError as error:
+            except (StepError, OSError, ValueError, KeyError) as error:  # no thread ends without a word
                 self._failed.append(error)
 
     def _seed(self, runner: Runner, seed: int, here: Path) -> None:
@@ -251,7 +252,7 @@ class Study:
             if self._failed:
                 return
             runner.do(step, here, models)
-        write_json(here / "models.json", models)
+        write_json(make_private_folder(here) / "models.json", models)
         if not (here / "done.json").exists():
             self._longest_s = max(self._longest_s, time.monotonic() - began)
             write_json(here / "done.json", {"seed": seed, "finished": time.time()})

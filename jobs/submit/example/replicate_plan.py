@@ -190,7 +190,7 @@ class Here:
                       "--image-set")
         pair = Step("pair", ("sweeps/pair.py", "--video", "demo", "--image", "demo_image", "--match", "frames", "--name",
                              WHOLE, "--data", FOOTAGE, *sets, *images, *self.where, "--json", "--retry"), role="pair")
-        shuffled = Step("shuffled", self._pretrain("shuffled", FOOTAGE, (*sets, "--set", "data.clip=shuffled-frames")),
+        shuffled = Step("shuffled", self._pretrain(WHOLE, FOOTAGE, (*sets, "--set", "data.clip=shuffled-frames")),
                         ("order", "looks"), "shuffled")
         parts = []
         for share in s.parts:
