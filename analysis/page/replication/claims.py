@@ -37,6 +37,7 @@ class Part:
         smallest: Smallest effect of interest, in `unit`.
         unit: Of effect, interval and smallest effect.
         alike: The claim is that the two do not differ, by `smallest` at most.
+        beyond: Two models whose difference is taken off: what the shapes of the models do without any training.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Part:
     smallest: float
     unit: str = POINTS
     alike: bool = False
+    beyond: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,11 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("fill", "A model that was trained to fill in random patches also fills in hidden frames, better than a copy of "
                   "the last frame that is seen.",
           (Part("model minus copy of the last frame, PSNR", "fill", "model", "hold", 0.5, DECIBEL),)),
-    Claim("robust", "A model of video recognises objects more robustly than a model of images that saw the same frames.",
-          (Part("video minus image model, under corruptions", "corrupted", "video", "image", 2.0),)),
+    Claim("robust", "A model of video recognises objects more robustly than a model of images that saw the same frames, and "
+                    "not only since it has another shape.",
+          (Part("video minus image model, under corruptions", "corrupted", "video", "image", 2.0),
+           Part("the same beyond the difference of the two with random weights", "corrupted", "video", "image", 2.0,
+                beyond=("scratch", "scratch-image")))),
     Claim("order", "What is learned of motion comes from the order of frames: a model that was trained on shuffled frames "
                    "is worse on motions of the camera.",
           (Part("trained on ordered minus on shuffled frames, motions", "motion", "video", "shuffled", 2.0),), control=True),

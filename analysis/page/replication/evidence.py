@@ -78,11 +78,15 @@ class Evidence:
         try:
             if part.unit == DECIBEL:
                 return effect_of(self.filled(part.better) - self.filled(part.worse))
-            apart = self._slopes(part.task) if part.unit == SLOPE else (
-                self.right(part.better, part.task) - self.right(part.worse, part.task))
+            apart = self._slopes(part.task) if part.unit == SLOPE else self._apart(part.better, part.worse, part.task)
+            if part.beyond:
+                apart = apart - self._apart(*part.beyond, part.task)
         except (KeyError, StopIteration, IndexError):
             return None
         return effect_of(100 * apart, least=100 / apart.size)
+
+    def _apart(self, better: str, worse: str, task: str) -> np.ndarray:
+        return self.right(better, task) - self.right(worse, task)
 
     def _slopes(self, task: str) -> np.ndarray:
         """Of every seed and clip the slope of the least-squares line through what models of more footage say of it."""

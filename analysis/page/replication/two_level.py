@@ -75,11 +75,10 @@ def _error(apart: np.ndarray) -> tuple[float, float]:
     seeds, clips = apart.shape
     rows, columns = apart.mean(axis=1) - apart.mean(), apart.mean(axis=0) - apart.mean()
     rest = apart - apart.mean() - rows[:, None] - columns
-    free = np.array([seeds - 1, clips - 1, (seeds - 1) * (clips - 1)], dtype=np.float64)
-    squares = np.array([clips * (rows**2).sum(), seeds * (columns**2).sum(), (rest**2).sum()]) / free
-    several = float(squares[1] > squares[2])  # a component of clips that comes out negative is none
-    signs = np.array([1.0, several, -several])  # the mean square of seeds holds what is left over, too
-    total = float((signs * squares).sum())
+    of_seeds, of_clips = clips * (rows**2).sum() / (seeds - 1), seeds * (columns**2).sum() / (clips - 1)
+    left = (rest**2).sum() / ((seeds - 1) * (clips - 1))
+    more = max(0.0, float(of_clips - left))  # the mean square of seeds holds what is left over already
+    total = float(of_seeds) + more
     if total <= 0:
         return 0.0, float(seeds - 1)
-    return float(np.sqrt(total / apart.size)), float(total**2 / ((signs * squares) ** 2 / free).sum())
+    return float(np.sqrt(total / apart.size)), total**2 / (float(of_seeds) ** 2 / (seeds - 1) + more**2 / (clips - 1))

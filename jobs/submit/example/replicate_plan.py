@@ -246,8 +246,8 @@ class Here:
                 "--retry")
 
     def corrupted(self, data: str) -> Step:
-        """The pair on corrupted pictures."""
-        models = f"{WHOLE}-{data}-*", f"{WHOLE}-image-frames-{data}-*"
+        """The pair on corrupted pictures, and random weights of both shapes."""
+        models = f"{WHOLE}-{data}-*", f"{WHOLE}-image-frames-{data}-*", f"scratch-*-{data}-*"
         return Step("corrupted", ("sweeps/robustness.py", *models, "--conditions", self.scale.conditions, *self.where,
                                   "--max-parallel", "1", "--watch", "--retry"), ("robust",))
 

@@ -23,9 +23,8 @@ CLIPS, CLASSES = 240, 10
 
 
 @pytest.mark.parametrize(("of_seeds", "of_clips", "rest"), [(3.0, 0.0, 10.0), (0.0, 30.0, 10.0), (4.0, 25.0, 30.0), (0.0, 0.0, 20.0)])
-@pytest.mark.parametrize("seeds", [4, 8])
-def test_intervals_hold_the_truth_as_often_as_they_say(of_seeds: float, of_clips: float, rest: float, seeds: int) -> None:
-    rng, truth, draws, clips = np.random.default_rng(7), 1.5, 1000, 60
+def test_intervals_hold_the_truth_as_often_as_they_say(of_seeds: float, of_clips: float, rest: float) -> None:
+    rng, truth, draws, seeds, clips = np.random.default_rng(7), 1.5, 1000, 5, 60
     held = 0
     for _ in range(draws):
         apart = (truth + of_seeds * rng.standard_normal((seeds, 1)) + of_clips * rng.standard_normal((1, clips))
@@ -45,7 +44,7 @@ def test_intervals_of_right_and_wrong_hold_the_truth_too() -> None:
                  for gain in (0.5, 0.0)]
         return 100.0 * (right[0].astype(float) - right[1])
 
-    truth = float(np.mean([apart(200, 2000).mean() for _ in range(20)]))
+    truth = float(np.mean([apart(40, 2000).mean() for _ in range(10)]))
     for _ in range(draws):
         found = effect_of(apart(seeds, clips))
         held += found.low <= truth <= found.high
@@ -99,7 +98,7 @@ def drawn(accuracies: dict[tuple[str, str], float], *, seeds: int = 4, clips: in
 
 
 def world(scratch: float, part: float, shuffled: float, image: float, still: float) -> dict[tuple[str, str], float]:
-    return {("video", "actions"): 0.6, ("scratch", "actions"): scratch, ("part0.1", "actions"): part, ("shuffled", "motion"): shuffled,
+    return {("scratch", "corrupted"): 0.3, ("scratch-image", "corrupted"): 0.3, ("video", "actions"): 0.6, ("scratch", "actions"): scratch, ("part0.1", "actions"): part, ("shuffled", "motion"): shuffled,
             ("video", "motion"): 0.6, ("image", "motion"): still, ("video", "pictures"): 0.7, ("shuffled", "pictures"): 0.7,
             ("video", "corrupted"): 0.6, ("image", "corrupted"): image}
 
@@ -111,10 +110,12 @@ def test_each_verdict_can_come_out_of_every_claim() -> None:
     many = {"clips": 4000, "seeds": 6}
     assert said(drawn(world(0.4, 0.4, 0.3, 0.4, 0.1), **many, decibel=2)) == dict.fromkeys(
         ("labels", "footage", "fill", "robust", "order", "looks", "still"), CONFIRMED)
-    against = said(drawn({**world(0.6, 0.6, 0.6, 0.6, 0.3), ("shuffled", "pictures"): 0.5}, **many, decibel=-2))
+    against = said(drawn({**world(0.6, 0.65, 0.6, 0.6, 0.3), ("shuffled", "pictures"): 0.5}, **many, decibel=-2))
     assert against == dict.fromkeys(against, CONTRADICTED)
     few = said(drawn(world(0.57, 0.57, 0.57, 0.57, 0.12), seeds=3, clips=40, decibel=0.5))
     assert few == dict.fromkeys(few, UNDECIDED)
+    shape = world(0.4, 0.4, 0.3, 0.4, 0.1) | {("scratch-image", "corrupted"): 0.1}
+    assert said(drawn(shape, **many))["robust"] == CONTRADICTED  # random weights of the two shapes are as far apart
     none = said(drawn({}))
     assert set(none.values()) == {UNDECIDED, CONTRADICTED} and none["fill"] == CONTRADICTED  # hidden frames were tested, the others not
 
@@ -156,6 +157,7 @@ def replication(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(4):
         runs = out / f"seed-{seed}/runs"
         models = {"video": "video-aaaaaaaa", "image": "video-image-frames-bbbbbbbb", "shuffled": "shuffled-cccccccc", "part0.1": "part0.1-dddddddd"}
+        runs.mkdir(parents=True)
         write_json(out / f"seed-{seed}/models.json", models)
         contents = {role: f"run:{name[-8:]}" for role, name in models.items()} | {
             "scratch": "scratch:vit_nano_patch16-64px-16x2", "scratch-image": "scratch:vit_nano_patch16-64px-1x1"}
@@ -163,7 +165,7 @@ def replication(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for role, content in contents.items():
                 right = number % 4 > 0 if role == "video" else number % 2 > 0
                 write_cell(runs, f"{role}-{data}-x", {"checkpoint_content": content, "data": data}, right)
-        for role in ("video", "image"):
+        for role in ("video", "image", "scratch", "scratch-image"):
             write_cell(runs, f"robust-{role}", {"checkpoint_content": contents[role], "data": "digits"}, number % 2 > 0,
                        conditions=("clean", "fog-3", "contrast-3"))
         write_cell(runs, "other", {"checkpoint_content": "run:ffffffff", "data": "actions"}, number < 0)  # of no model of ours
