@@ -86,7 +86,7 @@ class Evidence:
         return effect_of(100 * apart, least=100 / apart.size)
 
     def _apart(self, better: str, worse: str, task: str) -> np.ndarray:
-        return self.right(better, task) - self.right(worse, task)
+        return np.asarray(self.right(better, task) - self.right(worse, task))
 
     def _slopes(self, task: str) -> np.ndarray:
         """Of every seed and clip the slope of the least-squares line through what models of more footage say of it."""
