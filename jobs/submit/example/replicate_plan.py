@@ -64,7 +64,7 @@ class Scale:
 
 CORRUPTIONS = "gaussian_noise:3,defocus_blur:3,fog:3,contrast:3,pixelate:3,jpeg_compression:3"
 SCALES = {
-    "tiny": Scale(seeds=3, minutes=60, parallel=1, size="pico", img_px=32, kept_px=40, decoder=(24, 1, 2), batch=8, steps=3,
+    "tiny": Scale(seeds=3, minutes=60, parallel=2, size="pico", img_px=32, kept_px=40, decoder=(24, 1, 2), batch=8, steps=3,
                   lr=8e-4, parts=(0.25,), shots=2, epochs=1, scenes=2, tests=10, labels=0.02,
                   conditions="gaussian_noise:3", device="cpu"),
     "small": Scale(seeds=5, minutes=60, parallel=2, size="nano", img_px=64, kept_px=80, decoder=(96, 2, 3), batch=32,
