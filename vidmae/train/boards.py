@@ -101,8 +101,8 @@ class Trackio:
         import trackio
 
         self._trackio = trackio
-        trackio.init(log.tracker_project, name=run.path.name, resume="allow", config=dict(told), space_id=space, private=True,
-                     embed=False, auto_log_cpu=False, auto_log_gpu=False)
+        trackio.init(log.tracker_project, name=run.path.name, resume="allow", config=dict(told), space_id=space,
+                     private=True, embed=False, auto_log_cpu=False, auto_log_gpu=False)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Add the numbers of one step."""
