@@ -30,8 +30,9 @@ from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, say
 from jobs.standing.arrays import ARRAYS
 from jobs.submit.submission import one_launcher
-from sweeps.fewshot import dry_run, name_ended, present, submit_all, wait
+from sweeps.fewshot import dry_run, present, submit_all, wait
 from sweeps.run import dense_plan
+from sweeps.run.show import name_ended
 from vidmae.evaluate.dense.dense_table import write_table
 from vidmae.runs.record import make_private_folder
 from vidmae.settings.layers import ConfigError

@@ -25,7 +25,7 @@ LONG = (SLURM, "tests/gpu/test_kit.py", *(f"tests/{room}/test_{name}.py" for roo
 # jobs. tests/house takes 20 s and stays. The rest took 180 s of CPU time in two processes on a busy machine
 SLOW = (SLURM, "tests/bench", "tests/gpu", "tests/same", "tests/vidmae/train", *LONG, *(f"tests/{room}/test_{name}.py" for room, names in {
     "jobs": ("cancel", "commands", "demo_clips", "prepare"), "sweeps": ("fewshot", "scaling"),
-    "analysis": ("report", "scaling_figures"),
+    "analysis": ("scaling_figures",), "analysis/page": ("report",),
     "vidmae/footage": ("archives", "manifest", "manifest_build", "open_video"),
     "vidmae/clips": ("loader", "reading", "recheck"), "vidmae/evaluate": ("extract", "predict"),
     "vidmae/ranks": ("checkpoint", "engine", "numerics", "precision"),

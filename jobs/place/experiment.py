@@ -31,7 +31,8 @@ from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.gpus import find_gpu
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.record import RunFolder, signature
-from vidmae.settings.config import LogConfig, PretrainConfig, TrainConfig
+from vidmae.settings.config import PretrainConfig, TrainConfig
+from vidmae.settings.keeping_config import LogConfig
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, replacements, to_dict
 from vidmae.settings.recipe import read_recipe
 from vidmae.weights.finding import find, is_name

@@ -45,7 +45,8 @@ def measure() -> dict[str, Any]:
     from vidmae.ranks.checkpoint import Saver
     from vidmae.ranks.engine import Engine
     from vidmae.runs.record import RunFolder
-    from vidmae.settings.config import CheckpointConfig, TrainConfig
+    from vidmae.settings.config import TrainConfig
+    from vidmae.settings.keeping_config import CheckpointConfig
     from vidmae.settings.sizes import model_shape
 
     ranks = dist.init("cpu")

@@ -26,7 +26,8 @@ from vidmae.ranks.engine import TAG, Engine
 from vidmae.ranks.retention import GIB, free_bytes, superseded, why_no_room
 from vidmae.ranks.shard_writer import Background, hash_file, write_shards
 from vidmae.runs.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_atomic, write_json
-from vidmae.settings.config import CheckpointConfig, TrainConfig
+from vidmae.settings.config import TrainConfig
+from vidmae.settings.keeping_config import CheckpointConfig
 
 COMPLETE = "COMPLETE"
 Say = Callable[[str], None]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vidmae.runs.record import make_private_folder, write_atomic
-from vidmae.settings.config import CheckpointConfig
+from vidmae.settings.keeping_config import CheckpointConfig
 
 HEADROOM = 1.02  # headers of the files and whole blocks of the file system
 GIB = 2**30

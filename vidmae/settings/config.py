@@ -11,19 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vidmae.settings.layers import ConfigError, nearest, signed_if_changed, unsigned
+from vidmae.settings.keeping_config import CheckpointConfig, LogConfig, RecoveryConfig
+from vidmae.settings.layers import ConfigError, check, nearest, signed_if_changed, unsigned
 from vidmae.settings.schedule import Phase
-from vidmae.settings.signals import DEFAULT_SIGNALS, number_of
 from vidmae.settings.sizes import MaskKind, ModelShape, model_shape
 
 NO_TIME_TABLE = "no-time-table"  # in names of runs and cells without model.temporal_positions
 RECIPES = Path(__file__).parents[1] / "recipes"
-
-
-def check(ok: bool, key: str, value: object, allowed: str) -> None:
-    """Refuse a value, with what is allowed and the flag that changes it."""
-    if not ok:
-        raise ConfigError(f"{key} is {value!r}, allowed: {allowed} (change it with --set {key}=...)")
 
 
 @dataclass(frozen=True)
@@ -364,82 +358,6 @@ class TrainConfig:
     def most_per_pass(self) -> int:
         """Clips per rank and forward pass, at most; with micro_batch auto, all that the global batch has."""
         return self.global_batch if self.micro_batch == "auto" else self.micro_batch
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """When the state of a run is saved."""
-
-    every_steps: int = 1000
-    """Optimizer steps between checkpoints; the last step is always saved."""
-    keep_last: int = 2
-    """Newest complete checkpoints that are kept."""
-    keep_every: int = 0
-    """Checkpoints of the steps that it divides are kept for good; a multiple of every_steps; 0 keeps none of them."""
-    background: bool = True
-    """Train on while a checkpoint is written, from a copy in host memory; false stops training meanwhile."""
-
-    def __post_init__(self) -> None:
-        check(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "1 or more steps")
-        check(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "1 or more checkpoints")
-        check(self.keep_every >= 0 and self.keep_every % self.every_steps == 0, "checkpoint.keep_every", self.keep_every,
-              f"0 (none) or a multiple of checkpoint.every_steps {self.every_steps}")
-
-
-@dataclass(frozen=True)
-class RecoveryConfig:
-    """How a run meets signals, peers that hang, and numbers that are not finite."""
-
-    signals: tuple[str, ...] = DEFAULT_SIGNALS
-    """Signals that ask the run to save and leave; Slurm sends the first of them before the time limit."""
-    start_limit_s: float = 1800.0
-    """Longest time for the start, the first step, a look at a cell's model, the beginning of a save, a save that training
-    waits for, or the export; then the rank ends itself; 0 waits for ever."""
-    step_limit_s: float = 600.0
-    """Longest time for any later step, also while a save goes on in the background; then the rank ends itself and the job is
-    requeued; 0 waits for ever."""
-    max_skips: int = 3
-    """Global batches that may be left out after a loss or gradient that was not finite; one more and the run fails."""
-
-    def __post_init__(self) -> None:
-        check(len(self.signals) >= 1, "recovery.signals", list(self.signals), "at least one, such as USR2")
-        for name in self.signals:
-            try:
-                number_of(name)
-            except ValueError as error:
-                raise ConfigError(f"recovery.signals is {list(self.signals)!r}: {error}") from error
-        check(self.start_limit_s >= 0, "recovery.start_limit_s", self.start_limit_s, "0 (no limit) or more seconds")
-        check(self.step_limit_s >= 0, "recovery.step_limit_s", self.step_limit_s, "0 (no limit) or more seconds")
-        check(self.max_skips >= 0, "recovery.max_skips", self.max_skips, "0 or more")
-
-
-TRACKERS = ("none", "wandb", "mlflow", "trackio")
-
-
-@dataclass(frozen=True)
-class LogConfig:
-    """What a run writes while it works."""
-
-    every_s: float = 10.0
-    """Seconds between two lines in the log; metrics.jsonl has every step."""
-    tensorboard: bool = True
-    """Write TensorBoard event files to tensorboard/ in the run folder."""
-    tracker: str = "none"
-    """A tracker of experiments that draws the curves, too: wandb, mlflow, trackio (`pip install` it), or none."""
-    tracker_project: str = "vidmae"
-    """The tracker's project (of mlflow: experiment)."""
-    tracker_online: bool = False
-    """Send to the tracker's server while the run trains. Off: it writes files to tracker/ in the run folder alone."""
-    picture: bool = False
-    """Write a picture of masked input, reconstruction and original at the end. Off: footage may be private."""
-    profile_steps: int = 0
-    """Steps that rank 0 records with torch's profiler after a warm-up, once per job, to profile/; 0 is off."""
-
-    def __post_init__(self) -> None:
-        check(self.every_s > 0, "log.every_s", self.every_s, "more than 0 s")
-        check(self.tracker in TRACKERS, "log.tracker", self.tracker, ", ".join(TRACKERS))
-        check(bool(self.tracker_project), "log.tracker_project", self.tracker_project, "a name")
-        check(0 <= self.profile_steps <= 100, "log.profile_steps", self.profile_steps, "0 (off) to 100 steps")
 
 
 @dataclass(frozen=True)

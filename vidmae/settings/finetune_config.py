@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vidmae.settings.config import DataConfig, NetConfig, RunConfig, TrainConfig, check
-from vidmae.settings.layers import signed_if_changed, unsigned
+from vidmae.settings.config import DataConfig, NetConfig, RunConfig, TrainConfig
+from vidmae.settings.layers import check, signed_if_changed, unsigned
 from vidmae.settings.schedule import Duration, Phase
 from vidmae.settings.sizes import EncoderShape, Positions, encoder_shape
 

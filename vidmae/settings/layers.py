@@ -40,6 +40,12 @@ class ConfigError(ValueError):
     """What a user wrote in a recipe, a profile or a flag cannot be used; the message says where and what would do."""
 
 
+def check(ok: bool, key: str, value: object, allowed: str) -> None:
+    """Refuse a value, with what is allowed and the flag that changes it."""
+    if not ok:
+        raise ConfigError(f"{key} is {value!r}, allowed: {allowed} (change it with --set {key}=...)")
+
+
 def unsigned(default: Any) -> Any:
     """A field that may change without making it another experiment: it stays out of the run's signature."""
     return field(default=default, metadata={"signature": False})

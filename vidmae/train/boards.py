@@ -15,7 +15,8 @@ from typing import Any
 
 from vidmae.runs.metrics import Board
 from vidmae.runs.record import RunFolder, make_private_folder
-from vidmae.settings.config import LogConfig, RunConfig
+from vidmae.settings.config import RunConfig
+from vidmae.settings.keeping_config import LogConfig
 from vidmae.settings.layers import ConfigError
 
 TEXTS = ("model.name", "data.order", "data.clip", "train.precision", "train.offload")

@@ -26,6 +26,7 @@ from vidmae.evaluate.dense.frame_features import (
     pixel_features,
     surface_features,
 )
+from vidmae.model.classifier import VideoClassifier
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.program import say
 from vidmae.ranks.pulse import Pulse
@@ -38,6 +39,7 @@ from vidmae.runs.record import (
     touch_heartbeat,
     write_json,
 )
+from vidmae.settings.layers import ConfigError
 from vidmae.settings.programs.dense_config import DenseConfig
 from vidmae.train.probe_cell import frozen_encoder
 
@@ -89,6 +91,8 @@ def make_looks(config: DenseConfig, ranks: Ranks) -> Looks:
     patch = config.model.shape().patch_size
     if how.features == "encoder":
         model = frozen_encoder(config, ranks).eval()
+        if not isinstance(model, VideoClassifier):
+            raise ConfigError("a convolutional net has no features of patches; dense probes take transformers")
         return lambda sequence, tick: encoder_features(
             model, sequence.frames, step=how.window_step, still=how.clip == "still", batch=config.evaluate.batch,
             precision=config.train.precision, tick=tick)

@@ -23,8 +23,9 @@ from vidmae.ranks.engine import Engine
 from vidmae.ranks.watchdog import end_process
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import RunFolder, make_private_folder
-from vidmae.settings.config import CheckpointConfig, TrainConfig
+from vidmae.settings.config import TrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.keeping_config import CheckpointConfig
 from vidmae.settings.layers import build as build_config
 from vidmae.settings.layers import parse_set, to_yaml
 

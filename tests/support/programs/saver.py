@@ -11,7 +11,8 @@ from vidmae.ranks.checkpoint import CheckpointError, Saver, restore
 from vidmae.ranks.engine import Engine
 from vidmae.ranks.watchdog import end_process
 from vidmae.runs.record import RunFolder
-from vidmae.settings.config import CheckpointConfig, TrainConfig
+from vidmae.settings.config import TrainConfig
+from vidmae.settings.keeping_config import CheckpointConfig
 
 
 def step(engine: Engine, ranks: dist.Ranks, n: int, busy: float) -> float:

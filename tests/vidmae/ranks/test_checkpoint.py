@@ -18,7 +18,8 @@ from vidmae.ranks.retention import most_at_once, superseded, why_no_room
 from vidmae.runs.cost import parameters
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import read_json
-from vidmae.settings.config import CheckpointConfig, PretrainConfig
+from vidmae.settings.config import PretrainConfig
+from vidmae.settings.keeping_config import CheckpointConfig
 from vidmae.settings.layers import load
 
 

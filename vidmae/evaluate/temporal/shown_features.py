@@ -36,7 +36,7 @@ from vidmae.evaluate.feature_cache import FeatureSpec, FeatureStore
 from vidmae.evaluate.temporal.time_tasks import TimeTask, still_places
 from vidmae.footage.manifest import Manifest
 from vidmae.footage.open_video import open_video
-from vidmae.model.classifier import VideoClassifier
+from vidmae.model.conv_net import Classifier
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.waiting import asked_to_stop
 from vidmae.settings.programs.temporal_config import TemporalConfig
@@ -111,15 +111,15 @@ class Seen:
     store: FeatureStore
     keys: np.ndarray
     inputs: Callable[[Tensor], list[Tensor]] | None = None
-    model: Callable[[], VideoClassifier] | None = None
+    model: Callable[[], Classifier] | None = None
 
 
-def seen_whole(store: FeatureStore, clips: ShownClips, model: Callable[[], VideoClassifier]) -> Seen:
+def seen_whole(store: FeatureStore, clips: ShownClips, model: Callable[[], Classifier]) -> Seen:
     """Whole clips, by an encoder of as many frames."""
     return Seen(store, clips.keys[:, None], lambda clip: [clip], model)
 
 
-def seen_still(store: FeatureStore, clips: ShownClips, model: Callable[[], VideoClassifier], frames: int) -> Seen:
+def seen_still(store: FeatureStore, clips: ShownClips, model: Callable[[], Classifier], frames: int) -> Seen:
     """Single frames of each clip (`still_places`), each of them shown `frames` times."""
     places = still_places(clips.frames.shape[1])
 
@@ -298,7 +298,7 @@ class _Encoding:
         self._done: list[tuple[np.ndarray, np.ndarray]] = []
 
     @cached_property
-    def _model(self) -> VideoClassifier:
+    def _model(self) -> Classifier:
         assert self._way.model is not None
         return self._way.model().eval()
 

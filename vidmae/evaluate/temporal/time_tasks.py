@@ -115,7 +115,7 @@ def evenly(windows: Windows, num_frames: int, halves: int = 2) -> np.ndarray:
     """Frames of a clip around the centre of each window, `halves` half steps apart: int64 [N, T]."""
     numerator = windows.step * halves  # frames between two of a clip, times two
     assert (numerator % 2 == 0).all(), "with speed, steps are even"
-    aside = (2 * np.arange(num_frames) - num_frames + 1) * (numerator // 2)[:, None] // 2
+    aside: np.ndarray = (2 * np.arange(num_frames) - num_frames + 1) * (numerator // 2)[:, None] // 2
     frames: np.ndarray = windows.centre[:, None] + aside
     return frames
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vidmae.settings.config import check
 from vidmae.settings.finetune_config import FinetuneConfig
-from vidmae.settings.layers import unsigned
+from vidmae.settings.layers import check, unsigned
 
 SetKind = Literal["davis", "tapvid", "generated"]
 FeatureKind = Literal["encoder", "pixels", "mean", "static", "oracle", "ceiling"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vidmae.settings.config import DataConfig, check
+from vidmae.settings.config import DataConfig
 from vidmae.settings.finetune_config import EvaluateConfig, FinetuneConfig
-from vidmae.settings.layers import ConfigError, signed_if_changed, unsigned
+from vidmae.settings.layers import ConfigError, check, signed_if_changed, unsigned
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from vidmae.settings.config import check
 from vidmae.settings.finetune_config import FinetuneConfig, Method
-from vidmae.settings.layers import unsigned
+from vidmae.settings.layers import check, unsigned
 
 TimeProbe = Literal["halves", "halves-apart", "arrow", "speed", "first"]
 TIME_PROBES: tuple[str, ...] = get_args(TimeProbe)

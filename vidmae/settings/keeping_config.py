@@ -1,0 +1,81 @@
+"""What a run keeps, survives and writes while it trains: sections of its schema that change nothing learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vidmae.settings.layers import ConfigError, check
+from vidmae.settings.signals import DEFAULT_SIGNALS, number_of
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the state of a run is saved."""
+
+    every_steps: int = 1000
+    """Optimizer steps between checkpoints; the last step is always saved."""
+    keep_last: int = 2
+    """Newest complete checkpoints that are kept."""
+    keep_every: int = 0
+    """Checkpoints of the steps that it divides are kept for good; a multiple of every_steps; 0 keeps none of them."""
+    background: bool = True
+    """Train on while a checkpoint is written, from a copy in host memory; false stops training meanwhile."""
+
+    def __post_init__(self) -> None:
+        check(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "1 or more steps")
+        check(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "1 or more checkpoints")
+        check(self.keep_every >= 0 and self.keep_every % self.every_steps == 0, "checkpoint.keep_every", self.keep_every,
+              f"0 (none) or a multiple of checkpoint.every_steps {self.every_steps}")
+
+
+@dataclass(frozen=True)
+class RecoveryConfig:
+    """How a run meets signals, peers that hang, and numbers that are not finite."""
+
+    signals: tuple[str, ...] = DEFAULT_SIGNALS
+    """Signals that ask the run to save and leave; Slurm sends the first of them before the time limit."""
+    start_limit_s: float = 1800.0
+    """Longest time for the start, the first step, a look at a cell's model, the beginning of a save, a save that training
+    waits for, or the export; then the rank ends itself; 0 waits for ever."""
+    step_limit_s: float = 600.0
+    """Longest time for any later step, also while a save goes on in the background; then the rank ends itself and the job is
+    requeued; 0 waits for ever."""
+    max_skips: int = 3
+    """Global batches that may be left out after a loss or gradient that was not finite; one more and the run fails."""
+
+    def __post_init__(self) -> None:
+        check(len(self.signals) >= 1, "recovery.signals", list(self.signals), "at least one, such as USR2")
+        for name in self.signals:
+            try:
+                number_of(name)
+            except ValueError as error:
+                raise ConfigError(f"recovery.signals is {list(self.signals)!r}: {error}") from error
+        check(self.start_limit_s >= 0, "recovery.start_limit_s", self.start_limit_s, "0 (no limit) or more seconds")
+        check(self.step_limit_s >= 0, "recovery.step_limit_s", self.step_limit_s, "0 (no limit) or more seconds")
+        check(self.max_skips >= 0, "recovery.max_skips", self.max_skips, "0 or more")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What a run writes while it works."""
+
+    every_s: float = 10.0
+    """Seconds between two lines in the log; metrics.jsonl has every step."""
+    tensorboard: bool = True
+    """Write TensorBoard event files to tensorboard/ in the run folder."""
+    tracker: Literal["none", "wandb", "mlflow", "trackio"] = "none"
+    """A tracker of experiments that draws the curves, too; `pip install` it."""
+    tracker_project: str = "vidmae"
+    """The tracker's project (of mlflow: experiment)."""
+    tracker_online: bool = False
+    """Send to the tracker's server while the run trains. Off: it writes files to tracker/ in the run folder alone."""
+    picture: bool = False
+    """Write a picture of masked input, reconstruction and original at the end. Off: footage may be private."""
+    profile_steps: int = 0
+    """Steps that rank 0 records with torch's profiler after a warm-up, once per job, to profile/; 0 is off."""
+
+    def __post_init__(self) -> None:
+        check(self.every_s > 0, "log.every_s", self.every_s, "more than 0 s")
+        check(bool(self.tracker_project), "log.tracker_project", self.tracker_project, "a name")
+        check(0 <= self.profile_steps <= 100, "log.profile_steps", self.profile_steps, "0 (off) to 100 steps")
