@@ -79,7 +79,7 @@ def sizes_of(model: FileModel, encoder: VideoClassifier) -> dict[str, Any]:
             "tubelet_size": s.t_patch_size, "patch_size": s.patch_size, "hidden_size": s.embed_dim,
             "num_hidden_layers": s.depth, "num_attention_heads": s.num_heads, "positions": s.positions,
             "pool": encoder.pool, "hidden_act": "gelu", "image_mean": encoder.mean, "image_std": encoder.std,
-            "num_classes": model.head}
+            "num_classes": model.head, **model.controls}
 
 
 def _vidmae(found: Found, model: FileModel, made: Path) -> None:
@@ -93,6 +93,10 @@ def _mae_st(found: Found, model: FileModel, made: Path) -> None:
     if not model.shape.class_tokens:
         raise ValueError(f"it has {model.shape.positions} positions and no class token, other than the released code of "
                          "ST-MAE; allowed: --form vidmae, program, or transformers of VideoMAE")
+    if not model.shape.temporal_positions:
+        raise ValueError("it has no table of positions in time, which the released code of ST-MAE has; allowed: --form "
+                         "vidmae or program")
+    _encoder(model)
     state = {name: tensor.contiguous() for name, tensor in as_one_of_ours(found)[0].items()}
     file = made / f"{found.name}.pth"
     torch.save({"model": state}, file)
@@ -140,7 +144,10 @@ def _write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 def _encoder(model: FileModel) -> VideoClassifier:
     with torch.device("meta"):
-        return encoder_for(model)
+        encoder = encoder_for(model)
+    if not isinstance(encoder, VideoClassifier):
+        raise ValueError("it is a convolutional net, which has none of these forms")
+    return encoder
 
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], what: str) -> None:

@@ -125,6 +125,26 @@ def test_a_form_that_has_no_such_model(form: str, which: str, message: str, tmp_
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+def test_how_a_model_pools_goes_with_it(tmp_path: Path) -> None:
+    shape = {"name": "vit_nano_patch8", "img_size": SIDE, "num_frames": FRAMES, "pool": "mean"}
+    model = build_classifier(**shape, num_classes=7).eval()
+    save_safetensors(model.state_dict(), tmp_path / "pooled.safetensors", {"config": json.dumps(shape)})
+    assert exported(tmp_path / "pooled.safetensors", tmp_path / "out") == 0
+    with torch.inference_mode():
+        assert torch.equal(vidmae.load(tmp_path / "out")(clips_of(model)), model(clips_of(model)))
+
+
+def test_a_model_without_a_table_of_time_opens_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = {"name": "vit_nano_patch8", "img_size": SIDE, "num_frames": FRAMES, "temporal_positions": False}
+    model = build_classifier(**shape, num_classes=None).eval()
+    save_safetensors(model.state_dict(), tmp_path / "timeless.safetensors", {"config": json.dumps(shape)})
+    assert exported(tmp_path / "timeless.safetensors", tmp_path / "out") == 0
+    with torch.inference_mode():
+        assert torch.equal(vidmae.load(tmp_path / "out")(clips_of(model)), model(clips_of(model)))
+    assert exported(tmp_path / "timeless.safetensors", tmp_path / "theirs", "--form", "mae_st") == 2
+    assert "no table of positions in time" in capsys.readouterr().err
+
+
 def test_another_table_of_positions_is_refused(videomae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = build_classifier("vit_nano_patch8", num_classes=None, img_size=SIDE, num_frames=FRAMES, positions="fixed", pool="mean")
     state = {**model.state_dict(), "pos_embed_fixed": torch.rand(2, 16, 96)}

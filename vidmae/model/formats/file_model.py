@@ -28,6 +28,8 @@ IN_CONFIG = {  # of config.json as transformers writes it -> what we call it
     "image_size": "img_size", "crop_size": "img_size", "num_frames": "num_frames", "frames_per_clip": "num_frames",
     "tubelet_size": "t_patch_size", "patch_size": "patch_size", "hidden_size": "width", "num_hidden_layers": "depth",
     "num_attention_heads": "heads"}
+IN_OURS = ("name", "positions", "pool", "temporal_positions")
+"""What config.json of an export has besides, as we call it."""
 
 
 @dataclass(frozen=True)
@@ -306,5 +308,6 @@ def _of_config(path: Path) -> Known:
         raise ValueError(f"{path} is of a model of type {kind!r}; allowed: videomae, vjepa2, vit_mae")
     if config.get("hidden_act", "gelu") != "gelu":
         raise ValueError(f"{path}: hidden_act is {config['hidden_act']!r}, allowed: gelu")
-    found = {to: config[key] for key, to in IN_CONFIG.items() if key in config}
+    ours = {key: key for key in IN_OURS} if kind == "vidmae" else {}
+    found = {to: config[key] for key, to in {**IN_CONFIG, **ours}.items() if key in config}
     return {key: value[0] if isinstance(value, list) else value for key, value in found.items()}
