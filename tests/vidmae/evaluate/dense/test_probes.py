@@ -22,6 +22,7 @@ from vidmae.evaluate.dense.frame_features import (
     squares,
     surface_features,
 )
+from vidmae.evaluate.dense.mask_scores import score_masks
 from vidmae.evaluate.dense.point_tracking import follow
 from vidmae.evaluate.dense.propagation import Carrying, carry_labels, labels_of_cells, masks_of
 from vidmae.evaluate.dense.rendered_scenes import render_scene
@@ -90,6 +91,13 @@ def test_the_truth_gets_it_right_and_what_says_nothing_does_not(scenes: list[Den
     assert oracle[0] > 0.88 and oracle[1] > 0.97 and oracle[2] > 0.92 and oracle[3] > 0.83, "what is lost are the edges of cells"
     assert max(static) < 0.6 and all(abs(a - b) < 0.1 for a, b in zip(mean[:2], static[:2], strict=True)) and mean[2] < static[2] + 0.05
     assert all(a > b + 0.1 for a, b in zip(oracle, pixels, strict=True))
+
+
+def test_in_cells_of_a_pixel_the_truth_carries_masks_without_a_fault() -> None:
+    scene = render_scene((0, 0, 1), num_frames=5, size=40)
+    assert scene.masks is not None
+    said = carried(scene.masks, surface_features(scene, 40, 40), HOW)
+    assert min(min(each.j.mean, each.f.mean) for each in score_masks(said, scene.masks)) > 0.99
 
 
 def test_with_masks_alone_the_truth_keeps_objects_apart(scenes: list[DenseSequence]) -> None:
