@@ -128,7 +128,7 @@ def test_what_cannot_be_had_says_what_to_do_and_no_secret(monkeypatch: pytest.Mo
     with pytest.raises(hub.NotHereError, match=r"weights\.py get does that"):
         monkeypatch.delenv("HF_HUB_OFFLINE")
         find("hvm1@448_none", download=False)
-    monkeypatch.setattr(hub, "_library", lambda: None)
+    monkeypatch.setattr(hub, "hub_library", lambda: None)
     with pytest.raises(hub.NotHereError, match="pip install huggingface_hub"):
         find("videomae-base")
     for wrong in ("hf://owner/file", "hf://a/b/../c", "hf://a b/c/d"):
