@@ -106,7 +106,6 @@ def test_the_table_of_protocols_and_who_ranks_models_alike(capsys: pytest.Captur
     assert listed["cluster", "b", "1"]["nmi_pct"] == "21.0" and listed["linear", "b", "1"]["nmi_pct"] == "--"
     tidy = [row for row in rows("tidy") if row["metric"] in ("nmi", "purity", "ari")]
     assert len(tidy) == 4 * 2 * 3 and {row["task"] for row in tidy} == {"toys-unlabelled"}
-    assert collect.main([]) == 3 and rows("protocols") == list(table.values()), "records that are known give the same"
 
 
 def test_of_two_models_no_agreement_is_claimed_and_of_one_method_no_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,12 +15,12 @@ from vidmae.clips.view_cutting import ViewCutter
 from vidmae.clips.views import ViewSpec, view_frames
 from vidmae.evaluate.extract import layer_features, pooled_features
 from vidmae.footage.manifest import Manifest
-from vidmae.insight.embedding_files import read_embeddings
+from vidmae.insight import embed
+from vidmae.insight.embedding_files import Embeddings, read_embeddings
 from vidmae.insight.sliding import window_pairs, windows_of
 from vidmae.insight.token_files import open_tokens, token_path, write_token_file
 from vidmae.model.classifier import VideoClassifier
 from vidmae.model.trained_encoder import load_trained_encoder
-from vidmae.runs.record import read_json
 from vidmae.settings.layers import ConfigError
 from vidmae.settings.programs.embed_config import EmbedConfig
 
@@ -81,7 +81,7 @@ def test_a_layer_is_the_model_without_the_blocks_behind_it(model: VideoClassifie
             layer_features(model, clips, wrong, "fp32")
 
 
-def test_layers_and_tokens_on_disk_in_one_part_or_three(model: VideoClassifier, weights: Path, manifest: Path, tmp_path: Path) -> None:
+def test_layers_and_tokens_on_disk(model: VideoClassifier, weights: Path, manifest: Path, tmp_path: Path) -> None:
     asked = {"layers": (1, 3), "tokens": True}
     assert start(tmp_path / "whole", weights, manifest, **asked) == 0
     found, record = read_embeddings(tmp_path / "whole")
@@ -96,19 +96,25 @@ def test_layers_and_tokens_on_disk_in_one_part_or_three(model: VideoClassifier, 
     assert record["layers"] == [1, 3] and record["tokens"] == {"clips": 3, "shape": [2, 8, 96], "dtype": "float16"}
     path = token_path(tmp_path / "whole", 0, 2)
     assert oct(path.stat().st_mode & 0o777) == "0o600"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"00000-of-00002\.npy is missing or damaged .*run jobs/embed.py again"):
+        open_tokens(tmp_path / "whole", 2)
+
+
+@pytest.mark.slow
+def test_tokens_of_the_last_block_in_one_part_or_two(model: VideoClassifier, weights: Path, manifest: Path, tmp_path: Path) -> None:
+    asked = {"tokens": True, "token_type": "float32"}
+    assert start(tmp_path / "whole", weights, manifest, **asked) == 0
     for part in ("0/2", "1/2"):
         assert start(tmp_path / "parts", weights, manifest, "--shard", part, **asked) == 0
     for number in range(2):
         of = (tmp_path / "parts", tmp_path / "whole")
         assert len({token_path(out, number, 2).read_bytes() for out in of}) == 1
         assert len({(out / f"files/0000{number}-of-00002.npz").read_bytes() for out in of}) == 1
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"00000-of-00002\.npy is missing or damaged .*run jobs/embed.py again"):
-        open_tokens(tmp_path / "whole", 2)
-    assert start(tmp_path / "last", weights, manifest, tokens=True, token_type="float32") == 0
-    plain, of_last = read_embeddings(tmp_path / "last")[0], open_tokens(tmp_path / "last", 2)
-    assert plain.layer_cls is None and of_last[0].shape == (2, 1, 8, 96)
-    np.testing.assert_allclose(of_last[0][:, 0].astype(np.float32), model.tokens(clips[:2]).detach().numpy(), rtol=1e-4, atol=1e-4)
+    plain, tokens = read_embeddings(tmp_path / "whole")[0], open_tokens(tmp_path / "whole", 2)
+    assert plain.layer_cls is None and tokens[0].shape == (2, 1, 8, 96) and tokens[0].dtype == np.float32
+    clips = clips_of(manifest, [0, 1], CENTRE, [0, 0])
+    np.testing.assert_allclose(tokens[0][:, 0], model.tokens(clips).detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_tokens_that_are_too_large_for_their_type_are_refused(tmp_path: Path) -> None:
@@ -158,6 +164,7 @@ def test_windows_slide_over_each_recording(model: VideoClassifier, slid: Path, m
     assert all(Path(videos.path(row)).name.encode() not in path.read_bytes() for row in range(3) for path in slid.rglob("*.*"))
 
 
+@pytest.mark.slow
 def test_a_recording_that_is_gone_costs_its_windows_and_no_others(slid: Path, weights: Path, manifest: Path, tmp_path: Path) -> None:
     lost = Path(Manifest.read(manifest).path(1))
     lost.rename(lost.with_suffix(".away"))
@@ -195,8 +202,9 @@ def test_settings_that_cannot_be(settings: dict[str, object], flag: str) -> None
         EmbedConfig(weights="w", manifest="m", **settings)
 
 
-def test_folders_of_before_hold_what_they_held(weights: Path, manifest: Path, tmp_path: Path) -> None:
-    assert start(tmp_path, weights, manifest) == 0
-    with np.load(tmp_path / "files/00000-of-00002.npz") as file:
+def test_folders_without_these_flags_hold_what_they_held(tmp_path: Path) -> None:
+    features = np.ones((2, 3), dtype=np.float32)
+    Embeddings(np.arange(2, dtype=np.uint64), np.zeros(2), features, features).write(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as file:
         assert file.files == ["unreadable", "content", "label", "cls", "mean"]
-    assert not {"layers", "tokens", "window_s", "every_s"} & (read_json(tmp_path / "result.json") or {}).keys() and not (tmp_path / "tokens").exists()
+    assert embed.asked_for(EmbedConfig(weights="w", manifest="m"), tmp_path, []) == {}
