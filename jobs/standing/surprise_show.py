@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-NOTE = "chance is 50 %; surprise is the loss, its mean over windows and context lengths; 95 % intervals over scenes"
-SHOWN = ("model", "model_pixel", "untrained", "hold", "difference", "flow", "brightness", "oracle")
-INTERVALS = ("model", "untrained")
-"""Methods whose intervals are shown; concepts.csv has all."""
+NOTE = "chance is 50; by the loss, mean over windows and contexts; concepts.csv has more"
+SHOWN = {"model": "model", "untrained": "untrained", "hold": "hold", "difference": "diff.", "flow": "flow",
+         "brightness": "bright.", "oracle": "oracle"}
+"""Methods that are shown, and their short names."""
 
 
 def show(record: dict[str, Any], console: Console) -> None:
     """The primary numbers, and what was left out."""
     rows = record["primary"]
     methods = [name for name in SHOWN if any(row["method"] == name for row in rows)]
-    table = Table(title=f"impossible surprises more, % of {record['pairs']} pairs", caption=NOTE)
-    for title in ("set", "concept"):
+    groups = list(dict.fromkeys((row["set"], row["concept"]) for row in rows))
+    several = len({name for name, _ in groups[1:]}) > 1  # the first is all
+    table = Table(title=f"impossible surprises more, % of {record['pairs']} pairs", caption=NOTE, box=SIMPLE,
+                  padding=(0, 1, 0, 0))
+    for title in (*(["set"] if several else []), "concept"):
         table.add_column(title)
-    for title in ("pairs", *(name.replace("_", " ") for name in methods), "model minus untrained"):
+    for title in ("pairs", *(SHOWN[name] for name in methods)):
         table.add_column(title, justify="right")
-    for group in dict.fromkeys((row["set"], row["concept"]) for row in rows):
+    for group in groups:
         cells = {row["method"]: row for row in rows if (row["set"], row["concept"]) == group}
-        model = cells["model"]
-        table.add_row(*group, str(model["pairs"]), *(_share(cells[name], whole=name in INTERVALS) for name in methods),
-                      f"{model['above_untrained_pct']:+.1f}{_interval(model['above_low'], model['above_high'])}")
+        table.add_row(*group[0 if several else 1:], str(cells["model"]["pairs"]),
+                      *(_share(cells[name], whole=name == "model") for name in methods))
     console.print(table)
     if record["pairs_left_out"]:
         console.print(f"{record['pairs_left_out']} pairs are left out, since a video of theirs could not be read",
@@ -40,4 +43,4 @@ def _share(row: dict[str, Any], *, whole: bool) -> str:
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
+    return "" if low is None or high is None else f" [{low:.0f}, {high:.0f}]"
