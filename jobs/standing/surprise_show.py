@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 NOTE = "chance is 50; by the loss, mean over windows and contexts; concepts.csv has more"
-SHOWN = {"model": "model", "untrained": "untrained", "hold": "hold", "difference": "diff.", "flow": "flow",
+SHOWN = {"model": "model", "untrained": "untr.", "hold": "hold", "difference": "diff.", "flow": "flow",
          "brightness": "bright.", "oracle": "oracle"}
 """Methods that are shown, and their short names."""
 
@@ -25,7 +25,7 @@ def show(record: dict[str, Any], console: Console) -> None:
     for title in (*(["set"] if several else []), "concept"):
         table.add_column(title)
     for title in ("pairs", *(SHOWN[name] for name in methods)):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for group in groups:
         cells = {row["method"]: row for row in rows if (row["set"], row["concept"]) == group}
         table.add_row(*group[0 if several else 1:], str(cells["model"]["pairs"]),
