@@ -40,6 +40,8 @@ DRY = {"jobs/pretrain.py", "jobs/evaluate.py", "jobs/embed.py", "jobs/interpolat
 SHORTER = {**dict.fromkeys(DRY, "--dry-run"), "analysis/embeddings.py": "--no-pictures",
            **dict.fromkeys(("analysis/scaling.py", "analysis/robustness.py", "analysis/time.py", "analysis/footage.py"), "--no-figures")}
 ENDS_WITH = {"analysis/collect.py": (0, 3), "manifest": (0, 3), "footage": (0, 3)}  # 3: results are incomplete, and not one readable video
+VERBS = {"jobs/prepare.py": [["manifest"], ["check"], ["shots"], ["fraction"], ["withdraw"], ["footage"]],
+         "jobs/weights.py": [["export"], ["push"]]}  # whose flags pages name
 FOLDERS = {"analysis/scaling.py": "scaling", "manifest": "fresh", "footage": "apart"}
 STANDS_FOR = {"FILE.pth": "say.pth", "OUT": "results/s-ssv2", "RUN": "runs/s-vith14-ssv2-10shot-seed0-finetune-*", "FOLDER": "data/headcam",
               "mysite": "mysite.yaml"}
@@ -191,7 +193,7 @@ def keys(config: Any, before: str = "") -> set[str]:
 def test_flags_and_settings_exist(page: Path) -> None:
     helps = [call(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, [*verb, "--help"])[1]
              for script in SCRIPTS if script != "jobs/demo.py"
-             for verb in ([["manifest"], ["check"], ["shots"], ["fraction"], ["withdraw"], ["footage"]] if script == "jobs/prepare.py" else [[]])]
+             for verb in VERBS.get(script, [[]])]
     if page == ROOT / "tests/README.md":
         helps += [subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True).stdout for script in KIT]
     known = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", "\n".join(helps))) | FOREIGN
