@@ -13,6 +13,7 @@ from transformers import AutoModel, VideoMAEForVideoClassification
 
 import vidmae
 from jobs import weights
+from tests.support.launching import ROOT
 from tests.vidmae.weights import families
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.mae import build_mae
@@ -72,6 +73,11 @@ def test_our_own_form_keeps_every_bit_and_the_decoder(mae: Path, tmp_path: Path)
     assert "license: cc-by-4.0" in (tmp_path / "out/README.md").read_text()
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o600}
     assert exported(mae, tmp_path / "out") == 2  # it is there
+
+
+def test_torch_hub_opens_what_vidmae_opens(mae: Path) -> None:
+    one, other = vidmae.load(mae), torch.hub.load(str(ROOT), "load", str(mae), source="local", pool="mean")
+    assert (one.pool, other.pool) == ("cls", "mean") and torch.equal(one.tokens(clips_of(one)), other.tokens(clips_of(one)))
 
 
 def test_the_released_form_is_a_dict_of_the_same_tensors(mae: Path, tmp_path: Path) -> None:
