@@ -107,7 +107,9 @@ class _Evil:
     _Evil(os.system, "touch ran"), _Evil(eval, "open('ran', 'w')"), _Evil(getattr, "x", "format"), _Evil(np.load, "ran"),
     [{**tracks(), "more": _Evil(os.mkdir, "ran")}], np.array([_Evil(os.mkdir, "ran")], dtype=object), {_Evil(os.mkdir, "ran"): 1},
     np.ma.masked_array([1.0], [True]), np.datetime64("2026-01-01"), np.array(["text"]), np.zeros(2, dtype=[("a", "i4")]), {1, 2}, 1j, Path("x"),
-    _Evil(np.dtype, "O", False, True)], ids=str)
+    _Evil(np.dtype, "O", False, True)], ids=[
+    "system", "eval", "getattr", "load", "among-tracks", "objects", "as-a-key", "masked", "time", "text", "fields", "set", "complex", "path",
+    "dtype-of-objects"])
 def test_a_pickle_that_asks_for_more_than_numbers_is_refused_and_runs_nothing(evil: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for protocol in (2, 4, 5):
