@@ -61,6 +61,9 @@ def make_parser() -> argparse.ArgumentParser:
                                "(a program of torch.export); default: %(default)s")
     exported.add_argument("--licence", default="", metavar="ID",
                           help="as hubs name it, such as cc-by-4.0 (default: unknown)")
+    exported.add_argument("--title", default="", metavar="NAME",
+                          help="of the model card (default: sizes and the run's signature; names of runs and files may tell "
+                               "of data)")
     pushed.add_argument("folder", type=Path, metavar="FOLDER", help="made by export")
     pushed.add_argument("repo", metavar="OWNER/NAME", help="repository of the hub; made where there is none")
     pushed.add_argument("--public", action="store_true",
@@ -157,7 +160,7 @@ def write_exported(args: argparse.Namespace) -> int:
 
     found = _found(args, download=False)
     try:
-        files = export(found, args.out, form=args.form, card=card_of(found, args.licence))
+        files = export(found, args.out, form=args.form, card=card_of(found, args.licence, args.title))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if not args.licence and found.entry is None:

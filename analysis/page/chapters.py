@@ -27,14 +27,16 @@ LINES = ("Thin line: mean of each span of steps. Thick line: the same, smoothed 
 SETTINGS = {  # the few that say what a run is; the rest is folded
     "model.name": "Model", "model.img_size": "Input, px", "model.num_frames": "Frames per clip",
     "data.sampling_rate": "Sampling rate, frames at 30 fps", "model.mask_ratio": "Share of the tokens that is hidden",
-    "model.decoder_mask_ratio": "Share of these that the decoder leaves out",
-    "model.target": "What is predicted of hidden tokens",
+    "model.mask": "Which tokens are hidden", "model.decoder_mask_ratio": "Share of these that the decoder leaves out",
+    "model.target": "What is predicted of hidden tokens", "model.temporal_positions": "Table of positions in time",
+    "data.without_child": "Child whose recordings are left out",
     "method": "Method", "train.global_batch": "Clips per step", "train.weight_decay": "Weight decay",
     "train.precision": "Precision", "select.rule": "Selection of the step", "evaluate.views": "Views of a clip",
     "seed": "Seed",
 }
-ONLY_IF_SET = {"model.decoder_mask_ratio"}
-USUAL = {("model.target", "pixels")}  # not shown: runs of earlier versions have no such setting
+ONLY_IF_SET = {"model.decoder_mask_ratio", "data.without_child"}
+# not shown: runs of earlier versions have no such setting
+USUAL = {("model.target", "pixels"), ("model.mask", "random"), ("model.temporal_positions", True)}
 ACCURACIES = {"top1_pct": "Top-1 accuracy", "top5_pct": "Top-5 accuracy"}
 NUMBERS = {"steps": "Steps", "epochs": "Epochs", "train_clips": "Clips to learn from",
            "first_loss": "Loss of the first step", "last_loss": "Loss of the last step",

@@ -16,9 +16,10 @@ import pandas as pd
 import yaml
 
 PUBLISHED = Path(__file__).parent / "published_losses.yaml"
-MEASURE = ("model.mask_ratio", "model.norm_pix_loss", "model.decoder_mask_ratio", "model.pred_t_dim", "model.mask",
-           "model.target")
-"""Settings without which two pretraining losses are not of one measure. Of those, a log knows `train_mask_ratio` alone."""
+USUAL = {"model.mask": "random", "model.target": "pixels", "model.feature_loss": "l1"}
+MEASURE = ("model.mask_ratio", "model.norm_pix_loss", "model.decoder_mask_ratio", "model.pred_t_dim", *USUAL)
+"""Settings without which two pretraining losses are not of one measure. Runs of before a setting had what is `USUAL`, and so
+have logs of the original code, which know `train_mask_ratio` besides."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def of_steps(name: str, epoch: np.ndarray, loss: np.ndarray, config: Mapping[str
     finite = np.isfinite(loss) & np.isfinite(epoch)
     number = np.maximum(1, np.ceil(epoch[finite] - 1e-6)).astype(int)
     means = pd.Series(loss[finite]).groupby(number).mean()
-    return LossCurve(name, means, measure={key: config[key] for key in MEASURE if key in config})
+    said = {**USUAL, **config} if "model.mask_ratio" in config else {}  # a finetuned model hides nothing
+    return LossCurve(name, means, measure={key: said[key] for key in MEASURE if key in said})
 
 
 def of_log(path: Path) -> LossCurve:
@@ -92,7 +94,7 @@ def of_log(path: Path) -> LossCurve:
              *([f"{phases} phases, whose epochs are counted on"] if phases > 1 else []),
              *([f"{damaged} lines without a loss or an epoch are left out"] if damaged else []),
              *([f"begins at epoch {min(loss)}"] if min(loss) > 1 else [])]
-    measure = {"model.mask_ratio": round(mask_ratio, 6)} if _is_number(mask_ratio) else {}
+    measure = {"model.mask_ratio": round(mask_ratio, 6), **USUAL} if _is_number(mask_ratio) else {}
     return LossCurve(path.name.removesuffix("_log.txt"), pd.Series(loss).sort_index(),
                      pd.Series(accuracy, dtype=float).sort_index(), measure, tuple(notes))
 
@@ -112,8 +114,8 @@ def published(name: str) -> LossCurve:
     if name not in known:
         raise ValueError(f"{name}: no published losses of this name; there are: {', '.join(sorted(known))}")
     entry = known[name]
-    return LossCurve(f"published {name}", pd.Series(entry["loss"], dtype=float).sort_index(), measure=entry["measure"],
-                     notes=(entry["source"],))
+    return LossCurve(f"published {name}", pd.Series(entry["loss"], dtype=float).sort_index(),
+                     measure={**USUAL, **entry["measure"]}, notes=(entry["source"],))
 
 
 def _published() -> dict[str, Any]:

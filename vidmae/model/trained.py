@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vidmae.model.formats.keys import PATCH_EMBED, clip_sizes, looks_like
+from vidmae.model.formats.weight_files import holds_weights
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.weights import load_into, load_state, read_metadata
 from vidmae.runs.record import RunFolder, read_json
@@ -48,14 +49,14 @@ def load_trained(path: str | Path, settings: Sequence[str] = (), *, device: torc
     """Open a trained model.
 
     Args:
-        path: A run folder, a `.safetensors` export or a released `.pth`.
+        path: A run folder, a `.safetensors` export, a folder of one, or a released `.pth`.
         settings: `model.key=value`, for what a released file does not say: heads of the decoder, norm_pix_loss.
         device: Where it shall compute.
     Raises:
         ValueError: The run is not finished, the file cannot be used or has no decoder, or the settings do not fit it.
     """
     path, data = Path(path), None
-    if path.is_dir():
+    if path.is_dir() and (RunFolder(path).config.is_file() or not holds_weights(path)):
         config, data, origin = *_of_run(path), "the run's config.yaml"
         path = RunFolder(path).weights
     state = load_state(path)

@@ -54,7 +54,7 @@ def load_trained_encoder(path: str | Path, *, device: torch.device | str = "cpu"
     """
     file = weights_of(Path(path))
     data = _sampling_of(RunFolder(Path(path))) if file != Path(path) else None
-    header = read_metadata(file) if file.is_file() else {}
+    header = read_metadata(file)
     if data is None and "sampling" in header:
         data = build(DataConfig, [Layer("the file's header", json.loads(header["sampling"]))])[0]
     found = file_model(file, known)

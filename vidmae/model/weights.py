@@ -216,8 +216,11 @@ def _load_file(path: Path) -> State:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The strings in the header of a `.safetensors` file; empty for other files, which have none."""
-    if Path(path).suffix != ".safetensors":
+    """The strings in the header of a `.safetensors` file, or of that in a folder of a hub; empty for other files."""
+    path = Path(path)
+    if path.is_dir() and not shards_in(path):
+        path = file_in(path)[0]
+    if path.suffix != ".safetensors":
         return {}
     with safe_open(path, "pt") as file:
         return dict(file.metadata() or {})

@@ -110,8 +110,6 @@ class MetricsWriter:
         step, now = record["step"], time.monotonic()
         left = self._total - step
         eta_s = (now - self._started) / self._done_here * left
-        for board in self._boards:
-            board.add(step, {key: record[key] for key in SCALARS if record.get(key) is not None})
         if now - self._last_beat >= HEARTBEAT_S or not left:
             self._last_beat = now
             touch_heartbeat(self._run, state="training", step=step, total_steps=self._total, loss=record["loss"],
@@ -121,6 +119,8 @@ class MetricsWriter:
         if now - self._last_log >= self._log_every_s or not left:
             self._last_log = now
             print(line_of(record, self._total, eta_s), flush=True)
+        for board in self._boards:
+            board.add(step, {key: record[key] for key in SCALARS if record.get(key) is not None})
 
     def close(self) -> None:
         """Flush and close the files."""

@@ -9,6 +9,7 @@ record. Trackers are not among the requirements; each is imported here alone.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +20,8 @@ from vidmae.settings.config import RunConfig
 from vidmae.settings.keeping_config import LogConfig
 from vidmae.settings.layers import ConfigError
 
-TEXTS = ("model.name", "data.order", "data.clip", "train.precision", "train.offload")
+TEXTS = ("model.name", "model.mask", "model.target", "model.feature_loss", "data.order", "data.clip", "train.precision",
+         "train.offload")
 """Settings that are words, and of which a tracker is told."""
 WITHOUT = "{} {} ({}), and this job goes on without it; metrics.jsonl has all numbers"
 
@@ -67,8 +69,12 @@ class Mlflow:
     """MLflow: a file in the run folder, or the server of MLFLOW_TRACKING_URI."""
 
     def __init__(self, run: RunFolder, log: LogConfig, told: Mapping[str, Any]) -> None:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # all ranks wait for the answer
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        from mlflow.entities import Metric
         from mlflow.tracking import MlflowClient
 
+        self._metric = Metric
         file = f"sqlite:///{(run.tracker / 'mlflow.db').absolute()}"
         self._client = MlflowClient(_address("MLFLOW_TRACKING_URI") if log.tracker_online else file)
         known = self._client.get_experiment_by_name(log.tracker_project)
@@ -82,8 +88,8 @@ class Mlflow:
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Add the numbers of one step."""
-        for key, value in values.items():
-            self._client.log_metric(self._id, key, value, step=step)
+        now_ms = round(1000 * time.time())
+        self._client.log_batch(self._id, metrics=[self._metric(key, value, now_ms, step) for key, value in values.items()])
 
     def close(self) -> None:
         """Write what is left."""

@@ -59,7 +59,7 @@ def as_one_of_ours(found: Found) -> tuple[dict[str, Tensor], dict[str, str], str
     path = weights_of(found.path)
     model = file_model(path, found.known)
     state, s = load_state(path), model.shape
-    header = {key: value for key, value in (read_metadata(path) if path.is_file() else {}).items() if key != "format"}
+    header = {key: value for key, value in read_metadata(path).items() if key != "format"}
     config = {"name": s.name, "img_size": s.img_size, "num_frames": s.num_frames, "t_patch_size": s.t_patch_size,
               "positions": s.positions, **({"pool": "mean"} if model.pooled and s.class_tokens else {}), **model.controls}
     how = ""
@@ -75,6 +75,5 @@ def as_one_of_ours(found: Found) -> tuple[dict[str, Tensor], dict[str, str], str
         state = made.state
         how = f", {len(made.reshaped)} of them cut or computed, {len(made.left_out)} of other parts left out"
     elif model.pretrained:
-        of_tensors = asdict(model_config(state)) if s.temporal_positions else {}  # else the header has said all of it
-        config = {**of_tensors, **json.loads(header.get("config", "{}"))}
+        config = json.loads(header["config"]) if "config" in header else asdict(model_config(state))
     return state, {**header, "model": str(config["name"]), "config": json.dumps(config)}, how

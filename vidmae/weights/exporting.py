@@ -3,10 +3,11 @@
     export(find("s-vith14"), Path("s-vith14-export"), form="vidmae", card=card_of(find("s-vith14")))
 
     vidmae         model.safetensors and config.json: `vidmae.load(FOLDER)`; decoder and head are kept
-    mae_st         MODEL.pth, a dict with `model`: the released code of ST-MAE loads it; decoder and head are kept
+    mae_st         weights.pth, a dict with `model`: the released code of ST-MAE loads it; decoder and head are kept
     transformers   model.safetensors, config.json, preprocessor_config.json: `AutoModel.from_pretrained(FOLDER)`; of models
                    with VideoMAE's fixed positions, which that library represents exactly
-    program        encoder.pt2: `torch.export.load(FILE).module()(clips)`, clips uint8 [B, T, H, W, 3] to features [B, D]
+    program        encoder.pt2: `torch.export.load(FILE).module()(clips)`, clips uint8 [B, T, H, W, 3] to features [B, D], or
+                   to class scores where there is a head
 
 A folder appears whole or not at all, and what was written is read again and compared before it does.
 """
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from vidmae.model.classifier import VideoClassifier
-from vidmae.model.formats.file_model import FileModel
+from vidmae.model.formats.file_model import FileModel, target_of
 from vidmae.model.trained_encoder import encoder_for, file_model, weights_of
 from vidmae.model.weights import load_encoder, load_state, save_safetensors
 from vidmae.runs.record import fsync_folder, make_private_folder, write_atomic
@@ -34,7 +35,7 @@ from vidmae.weights.finding import Found
 from vidmae.weights.model_card import Card, to_markdown
 from vidmae.weights.videomae_out import videomae_config, videomae_state
 
-WEIGHTS, CONFIG, README, PROGRAM = "model.safetensors", "config.json", "README.md", "encoder.pt2"
+WEIGHTS, RELEASED, PROGRAM, CONFIG, README = "model.safetensors", "weights.pth", "encoder.pt2", "config.json", "README.md"
 CLOSE = 1e-5  # of a feature, between a program and the model that it was made of
 
 
@@ -96,9 +97,15 @@ def _mae_st(found: Found, model: FileModel, made: Path) -> None:
     if not model.shape.temporal_positions:
         raise ValueError("it has no table of positions in time, which the released code of ST-MAE has; allowed: --form "
                          "vidmae or program")
+    if model.pooled:
+        raise ValueError("its features are the mean of the tokens, which a file of this form cannot say; allowed: --form "
+                         "vidmae or program")
+    if target_of(weights_of(found.path)) != "pixels":
+        raise ValueError("it predicts features (model.target), which the released code of ST-MAE does not; allowed: --form "
+                         "vidmae or program")
     _encoder(model)
     state = {name: tensor.contiguous() for name, tensor in as_one_of_ours(found)[0].items()}
-    file = made / f"{found.name}.pth"
+    file = made / RELEASED
     torch.save({"model": state}, file)
     file.chmod(0o600)
     _same(load_state(file), state, "what was read again")
@@ -117,7 +124,7 @@ def _transformers(found: Found, model: FileModel, made: Path) -> None:
 
 
 def _program(found: Found, model: FileModel, made: Path) -> None:
-    encoder = _encoder(model)
+    encoder = _encoder(model, num_classes=model.head or None)
     load_encoder(encoder, weights_of(found.path), known=found.known, assign=True)
     encoder.eval().requires_grad_(False)
     s = model.shape
@@ -142,9 +149,9 @@ def _write_json(file: Path, values: Mapping[str, Any]) -> None:
     write_atomic(file, (json.dumps(values, indent=2) + "\n").encode())
 
 
-def _encoder(model: FileModel) -> VideoClassifier:
+def _encoder(model: FileModel, num_classes: int | None = None) -> VideoClassifier:
     with torch.device("meta"):
-        encoder = encoder_for(model)
+        encoder = encoder_for(model, num_classes=num_classes)
     if not isinstance(encoder, VideoClassifier):
         raise ValueError("it is a convolutional net, which has none of these forms")
     return encoder

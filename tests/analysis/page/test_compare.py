@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from analysis import compare, report
+from analysis.page.beside import read, unlike
 from analysis.page.charts import Frame, overlay
 from analysis.results.loss_curves import PUBLISHED, of_log, of_steps, published, published_names
 from vidmae.runs.record import RunFolder, make_private_folder
@@ -73,7 +74,7 @@ def test_the_mean_of_an_epoch_is_that_of_its_steps() -> None:
     epoch, loss = np.arange(1, 31) / 8, np.random.default_rng(0).random(30)
     curve = of_steps("s", epoch, loss, {"model.mask_ratio": 0.9, "seed": 1})
     assert curve.loss.to_dict() == pytest.approx({1: loss[:8].mean(), 2: loss[8:16].mean(), 3: loss[16:24].mean(), 4: loss[24:].mean()})
-    assert curve.measure == {"model.mask_ratio": 0.9}
+    assert curve.measure == {"model.mask_ratio": 0.9, "model.mask": "random", "model.target": "pixels", "model.feature_loss": "l1"}
 
 
 def test_published_losses_say_where_they_are_from() -> None:
@@ -100,6 +101,21 @@ def test_what_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == f"error: {message.format(**names)}\n"
 
 
+def test_runs_of_another_objective_are_named_beside_published_ones(tmp_path: Path) -> None:
+    log = log_of(tmp_path / "s_log.txt", (0, 1.0))
+    run = of_steps("s", np.ones(1), np.ones(1), {"model.mask_ratio": 0.9, "model.target": "features", "model.mask": "tube"})
+    assert unlike({"A": run, "B": published("s")}) == unlike({"A": run, "B": of_log(log)}) == [
+        "These losses are not of one measure: model.mask is tube for A, random for B.",
+        "These losses are not of one measure: model.target is features for A, pixels for B."]
+    earlier = of_steps("s", np.ones(1), np.ones(1), {"model.mask_ratio": 0.9})
+    assert unlike({"A": earlier, "B": published("s")}) == []
+
+
+def test_a_published_name_is_not_the_start_of_a_run(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "s-one", [1.0])
+    assert read("s", tmp_path / "runs").name == "published s" and read("s-o", tmp_path / "runs").name == "s-one"
+
+
 def test_a_run_without_a_loss_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "runs" / "s-one", [1.0])
     make_run(tmp_path / "runs" / "t-two", [])
@@ -116,7 +132,7 @@ def test_a_page_draws_other_losses_beside_those_of_its_run(tmp_path: Path, capsy
     made = json.loads(capsys.readouterr().out)
     assert made["sections"][2:4] == ["Training", "Losses beside others"]
     page = Path(made["file"]).read_text()
-    assert "s-one: 0.5 in epoch 2; other: 0.25 in epoch 2; published say: 0.1096 in epoch 120." in page
+    assert "A: s-one: 0.5 in epoch 2; B: a log: 0.25 in epoch 2; C: published say: 0.1096 in epoch 120." in page
     assert page.count('<path class="line stroke1"') == 2  # the line, and its sign in the legend
 
 

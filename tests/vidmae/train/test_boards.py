@@ -80,7 +80,7 @@ def test_a_tracker_gets_numbers_and_no_names(tmp_path: Path, monkeypatch: pytest
 def test_what_a_tracker_is_told_has_no_text_but_words_of_the_suite() -> None:
     told = public_settings(configured("data.order=age"))
     assert {key for key, value in told.items() if isinstance(value, str)} == {
-        "model.name", "data.order", "data.clip", "train.precision", "train.offload"}
+        "model.name", "model.mask", "model.target", "model.feature_loss", "data.order", "data.clip", "train.precision", "train.offload"}
     assert told["data.order"] == "age" and told["seed"] == 0 and told["train.weight_decay"] == 0.05
 
 

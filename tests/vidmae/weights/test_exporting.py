@@ -9,6 +9,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+import yaml
 from transformers import AutoModel, VideoMAEForVideoClassification
 
 import vidmae
@@ -17,8 +18,14 @@ from tests.support.launching import ROOT
 from tests.vidmae.weights import families
 from vidmae.model.classifier import VideoClassifier, build_classifier
 from vidmae.model.mae import build_mae
-from vidmae.model.weights import load_weights, save_safetensors
+from vidmae.model.trained import load_trained, untrained
+from vidmae.model.trained_encoder import file_model
+from vidmae.model.weights import load_weights, read_metadata, save_safetensors
 from vidmae.runs.record import RunFolder, make_private_folder
+from vidmae.settings.config import PretrainConfig
+from vidmae.settings.layers import build, parse_set, to_dict
+from vidmae.weights.finding import find
+from vidmae.weights.model_card import Card, card_of, to_markdown
 
 SECRET = "Anna"
 SIDE, FRAMES = families.SIDE, families.FRAMES
@@ -39,7 +46,9 @@ def mae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mae") / "ours.safetensors"
     torch.manual_seed(0)
     save_safetensors(build_mae("mae_vit_nano_patch8", img_size=SIDE, num_frames=FRAMES, decoder_embed_dim=32, pred_t_dim=FRAMES).state_dict(),
-                     path, {"model": "mae_vit_nano_patch8"})
+                     path, {"model": "mae_vit_nano_patch8", "config": json.dumps({
+                         "name": "mae_vit_nano_patch8", "img_size": SIDE, "num_frames": FRAMES, "decoder_embed_dim": 32,
+                         "pred_t_dim": FRAMES, "decoder_num_heads": 4, "norm_pix_loss": True, "mask_ratio": 0.8})})
     return path
 
 
@@ -70,7 +79,8 @@ def test_our_own_form_keeps_every_bit_and_the_decoder(mae: Path, tmp_path: Path)
     assert all(torch.equal(tensor, first.state_dict()[name]) for name, tensor in again.state_dict().items())
     one, other = vidmae.load(mae), vidmae.load(tmp_path / "out")
     assert torch.equal(one.features(clips_of(one)), other.features(clips_of(one)))
-    assert "license: cc-by-4.0" in (tmp_path / "out/README.md").read_text()
+    assert 'license: "cc-by-4.0"' in (tmp_path / "out/README.md").read_text()
+    assert load_trained(tmp_path / "out").config == load_trained(mae).config and read_metadata(tmp_path / "out") == read_metadata(mae)
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o600}
     assert exported(mae, tmp_path / "out") == 2  # it is there
 
@@ -82,7 +92,7 @@ def test_torch_hub_opens_what_vidmae_opens(mae: Path) -> None:
 
 def test_the_released_form_is_a_dict_of_the_same_tensors(mae: Path, tmp_path: Path) -> None:
     assert exported(mae, tmp_path / "out", "--form", "mae_st") == 0
-    state = torch.load(tmp_path / "out/ours.pth", weights_only=True)["model"]
+    state = torch.load(tmp_path / "out/weights.pth", weights_only=True)["model"]
     model = build_mae("mae_vit_nano_patch8", img_size=SIDE, num_frames=FRAMES, decoder_embed_dim=32, pred_t_dim=FRAMES)
     model.load_state_dict(state)
     load_weights(model, mae)
@@ -113,9 +123,12 @@ def test_transformers_computes_the_same_tokens(videomae: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_program_needs_torch_alone_and_takes_any_batch(mae: Path, tmp_path: Path) -> None:
-    assert exported(mae, tmp_path / "out", "--form", "program") == 0
-    encoder, ours = torch.export.load(tmp_path / "out/encoder.pt2").module(), vidmae.load(mae)
+@pytest.mark.parametrize("which", ["mae", "videomae"])
+def test_a_program_needs_torch_alone_and_takes_any_batch(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    weights_file = request.getfixturevalue(which)
+    assert exported(weights_file, tmp_path / "out", "--form", "program") == 0
+    encoder, ours = torch.export.load(tmp_path / "out/encoder.pt2").module(), vidmae.load(weights_file)
+    assert (ours.head is None) == (which == "mae")  # with a head, class scores
     with torch.inference_mode():
         for batch in (1, 5):
             assert (encoder(clips_of(ours, batch)) - ours(clips_of(ours, batch))).abs().max() < 1e-5
@@ -140,6 +153,17 @@ def test_how_a_model_pools_goes_with_it(tmp_path: Path) -> None:
         assert torch.equal(vidmae.load(tmp_path / "out")(clips_of(model)), model(clips_of(model)))
 
 
+def test_a_model_that_predicts_features_keeps_what_its_header_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = build(PretrainConfig, parse_set(["model.name=mae_vit_nano_patch16", "model.img_size=32", "model.num_frames=4",
+                                              "model.pred_t_dim=4", "model.mask_ratio=0.75", "model.target=features"]))[0].model
+    model = untrained(config)
+    save_safetensors(model.state_dict(), tmp_path / "features.safetensors", {"model": config.name, "config": json.dumps(to_dict(config))})
+    assert exported(tmp_path / "features.safetensors", tmp_path / "out") == 0
+    assert json.loads(read_metadata(tmp_path / "out")["config"])["target"] == "features"
+    assert exported(tmp_path / "features.safetensors", tmp_path / "theirs", "--form", "mae_st") == 2
+    assert "it predicts features" in capsys.readouterr().err
+
+
 def test_a_model_without_a_table_of_time_opens_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shape = {"name": "vit_nano_patch8", "img_size": SIDE, "num_frames": FRAMES, "temporal_positions": False}
     model = build_classifier(**shape, num_classes=None).eval()
@@ -160,18 +184,27 @@ def test_another_table_of_positions_is_refused(videomae: Path, tmp_path: Path, c
 
 
 def test_the_card_of_a_run_has_numbers_and_no_names(mae: Path, tmp_path: Path) -> None:
-    run = RunFolder(make_private_folder(tmp_path / "runs/s-0011aabb"))
+    run = RunFolder(make_private_folder(tmp_path / f"runs/s-{SECRET}-0011aabb"))
     run.weights.write_bytes(mae.read_bytes())
     manifest = tmp_path / f"{SECRET}.csv"
     manifest.with_suffix(".json").write_text(json.dumps({"content_sha256": "ab" * 32, "seconds": 360_000}))
     run.config.write_text(f"name: s\nmodel: {{mask_ratio: 0.9}}\ndata: {{name: {SECRET}, manifest: {manifest}}}\ntrain: {{init: /{SECRET}.pth}}\n")
-    run.record.write_text(json.dumps({"kind": "pretrain", "manifest": str(manifest), "content_sha256": "ab" * 32, "videos": 12, "data": SECRET}))
+    run.record.write_text(json.dumps({"kind": "pretrain", "signature": "0011aabb", "manifest": str(manifest), "content_sha256": "ab" * 32, "videos": 12, "data": SECRET}))
     run.result.write_text(json.dumps({"steps": 300, "last_loss": 0.14421}))
     assert exported(run.path, tmp_path / "out") == 0
     card = (tmp_path / "out/README.md").read_text()
     assert all(f"| {row} |" in card for row in (
         "hours of video | 100", "videos | 12", "optimizer steps | 300", "loss of the last step | 0.1442", "model.mask_ratio | 0.9"))
-    assert "ab" * 32 in card and SECRET not in card
+    assert "ab" * 32 in card and SECRET not in card and "# vit_nano_patch8-0011aabb\n" in card
+
+
+@pytest.mark.parametrize(("licence", "lines"), [
+    ("no", {"license": "no"}), ("Apache 2.0: (the files)", {"license": "other", "license_name": "Apache 2.0: (the files)"})])
+def test_the_licence_is_one_line_that_hubs_read(licence: str, lines: dict[str, str], mae: Path) -> None:
+    header = yaml.safe_load(to_markdown(Card("s", licence), file_model(mae), "vidmae").split("---")[1])
+    assert {key: value for key, value in header.items() if key.startswith("licen")} == lines
+    with pytest.raises(ValueError, match=r"--licence 'a: b' is none"):
+        card_of(find(mae), "a: b")
 
 
 class Hub:
