@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -38,7 +37,7 @@ from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.model.weights import save_safetensors
 from vidmae.runs.record import read_json
 from vidmae.settings.config import ModelConfig
-from vidmae.settings.layers import ConfigError, to_yaml
+from vidmae.settings.layers import ConfigError, to_dict, to_yaml
 from vidmae.settings.programs.attention_config import AttentionConfig
 
 NANO = ModelConfig(name="mae_vit_nano_patch16", img_size=32, num_frames=8, pred_t_dim=8, decoder_embed_dim=48, decoder_depth=1,
@@ -330,7 +329,7 @@ def test_a_clip_that_stands_still_has_no_ratio_and_one_that_is_gone_is_counted(w
 
 def test_encoders_come_from_runs_exports_and_files(weights, manifest, tmp_path):
     state = untrained(NANO, seed=5).state_dict()
-    run = make_run(tmp_path / "run", manifest, *(f"model.{k}={v}" for k, v in asdict(NANO).items()), "data.sampling_rate=4")
+    run = make_run(tmp_path / "run", manifest, *(f"model.{k}={v}" for k, v in to_dict(NANO).items()), "data.sampling_rate=4")
     with pytest.raises(ValueError, match="the run is not finished"):
         load_trained_encoder(run.path)
     sampling = {"sampling_rate": 4, "target_fps": 30.0, "decoder": "pyav"}

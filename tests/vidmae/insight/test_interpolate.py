@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +185,7 @@ def test_a_model_comes_from_a_run_an_export_or_a_released_file(weights, manifest
     torch.save({"model": state, "epoch": 3}, tmp_path / "say.pth")
     released = load_trained(tmp_path / "say.pth")
     assert released.config == replace(NANO, mask_ratio=0.9) and released.data is None
-    run = make_run(tmp_path / "run", manifest, *(f"model.{k}={v}" for k, v in asdict(NANO).items()), "data.sampling_rate=4")
+    run = make_run(tmp_path / "run", manifest, *(f"model.{k}={v}" for k, v in to_dict(NANO).items()), "data.sampling_rate=4")
     with pytest.raises(ValueError, match="the run is not finished"):
         load_trained(run.path)
     save_safetensors(state, run.weights, {})

@@ -38,7 +38,8 @@ def values(model):
 
 def reference_features(params, clips):
     """What a teacher makes of whole clips: its norm, then every token to mean 0 and variance 1."""
-    seen = np.zeros((len(clips), len(reference_mae.position_table(params, ""))), bool)
+    slots, places = (params[f"pos_embed_{name}"].shape[1] for name in ("temporal", "spatial"))
+    seen = np.zeros((len(clips), slots * places), bool)
     tokens = np.stack(reference_mae.last_block(params, normalised(clips).numpy(), seen, **SIZES))[:, 1:]
     tokens = reference_mae.norm(tokens, params, "norm")
     return (tokens - tokens.mean(-1, keepdims=True)) / np.sqrt(tokens.var(-1, keepdims=True) + 1e-5)
