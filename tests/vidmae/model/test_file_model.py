@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from vidmae.model.feature_prediction import FeaturePredictor
 from vidmae.model.formats.file_model import init_problem, model_in
 from vidmae.model.mae import MaskedAutoencoder, build_mae
 from vidmae.model.masking import random_mask
 from vidmae.model.trained_encoder import load_trained_encoder
 from vidmae.model.weights import LoadReport, load_weights, save_safetensors
+from vidmae.settings.config import ModelConfig
 from vidmae.settings.finetune_config import ClassifierConfig
+from vidmae.settings.layers import to_dict
 from vidmae.weights.converting import convert
 from vidmae.weights.finding import find
 
@@ -52,6 +56,21 @@ def test_a_run_knows_before_it_starts_whether_it_can_start_from_a_file(path: Pat
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/model.safetensors").symlink_to(path)
     assert problem(file=tmp_path / "folder") is None and "decoder_depth" in problem(file=tmp_path / "folder", decoder_depth=1)
+
+
+def test_a_features_run_starts_from_its_own_export_and_from_no_other(path: Path, tmp_path: Path) -> None:
+    config = ModelConfig(name="mae_vit_nano_patch8", **TOY, target="features")
+    with torch.device("meta"):
+        shapes = {name: t.shape for name, t in FeaturePredictor(config.shape()).state_dict().items()}
+    own = tmp_path / "own.safetensors"
+    save_safetensors({name: torch.zeros(shape) for name, shape in shapes.items()}, own, {"config": json.dumps(to_dict(config))})
+    assert init_problem(own, config.shape(), resize=False) is None
+    wide = replace(config, decoder_embed_dim=64).shape()
+    assert init_problem(own, wide, resize=True) == "it has model.decoder_embed_dim 32 (the run has 64)"
+    pixels = replace(config, target="pixels").shape()
+    assert init_problem(own, pixels, resize=True) == "it has model.target features (the run has pixels)"
+    assert init_problem(path, wide, resize=True) == ("it has model.decoder_embed_dim 32 (the run has 64), model.target pixels (the run has "
+                                                     "features)")
 
 
 def test_a_model_goes_on_at_another_size_with_its_decoder(path: Path) -> None:

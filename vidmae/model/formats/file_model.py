@@ -142,18 +142,19 @@ def init_problem(path: Path, shape: ModelShape, *, resize: bool) -> str | None:
         return f"it is {found}, without the decoder of an ST-MAE; allowed: a pretraining run, or a released ST-MAE"
     shapes = tensor_shapes(file_in(path)[0])
     decoder = depth_of(name.removeprefix("decoder_") for name in shapes if name.startswith("decoder_"))
-    predicted = shapes["decoder_pred.weight"][0] // (CHANNELS * found.shape.patch_size**2) * shape.grid[0]
+    said, width = target_of(path), shapes["decoder_pred.weight"][0]
+    if said != shape.target:
+        predicts: tuple[str, Any, Any] = "model.target", said, shape.target
+    elif said == "features":
+        predicts = "channels of features", width, shape.pred_dim
+    else:
+        predicts = "model.pred_t_dim", width // (CHANNELS * found.shape.patch_size**2) * shape.grid[0], shape.pred_t_dim
     pairs = [("model.name", found.shape.name, shape.name.removeprefix("mae_")),
              ("model.temporal_positions", found.shape.temporal_positions, shape.temporal_positions),
              ("model.t_patch_size", found.shape.t_patch_size, shape.t_patch_size),
              ("model.decoder_embed_dim", shapes["mask_token"][-1], shape.decoder_embed_dim),
-             ("model.pred_t_dim", predicted, shape.pred_t_dim),
+             predicts,
              ("model.decoder_depth", decoder, shape.decoder_depth)]
-    said, width = target_of(path), shapes["decoder_pred.weight"][0]
-    if said != shape.target:
-        pairs[3] = "model.target", said, shape.target
-    elif said == "features":
-        pairs[3] = "channels of features", width, shape.pred_dim
     sizes = [("model.img_size", found.shape.img_size, shape.img_size),
              ("model.num_frames", found.shape.num_frames, shape.num_frames)]
     wrong = [f"{key} {have} (the run has {want})" for key, have, want in pairs if have != want]
