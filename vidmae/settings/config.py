@@ -63,7 +63,7 @@ class ModelConfig(NetConfig):
     norm_pix_loss: bool = False
     """Normalise each target patch by its own mean and variance."""
     pred_t_dim: int = 16
-    """Frames of a clip that are predicted, evenly spread; num_frames predicts all."""
+    """Frames of a clip that are predicted, evenly spread; num_frames predicts all. model.target features does not use it."""
     decoder_mask_ratio: float = signed_if_changed(0.0)
     """Share of the hidden tokens that the decoder does not rebuild in training: less work, another objective; 0: none."""
     mask: MaskKind = signed_if_changed("random")  # noqa: RUF009  (it is dataclasses.field)
@@ -84,8 +84,6 @@ class ModelConfig(NetConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.mask_ratio < 1, "model.mask_ratio", self.mask_ratio, "between 0 and 1, both excluded")
-        check(1 <= self.pred_t_dim <= self.num_frames, "model.pred_t_dim", self.pred_t_dim,
-              f"1 to model.num_frames {self.num_frames}")
         check(0 <= self.decoder_mask_ratio < 1, "model.decoder_mask_ratio", self.decoder_mask_ratio,
               "from 0 (the decoder rebuilds all hidden tokens) to below 1")
         check(self.mask == "random" or self.num_frames > self.t_patch_size, "model.mask", self.mask,
@@ -96,9 +94,9 @@ class ModelConfig(NetConfig):
         if self.target == "features":
             check(not self.norm_pix_loss, "model.norm_pix_loss", self.norm_pix_loss,
                   "false with model.target features, which predicts no pixels")
-            check(self.pred_t_dim == self.num_frames, "model.pred_t_dim", self.pred_t_dim,
-                  f"model.num_frames {self.num_frames} with model.target features, which predicts no frames")
         else:
+            check(1 <= self.pred_t_dim <= self.num_frames, "model.pred_t_dim", self.pred_t_dim,
+                  f"1 to model.num_frames {self.num_frames}")
             usual = ModelConfig.feature_loss, ModelConfig.teacher_momentum
             check(self.feature_loss == usual[0], "model.feature_loss", self.feature_loss,
                   f"{usual[0]} with model.target pixels, which has no teacher")

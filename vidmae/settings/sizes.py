@@ -146,7 +146,7 @@ class ModelShape(EncoderShape):
         decoder_depth: Decoder blocks.
         decoder_num_heads: Decoder attention heads.
         mask_ratio: Fraction of the tokens removed in training.
-        pred_t_dim: Frames of a clip that are predicted.
+        pred_t_dim: Frames of a clip that are predicted; features have no use for it.
         decoder_mask_ratio: Fraction of the removed tokens that the decoder does not rebuild in training.
         mask: Which tokens training removes.
         target: What the decoder predicts of a token.
@@ -222,9 +222,10 @@ def model_shape(
         ValueError: The name is unknown, or sizes do not divide; the message says what would do.
     """
     encoder = replace(_encoder(name, "mae_vit_", img_size, num_frames, t_patch_size), temporal_positions=temporal_positions)
-    _divides("pred_t_dim", pred_t_dim, f"the clip's {num_frames // t_patch_size} time slots", num_frames // t_patch_size)
+    if target == "pixels":
+        _divides("pred_t_dim", pred_t_dim, f"the clip's {num_frames // t_patch_size} time slots", num_frames // t_patch_size)
     _divides("decoder_embed_dim", decoder_embed_dim, "decoder_num_heads", decoder_num_heads)
-    if pred_t_dim > num_frames:
+    if target == "pixels" and pred_t_dim > num_frames:
         raise ValueError(f"pred_t_dim {pred_t_dim} is more than num_frames {num_frames}; predict at most every frame "
                          f"(model.pred_t_dim)")
     shape = ModelShape(

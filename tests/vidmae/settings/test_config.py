@@ -207,12 +207,15 @@ def test_features_are_another_experiment_with_another_name():
         ["model.decoder_mask_ratio=0.5"])]
     assert tags == ["features", "features-smooth", "features-ema0.99925", "features-ema0.9to1", "features-decoder50"]
     assert base.model.tags == () and features.model.shape().pred_dim == 1280 != base.model.shape().pred_dim
+    for frames in (6, 8, 32):  # 3, 4 and 16 time slots, of which 16 frames of pixels are no multiple or more than there are
+        assert config("model.target=features", f"model.num_frames={frames}").model.shape().pred_dim == 1280, "pred_t_dim has no meaning"
+    with pytest.raises(ConfigError, match=r"model\.pred_t_dim is 16, allowed: 1 to model\.num_frames 8"):
+        config("model.num_frames=8")
 
 
 @pytest.mark.parametrize(("settings", "said"), [
     (["model.target=features", "log.picture=true"], r"log\.picture is True, allowed: false with model\.target features.*--set log\.picture"),
     (["model.target=features", "model.norm_pix_loss=true"], r"model\.norm_pix_loss is True, allowed: false with model\.target features"),
-    (["model.target=features", "model.pred_t_dim=8"], r"model\.pred_t_dim is 8, allowed: model\.num_frames 16 with model\.target features"),
     (["model.target=features", "model.teacher_momentum=[0.9,1.1]"], r"model\.teacher_momentum is \[0\.9, 1\.1\], allowed: 0 <= first <= last <= 1"),
     (["model.teacher_momentum=[0.9,1]"], r"model\.teacher_momentum is .*allowed: \[0\.998, 1\.0\] with model\.target pixels"),
     (["model.feature_loss=smooth"], r"model\.feature_loss is 'smooth', allowed: l1 with model\.target pixels")])
