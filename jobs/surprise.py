@@ -43,6 +43,7 @@ from vidmae.clips.clips_flags import add_computing, add_cutting, add_model, add_
 from vidmae.footage.manifest import content_hash, read_summary
 from vidmae.insight.surprise.benchmark_layouts import LAYOUTS, read_layout
 from vidmae.insight.surprise.pair_list import Pair, content_of, read_pairs, write_pairs
+from vidmae.model.formats.file_model import target_of
 from vidmae.ranks.local_program import has_results, is_footage, make_manifest, refuse_other_folder, tell
 from vidmae.runs.record import make_private_folder
 from vidmae.settings.layers import ConfigError
@@ -133,6 +134,9 @@ def resolve(args: argparse.Namespace, pairs: Sequence[Pair], out: Path) -> Surpr
         ConfigError: Something that was named does not exist, or a value is out of range.
     """
     found, file = find_weights(args)
+    if (predicts := target_of(file)) != "pixels":
+        raise ConfigError(f"{file} predicts {predicts} (model.target) and has no pixel decoder, so pixels cannot "
+                          "surprise it; allowed: a model of model.target pixels (--run or --weights)")
     return SurpriseConfig(
         weights=str(found.path), weights_content=content_hash(file), settings=(*found.settings, *args.set),
         pairs=str(out / "videos-pairs.csv") if pairs else "", pairs_content=content_of(pairs) if pairs else "",

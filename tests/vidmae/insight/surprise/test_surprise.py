@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from jobs import surprise as surprise_job
 from jobs.standing.surprise_show import show
 from tests.support.runs import export_model
 from vidmae.clips.windows import WindowSpec
@@ -24,6 +25,7 @@ from vidmae.insight.surprise.violations import CONCEPTS, make_violation
 from vidmae.insight.surprise.whole_video import WholeReader
 from vidmae.model.masking import removed_pixels
 from vidmae.model.trained import untrained
+from vidmae.model.weights import save_safetensors
 from vidmae.runs.record import read_json
 from vidmae.settings.config import ModelConfig
 from vidmae.settings.layers import ConfigError, to_yaml
@@ -170,6 +172,13 @@ def test_context_lengths_are_checked(weights, tmp_path, capsys):
             check_contexts(wrong, shape)
     assert start(tmp_path, weights, scenes=1, context_frames=(2, 12)) == 2
     assert "--context-frames 2,12: allowed" in capsys.readouterr().err
+
+
+def test_a_model_of_features_is_refused_before_a_node_is_asked(tmp_path, capsys):
+    save_safetensors({"w": torch.zeros(1)}, tmp_path / "f.safetensors", {"config": '{"target": "features"}'})
+    out = tmp_path / "out"
+    assert surprise_job.main(["--weights", str(tmp_path / "f.safetensors"), "--scenes", "1", "--out", str(out), "--dry-run"]) == 2
+    assert "predicts features (model.target) and has no pixel decoder" in capsys.readouterr().err and not out.exists()
 
 
 def test_bad_settings_name_the_flag():
