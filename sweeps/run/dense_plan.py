@@ -222,6 +222,10 @@ def make_cells(inits: Sequence[Init], sets: Sequence[DenseSet], profile: Sequenc
     found: dict[str, DenseCell] = {}
     for test_set in sets:
         encoders = [_cell(init.name, init, ENCODER, test_set, profile, given) for init in inits]
+        for cell in encoders:
+            if cell.config.model.net == "conv":
+                raise ConfigError(f"{cell.model} is a convolutional net (model.net conv), which has no features of patches; "
+                                  "allowed: transformers (leave it out)")
         controls = [_control("static", encoders[0], test_set, profile, given)]
         if test_set.kind == GENERATED:
             controls.append(_control("oracle", encoders[0], test_set, profile, given))

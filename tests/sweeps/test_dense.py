@@ -96,7 +96,7 @@ def test_settings_that_change_no_result_make_no_other_cell() -> None:
 
 
 @pytest.mark.parametrize(("args", "said"), [
-    (["none.safetensors"], "there is no file"), (["a.safetensors", "--sets", "davis=nowhere"], "has not the layout of DAVIS 2017"),
+    (["none.safetensors"], "there is no file"), (["a.safetensors", "conv"], "conv is a convolutional net (model.net conv), which has no features"), (["a.safetensors", "--sets", "davis=nowhere"], "has not the layout of DAVIS 2017"),
     (["a.safetensors", "--sets", "coco=x"], "'coco=x' is no set; allowed: davis=FOLDER"),
     (["a.safetensors", "--sets", "tapvid=x/p.pkl,tapvid=y/p.pkl"], "two sets are called 'tapvid-p'"),
     (["a.safetensors", "--sets", "tapvid=none.pkl"], "none.pkl is no set of points"),
