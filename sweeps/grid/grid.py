@@ -64,6 +64,16 @@ class Init:
     taken: str = ""
     grid: Mapping[str, Any] | None = None
 
+    def content_as(self, m: ClassifierConfig) -> str:
+        """What tables tell checkpoints apart by: the content. Random weights have none, but networks of different shape or
+        kind are not the same.
+
+        Args:
+            m: The model of the cell.
+        """
+        return self.content or (f"{'conv' if m.net == 'conv' else 'scratch'}:{m.name}-{m.img_size}px-{m.num_frames}x"
+                                f"{m.t_patch_size}{'' if m.temporal_positions else f'-{NO_TIME_TABLE}'}")
+
 
 @dataclass(frozen=True)
 class LabelledSet:
@@ -215,14 +225,12 @@ class Cell:
     def record(self, sweep: str) -> dict[str, Any]:
         """What run.json and result.json say of it."""
         overrides = dict(item.split("=", 1) for item in self.overrides)
-        m = self.config.model  # random weights have no content, but networks of different shape are not the same
-        content = self.init.content or (f"{'conv' if m.net == 'conv' else 'scratch'}:{m.name}-{m.img_size}px-{m.num_frames}x"
-                                        f"{m.t_patch_size}{'' if m.temporal_positions else f'-{NO_TIME_TABLE}'}")
         more: dict[str, Any] = {"fraction": self.subset.fraction} if self.subset.fraction else {}
         more |= {"pictures": True} if self.subset.data.pictures else {}
         more |= {"pair": self.init.pair} if self.init.pair else {}
         more |= {"grid": dict(self.init.grid)} if self.init.grid else {}
-        return {"checkpoint": self.init.name, "checkpoint_content": content, "data": self.subset.data.name,
+        return {"checkpoint": self.init.name, "checkpoint_content": self.init.content_as(self.config.model),
+                "data": self.subset.data.name,
                 "shots": self.subset.shots, "seed": self.subset.seed, "method": self.method, "overrides": overrides,
                 "sweep": sweep, **more}
 

@@ -30,7 +30,7 @@ from sweeps.run.sweep_plan import FEATURES, Plan, device_problems_of
 from vidmae.evaluate.temporal.drawn_windows import Windows, draw_windows
 from vidmae.evaluate.temporal.time_tasks import different, make_task
 from vidmae.footage.manifest import AUTO, Row, decoder_problem, read_all, read_summary
-from vidmae.runs.cost import encoder_flops_per_clip
+from vidmae.runs.cost import view_flops
 from vidmae.runs.record import signature
 from vidmae.settings.command_line import with_whole_key
 from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
@@ -156,9 +156,8 @@ class TimeCell:
     def record(self, sweep: str) -> dict[str, Any]:
         """What run.json and result.json say of it."""
         m = self.config.model
-        content = self.init.content or f"scratch:{m.name}-{m.img_size}px-{m.num_frames}x{m.t_patch_size}"
-        return {"checkpoint": self.init.name, "checkpoint_content": content, "set": self.data.name, "seed": self.config.seed,
-                "probes": list(self.config.temporal.probes), "pool": m.pool, "sweep": sweep}
+        return {"checkpoint": self.init.name, "checkpoint_content": self.init.content_as(m), "set": self.data.name,
+                "seed": self.config.seed, "probes": list(self.config.temporal.probes), "pool": m.pool, "sweep": sweep}
 
 
 def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say: Say) -> Plan:
@@ -250,7 +249,7 @@ def _cell(init: Init, data: DataSource, rows: Sequence[Row], seed: int, layers: 
     if decoder != AUTO and (problem := decoder_problem(data.manifest, read_summary(data.manifest), decoder)):
         raise ConfigError(problem)
     try:
-        shape = config.model.shape()
+        of_clip = view_flops(config.model)
         windows = draw_windows(rows, t, num_frames=config.clip_frames, sampling_rate=d.sampling_rate,
                                target_fps=d.target_fps, seed=seed)
         tasks = [make_task(name, windows, config.clip_frames, t.gap_s, seed) for name in t.probes]
@@ -263,7 +262,7 @@ def _cell(init: Init, data: DataSource, rows: Sequence[Row], seed: int, layers: 
     passes = stills * (1 + untrained) if of_image else stills + clips * (1 + untrained)
     signed = to_dict(config, signed_only=True)
     del signed["name"]  # what a checkpoint is called may change; what it is does not
-    return TimeCell(init, data, windows, config, Estimate(0, passes * encoder_flops_per_clip(shape)),
+    return TimeCell(init, data, windows, config, Estimate(0, passes * of_clip),
                     signature(KIND, signed, drawn), origins)
 
 

@@ -95,6 +95,14 @@ def test_what_changes_results_makes_another_cell(folder: Path) -> None:
     assert cells("--probes", "arrow,speed")[0]["run"] != base["run"], "other recordings under the same names"
 
 
+def test_controls_of_random_weights_are_not_the_same() -> None:
+    made = [cells("--probes", "arrow", *more)[0] for more in ([], ["--set", "model.temporal_positions=false"],
+                                                             ["--set", "model.net=conv", "--set", "model.pool=mean"])]
+    of = "vit_nano_patch16-32px-8x2"
+    assert [cell["checkpoint_content"] for cell in made] == [f"scratch:{of}", f"scratch:{of}-no-time-table", f"conv:{of}"]
+    assert made[0]["flops"] == made[1]["flops"] != made[2]["flops"], "as its own network takes"
+
+
 @pytest.mark.parametrize(("args", "said"), [
     (["scratch", "--videos", "few"], "scratch on few: 4 recordings have room for a window, allowed: 5 or more"),
     (["scratch", "--videos", "many", "--set", "data.sampling_rate=1200"], "10 of 10 videos: too short"),
