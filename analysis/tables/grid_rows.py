@@ -53,9 +53,13 @@ def of_grids(runs: pd.DataFrame | None, shown: Shown) -> list[Sheet]:
 
 
 def _names(rows: pd.DataFrame) -> pd.Series:
-    """The name of each run's row: the grid's, its settings, and how it learned and was tested where that differs."""
+    """The name of each run's row: the grid's, its settings, and how it learned and was tested where that differs.
+
+    A grid that is extended by a setting names it, and the runs that are there do not: a combination has its longest name."""
     of_grid = rows["grid_of"].notna()
     name = (rows["grid"].fillna("") + " " + rows["grid_settings"].fillna("")).str.strip().where(of_grid, rows["row"])
+    longest = name[of_grid].groupby(rows.loc[of_grid, "grid_of"]).agg(lambda names: max(names, key=len))
+    name = rows["grid_of"].map(longest).where(of_grid, name)
     alike = pd.DataFrame({"name": name, "of": rows["grid_of"]})[of_grid].drop_duplicates()
     twice = set(alike.loc[alike["name"].duplicated(keep=False), "name"])
     content = rows["grid_of"].where(name.isin(twice) & of_grid, "").fillna("")

@@ -75,6 +75,19 @@ def test_unlike_runs_of_one_name_and_other_methods_have_rows_of_their_own(capsys
                                                  "s data.order=age ffff finetune"]
 
 
+def test_a_combination_of_a_grid_that_was_extended_is_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    for repeat, top1 in enumerate((10.0, 20.0, 30.0)):
+        extended = cell("age", repeat, 0)
+        extended["grid"]["settings"] |= {"data.clip": "normal"} if repeat else {}
+        write_run(extended, top1, 60.0)
+    assert run(capsys)[0] == 0
+    found = rows()
+    assert list(found) == ["s data.order=age data.clip=normal", "chance"]
+    row = found["s data.order=age data.clip=normal"]
+    pct = next(key for key in row if key.endswith("top1_pct"))
+    assert (float(row[pct]), row[pct.replace("_pct", "_n")]) == (20.0, "3")
+
+
 def test_without_a_grid_there_is_no_such_table(capsys: pytest.CaptureFixture[str]) -> None:
     write_run(make_cell("s"), 20.0, 40.0)
     assert run(capsys)[0] == 0 and not Path("tables/pretraining.csv").exists()
