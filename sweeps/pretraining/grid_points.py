@@ -29,7 +29,7 @@ from vidmae.runs.cost import train_flops_per_clip
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import ConfigError, Layer, build, flatten, parse_set, to_dict
 from vidmae.settings.recipe import read_recipe
-from vidmae.settings.schedule import Schedule
+from vidmae.settings.schedule import Phase, Schedule
 
 CHILD = "data.without_child"
 EVERY = "every"
@@ -165,6 +165,8 @@ def _point(frame: Frame, portion: Portion | None, variant: Variant, repeat: int,
 def _but_seed(e: Experiment, portion: Portion | None) -> str:
     """Eight hex digits of what a run is, but for its seed and for what that draws: equal for its repeats alone."""
     signed = {key: value for key, value in to_dict(e.config, signed_only=True).items() if key not in ("name", "seed")}
+    if portion and portion.history:  # a part, whose manifest is called after its draw
+        signed["data"] = {key: value for key, value in signed["data"].items() if key != "name"}
     data = portion.choice if portion and not e.config.data.sources else e.summary.content_sha256
     return hashlib.blake2b(repr((signed, data)).encode(), digest_size=4).hexdigest()
 
@@ -221,7 +223,8 @@ def _matched(match: PairMatch, frame: Frame, points: Sequence[Point], *, several
     of_base = _clips_per_epoch(base)
     if not of_base:
         return list(points), []
-    reference = _schedule(base.config, of_base)
+    batch = base.config.train.global_batch
+    reference = _schedule(base.config.train.phases, of_base, batch)
     of = _shown(base.config, reference.total_steps)
     clips = [_clips_per_epoch(point.experiment) for point in points]
     each = [steps_each(match, of, _shown(point.experiment.config, 1)) for point in points]
@@ -235,7 +238,12 @@ def _matched(match: PairMatch, frame: Frame, points: Sequence[Point], *, several
         if not all(lengths):
             raise ConfigError(f"--match {match}: phase {lengths.index(0)} of {point.experiment.config.name} would have 0 "
                               "steps (--match none, a smaller train.global_batch, or more footage)")
-        found.append(point if most is None else _as_long(frame, point, most, lengths, several=several))
+        phases, name = point.experiment.config.train.phases, point.experiment.config.name
+        if len(phases) != len(lengths):
+            raise ConfigError(f"--match {match}: {name} has {len(phases)} phases (train.phases), allowed: {len(lengths)} "
+                              "as in the recipe (--match none: each run has a length of its own)")
+        like = _schedule(phases, of_base, batch)
+        found.append(point if most is None else _as_long(frame, point, most, like, lengths, several=several))
     what = "FLOPs" if match == "flops" else match
     if part < 1:
         said = (f"all runs have as many {what} as a single pass, which is {float(part):.3g} times what the recipe gives for "
@@ -251,19 +259,26 @@ def _base(frame: Frame) -> Experiment:
     return experiment_of(frame, (), {"name": frame.base.name}, whole.source, whole.summary, mixed)
 
 
-def _schedule(config: PretrainConfig, clips_per_epoch: int) -> Schedule:
-    return Schedule.plan(config.train.phases, clips_per_epoch=clips_per_epoch, global_batch=config.train.global_batch)
+def _schedule(phases: Sequence[Phase], clips_per_epoch: int, global_batch: int) -> Schedule:
+    try:
+        return Schedule.plan(phases, clips_per_epoch=clips_per_epoch, global_batch=global_batch)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _shown(config: PretrainConfig, steps: int) -> Shown:
     return Shown(steps, config.train.global_batch, config.model.num_frames, train_flops_per_clip(config.model.shape()))
 
 
-def _as_long(frame: Frame, point: Point, clips: int, lengths: Sequence[int], *, several: bool) -> Point:
-    """A run with phases of these lengths."""
-    phases = point.experiment.config.train.phases
-    as_they_are = as_long(phases, _schedule(point.experiment.config, clips), lengths)
-    if as_they_are == phases:
+def _as_long(frame: Frame, point: Point, clips: int, like: Schedule, lengths: Sequence[int], *, several: bool) -> Point:
+    """A run with phases of these lengths; `clips`: its own in an epoch."""
+    train = point.experiment.config.train
+    try:
+        own = _schedule(train.phases, clips, train.global_batch)
+    except ConfigError:  # a warm-up is longer than its phase, on these data
+        own = None
+    as_they_are = as_long(train.phases, own, like, lengths)
+    if as_they_are == train.phases:
         return point
     return _point(frame, point.portion, point.variant, point.repeat, several=several,
                   phases=[to_dict(phase) for phase in as_they_are])

@@ -59,7 +59,7 @@ def match_phases(phases: Sequence[Phase], match: Match, amount: Amount, *, whole
         return _as_released(phases, amount)
     if amount.share == 1 and videos == of_videos:
         return tuple(phases)
-    steps = [end - whole.start_of(i) for i, end in enumerate(whole.ends)]
+    steps = _lengths(whole)
     if match == "steps":
         return in_steps(phases, steps, whole.warmups)
     part = Fraction(videos, of_videos)
@@ -140,20 +140,26 @@ def stretched(schedule: Schedule, ratio: Fraction) -> list[int]:
     return [end - start for start, end in itertools.pairwise(ends)]
 
 
-def as_long(phases: Sequence[Phase], own: Schedule, lengths: Sequence[int]) -> tuple[Phase, ...]:
-    """Phases with these lengths in steps; a warm-up keeps its part of its phase. As they are where that is their length.
+def as_long(phases: Sequence[Phase], own: Schedule | None, like: Schedule, lengths: Sequence[int]) -> tuple[Phase, ...]:
+    """Phases with these lengths in steps; a warm-up keeps its part of its phase. As they are where they are such a schedule.
 
     Args:
         phases: Of a run.
-        own: The same in steps.
+        own: The same in steps, on the data and with the batch of the run; None: they are no schedule there.
+        like: The same in steps, on the data and with the batch of the run that others are matched to. Warm-ups are parts of
+            these: on its own data a phase may be much shorter or longer, and its warm-up would be another part.
         lengths: As many, in steps.
     """
-    before = [end - own.start_of(i) for i, end in enumerate(own.ends)]
-    if list(lengths) == before:
-        return tuple(phases)
     warmups = [nearest(Fraction(warmup * length, max(1, steps)))
-               for warmup, length, steps in zip(own.warmups, lengths, before, strict=True)]
+               for warmup, length, steps in zip(like.warmups, lengths, _lengths(like), strict=True)]
+    if own and (_lengths(own), list(own.warmups)) == (list(lengths), warmups):
+        return tuple(phases)
     return in_steps(phases, lengths, warmups)
+
+
+def _lengths(schedule: Schedule) -> list[int]:
+    """Steps of each phase."""
+    return [end - schedule.start_of(i) for i, end in enumerate(schedule.ends)]
 
 
 def nearest(steps: Fraction) -> int:

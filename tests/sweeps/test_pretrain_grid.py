@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from jobs import pretrain
+from jobs.place.experiment import choose_place
 from jobs.standing.runs import all_runs
 from sweeps import pretrain as grid
 from sweeps.grid.axes import split_values
+from sweeps.pretraining.grid_points import design
 from sweeps.pretraining.matching import Shown, as_long, steps_each, stretched
+from sweeps.pretraining.points import Point
 from sweeps.pretraining.variants import make_variants, value_words
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, Told, caller, cli, write_program
@@ -125,12 +128,31 @@ BASE = Schedule.plan(PHASES, clips_per_epoch=16, global_batch=8)  # 20 and 5 ste
 def test_lengths_by_hand(match: Any, one: Shown, lengths: list[int]) -> None:
     found = stretched(BASE, steps_each(match, Shown(25, 8, 4, 100.0), one))
     assert found == lengths
-    phases = as_long(PHASES, BASE, found)
+    phases = as_long(PHASES, BASE, BASE, found)
     if found == [20, 5]:
         assert phases == PHASES, "as the recipe has them, so that its run is the same"
     else:
         assert [phase.duration for phase in phases] == [Duration(n, "steps") for n in lengths]
         assert str(phases[0].warmup) == f"{round(lengths[0] / 5)} steps" and phases[1].lr == 1e-5, "a fifth of the phase, and its rate"
+
+
+def points(*args: str) -> list[Point]:
+    """The runs of a command with their settings."""
+    given = grid.make_parser().parse_args([*args, "--cluster", "local", "--dry-run"])
+    return list(design(given, choose_place(given)).points)
+
+
+PARTS = ["--recipe", "demo", "--data", "s,say", "--hours", "1", *CELLS]  # 60 and 40 videos of 4 clips: 15 and 10 steps of 16
+
+
+@pytest.mark.parametrize(("duration", "warmup", "steps", "rise"), [
+    ("7 epochs", "20 steps", 525, 20), ("7 epochs", "1 epochs", 525, 75), ("150 steps", "1 epochs", 150, 75), ("8000 clips", "3 epochs", 500, 225)])
+def test_warm_ups_are_those_of_the_first_data_set_on_any_part(duration: str, warmup: str, steps: int, rise: int) -> None:
+    """By hand: the whole of s has 300 videos of 4 clips, 75 steps an epoch. A warm-up of three epochs is 45 steps of a part."""
+    made = points(*PARTS, "--repeats", "2", "--set", f"train.phases.0.duration={duration}", "--set", f"train.phases.0.warmup={warmup}")
+    phases = [point.experiment.config.train.phases[0] for point in made]
+    assert [(str(phase.duration), str(phase.warmup)) for phase in phases] == [(f"{steps} steps", f"{rise} steps")] * 4
+    assert len({point.experiment.grid["of"] for point in made}) == 2, "of repeats of a data set it is one"
 
 
 def test_a_single_pass_makes_all_runs_as_long_as_it_can_be(told: Told) -> None:
