@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -22,12 +23,12 @@ from sweeps.pretraining.matching import PairMatch, Shown, as_long, steps_each, s
 from sweeps.pretraining.points import Design, Frame, Kind, Point, experiment_of, read_frame
 from sweeps.pretraining.portions import Portion, portions, what_amounts_hide
 from sweeps.pretraining.scaling_points import refuse_twins, what_repeats_are
-from sweeps.pretraining.variants import Variant, make_variants
+from sweeps.pretraining.variants import RECIPE, Variant, make_variants
 from vidmae.footage.manifest import Manifest, Summary
 from vidmae.mixtures.children import known_children
 from vidmae.runs.cost import train_flops_per_clip
-from vidmae.settings.config import PretrainConfig
-from vidmae.settings.layers import ConfigError, Layer, build, flatten, parse_set, to_dict
+from vidmae.settings.config import FootageConfig, PretrainConfig
+from vidmae.settings.layers import ConfigError, build, parse_set, to_dict
 from vidmae.settings.recipe import read_recipe
 from vidmae.settings.schedule import Phase, Schedule
 
@@ -54,8 +55,10 @@ def design(args: argparse.Namespace, place: Place) -> Design:
     axes = read_axes(args.vary)
     _refuse_many(args, [len(values) for values in axes.values()])
     variants = make_variants(axes, lengths=args.match == "none")  # before anything is read
-    frame = read_frame(args, place)
+    frame, stands_in = _read_frame(args, place, variants[0])
     refuse_twins(frame.sets)
+    if args.data is None and frame.sets:
+        _refuse_other_data(frame.base.data, axes.get(RECIPE, ()))
     if args.leave_out_children is not None:
         axes[CHILD] = _children(args.leave_out_children, frame, CHILD in axes)
         _refuse_many(args, [len(values) for values in axes.values()])
@@ -73,7 +76,7 @@ def design(args: argparse.Namespace, place: Place) -> Design:
         points, said = _matched(args.match, frame, points, several=several)
     _refuse_equal(points)
     portions_of = [point.portion for point in points if point.portion]
-    said += [*what_amounts_hide(portions_of, steps=False), *(what_repeats_are(points) if portions_of else ())]
+    said += [*stands_in, *what_amounts_hide(portions_of, steps=False), *(what_repeats_are(points) if portions_of else ())]
     keys = [key.rpartition(".")[2].upper().replace("_", " ") for key, _, _ in variants[0].settings]
     return Design(points, ("DATA", *(("AMOUNT", "SUBSET") if several else ()), *keys, "SEED"), said)
 
@@ -87,6 +90,19 @@ def commands(args: argparse.Namespace, _: Design) -> tuple[tuple[str, ...], ...]
 GRID = Kind("sweeps/pretrain.py", "pretraining", scratch=True, design=design, commands=commands)
 
 
+def _read_frame(args: argparse.Namespace, place: Place, first: Variant) -> tuple[Frame, list[str]]:
+    """What all runs have in common; where the recipe is no experiment without what varies, as its first combination,
+    which is said."""
+    try:
+        return read_frame(args, place), []
+    except ConfigError as error:
+        try:
+            frame = read_frame(argparse.Namespace(**{**vars(args), "set": [*args.set, *first.items]}), place)
+            return frame, [f"the recipe is taken with {', '.join(first.items)}; without that: {error}"]
+        except ConfigError:
+            raise error from None
+
+
 def _refuse_many(args: argparse.Namespace, sizes: Sequence[int]) -> None:
     """Refuse a grid of more runs than --max-runs."""
     runs = args.repeats
@@ -96,6 +112,16 @@ def _refuse_many(args: argparse.Namespace, sizes: Sequence[int]) -> None:
         parts = " x ".join(map(str, [*sizes, args.repeats]))
         raise ConfigError(f"the grid has {parts} = {runs:,} pretraining runs, allowed: up to {args.max_runs} (--max-runs, "
                           "or fewer values of --vary, --repeats)")
+
+
+def _refuse_other_data(base: FootageConfig, recipes: Sequence[str]) -> None:
+    """Refuse recipes on another data set: all runs are trained on that of the first, and would be named after the other."""
+    for recipe in recipes:
+        data = read_recipe(recipe, PretrainConfig).values.get("data", {})
+        for key in ("name", "manifest") if not data.get("sources") else ():
+            if (value := data.get(key, getattr(FootageConfig, key))) != (of := getattr(base, key)):
+                raise ConfigError(f"--vary recipe: {recipe} has data.{key} {value}, allowed: {of or 'none'} as --recipe, on "
+                                  "whose data all runs are trained; --data compares data sets (several, between commas)")
 
 
 def _children(asked: str, frame: Frame, varies: bool) -> list[str]:
@@ -192,16 +218,16 @@ def _data_of(config: PretrainConfig, portion: Portion | None, frame: Frame, *, s
 
 
 def _name(frame: Frame, variant: Variant) -> str:
-    """NAME with what is not as usual in all runs, but not of what varies."""
-    usual = flatten(PretrainConfig())
-    reset = parse_set([])
-    for key, _, _ in variant.settings:
-        if key in usual:
-            value: Any = usual[key]
-            for part in reversed(key.split(".")):
-                value = {part: value}
-            reset.append(Layer("default", value))
-    config = build(PretrainConfig, [*frame.layers, *reset])[0]
+    """NAME with what is not as usual in all runs, but not of what varies. Nothing is checked: with usual values in place of
+    what varies the recipe may be no experiment."""
+    config, usual = copy(frame.base), PretrainConfig()
+    for section in ("data", "model"):  # which have tags
+        part, of_usual = copy(getattr(config, section)), getattr(usual, section)
+        for key, _, _ in variant.settings:
+            of, _, last = key.partition(".")
+            if of == section and hasattr(of_usual, last):
+                object.__setattr__(part, last, getattr(of_usual, last))
+        object.__setattr__(config, section, part)
     return "-".join([config.name, *missing_tags(config)])
 
 

@@ -34,7 +34,7 @@ from vidmae.runs.cost import train_flops_per_clip
 from vidmae.runs.record import read_json
 from vidmae.settings.config import ModelConfig, PretrainConfig
 from vidmae.settings.finetune_config import FinetuneConfig
-from vidmae.settings.layers import build, load, parse_set, to_yaml
+from vidmae.settings.layers import ConfigError, build, load, parse_set, to_yaml
 from vidmae.settings.schedule import Duration, Phase, Schedule
 
 FLAGS = set(SCALING_FLAGS.split()) - {"--fractions"} | {"--vary", "--leave-out-children", "--max-runs"}
@@ -142,6 +142,16 @@ def points(*args: str) -> list[Point]:
     return list(design(given, choose_place(given)).points)
 
 
+def test_what_varies_is_checked_as_it_is_trained_and_never_as_usual() -> None:
+    """A clip of 16 frames at the usual rate of 8 takes 4.3 s."""
+    near = ["--set", "data.repeat_window=near", "--set", "data.repeat_near_s=3", "--set", "data.clip=frozen", "--repeats", "1"]
+    for more in ([], ["--set", "data.sampling_rate=2"]):
+        made = points(*SMALL, *near, *more, "--vary", "data.sampling_rate=2,4")
+        assert [point.experiment.config.name for point in made] == [f"demo-frozen-sampling_rate.{rate}-r0" for rate in (2, 4)]
+    with pytest.raises(ConfigError, match=r"data\.repeat_near_s is 3.*allowed: more than"):
+        points(*SMALL, *near, "--vary", "data.sampling_rate=2,8")
+
+
 PARTS = ["--recipe", "demo", "--data", "s,say", "--hours", "1", *CELLS]  # 60 and 40 videos of 4 clips: 15 and 10 steps of 16
 
 
@@ -183,6 +193,8 @@ def test_named_recipes_are_rows(told: Told, folder: Path) -> None:
     runs, _ = plan(told, *SMALL, "--vary", "recipe=demo,control.yaml", *CLIPS, "--repeats", "1", "--match", "flops")
     assert names(runs) == [f"demo-recipe.{recipe}-clip.{clip}-r0" for recipe in ("demo", "control.yaml") for clip in ("normal", "frozen")]
     assert {run["seed"] for run in runs} == {0} and runs[0]["steps"] == 220 < runs[2]["steps"]
+    code, _, err = told("--recipe", "pretrain_s_vith14", *CELLS, "--vary", "recipe=pretrain_s_vith14,demo", "--cluster", "local")
+    assert code == 2 and "demo has data.name demo, allowed: s as --recipe" in err and "--data compares data sets" in err, err
 
 
 def test_each_child_is_left_out_once(told: Told) -> None:
