@@ -2,7 +2,8 @@
 
 The image model has the video model's encoder, data, seed, order of clips and optimisation. Each of its clips is one frame
 of a clip of the video model (data.window_frames), and it sees the frames of those clips before it sees any other
-(data.window_clips). Its objective (mask ratio, depth of the decoder) is that of a recipe.
+(data.window_clips). Its objective (mask ratio, depth of the decoder, what is predicted) is that of a recipe: pixels where
+the recipe says nothing, though the video model predicts features.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sweeps.pretraining.matching import PairMatch, Shown, matched_phases
 from sweeps.pretraining.pretraining_run import Pretraining, look_at
 from vidmae.runs.cost import train_flops_per_clip
 from vidmae.runs.record import RunFolder, read_json
-from vidmae.settings.config import RECIPES, PretrainConfig
+from vidmae.settings.config import RECIPES, ModelConfig, PretrainConfig
 from vidmae.settings.layers import ConfigError, Layer, build, load, parse_set, to_dict
 from vidmae.settings.recipe import read_recipe
 from vidmae.settings.schedule import Schedule
@@ -30,6 +31,9 @@ OWN = ("model.", "train.", "checkpoint.", "recovery.", "log.", "data.workers", "
        "data.max_bad_pct", "data.crop_", "data.flip_prob", "data.decoder")  # what --image-set may change
 NOT_OWN = ("train.phases", "train.init", "model.name", "model.img_size", "model.num_frames", "model.t_patch_size")
 ENCODER = ("name", "img_size")  # of a model what both have
+OBJECTIVE = ("decoder_mask_ratio", "mask", "temporal_positions", "target", "feature_loss", "teacher_momentum",
+             "norm_pix_loss")
+"""Of a model what is as usual in the image model, unless its recipe says other."""
 RATES = re.compile(r"train\.phases\.\d+\.(lr|blr|min_lr)")
 FAR = 0.01  # a smaller difference is rounding to whole steps
 ONCE = ("single-pass", "windows")  # orders in which footage does not come again
@@ -150,7 +154,7 @@ def _image(args: argparse.Namespace, place: Place, setting: Setting, video: Expe
     config, name = video.config, f"{video.config.name}-image-{args.match}"
     recipe = read_recipe(args.image, PretrainConfig)
     # the video model's objective is not the image model's, nor are controls of time, of which one frame has none
-    differs = {"decoder_mask_ratio": 0.0, "mask": "random", "temporal_positions": True}
+    differs = {key: getattr(ModelConfig, key) for key in OBJECTIVE}
     differs |= {key: value for key, value in recipe.values.get("model", {}).items() if key not in ENCODER}
     layers = [Layer(f"video model {video.run.path.name}", to_dict(config)),
               Layer(recipe.origin, {"model": differs}, recipe.lines)]
@@ -209,6 +213,8 @@ def rows(pair: Pair, cost: Callable[[float], str]) -> Iterator[tuple[str, ...]]:
     yield "run", video.run.path.name, image.run.path.name, ""
     yield "state", video.kind, image.kind, ""
     yield "encoder", *(f"{m.name.removeprefix('mae_')}, {m.img_size} px" for m in models), "yes"
+    if models[0].target != models[1].target:
+        yield "predicts", *(m.target for m in models), "no (model.target)"
     yield "data", *(one.experiment.data.name for one in (video, image)), "yes: one manifest, seed and order"
     for name, values in (("frames a clip", [m.num_frames for m in models]), ("mask ratio", [m.mask_ratio for m in models]),
                          ("decoder", [f"{m.decoder_depth} x {m.decoder_embed_dim}" for m in models]),

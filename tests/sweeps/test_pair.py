@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from jobs import pretrain
+from jobs.place.experiment import choose_place
 from jobs.standing.runs import all_runs
 from sweeps import fewshot, pair
 from sweeps.pretraining.matching import Shown, matched_phases
+from sweeps.pretraining.pairs import read_pair, rows
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, Told, caller, cli, write_cell_profile, write_manifest
 from tests.support.runs import CELL, TINY, make_labelled, make_manifest
@@ -154,6 +156,21 @@ def test_a_dry_run_says_what_is_equal_and_writes_nothing(folder: Path, told: Tol
     code, _, err = told(*DEMO, "--match", "flops", "--dry-run", "--cluster", "local")
     assert re.search(r"flops .* yes, by --match, but for rounding", err) and "of the 16 frames of each of the 3,520 clips" in err
     assert "one frame of each of the 3,520 clips of the video model; cut out as the clip is" in told(*DEMO, "--match", "clips", "--dry-run", "--cluster", "local")[2]
+
+
+@pytest.mark.parametrize(("video", "video_says", "own"), [
+    ("pretrain_s_features_vith14", [], []), ("pretrain_s_vith14", ["model.norm_pix_loss=true"], []),
+    ("pretrain_s_features_vith14", ["model.teacher_momentum=[0.9,1]", "model.feature_loss=smooth"], ["model.target=features"])])
+def test_what_is_predicted_is_the_image_recipes_affair(folder: Path, video: str, video_says: list[str], own: list[str]) -> None:
+    write_manifest(folder / "manifests/s.csv")
+    more = [word for flag, items in (("--set", video_says), ("--image-set", own)) for item in items for word in (flag, item)]
+    args = pair.make_parser().parse_args(["--video", video, "--match", "clips", "--cluster", "local", *more])
+    found, _ = read_pair(args, choose_place(args))
+    usual = build(PretrainConfig, [read_recipe("pretrain_s_image_vith14", PretrainConfig), *parse_set(own)])[0].model
+    assert found.image.experiment.config.model == usual
+    says = {row[0]: row[1:] for row in rows(found, str)}
+    differs = ("features", "pixels", "no (model.target)") if "features" in video and not own else None
+    assert says.get("predicts") == differs
 
 
 def pair_record(run: RunFolder) -> dict[str, Any]:
