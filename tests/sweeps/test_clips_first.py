@@ -131,6 +131,15 @@ def test_clips_that_nobody_prepared_are_an_error(labelled: Path, capsys: pytest.
     assert "--prepare decides it" in sweep(capsys, "--shots", "1", "--set", "data.prepared=x", code=2)
 
 
+def test_clusters_read_the_clips_that_they_are_tested_on_alone(labelled: Path) -> None:
+    """Those to learn from are not prepared for them."""
+    config = next(each for each in configs(labelled, "1shot-").values() if each.data.prepared)
+    whole = type(config.data)(**{**config.data.__dict__, "subset": "", "shots": 0})
+    data = read_cell_data(FinetuneConfig(method="cluster", data=whole, seed=0))
+    assert (len(data.train), len(data.held_out), len(data.val), len(data.classes)) == (0, 0, 4, 2)
+    check_files(FinetuneConfig(method="cluster", data=whole, seed=0), data)
+
+
 def test_windows_may_begin_at_four_places_and_the_crop_has_room() -> None:
     assert Preparation.for_clips(224, 3.75) == Preparation(15.0, 256, 90)
     assert Preparation.for_clips(448, 3.75).short_side_px == 512 and Preparation.for_clips(224, 7.5, 480).name == "480px-30fps-q90"

@@ -11,7 +11,7 @@ from vidmae.footage.manifest import COLUMNS, Manifest, ManifestError, read_rows
 from vidmae.footage.open_video import ARCHIVE, DecodeError, open_video
 from vidmae.labels.pooled_clips import pooled
 from vidmae.labels.shots import draw_shots, hold_out, read_shots, rows_of
-from vidmae.labels.splits import check_apart, read_labelled, some_rows
+from vidmae.labels.splits import Labelled, check_apart, read_labelled, some_rows
 from vidmae.settings.finetune_config import FinetuneConfig
 
 
@@ -35,6 +35,8 @@ class CellData:
 def read_cell_data(config: FinetuneConfig) -> CellData:
     """Read the manifests of a cell, and its k-shot subset or share: a file, so that all ranks have the same.
 
+    Method cluster learns from no clip: what it has to learn from is empty.
+
     Raises:
         ManifestError: A manifest cannot be read, or the two share clips or count their classes differently.
         ShotsError: The subset cannot be used, or is too small to hold clips out of it.
@@ -42,21 +44,30 @@ def read_cell_data(config: FinetuneConfig) -> CellData:
     path = Path(config.data.manifest)
     labelled, val = read_labelled(path), read_labelled(Path(config.data.val_manifest))
     check_apart(labelled, val)
-    if config.data.subset:
-        learn = read_shots(Path(config.data.subset))
-    else:
-        (learn,) = draw_shots(labelled, [len(labelled)], config.seed, allow_fewer=True)
-    manifest, rows_held = Manifest.read(path, decoder=config.data.decoder), np.array([], dtype=np.int64)
-    if config.select.rule == "holdout":
-        learn, held = hold_out(learn, config.select.holdout)
-        rows_held = rows_of(held, labelled)
-    data = CellData(manifest.take(rows_of(learn, labelled)), manifest.take(rows_held),
+    manifest = Manifest.read(path, decoder=config.data.decoder)
+    rows_train, rows_held = _rows_to_learn_from(config, labelled)
+    data = CellData(manifest.take(rows_train), manifest.take(rows_held),
                     Manifest.read(Path(config.data.val_manifest), decoder=config.data.decoder),
                     class_names(labelled.classes))
     if not config.data.archives:
         return data
     folder = Path(config.data.archives)
     return CellData(pooled(data.train, folder), pooled(data.held_out, folder), pooled(data.val, folder), data.classes)
+
+
+def _rows_to_learn_from(config: FinetuneConfig, labelled: Labelled) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the labelled manifest to learn from, and those that are held out."""
+    none = np.array([], dtype=np.int64)
+    if config.method == "cluster":
+        return none, none
+    if config.data.subset:
+        learn = read_shots(Path(config.data.subset))
+    else:
+        (learn,) = draw_shots(labelled, [len(labelled)], config.seed, allow_fewer=True)
+    if config.select.rule != "holdout":
+        return rows_of(learn, labelled), none
+    learn, held = hold_out(learn, config.select.holdout)
+    return rows_of(learn, labelled), rows_of(held, labelled)
 
 
 def check_files(config: FinetuneConfig, data: CellData) -> None:
