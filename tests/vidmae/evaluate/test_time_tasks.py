@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vidmae.evaluate.feature_cache import feature_spec
 from vidmae.evaluate.probes import WIDER_PENALTIES, fit_held_out
 from vidmae.evaluate.temporal.drawn_windows import SELECT, TRAIN, UNEVEN, Windows, draw_windows, recordings_of
-from vidmae.evaluate.temporal.shown_features import CHANNELS, chunks_of, key_of, measures
+from vidmae.evaluate.temporal.shown_features import CHANNELS, chunks_of, key_of, measures, pixel_spec
 from vidmae.evaluate.temporal.time_answers import answer, check_fails, check_succeeds, together
 from vidmae.evaluate.temporal.time_tasks import (
     CLASSES,
@@ -24,7 +25,8 @@ from vidmae.evaluate.temporal.time_tasks import (
 from vidmae.footage.known.facts import Facts
 from vidmae.footage.manifest import Row
 from vidmae.insight.paired import paired_difference
-from vidmae.settings.layers import ConfigError
+from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.layers import ConfigError, build, parse_set
 from vidmae.settings.programs.temporal_config import TIME_PROBES, TemporalConfig, TimeProbesConfig
 
 T, FRAMES, FPS = 8, 1200, 30.0
@@ -114,6 +116,29 @@ def test_what_cannot_be_used_is_left_out_and_too_little_is_refused() -> None:
             TimeProbesConfig(**{key: value})
     with pytest.raises(ConfigError, match="method is 'finetune', allowed: linear"):
         TemporalConfig(method="finetune")
+
+
+def test_a_copy_of_a_video_is_on_one_side_of_the_split_alone() -> None:
+    copies = [replace(ROWS[i], path=f"/elsewhere/{i}.mp4") for i in range(20)]
+    found = drawn([*ROWS, *copies])
+    assert found.left_out == {"a copy of another video": 20} and len(found.part) == 30 and found.row.max() < 30
+    assert found.digest([r.content for r in (*ROWS, *copies)]) == drawn().digest([r.content for r in ROWS])
+    with pytest.raises(ValueError, match=r"4 recordings have room for a window.*3 of 7 videos: a copy of another video"):
+        drawn([*ROWS[:4], *copies[:3]])
+
+
+def test_a_split_that_leaves_nothing_to_learn_from_is_refused() -> None:
+    wide = replace(SETTINGS, test_share=0.79, select_share=0.2)
+    with pytest.raises(ValueError, match=r"of 5 recordings 4 are to be tested on \(temporal.test_share is 0.79\) and 1 .*temporal.select_share=X"):
+        drawn(ROWS[:5], wide)
+    assert np.bincount(drawn(ROWS[:5]).part).tolist() == [2, 1, 2]
+
+
+def test_what_pixels_say_is_shared_by_all_encoders() -> None:
+    settings = ["method=linear", "model.name=vit_nano_patch16", "model.img_size=32", "model.num_frames=4"]
+    plain, conv, still, mean = (pixel_spec(feature_spec(build(FinetuneConfig, parse_set([*settings, *more]))[0]), 4)
+                                for more in ([], ["model.net=conv", "model.pool=mean"], ["model.temporal_positions=false"], ["model.pool=mean"]))
+    assert plain == conv == still == mean
 
 
 def test_frame_numbers_by_hand(windows: Windows, tasks: dict[str, TimeTask]) -> None:

@@ -6,6 +6,7 @@
 
 Recordings, not windows, are dealt out to train, select and test: two windows of one recording look alike. Which videos are
 parts of one recording is what the manifest knows or the names say; a video of which nothing is known is one of its own.
+Of several copies of a video, whatever they are called, the first one in the manifest counts.
 
 Letters: N windows, R recordings, T frames of a clip.
 """
@@ -27,6 +28,7 @@ TRAIN, SELECT, TEST = range(3)
 FEWEST_RECORDINGS = 5
 MOST_OFF = 0.25  # how far, with speed, a step may be from the wanted one: else twice is in one file what one is in another
 SHORT, UNEVEN = "too short", "no whole number of frames is near to half a step"
+COPY = "a copy of another video"
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,13 @@ def draw_windows(rows: Sequence[Row], settings: TimeProbesConfig, *, num_frames:
         target_fps: Rate that the stride is counted in.
         seed: Of the windows and of the split.
     Raises:
-        ValueError: Fewer than FEWEST_RECORDINGS recordings have room for a window.
+        ValueError: Fewer than FEWEST_RECORDINGS recordings have room for a window, or the split leaves none to learn from.
     """
     recording, begins_s, line = recordings_of(rows)
     steps, reach, why = _room(rows, settings.probes, num_frames, sampling_rate / target_fps)
     room = np.array([row.frames for row in rows]) - 2 * reach
     why = [reason or (SHORT if free < 1 else "") for reason, free in zip(why, room.tolist(), strict=True)]
+    why = _without_copies(rows, why)
     usable = np.array([not reason for reason in why])
     left_out = dict(Counter(filter(None, why)))
     files: dict[int, list[int]] = {}
@@ -156,6 +159,17 @@ def _room(rows: Sequence[Row], probes: Sequence[str], num_frames: int, stride_s:
     return steps, -(-halves * steps // 2), why
 
 
+def _without_copies(rows: Sequence[Row], why: Sequence[str]) -> list[str]:
+    """Why each video cannot be used, where all but the first of equal content cannot: they would be on both sides of the
+    split."""
+    seen, found = set[str](), list[str]()
+    for row, reason in zip(rows, why, strict=True):
+        found.append(reason or (COPY if row.content in seen else ""))
+        if not reason:
+            seen.add(row.content)
+    return found
+
+
 def _in_recording(members: Sequence[int], rows: Sequence[Row], reach: np.ndarray, room: np.ndarray, most: int, seed: int,
                   ) -> list[tuple[int, int]]:
     """Row and centre of the windows of one recording, in the order of time; no more than fit beside each other, or one."""
@@ -170,8 +184,13 @@ def _in_recording(members: Sequence[int], rows: Sequence[Row], reach: np.ndarray
 
 
 def _split(recordings: int, settings: TimeProbesConfig) -> np.ndarray:
-    """The part of each recording; they come in a drawn order."""
+    """The part of each recording; they come in a drawn order. ValueError where none is left to learn from."""
     test, select = (max(1, round(share * recordings)) for share in (settings.test_share, settings.select_share))
+    if test + select >= recordings:
+        raise ValueError(f"of {recordings} recordings {test} are to be tested on (temporal.test_share is "
+                         f"{settings.test_share:g}) and {select} choose the penalty (temporal.select_share is "
+                         f"{settings.select_share:g}), allowed: fewer than {recordings} together, so that one is left to "
+                         "learn from (--set temporal.test_share=X, --set temporal.select_share=X)")
     part = np.full(recordings, TRAIN)
     part[:test], part[test:test + select] = TEST, SELECT
     return part

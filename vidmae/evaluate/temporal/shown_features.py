@@ -135,9 +135,10 @@ def seen_pixels(store: FeatureStore, clips: ShownClips) -> Seen:
 
 
 def pixel_spec(spec: FeatureSpec, num_frames: int) -> FeatureSpec:
-    """What the features of pixels are: those of clips of so many frames, as an encoder gets them."""
+    """What the features of pixels are: those of clips of so many frames, as an encoder gets them; whatever it is."""
     return replace(spec, weights=PIXELS, model=PIXELS, pool="", num_frames=num_frames, t_patch_size=1, precision="fp32",
-                   inflated="no", positions="learned", embed_dim=CHANNELS + num_frames - 1)
+                   inflated="no", positions="learned", net="vit", temporal_positions=True,
+                   embed_dim=CHANNELS + num_frames - 1)
 
 
 def measures(clip: np.ndarray) -> np.ndarray:
