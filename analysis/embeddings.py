@@ -11,7 +11,8 @@ adds neighbours.html with a picture of each: it shows the footage, which may be 
 to be scored or drawn by: then there are only neighbours, and the exit code is 3.
 
 --similarity compares representations instead: each layer (jobs/embed.py --layers) of each folder with each other one, over
-the clips that all folders have. similarity.csv has linear CKA without bias and RSA with 95 % intervals over clips;
+the clips that all folders have. similarity.csv has linear CKA without bias and RSA with 95 % intervals over clips, or over
+recordings, of windows (jobs/embed.py --window-s);
 similarity.png and .svg are heat maps. It needs no labels.
 
 Exit codes: 0 ok, 2 usage or damaged files, 3 the clips have no labels, 130 Ctrl-C.
@@ -45,8 +46,11 @@ from vidmae.settings.command_line import answer
 
 SCORES = ["value", "chance", "ceiling"]
 NEIGHBOURS = ["feature", "content", "place", "neighbour", "cosine", "same_class"]
+OF_WINDOWS = ["start_s", "neighbour_start_s"]  # of neighbours, where windows slide
 NOTES = ("silhouette: -1 to 1; precision: share of a clip's nearest clips, itself and copies left out, that have its class",
          "chance: neighbours drawn at random; ceiling: the most that there can be, as a class has only so many clips")
+OF_SILHOUETTE = ("silhouette: -- of windows, since those of one recording have one class and look alike; precision leaves "
+                 "windows of the same recording out")
 UNLABELLED = ("the clips have no labels, so there is no picture by class, no silhouette and no precision; labels come from "
               "the manifest (python jobs/prepare.py manifest --labels ...)")
 
@@ -92,6 +96,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{len(args.folder)} folders are given; they are drawn and scored one at a time, or compared with "
                          "--similarity")
     found, record = read_embeddings(args.folder[0])
+    if args.frames and found.start_s is not None:
+        raise ValueError(f"--frames {args.frames} shows the middle of whole clips, and {args.folder[0]} holds windows; "
+                         "allowed: features without windows (jobs/embed.py without --window-s), or no --frames")
     names = {int(index): name for index, name in record["classes"].items()}
     make_private_folder(args.out)
     texts, sheets = neighbour_texts(found, names, record["data"], args), list[Sheet]()
@@ -115,15 +122,23 @@ def run(args: argparse.Namespace) -> int:
 def compare(args: argparse.Namespace) -> int:
     """Compare the representations of all folders, and write the table and the heat maps."""
     from analysis.tables.survey.similarity import FEWEST, similarities
-    from analysis.tables.survey.similarity_sheets import draw_similarity, representations, similarity_sheet
+    from analysis.tables.survey.similarity_sheets import (
+        check_alike,
+        draw_similarity,
+        recordings,
+        representations,
+        similarity_sheet,
+    )
 
     if args.clips < FEWEST:
         raise ValueError(f"--clips {args.clips} must be {FEWEST} or more")
     read = {str(folder): read_embeddings(folder) for folder in args.folder}
     names = dict(zip(read, short_names(list(read)), strict=True))
     kinds = FEATURES if args.feature == "both" else (args.feature,)
-    every = representations({names[folder]: found for folder, (found, _) in read.items()},
-                            {names[folder]: record.get("layers", []) for folder, (_, record) in read.items()}, kinds)
+    check_alike({names[folder]: record for folder, (_, record) in read.items()})
+    folders = {names[folder]: found for folder, (found, _) in read.items()}
+    every = representations(
+        folders, {names[folder]: record.get("layers", []) for folder, (_, record) in read.items()}, kinds)
     if len(every) < 2:
         raise ValueError(f"{args.folder[0]} holds one representation, so there is nothing to compare: give another folder, "
                          "or write several layers (jobs/embed.py --layers)")
@@ -131,9 +146,11 @@ def compare(args: argparse.Namespace) -> int:
     chosen = np.arange(total)
     if total > args.clips:
         chosen = np.sort(np.random.default_rng(args.seed).choice(total, args.clips, replace=False))
-    found = similarities([each.features[chosen] for each in every], seed=args.seed)
+    of_windows = recordings(folders)
+    recording = None if of_windows is None else of_windows[chosen]
+    found = similarities([each.features[chosen] for each in every], recording=recording, seed=args.seed)
     labels = [each.name for each in every]
-    sheet = similarity_sheet(labels, found, len(chosen), total)
+    sheet = similarity_sheet(labels, found, len(chosen), total, None if recording is None else len(np.unique(recording)))
     make_private_folder(args.out)
     files = [args.out / f"{sheet.name}.csv"]
     write_atomic(files[0], to_csv(sheet).encode())
@@ -163,17 +180,18 @@ def scores_sheet(found: Embeddings, record: Mapping[str, Any], seed: int = 0) ->
     content, label = found.content[has], found.label[has]
     for name in FEATURES:
         features = getattr(found, name)[has]
-        value, clips = silhouette(features, label, seed) or (None, len(label))
+        value, clips = (silhouette(features, label, seed) if found.start_s is None else None) or (None, len(label))
         rows.append({"feature": name, "score": "silhouette", "value": value, "clips": clips})
         at = {precision.at: precision._asdict() for precision in precisions(features, content, label)}
         rows += [{"feature": name, "score": f"precision at {k}", "clips": len(label), **at.get(k, {})} for k in AT]
     records = pd.DataFrame(rows, columns=["feature", "score", *SCORES, "clips"])
     shown = records.assign(**{name: texts(records[name], ".3f") for name in SCORES}, clips=texts(records["clips"], ","))
+    windows = [] if found.start_s is None else [OF_SILHOUETTE]
     left_out = [f"{(~has).sum():,} clips without a label are left out"] if not has.all() else []
     below = [BELOW_CHANCE] if (records["value"] < records["chance"]).any() else []
     classes = len(np.unique(label))
     return Sheet("embedding-scores", f"{record['data']}, {classes} classes, weights {record['weights_content']}",
-                 shown, 2, records.assign(classes=classes), [*NOTES, *below, *left_out])
+                 shown, 2, records.assign(classes=classes), [*NOTES, *windows, *below, *left_out])
 
 
 def draw_pictures(found: Embeddings, names: Mapping[int, str], data: str, args: argparse.Namespace) -> list[Path]:
@@ -199,7 +217,11 @@ def neighbour_texts(found: Embeddings, names: Mapping[int, str], data: str, args
     queries = np.unique(np.linspace(0, len(found) - 1, min(args.queries, len(found))).round().astype(np.int64))
     clips = neighbour_table(found, names, queries)
     alike = clips[clips["place"] > 0]
-    texts = {"neighbours.csv": csv_text(alike[NEIGHBOURS].assign(cosine=alike["cosine"].map("{:.6f}".format)))}
+    alike = alike.assign(cosine=alike["cosine"].map("{:.6f}".format))
+    if found.start_s is not None:
+        alike = alike.assign(**{name: alike[name].map("{:g}".format) for name in OF_WINDOWS})
+    columns = [name for name in (*NEIGHBOURS, *OF_WINDOWS) if name in alike]
+    texts = {"neighbours.csv": csv_text(alike[columns])}
     if args.frames:
         pictures = read_thumbnails(args.frames, clips["neighbour"])
         texts["neighbours.html"] = to_html("neighbours.html", title=f"Nearest clips, {data}", clips=clips, pictures=pictures)

@@ -7,24 +7,29 @@ Both are sums over pairs (CKA: also over triples and quadruples) of *different* 
 several times, and a clip beside its copy is no pair: its dissimilarity is 0 in every representation, which would make all of
 them alike. So a resample is a weight for each clip, how often it was drawn, and pairs of a clip with itself stay out.
 
+Windows of one recording look alike, so they are not drawn one by one. There, a resample is half of the recordings, drawn
+without replacement, with all their windows: it holds no copies, and such halves spread about as much as whole draws do.
+
 Letters: N clips, D width, S representations, R resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 FEWEST = 4
 """Clips that unbiased CKA takes: it has terms of four different clips."""
+FEWEST_RECORDINGS = 6
+"""Recordings of which halves are drawn; of fewer there are too few halves for an interval."""
 RESAMPLES = 200
 LEVEL = 0.95
 
 
 class Similarity(NamedTuple):
-    """Of two representations: the number, and the ends of its 95 % interval over clips."""
+    """Of two representations: the number, and the ends of its 95 % interval over clips, or over recordings."""
 
     value: float
     lower: float
@@ -129,16 +134,18 @@ class Ranked:
         return np.asarray((np.cumsum(of_group) - of_group / 2)[self._group])
 
 
-def similarities(features: Sequence[np.ndarray], *, resamples: int = RESAMPLES, seed: int = 0,
-                 ) -> dict[tuple[int, int], dict[str, Similarity]]:
+def similarities(features: Sequence[np.ndarray], *, recording: np.ndarray | None = None, resamples: int = RESAMPLES,
+                 seed: int = 0) -> dict[tuple[int, int], dict[str, Similarity]]:
     """CKA and RSA of every pair of representations of the same clips.
 
     Args:
         features: S of them, floating [N, D] each; D may differ.
-        resamples: R, draws of N clips with replacement; those of fewer than FEWEST different clips are left out.
+        recording: Of windows, which recording each is of, int [N]; None for clips, of which each stands for itself.
+        resamples: R, draws of N clips with replacement, or of half of the recordings; those of fewer than FEWEST different
+            clips are left out.
         seed: Of the draws.
     Returns:
-        Pair (a, b), a < b, to `cka` and `rsa`.
+        Pair (a, b), a < b, to `cka` and `rsa`; of fewer than FEWEST_RECORDINGS recordings without an interval (NaN).
     Raises:
         ValueError: There are too few clips.
     """
@@ -148,7 +155,10 @@ def similarities(features: Sequence[np.ndarray], *, resamples: int = RESAMPLES, 
     grams = Grams(features)
     ranked = [Ranked(dissimilarity(each)) for each in features]
     rng = np.random.default_rng(seed)
-    drawn = [np.bincount(rng.integers(clips, size=clips), minlength=clips).astype(np.float64) for _ in range(resamples)]
+    if recording is None:
+        drawn = [np.bincount(rng.integers(clips, size=clips), minlength=clips).astype(np.float64) for _ in range(resamples)]
+    else:
+        drawn = list(_halves(recording, resamples, rng))
     weights = [np.ones(clips), *(each for each in drawn if (each > 0).sum() >= FEWEST)]
     count = len(features)
     ckas, rsas = (np.empty((len(weights), count, count)) for _ in range(2))
@@ -159,6 +169,17 @@ def similarities(features: Sequence[np.ndarray], *, resamples: int = RESAMPLES, 
         rsas[number] = pearson(np.stack([each.ranks(pairs) for each in ranked]), pairs)
     return {(a, b): {"cka": _with_ends(ckas[:, a, b]), "rsa": _with_ends(rsas[:, a, b])}
             for a in range(count) for b in range(a + 1, count)}
+
+
+def _halves(recording: np.ndarray, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Weights of windows, 1 in half of the recordings and 0 in the others: the spread of a mean over half of them, drawn
+    without replacement, is that of a mean over all.
+
+    Source: Shao & Wu 1989, A general theory for jackknife variance estimation (delete-d, d half of all).
+    """
+    recordings = np.unique(recording)
+    for _ in range(resamples if len(recordings) >= FEWEST_RECORDINGS else 0):
+        yield np.isin(recording, rng.permutation(recordings)[:len(recordings) // 2]).astype(np.float64)
 
 
 def pearson(x: np.ndarray, weight: np.ndarray) -> np.ndarray:

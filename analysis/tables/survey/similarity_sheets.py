@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from analysis.tables.figure_files import write_figure
 from analysis.tables.sheet import Sheet
-from analysis.tables.survey.similarity import Similarity
+from analysis.tables.survey.similarity import FEWEST_RECORDINGS, Similarity
 from vidmae.insight.embedding_files import FEATURES, Embeddings
 
 MEASURES = {"cka": "linear CKA, debiased", "rsa": "RSA, Spearman"}
@@ -25,6 +25,9 @@ OF_MEASURES = ("cka: linear, without bias; 1 equal up to rotation and scale, abo
                "correlation of the dissimilarities (1 - Pearson's r) of all pairs of clips.")
 OF_ENDS = ("lower, upper: 95 % bootstrap over clips. A clip that was drawn twice is no pair with itself: those zero "
            "dissimilarities, which would make all representations alike, are left out.")
+OF_WINDOWS = ("lower, upper: 95 % interval over {recordings:,} recordings, whose windows look alike: each draw is half of "
+              "them, without replacement; -- of fewer than {fewest}. The numbers are over all windows, so pairs of windows "
+              "of one recording count, too.")
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,7 @@ def representations(folders: Mapping[str, Embeddings], layers: Mapping[str, Sequ
     Raises:
         ValueError: The folders have no clip in common.
     """
-    keys = {name: _keys(found) for name, found in folders.items()}
-    first, *others = keys.values()
-    common = [key for key in dict.fromkeys(first) if all(key in own for own in others)]
-    if not common:
-        raise ValueError(f"the folders {', '.join(folders)} have no clip in common, by content; write features of the same "
-                         "data set (jobs/embed.py --data)")
+    keys, common = _common(folders)
     found = []
     for name, embeddings in folders.items():
         rows = np.array([keys[name][key] for key in common])
@@ -70,9 +68,40 @@ def representations(folders: Mapping[str, Embeddings], layers: Mapping[str, Sequ
     return found
 
 
+def recordings(folders: Mapping[str, Embeddings]) -> np.ndarray | None:
+    """Which recording each clip of `representations` is a window of, int [N]; None where no windows slide."""
+    if all(found.start_s is None for found in folders.values()):
+        return None
+    return np.unique([content for content, _ in _common(folders)[1]], return_inverse=True)[1]
+
+
+def check_alike(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """ValueError where the windows of some folders are longer than those of others, or whole clips.
+
+    Args:
+        records: Name of a folder to its result.json.
+    """
+    lengths = {name: float(record.get("window_s", 0)) for name, record in records.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} {f'{length:g} s' if length else 'none'}" for name, length in lengths.items())
+        raise ValueError(f"the windows of the folders differ in length: {said}; allowed: one length, or none, in all of "
+                         "them (jobs/embed.py --window-s)")
+
+
+def _common(folders: Mapping[str, Embeddings]) -> tuple[dict[str, dict[tuple[int, float], int]], list[tuple[int, float]]]:
+    """The clips of each folder, see `_keys`, and those that all have, in the order of the first."""
+    keys = {name: _keys(found) for name, found in folders.items()}
+    first, *others = keys.values()
+    common = [key for key in dict.fromkeys(first) if all(key in own for own in others)]
+    if not common:
+        raise ValueError(f"the folders {', '.join(folders)} have no clip in common, by content; write features of the same "
+                         "data set (jobs/embed.py --data)")
+    return keys, common
+
+
 def _keys(found: Embeddings) -> dict[tuple[int, float], int]:
-    """Row of every clip; windows of one recording are told apart by their start."""
-    starts = np.zeros(len(found)) if found.start_s is None else found.start_s
+    """Row of every clip; windows of one recording are told apart by their start, and a whole clip is none of them."""
+    starts = np.full(len(found), -1.0) if found.start_s is None else found.start_s
     keys: dict[tuple[int, float], int] = {}
     for row, key in enumerate(zip(found.content.tolist(), starts.tolist(), strict=True)):
         keys.setdefault(key, row)
@@ -80,7 +109,7 @@ def _keys(found: Embeddings) -> dict[tuple[int, float], int]:
 
 
 def similarity_sheet(names: Sequence[str], found: Mapping[tuple[int, int], Mapping[str, Similarity]], clips: int, of: int,
-                     ) -> Sheet:
+                     recordings: int | None = None) -> Sheet:
     """The table: a row per pair of representations and measure.
 
     Args:
@@ -88,6 +117,7 @@ def similarity_sheet(names: Sequence[str], found: Mapping[tuple[int, int], Mappi
         found: See `similarity.similarities`.
         clips: N, those that were compared.
         of: Those that all folders have.
+        recordings: That the N are windows of; None where no windows slide.
     """
     rows = [{"a": names[a], "b": names[b], "measure": measure, **each[measure]._asdict(), "clips": clips}
             for (a, b), each in found.items() for measure in MEASURES]
@@ -96,9 +126,11 @@ def similarity_sheet(names: Sequence[str], found: Mapping[tuple[int, int], Mappi
         value=records["value"].map("{:.3f}".format, na_action="ignore").astype(object).fillna("--"),
         interval=[f"[{low:.3f}, {high:.3f}]" if np.isfinite(low) else "--" for low, high in
                   records[["lower", "upper"]].to_numpy(dtype=float)])
+    of_ends = (OF_ENDS if recordings is None else
+               OF_WINDOWS.format(recordings=recordings, fewest=FEWEST_RECORDINGS))
     drawn = [f"{clips:,} of {of:,} common clips were drawn at random (--clips)"] if clips < of else []
     return Sheet("similarity", f"Representational similarity, {clips:,} clips", shown, 3, records,
-                 [OF_MEASURES, OF_ENDS, *drawn])
+                 [OF_MEASURES, of_ends, *drawn])
 
 
 def draw_similarity(names: Sequence[str], found: Mapping[tuple[int, int], Mapping[str, Similarity]], stem: Path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from scipy.stats import spearmanr
 
 from analysis import embeddings
 from analysis.tables.survey.similarity import Grams, Ranked, dissimilarity, pearson, similarities
-from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
+from analysis.tables.survey.similarity_sheets import _keys
+from vidmae.insight.embedding_files import Embeddings, file_path, make_folder, read_embeddings
 from vidmae.runs.record import write_json
 
 RNG = np.random.default_rng(7)
@@ -94,6 +96,18 @@ def test_equal_representations_are_1_and_independent_ones_are_0_in_the_mean() ->
         similarities([x[:3], x[:3]])
 
 
+def test_windows_of_a_recording_say_no_more_than_one() -> None:
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(2, 12, 5))
+    recording = np.repeat(np.arange(12), 4)
+    both = [v[recording] + 0.05 * rng.normal(size=(48, 5)) for v in (x, x + noise)]
+    ends = {name: similarities(both, recording=of, resamples=60)[0, 1]["cka"] for name, of in (("recordings", recording), ("windows", None))}
+    widths = {name: found.upper - found.lower for name, found in ends.items()}
+    assert ends["recordings"].value == ends["windows"].value and widths["recordings"] > 1.4 * widths["windows"], widths
+    few = similarities([v[:20] for v in both], recording=recording[:20], resamples=20)[0, 1]
+    assert np.isfinite(few["rsa"].value) and np.isnan([few["rsa"].lower, few["cka"].upper]).all(), "five recordings"
+
+
 @pytest.mark.slow
 def test_the_interval_holds_the_likeness_of_many_clips() -> None:
     def pair(clips: int, seed: int) -> list[np.ndarray]:
@@ -144,10 +158,28 @@ def test_the_command_compares_layers_and_models_over_the_clips_that_all_have(tmp
         assert embeddings.main(wrong) == 2 and words in capsys.readouterr().err
 
 
-def test_windows_of_a_recording_are_told_apart_by_their_start(tmp_path) -> None:
+def test_windows_of_a_recording_are_told_apart_by_their_start(tmp_path, capsys) -> None:
     content, starts = np.repeat(np.arange(4, dtype=np.uint64), 5), np.tile(np.arange(5.0), 4)
     features = RNG.normal(size=(20, 2, 3)).astype(np.float32)
     where = {"row": np.repeat(np.arange(4), 5), "start_s": starts}
     a = write(tmp_path / "a", content, features, [1, 2], **where)
     assert embeddings.main([str(a), "--similarity", "--no-pictures", "--out", str(tmp_path / "out")]) == 0
     assert "\na mean 1,a mean 2,cka" in (tmp_path / "out/similarity.csv").read_text() and ",20\n" in (tmp_path / "out/similarity.csv").read_text()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "95 % interval over 4 recordings" in said and "[" not in said.split("interval", 1)[1].split("cka: linear")[0]
+    clips = write(tmp_path / "b", np.arange(4, dtype=np.uint64), features[::5], [1, 2])
+    with_length = json.loads((a / "result.json").read_text()) | {"window_s": 4.0}
+    write_json(a / "result.json", with_length)
+    assert embeddings.main([str(a), str(clips), "--similarity", "--no-pictures", "--out", str(tmp_path / "out")]) == 2
+    assert "the windows of the folders differ in length: a 4 s, b none; allowed: one length" in capsys.readouterr().err
+    assert not set(_keys(read_embeddings(a)[0])) & set(_keys(read_embeddings(clips)[0])), "a clip is not its first window"
+    args = [str(a), "--no-pictures", "--out", str(tmp_path / "near"), "--queries", "2"]
+    assert embeddings.main(args) == 3
+    with (tmp_path / "near/neighbours.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert {row["start_s"] for row in rows} == {"0", "4"} and {row["neighbour_start_s"] for row in rows} <= {"0", "1", "2", "3", "4"}
+    capsys.readouterr()
+    assert embeddings.main([*args, "--frames", "toys.csv"]) == 2 and "holds windows; allowed: features without" in capsys.readouterr().err
+    found = replace(read_embeddings(a)[0], label=np.repeat([0, 0, 1, 1], 5).astype(np.int32))
+    sheet = embeddings.scores_sheet(found, {"data": "toys", "weights_content": "ab12"})
+    assert sheet.records.set_index(["feature", "score"])["value"]["mean"].isna()["silhouette"] and any("windows" in each for each in sheet.footer)

@@ -28,7 +28,8 @@ def neighbour_table(found: Embeddings, names: Mapping[int, str], queries: np.nda
     Returns:
         A row for each clip that was looked for, at place 0, and for each that is like it, at places from 1. Columns feature;
         query (row of the former); content of both, in hex: content, neighbour; place; cosine (NaN at place 0); label (class
-        of the latter, empty where it has none); same_class (1, 0, or empty where one of the two has none).
+        of the latter, empty where it has none); same_class (1, 0, or empty where one of the two has none). Where windows
+        slide, also where they begin: start_s, neighbour_start_s.
     """
     parts = []
     for feature in FEATURES:
@@ -42,7 +43,10 @@ def neighbour_table(found: Embeddings, names: Mapping[int, str], queries: np.nda
     label = np.array(["" if number == NO_LABEL else names.get(number, str(number)) for number in found.label.tolist()])
     asked, other = label[table["query"]], label[table["row"]]
     same = np.where((asked != "") & (other != ""), (asked == other).astype(int).astype(str), "")
-    return table.assign(content=content[table["query"]], neighbour=content[table["row"]], label=other, same_class=same)
+    table = table.assign(content=content[table["query"]], neighbour=content[table["row"]], label=other, same_class=same)
+    if found.start_s is None:
+        return table
+    return table.assign(start_s=found.start_s[table["query"]], neighbour_start_s=found.start_s[table["row"]])
 
 
 def read_thumbnails(manifest: Path, contents: Iterable[str]) -> dict[str, str]:
