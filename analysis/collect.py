@@ -206,12 +206,13 @@ def beside(runs: pd.DataFrame | None, subset: Subset | None, versions: list[Vers
     rows = None if runs is None else runs[runs["row"].notna()]
     classes = CLASSES if rows is None else {**CLASSES, **run_rows.classes_of(rows)}
     footers = {} if rows is None else run_rows.footers(rows)
+    named_pct = {} if rows is None else run_rows.named_pct_of(rows)
     if not subset:
-        return Shown(versions, published, classes, footers)
+        return Shown(versions, published, classes, footers, named_pct=named_pct)
     what = (f"Only clips of {len(subset.classes)} classes, guessed among all: {subset.why}. Published numbers are of "
             "all clips, hence not shown.")
     return Shown(versions, "none", classes, {kind: [what, *said] for kind, said in footers.items()}, f"-{subset.name}",
-                 f", {subset.name} classes of {subset.data}")
+                 f", {subset.name} classes of {subset.data}", named_pct)
 
 
 def count(collected: Collected, absent: pd.DataFrame, lost: Sequence[str] = ()) -> dict[str, int]:

@@ -33,7 +33,8 @@ from analysis.tables.stats import student_t
 TITLES = {"fewshot": "Few-shot action recognition", "full": "Action recognition with all labels",
           "imagenet": "Object recognition", "unlabelled": "Clusters without labels, each named after a class"}
 NAMED = ("Clusters are found without labels; the labels of the same clips then give each cluster the name of a class, so "
-         "that most are right. How well clusters agree with classes without names (NMI, purity): table protocols.")
+         "that most are right. Chance is that of shuffled labels, which name the same clusters in the same way. How well "
+         "clusters agree with classes without names (NMI, purity): table protocols.")
 HEADINGS = {"top1": "top-1", "top5": "top-5"}
 UNIT = "Accuracy in %."
 INTERVAL = ("Mean ± half of the 95 % confidence interval over seeds (Student t); in brackets the number of seeds. Of two "
@@ -59,6 +60,7 @@ class Shown:
         footers: Kind of table -> sentences under it.
         suffix: Of the tables' names.
         title: Of what the numbers are, where it is not the whole validation set.
+        named_pct: Data set -> chance of top-1 of clusters that are named by the clips that they are tested on.
     """
 
     versions: Sequence[Version] = ()
@@ -67,6 +69,7 @@ class Shown:
     footers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     suffix: str = ""
     title: str = ""
+    named_pct: Mapping[str, float] = field(default_factory=dict)
 
 
 def kinds_of(cells: pd.DataFrame) -> pd.Series:
@@ -210,12 +213,15 @@ def chance_rows(tasks: pd.DataFrame, lines: int, shown: Shown) -> pd.DataFrame:
     Args:
         tasks: From `tasks_of`.
         lines: Rows above it.
-        shown: How many classes each data set has.
+        shown: How many classes each data set has, and what naming clusters gives.
     """
     classes = tasks["data"].map(dict(shown.classes)).astype(float)
-    row = {"place": lines + 1, "below": 0, "row": "chance", "source": "1/classes", "task": tasks["task"]}
-    return pd.concat([pd.DataFrame({**row, "metric": metric, "pct": 100 * (guesses / classes).clip(upper=1)})
-                      for metric, guesses in zip(METRICS, (1, 5), strict=True)])
+    named = tasks["which"] == UNLABELLED
+    row = {"place": lines + 1, "below": 0, "row": "chance", "source": "shuffled labels" if named.all() else "1/classes",
+           "task": tasks["task"]}
+    of_naming = {"top1": tasks["data"].map(dict(shown.named_pct)).astype(float)}
+    return pd.concat([pd.DataFrame({**row, "metric": metric, "pct": (100 * (guesses / classes).clip(upper=1)).where(
+        ~named, of_naming.get(metric, np.nan))}) for metric, guesses in zip(METRICS, (1, 5), strict=True)])
 
 
 def _footer(lines: pd.DataFrame, tasks: pd.DataFrame, beside: pd.DataFrame, published: pd.DataFrame,
@@ -232,7 +238,7 @@ def _footer(lines: pd.DataFrame, tasks: pd.DataFrame, beside: pd.DataFrame, publ
         unpublished = [row for source, row in lines[["source", "row"]].itertuples(index=False) if (source, row) not in known]
         if unpublished:
             footer.append(f"Nothing published under this name: {some(unpublished)}.")
-    if unknown := sorted(set(tasks["data"]) - set(shown.classes)):
+    if unknown := sorted(set(tasks.loc[tasks["which"] != UNLABELLED, "data"]) - set(shown.classes)):
         footer.append(f"Number of classes unknown, hence no chance level: {', '.join(unknown)}.")
     return footer
 

@@ -16,6 +16,7 @@ from analysis.results.published import Version, versions_of_checkpoint
 from analysis.tables.result_table import CELL, kinds_of
 from analysis.tables.sheet import some
 from analysis.tables.stats import over_seeds
+from vidmae.runs.cell_record import ACCURACY_CHANCE
 
 SELECTIONS = {
     "last": "last step; nothing is chosen on the validation set",
@@ -120,6 +121,12 @@ def classes_of(runs: pd.DataFrame) -> dict[str, int]:
     """Data set -> number of its classes, where all results agree on it."""
     numbers = runs.groupby("data")["classes"].agg(["nunique", "min"])
     return {str(data): int(least) for data, least in numbers.loc[numbers["nunique"] == 1, "min"].items()}
+
+
+def named_pct_of(runs: pd.DataFrame) -> dict[str, float]:
+    """Data set -> chance of top-1 of clusters that are named by their own clips, in %: the mean over results that say it."""
+    known = runs[runs[ACCURACY_CHANCE].notna()]
+    return {str(data): float(pct) for data, pct in known.groupby("data")[ACCURACY_CHANCE].mean().items()}
 
 
 def _settings(runs: pd.DataFrame) -> pd.DataFrame:

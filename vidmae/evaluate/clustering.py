@@ -28,6 +28,8 @@ class Scores:
         ari_pct: Rand index, adjusted for chance: 0 is chance, 100 the classes themselves; it may be below 0.
         nmi_chance_pct, purity_chance_pct: The same of the same clusters with shuffled labels: neither is 0 by chance, and
             both grow with the number of clusters.
+        accuracy_chance_pct: Clips that are right once each cluster is named after a class (`named`), with shuffled labels:
+            more than 1/C, since the labels of the same clips name the clusters.
     """
 
     clusters: int
@@ -36,6 +38,7 @@ class Scores:
     ari_pct: float
     nmi_chance_pct: float
     purity_chance_pct: float
+    accuracy_chance_pct: float
 
     def record(self) -> dict[str, float]:
         """As result.json has it."""
@@ -82,7 +85,8 @@ def scores(cluster: np.ndarray, label: np.ndarray, *, seed: int = 0) -> Scores:
     return Scores(len(np.unique(cluster)), 100 * float(normalized_mutual_info_score(label, cluster)),
                   100 * purity(cluster, label), 100 * float(adjusted_rand_score(label, cluster)),
                   100 * float(np.mean([normalized_mutual_info_score(each, cluster) for each in shuffled])),
-                  100 * float(np.mean([purity(cluster, each) for each in shuffled])))
+                  100 * float(np.mean([purity(cluster, each) for each in shuffled])),
+                  100 * float(np.mean([_matched(table(cluster, each)) / len(label) for each in shuffled])))
 
 
 def purity(cluster: np.ndarray, label: np.ndarray) -> float:
@@ -95,6 +99,13 @@ def table(cluster: np.ndarray, label: np.ndarray) -> np.ndarray:
     counts = np.zeros((int(cluster.max()) + 1, int(label.max()) + 1), dtype=np.int64)
     np.add.at(counts, (cluster, label), 1)
     return counts
+
+
+def _matched(counts: np.ndarray) -> int:
+    """The most clips that can be right where each cluster (row) stands for one class (column)."""
+    from scipy.optimize import linear_sum_assignment
+
+    return int(counts[linear_sum_assignment(counts, maximize=True)].sum())
 
 
 def named(squared: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:

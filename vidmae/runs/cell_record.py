@@ -20,7 +20,9 @@ KIND = "fewshot"
 PLACES = {"select": ("select", "rule"), "views": ("evaluate", "views")}  # where config.yaml has what a result.json names
 ABOVE = {f"{section}.{name}" for section, name in PLACES.values()} | {"method"}  # overrides that have a name of their own
 WITHOUT_EFFECT = {"keep_weights"}  # overrides that change no result
-CLUSTERING = ("nmi_pct", "purity_pct", "ari_pct", "nmi_chance_pct", "purity_chance_pct")  # of method cluster
+ACCURACY_CHANCE = "accuracy_chance_pct"
+CLUSTERING = (  # of method cluster
+    "nmi_pct", "purity_pct", "ari_pct", "nmi_chance_pct", "purity_chance_pct", ACCURACY_CHANCE)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe, too, and ten times as fast
 
 Interval = tuple[float, float]
@@ -80,7 +82,7 @@ class Result:
     """What a run has found. Accuracies are in %, intervals the 95 % bootstrap over clips, None where there is none.
 
     Method cluster has found clusters, too: nmi_pct and the others say how well they agree with the classes, and what chance
-    gives (vidmae/evaluate/clustering.py); None of other methods.
+    gives (vidmae/evaluate/clustering.py); None of other methods. The chance of top-1 is None in earlier results.
     """
 
     top1_pct: float
@@ -99,6 +101,7 @@ class Result:
     ari_pct: float | None = None
     nmi_chance_pct: float | None = None
     purity_chance_pct: float | None = None
+    accuracy_chance_pct: float | None = None
 
 
 def amount_of(shots: int, fraction: float) -> str:
@@ -157,7 +160,8 @@ def _clustering(record: Mapping[str, Any]) -> dict[str, float]:
         return {}
     if not isinstance(found, dict):
         raise ResultError(f"clustering is {_said(record, 'clustering')}, not an object")
-    return {name: _number(found, name) if name == "ari_pct" else _pct(found, name) for name in CLUSTERING}
+    return {name: _number(found, name) if name == "ari_pct" else _pct(found, name) for name in CLUSTERING
+            if name != ACCURACY_CHANCE or name in found}
 
 
 def read_announced(text: bytes, config: Path) -> tuple[Cell, str]:

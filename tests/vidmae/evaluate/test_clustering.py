@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from vidmae.evaluate.clustering import distances, named, purity, scores
+from vidmae.evaluate.clustering import _matched, distances, named, purity, scores, table
 
 CLASSES, PER_CLASS = 6, 20
 
@@ -38,13 +38,19 @@ def by_definition(cluster: np.ndarray, label: np.ndarray) -> tuple[float, float,
 
 
 def test_scores_are_what_they_are_defined_as() -> None:
-    label, cluster = labels(), np.random.default_rng(1).integers(CLASSES, size=CLASSES * PER_CLASS)
+    rng, label = np.random.default_rng(1), labels()
+    cluster = rng.integers(CLASSES, size=CLASSES * PER_CLASS)
     cluster[:70] = label[:70]  # agree in part
     found = scores(cluster, label)
     assert (found.nmi_pct, found.purity_pct, found.ari_pct) == pytest.approx([100 * v for v in by_definition(cluster, label)])
     assert purity(cluster, label) == pytest.approx(found.purity_pct / 100) and found.clusters == CLASSES
     shuffled = scores(cluster, np.random.default_rng(5).permutation(label))
     assert shuffled.nmi_pct == pytest.approx(found.nmi_chance_pct, abs=4) and found.nmi_chance_pct > 3, "chance is not 0"
+    mixed = rng.permutation(label)
+    best = max(sum(np.array(order)[cluster] == mixed) for order in itertools.permutations(range(CLASSES)))
+    assert _matched(table(cluster, mixed)) == best
+    few = scores(np.repeat(np.arange(10), 12), np.random.default_rng(0).permutation(np.repeat(np.arange(10), 12)))
+    assert 20 < few.accuracy_chance_pct < 32, "ten classes of twelve clips: names that the same labels give, not 10 %"
     assert shuffled.purity_pct == pytest.approx(found.purity_chance_pct, abs=6) and abs(shuffled.ari_pct) < 4
 
 
