@@ -39,6 +39,7 @@ from vidmae.runs.record import RunLockedError, held
 from vidmae.settings.finetune_config import FinetuneConfig
 
 CLIPS_PER_SHARD = 500
+BYTES_PER_SHARD = 2**29  # that wait in memory, at most: tokens of several views are large
 POLL_S = 3.0
 
 Tick = Callable[[str, int, int], object]
@@ -112,7 +113,7 @@ class _Extraction:
             self._take(next(batches, None))
             stop, gave_up = (ranks_so > 0 for ranks_so in ranks.sum([
                 preempt.received() is not None, len(self._unreadable) >= GIVE_UP]))
-            if stop or gave_up or sum(len(contents) for contents, _ in self._pending) >= CLIPS_PER_SHARD:
+            if stop or gave_up or self._is_full():
                 self._save()
             if stop:
                 return False
@@ -148,6 +149,10 @@ class _Extraction:
             views.append(of_view)
             if len(views) == self._store.spec.views:
                 self._pending.append((self._manifest.footage[[row]], np.stack(self._begun.pop(row))[None]))
+
+    def _is_full(self) -> bool:
+        return (sum(len(contents) for contents, _ in self._pending) >= CLIPS_PER_SHARD
+                or sum(features.nbytes for _, features in self._pending) >= BYTES_PER_SHARD)
 
     def _save(self) -> None:
         if self._pending:

@@ -172,6 +172,12 @@ def test_an_interrupted_extraction_goes_on_where_it_was(footage, tmp_path, one_r
     assert stored(tmp_path / "a") == stored(tmp_path / "b")
 
 
+def test_large_features_are_saved_before_there_are_500(footage, tmp_path, one_rank, monkeypatch):
+    monkeypatch.setattr(extract, "BYTES_PER_SHARD", 5 * 96 * 4)  # of two chunks of four clips
+    assert extracted(config(footage, tmp_path), one_rank, "toys")
+    assert sorted(map(len, shards(tmp_path))) == [4, 8]
+
+
 def test_a_feature_does_not_depend_on_what_else_was_missing(footage, tmp_path, one_rank, monkeypatch):
     """To the bit: chunks that are not full are filled up."""
     cell, whole = config(footage, tmp_path / "a"), config(footage, tmp_path / "b")
