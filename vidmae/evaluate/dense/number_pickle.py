@@ -2,13 +2,18 @@
 
 A pickle is a program. The usual reader calls whatever the file names, so a file from elsewhere can do what its reader may.
 Here a file may name the few things by which numpy writes arrays, and none of them is what it is called: each is a class or
-function of this module that keeps what it is given. Arrays are made afterwards, here, from their bytes, of numbers and flags
-alone. What else a file names is refused, before anything was made of it.
+function of this module that keeps what it is given, behind an object of its own (`_Maker`) that a file cannot change. Arrays
+are made afterwards, here, from their bytes, of numbers and flags alone. What else a file names is refused, before anything
+was made of it.
+
+A small file may ask for much memory: one list that stands in another a thousand times, or place 2**31 of what is remembered.
+Both are limited. The memory of arrays is not: their numbers are in the file.
 """
 
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 from collections.abc import Callable
 from typing import IO, Any
@@ -18,14 +23,30 @@ import numpy as np
 NUMBERS = re.compile(r"[biuf][1248]|S[1-9]\d*|[OV]8?")
 OBJECTS = "O"  # an array of anything: it becomes a list
 MOST_DEPTH = 8  # of lists within lists
+MOST_VALUES = 10_000_000  # in lists and dictionaries
+MOST_PUT = 1_000_000  # place where a pickle remembers something
 
 
 class UnsafePickleError(ValueError):
     """A pickle asks for something else than arrays of numbers; nothing of it was run."""
 
 
+class _Values:
+    """Counts what is made of lists and dictionaries, each as often as it stands somewhere."""
+
+    def __init__(self) -> None:
+        self._left = MOST_VALUES
+
+    def take(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise UnsafePickleError(f"more than {MOST_VALUES:,} values in lists and dictionaries")
+
+
 class _Type:
     """What a file says of numpy.dtype."""
+
+    __slots__ = ("code", "order")
 
     def __init__(self, code: str = "", *_: object) -> None:
         if not isinstance(code, str) or not NUMBERS.fullmatch(code):
@@ -45,6 +66,8 @@ class _Type:
 class _Array:
     """What a file says of an array."""
 
+    __slots__ = ("state",)
+
     def __init__(self, *_: object) -> None:
         self.state: tuple[Any, ...] | None = None
 
@@ -53,33 +76,47 @@ class _Array:
             raise UnsafePickleError("an array that numpy did not write")
         self.state = state
 
-    def value(self, depth: int) -> Any:
+    def value(self, depth: int, values: _Values) -> Any:
         if self.state is None:
             raise UnsafePickleError("an array without numbers")
         _, shape, kind, by_columns, raw = self.state
-        return _made(shape, kind, raw, "F" if by_columns else "C", depth)
+        return _made(shape, kind, raw, "F" if by_columns else "C", depth, values)
 
 
-class _Buffer:
+class _Fixed:
+    """Something that a file cannot change once it is made."""
+
+    __slots__ = ("parts",)
+    parts: tuple[Any, ...]
+
+    def __setstate__(self, _: Any) -> None:
+        raise UnsafePickleError("it changes what it has made")
+
+
+class _Buffer(_Fixed):
     """An array as protocol 5 writes it, in the file itself."""
+
+    __slots__ = ()
 
     def __init__(self, raw: Any = b"", kind: Any = None, shape: Any = (), order: Any = "C", *_: object) -> None:
         self.parts = (shape, kind, raw, order)
 
-    def value(self, depth: int) -> Any:
+    def value(self, depth: int, values: _Values) -> Any:
         shape, kind, raw, order = self.parts
-        return _made(shape, kind, raw, order, depth)
+        return _made(shape, kind, raw, order, depth, values)
 
 
-class _Scalar:
+class _Scalar(_Fixed):
     """One number of numpy."""
+
+    __slots__ = ()
 
     def __init__(self, kind: Any = None, raw: Any = b"") -> None:
         self.parts = (kind, raw)
 
-    def value(self, depth: int) -> Any:
+    def value(self, depth: int, values: _Values) -> Any:
         kind, raw = self.parts
-        return _made((), kind, raw, "C", depth)[()]
+        return _made((), kind, raw, "C", depth, values)[()]
 
 
 def _latin1(text: Any = "", coding: Any = "") -> bytes:
@@ -106,12 +143,31 @@ KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+class _Maker:
+    """What a file gets for a name: something to call, and nothing else. Were it the class itself, a file could set what all
+    later files are read with."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_call", call)
+
+    def __call__(self, *given: Any) -> Any:
+        return self._call(*given)
+
+    def __setattr__(self, _: str, __: Any) -> None:
+        raise UnsafePickleError("it changes what it names")
+
+    def __setstate__(self, _: Any) -> None:
+        raise UnsafePickleError("it changes what it names")
+
+
 class _Reader(pickle.Unpickler):
     """Knows nothing but KNOWN."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return KNOWN[module, name]
+            return _Maker(KNOWN[module, name])
         except KeyError:
             raise UnsafePickleError(f"it asks for {module}.{name}"[:120]) from None
 
@@ -123,14 +179,17 @@ def read_numbers(file: IO[bytes]) -> Any:
     """Dictionaries, lists, texts, bytes, numbers and arrays of a pickle.
 
     Args:
-        file: Open for reading.
+        file: Open for reading; it is read twice.
     Returns:
         What it holds; arrays of anything are lists.
     Raises:
         UnsafePickleError: It asks for anything else, or is no pickle. The message says for what.
     """
     try:
-        return _plain(_Reader(file).load(), 0)
+        begin = file.tell()
+        _check_places(file)
+        file.seek(begin)
+        return _plain(_Reader(file).load(), 0, _Values())
     except UnsafePickleError as error:
         raise UnsafePickleError(f"the pickle is not read: {error}; allowed are arrays of numbers, lists, dictionaries and "
                                 "texts (or write it as .npz)") from None
@@ -139,13 +198,20 @@ def read_numbers(file: IO[bytes]) -> Any:
         raise UnsafePickleError(f"this is no pickle of arrays, or it is damaged ({type(error).__name__})") from None
 
 
-def _made(shape: Any, kind: Any, raw: Any, order: Any, depth: int) -> Any:
+def _check_places(file: IO[bytes]) -> None:
+    """Look at all steps of a pickle without doing them: the usual reader makes room for any place that it is told."""
+    for step, place, _ in pickletools.genops(file):
+        if step.name in ("PUT", "BINPUT", "LONG_BINPUT") and place > MOST_PUT:
+            raise UnsafePickleError(f"it remembers something at place {place}, of {MOST_PUT:,} at most")
+
+
+def _made(shape: Any, kind: Any, raw: Any, order: Any, depth: int, values: _Values) -> Any:
     if not isinstance(kind, _Type) or not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
         raise UnsafePickleError("an array whose type or shape is not known")
     if kind.code.startswith(OBJECTS):
         if not isinstance(raw, list) or len(shape) > 1:
             raise UnsafePickleError("an array of objects that is no list")
-        return _plain(raw, depth + 1)
+        return _plain(raw, depth + 1, values)
     if not isinstance(raw, (bytes, bytearray)) or order not in ("C", "F"):
         raise UnsafePickleError("an array whose numbers are not in the file")
     dtype = kind.dtype()
@@ -154,16 +220,18 @@ def _made(shape: Any, kind: Any, raw: Any, order: Any, depth: int) -> Any:
     return np.frombuffer(raw, dtype=dtype).reshape(shape, order=order)
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _plain(value: Any, depth: int, values: _Values) -> Any:
     """The value with arrays in place of what was said of them."""
     if depth > MOST_DEPTH:
         raise UnsafePickleError(f"lists within lists, more than {MOST_DEPTH} deep")
     if isinstance(value, (_Array, _Buffer, _Scalar)):
-        return value.value(depth)
+        return value.value(depth, values)
+    if isinstance(value, (dict, list, tuple)):
+        values.take(len(value))
     if isinstance(value, dict):
-        return {_key(key): _plain(each, depth + 1) for key, each in value.items()}
+        return {_key(key): _plain(each, depth + 1, values) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each, depth + 1) for each in value]
+        return [_plain(each, depth + 1, values) for each in value]
     if value is None or isinstance(value, (str, bytes, bytearray, bool, int, float)):
         return value
     raise UnsafePickleError(f"a {type(value).__name__.lstrip('_').lower()} that is no number, text or array")
