@@ -13,6 +13,7 @@ Source: Doersch et al. 2022, TAP-Vid (arXiv 2211.03726), and the README of its d
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,17 @@ def read_tapvid(path: Path) -> Iterator[DenseSequence]:
     if path.suffix == ".npz":
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                yield _sequence({name: arrays[name] for name in arrays.files})
-        except (OSError, EOFError, BadZipFile) as error:
+                parts = {name: arrays[name] for name in arrays.files}
+        except (OSError, EOFError, BadZipFile, zlib.error, TypeError, NotImplementedError) as error:
             raise ValueError(f"a file of the set is no .npz file, or it is damaged ({type(error).__name__})") from None
+        yield _sequence(parts)
         return
     with path.open("rb") as file:
         content = read_numbers(file)
     listed = list(content.values()) if isinstance(content, dict) else content
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise ValueError(f"a set of points holds a {type(content).__name__}, allowed: a dictionary or a list of sequences")
+    del content  # else it holds on to all of them
     while listed:
         yield _sequence(listed.pop(0))  # a set fills the memory once, not twice
 
@@ -83,8 +86,21 @@ def _sequence(parts: dict[str, Any]) -> DenseSequence:
     video, points, occluded = (parts[name] for name in PARTS)
     if not isinstance(video, np.ndarray) or video.dtype.kind == "S":
         video = _decoded(list(video))
-    points, occluded = np.asarray(points, dtype=np.float64), np.asarray(occluded).astype(bool)
+    points, occluded = _numbers("points", points).astype(np.float64), _numbers("occluded", occluded, "b").astype(bool)
     return DenseSequence(np.ascontiguousarray(video), points=points, occluded=occluded)
+
+
+def _numbers(name: str, value: Any, more: str = "") -> np.ndarray:
+    """A part as an array of numbers; also of the kinds of type `more`."""
+    try:
+        array = np.asarray(value)
+        what = str(array.dtype)
+    except (ValueError, TypeError, OverflowError):
+        array, what = np.empty(0, dtype=object), "lists that are not all as long as each other"
+    if array.dtype.kind not in f"fiu{more}":
+        raise ValueError(f"{name} of a sequence are {what[:60]}, allowed: numbers{' or flags' if more else ''} (float32, "
+                         f"float64, int{', bool' if more else ''})")
+    return array
 
 
 def _decoded(files: list[Any]) -> np.ndarray:
@@ -98,7 +114,7 @@ def _decoded(files: list[Any]) -> np.ndarray:
         try:
             with Image.open(io.BytesIO(each), formats=["JPEG"]) as image:
                 frames.append(np.asarray(image.convert("RGB")))
-        except OSError as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"a frame of a video is no JPEG file, or it is damaged ({type(error).__name__})") from None
     if len({frame.shape for frame in frames}) > 1:
         raise ValueError("the frames of a video are not all of one size")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vidmae.evaluate.dense import number_pickle, tapvid_layout
 from vidmae.evaluate.dense.davis_layout import davis_names, read_davis
 from vidmae.evaluate.dense.dense_sequence import DenseSequence
 from vidmae.evaluate.dense.dense_sets import content_of, open_set, parse_set_name, sequences_of
@@ -129,6 +130,52 @@ def test_damaged_and_hand_made_pickles_are_refused() -> None:
     wrong = pickle.dumps(np.zeros((2, 3), np.uint8), protocol=2).replace(b"K\x02K\x03", b"K\x02K\x09")
     with pytest.raises(UnsafePickleError, match=r"an array of shape \[2, 9\] that has 6 bytes"):
         read_numbers(io.BytesIO(wrong))
+
+
+def test_a_pickle_changes_nothing_for_the_next_one() -> None:
+    for name in (b"numpy.core.multiarray\nscalar", b"numpy.core.multiarray\n_reconstruct", b"numpy\ndtype", b"_codecs\nencode",
+                 b"numpy.core.numeric\n_frombuffer"):
+        for state in (b"(N}U\x05valueU\x04evilst", b"(N}U\x05_callU\x04evilst", b"(N}U\x08__code__U\x04evilst", b"}U\x05valueU\x04evils"):
+            with pytest.raises(UnsafePickleError):
+                read_numbers(io.BytesIO(b"\x80\x02c" + name + b"\n" + state + b"b."))
+    made = pickle.dumps(np.float32(2), protocol=2)
+    with pytest.raises(UnsafePickleError, match="changes what it has made"):
+        read_numbers(io.BytesIO(made[:-1] + b"(N}U\x05partsU\x04evilstb."))
+    assert all(not isinstance(getattr(each, "value", None), str) for each in number_pickle.KNOWN.values())
+    assert read_numbers(io.BytesIO(made)) == 2
+
+
+def test_a_small_pickle_asks_for_no_large_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(number_pickle, "MOST_VALUES", 1000)
+    shared: list[Any] = [1] * 20
+    for _ in range(3):
+        shared = [shared] * 20
+    with pytest.raises(UnsafePickleError, match="more than 1,000 values in lists"):
+        read_numbers(io.BytesIO(pickle.dumps(shared)))
+    assert read_numbers(io.BytesIO(pickle.dumps([[1] * 20] * 20))) == [[1] * 20] * 20
+    for put in (b"r\xff\xff\xff\x7f", b"p2147483647\n"):
+        with pytest.raises(UnsafePickleError, match="at place 2147483647, of 1,000,000 at most"):
+            read_numbers(io.BytesIO(b"\x80\x02]" + put + b"."))
+
+
+def test_damaged_parts_of_a_set_of_points_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "set.pkl"
+    for name, wrong, said in (("points", np.zeros((5, 3), "V8"), r"points of a sequence are \|V8, allowed: numbers"),
+                              ("points", [[0.5], [0.5, 0.5]], "lists that are not all as long"), ("points", [["a", "b"]], "points of a sequence are"),
+                              ("points", None, "object, allowed: numbers"), ("occluded", [["no"]], "allowed: numbers or flags")):
+        parts = tracks() | {name: wrong}
+        with pytest.raises(ValueError, match=said):
+            tapvid_layout._sequence(parts)
+    jpeg = io.BytesIO()
+    Image.fromarray(np.zeros((16, 20, 3), np.uint8)).save(jpeg, "JPEG")
+    path.write_bytes(pickle.dumps([tracks() | {"video": [jpeg.getvalue()] * 3}]))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"no JPEG file, or it is damaged \(DecompressionBombError\)"):
+        list(read_tapvid(path))
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match=r"is no \.npz file"):
+        list(read_tapvid(tmp_path / "a.npz"))
 
 
 def test_points_in_npz(tmp_path: Path) -> None:
