@@ -53,7 +53,8 @@ class AttentiveProbe:
         batch: Clips of a forward pass.
         device: Where it computes.
         steps: Of its training.
-        chosen: Of several rates, the one that was taken and what it scored; empty where there was one.
+        chosen: Of several rates, the one that was taken and what it scored (tried 0: nothing could be held out); empty
+            where there was one.
     """
 
     head: nn.Module
@@ -162,8 +163,9 @@ def train_heads(heads: Sequence[nn.Module], rates: Sequence[tuple[float, float]]
         learning = [number for number in learning if math.isfinite(now[number])]
         means = [now[number] if number in learning else math.inf for number in range(len(heads))]
         if not learning:
+            flag = "probe.lrs" if probe.lrs else "probe.lr"
             raise ValueError(f"the loss of the attentive probe is {', '.join(map(str, now.values()))} in epoch {epoch + 1}; "
-                             f"lower --set probe.lr (now {', '.join(f'{lr:g}' for lr, _ in rates)})")
+                             f"lower --set {flag} (now {', '.join(f'{lr:g}' for lr, _ in rates)})")
     return steps, means
 
 

@@ -57,7 +57,8 @@ def rates_of(probe: ProbeConfig) -> list[tuple[float, float]]:
 
 def fit_best(train_x: Tokens, train_y: np.ndarray, *, num_classes: int, probe: ProbeConfig, holdout: float, seed: int,
              device: torch.device, say: Callable[[str], object] = print, views: int = 1) -> AttentiveProbe:
-    """Train a head with the rates that are best on held-out labelled clips; where there is one pair, with that.
+    """Train a head with the rates that are best on held-out labelled clips; where there is one pair, with that; where
+    nothing can be held out, with probe.lr and probe.weight_decay.
 
     Args:
         train_x: Tokens of the labelled clips.
@@ -77,8 +78,10 @@ def fit_best(train_x: Tokens, train_y: np.ndarray, *, num_classes: int, probe: P
     held = held_out(train_y, holdout, seed)
     if len(rates) == 1 or held is None:
         if len(rates) > 1:
-            say("a class has a single labelled clip, so no rates can be tried: the first ones are taken, lr "
-                f"{rates[0][0]:g}, weight decay {rates[0][1]:g}")
+            say("a class has a single labelled clip, so no rates can be tried: those of probe.lr and probe.weight_decay are "
+                f"taken, lr {probe.lr:g}, weight decay {probe.weight_decay:g}")
+            fitted = fit_attentive(train_x, train_y, probe=replace(probe, lrs=(), weight_decays=()), say=say, **settings)
+            return replace(fitted, chosen={"lr": probe.lr, "weight_decay": probe.weight_decay, "tried": 0, "held_out": 0})
         return fit_attentive(train_x, train_y, probe=_with(probe, rates[0]), say=say, **settings)
     heads = [new_head(train_x.shape[-1], num_classes, probe, seed, device) for _ in rates]
     learn, absent = np.flatnonzero(~held), absent_classes(train_y, num_classes, device)

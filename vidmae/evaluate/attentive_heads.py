@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vidmae.evaluate.feature_cache import check_heads
 from vidmae.model.blocks import NORM_EPS, Block, Mlp, linear
 
 HEAD_WIDTH = 64  # of an attention head, about
@@ -75,10 +76,7 @@ class AttentiveBlocks(AttentiveHead):
     """
 
     def __init__(self, dim: int, num_classes: int, *, blocks: int, heads: int) -> None:
-        if dim % heads:
-            fit = [n for n in range(1, dim + 1) if dim % n == 0]
-            raise ValueError(f"probe.heads is {heads}, which does not divide the width {dim} of the encoder; nearest: "
-                             f"{max(n for n in fit if n < heads)} (probe.heads)")
+        check_heads(dim, heads)
         super().__init__(dim, num_classes, heads)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(blocks - 1))
         self.mlp = Mlp(dim)

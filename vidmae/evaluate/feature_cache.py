@@ -114,7 +114,8 @@ def feature_spec(config: FinetuneConfig) -> FeatureSpec:
     Args:
         config: Of the cell, with method linear, knn, attentive or cluster.
     Raises:
-        ValueError: The token grid of an attentive probe does not fit into the encoder's, or the weights have no content.
+        ValueError: The token grid of an attentive probe does not fit into the encoder's, or its heads do not divide the
+            width, or the weights have no content.
     """
     model, data, shape, tokens = config.model, config.data, config.model.shape(), config.method == "attentive"
     grid = config.probe.token_grid
@@ -122,10 +123,12 @@ def feature_spec(config: FinetuneConfig) -> FeatureSpec:
         raise ValueError(f"train.init is {config.train.init}, but train.init_content is empty; the launcher fills it in")
     if tokens and model.net == "conv":
         raise ValueError("method is attentive, which learns from tokens, and model.net conv has none; allowed: finetune, "
-                         "linear, knn (--method, or leave conv out of --checkpoints)")
+                         "linear, knn, cluster (--method, or leave conv out of --checkpoints)")
     if tokens and any(kept > there for kept, there in zip(grid, shape.grid, strict=True)):
         raise ValueError(f"probe.token_grid {list(grid)} (time, height, width) is larger than the encoder's grid "
                          f"{list(shape.grid)}; allowed: 1 to that in each place (--set probe.token_grid='[...]')")
+    if tokens and config.probe.blocks:
+        check_heads(shape.embed_dim, config.probe.heads)
     return FeatureSpec(
         weights=config.train.init_content or f"scratch-seed{config.seed}", kind="tokens" if tokens else "pooled",
         model=model.name, img_size=model.img_size, num_frames=model.num_frames, t_patch_size=model.t_patch_size,
@@ -134,6 +137,15 @@ def feature_spec(config: FinetuneConfig) -> FeatureSpec:
         sampling_rate=data.sampling_rate, target_fps=data.target_fps, decoder=data.decoder, precision=config.train.precision,
         inflated=config.train.inflated, positions=model.positions, net=model.net,
         temporal_positions=model.temporal_positions, view=config.probe.views if tokens else "center")
+
+
+def check_heads(dim: int, heads: int) -> None:
+    """ValueError where the attention heads of a probe with blocks do not divide the width of the encoder."""
+    if dim % heads:
+        fit = [n for n in range(1, dim + 1) if dim % n == 0]
+        near = [max(n for n in fit if n < heads), *(n for n in fit if n > heads)][:2]
+        raise ValueError(f"probe.heads is {heads}, which does not divide the width {dim} of the encoder; nearest: "
+                         f"{' or '.join(map(str, near))} (--set probe.heads=N)")
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def test_blocks_are_those_of_torch() -> None:
         found = look(head.query.flatten().expand(2, 1, -1), x, x)[0][:, 0]
         expected = head.head(found + head.mlp.fc2(F.gelu(head.mlp.fc1(head.norm(found)))))
         torch.testing.assert_close(head(tokens), expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match=r"probe.heads is 5, which does not divide the width 16 .* nearest: 4"):
+    with pytest.raises(ValueError, match=r"probe.heads is 5, which does not divide the width 16 .* nearest: 4 or 8"):
         AttentiveBlocks(DIM, 5, blocks=4, heads=5)
 
 
@@ -148,8 +148,9 @@ def test_the_rate_is_chosen_on_labelled_clips_and_the_test_clips_are_not_seen() 
     alone = np.concatenate([[np.flatnonzero(y == c)[0]] for c in range(CLASSES)])
     probe = replace(TODAY, epochs=2, lrs=(2e-3, 1e-3), weight_decays=(0.1,))
     fitted = fit_best(x[alone], y[alone], num_classes=CLASSES, probe=probe, holdout=0.2, seed=0, device=CPU, say=said.append)
-    assert "a single labelled clip, so no rates can be tried: the first ones are taken, lr 0.002" in said[0] and not fitted.chosen
-    expected = textbook(x[alone], y[alone], probe, 2e-3, 0.1, 0)
+    assert "a single labelled clip, so no rates can be tried: those of probe.lr and probe.weight_decay" in said[0]
+    assert fitted.chosen == {"lr": 1e-3, "weight_decay": 0.05, "tried": 0, "held_out": 0}, "and not the first, highest rate"
+    expected = textbook(x[alone], y[alone], probe, 1e-3, 0.05, 0)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(weights_of(fitted.head), expected, strict=True))
 
 
@@ -158,7 +159,7 @@ def test_a_rate_that_diverges_is_left_out_and_all_of_them_are_an_error() -> None
     probe = replace(TODAY, epochs=2, blocks=0, lrs=(1e30, 3e-3))
     settings = {"num_classes": CLASSES, "holdout": 0.2, "seed": 0, "device": CPU, "say": lambda _: None}
     assert fit_best(x, y, probe=probe, **settings).chosen["lr"] == 3e-3
-    with pytest.raises(ValueError, match=r"loss of the attentive probe is (nan|inf), (nan|inf) in epoch .*probe\.lr \(now 1e\+30, 2e\+30\)"):
+    with pytest.raises(ValueError, match=r"loss of the attentive probe is (nan|inf), (nan|inf) in epoch .*probe\.lrs \(now 1e\+30, 2e\+30\)"):
         fit_best(x, y, probe=replace(probe, lrs=(1e30, 2e30)), **settings)
 
 

@@ -170,6 +170,13 @@ def test_a_token_grid_larger_than_the_encoders_is_refused():
     assert feature_spec(config("probe.token_grid=[2, 3, 2]")).token_grid is None  # of no concern to knn
 
 
+def test_heads_that_do_not_divide_the_width_are_refused_before_anything_is_extracted():
+    own = ["probe.token_grid=[1, 1, 1]", "probe.blocks=2", "probe.heads=7"]
+    with pytest.raises(ValueError, match=r"probe.heads is 7, which does not divide the width 96 .* nearest: 6 or 8 \(--set probe.heads=N\)"):
+        feature_spec(config("method=attentive", *own))
+    assert feature_spec(config("method=knn", *own)) and feature_spec(config("method=attentive", own[0], own[2]))
+
+
 @pytest.mark.parametrize("method", ["linear", "knn", "attentive"])
 def test_probes_have_no_looks_and_one_view(method):
     with pytest.raises(ValueError, match="last with method"):
