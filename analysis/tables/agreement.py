@@ -20,10 +20,11 @@ import numpy as np
 
 FEWEST = 3
 """Models of which ranks say anything."""
-FEWEST_RESAMPLED = 5
+FEWEST_RESAMPLED = 6
 """Models that are resampled; of fewer a resample is often the same model several times."""
 RESAMPLES = 2000
 LEVEL = 0.95
+SAME = 1e-9  # correlations that differ by rounding alone
 
 
 class Agreement(NamedTuple):
@@ -31,7 +32,7 @@ class Agreement(NamedTuple):
 
     Attributes:
         spearman, kendall: -1 to 1; NaN where a list does not tell its models apart.
-        spearman_ends, kendall_ends: 95 % interval; NaN where nothing was resampled.
+        spearman_ends, kendall_ends: 95 % interval; NaN where nothing was resampled, or all resamples say the same.
         resampled: `models and seeds`, `models`, `seeds` or empty.
     """
 
@@ -97,8 +98,9 @@ def _resampled(rng: np.random.Generator, values: Sequence[float], resamples: int
 
 
 def _ends(draws: np.ndarray) -> tuple[float, float]:
+    """The middle 95 %; NaN where all draws say the same: models in one order stay in it, which says nothing of others."""
     defined = draws[np.isfinite(draws)]
-    if not len(defined):
+    if not len(defined) or np.ptp(defined) < SAME:
         return float("nan"), float("nan")
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -33,7 +33,7 @@ OF_AGREEMENT = (
     f"Over the models that both protocols of one data set have tested, at least {FEWEST}: rank correlations of means over "
     f"seeds, 1 the same order, 0 none, -1 the reverse. 95 % intervals by the bootstrap ({RESAMPLES} resamples): models "
     f"where there are {FEWEST_RESAMPLED} or more, and seeds; with fewer models seeds alone, so that such an interval says "
-    "nothing of other models.")
+    "nothing of other models. With so few models intervals are rough; where all resamples say the same there is none.")
 
 
 def protocol_sheets(runs: pd.DataFrame, suffix: str = "") -> list[Sheet]:

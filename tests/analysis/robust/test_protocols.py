@@ -15,7 +15,8 @@ from analysis import collect
 from analysis.tables.agreement import agreement, rank_correlations
 from tests.analysis.test_collect_runs import make_cell, write_run
 
-CLUSTERS = {"clusters": 6, "nmi_pct": 40.0, "purity_pct": 50.0, "ari_pct": 20.0, "nmi_chance_pct": 9.0, "purity_chance_pct": 25.0}
+CLUSTERS = {"clusters": 6, "nmi_pct": 40.0, "purity_pct": 50.0, "ari_pct": 20.0, "nmi_chance_pct": 9.0, "purity_chance_pct": 25.0,
+            "accuracy_chance_pct": 26.0}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,13 @@ def test_agreement_over_models_and_seeds() -> None:
     alike, noise = [[v + e for e in rng.normal(0, 0.1, 3)] for v in truth], [[v] for v in rng.normal(size=8)]
     found = agreement(alike, [[v] for v in truth])
     assert found is not None and found.resampled == "models and seeds"
-    assert (found.spearman, found.kendall) == pytest.approx((1, 1)) and found.kendall_ends[0] > 0.9
+    assert (found.spearman, found.kendall) == pytest.approx((1, 1))
+    assert np.isnan([*found.kendall_ends, *found.spearman_ends]).all(), "one order in all resamples is no [1.00, 1.00]"
+    other = [[v] for v in (0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0)]
+    nearly = agreement(alike, other)
+    assert nearly is not None and 0 < nearly.kendall_ends[0] < nearly.kendall < 1
+    five = agreement([[v] for v in truth[:5]], other[:5])
+    assert five is not None and five.resampled == ""
     unlike = agreement(alike, noise)
     assert unlike is not None and unlike.spearman_ends[0] < 0 < unlike.spearman_ends[1], "eight models say little of nothing"
     assert agreement(alike[:2], noise[:2]) is None, "of two models ranks say nothing"
@@ -101,6 +108,8 @@ def test_the_table_of_protocols_and_who_ranks_models_alike(capsys: pytest.Captur
     assert "Do protocols rank models alike?" in err and "seeds alone" in err
     unlabelled = rows("unlabelled")
     assert [row["model"] for row in unlabelled][:4] == ["scratch cluster", "a cluster", "b cluster", "c cluster"]
+    assert (unlabelled[-1]["source"], unlabelled[-1]["toys-unlabelled top1_pct"], unlabelled[-1]["toys-unlabelled top5_pct"]) == (
+        "shuffled labels", "26.000", "--"), "not 1 of 6: the clips that are tested have named the clusters"
     assert "toys-unlabelled top1_pct" in unlabelled[0] and "the name of a class" in Path("tables/unlabelled.md").read_text()
     listed = {(row["method"], row["checkpoint"], row["seed"]): row for row in rows("results") if row["method"] in ("cluster", "linear")}
     assert listed["cluster", "b", "1"]["nmi_pct"] == "21.0" and listed["linear", "b", "1"]["nmi_pct"] == "--"
@@ -135,6 +144,8 @@ def test_settings_that_differ_are_protocols_of_their_own_and_models_called_alike
 def test_a_damaged_clustering_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     cluster("a", 0, 40.0)
     cluster("b", 0, 400.0)
+    earlier = {key: value for key, value in CLUSTERS.items() if key != "accuracy_chance_pct"}
+    cluster("c", 0, 40.0, clustering=earlier)
     assert collect.main(["--json"]) == 3
     out, err = capsys.readouterr()
-    assert "nmi_pct is 400.0, not a number from 0 to 100" in err and json.loads(out)["failed"] == 1
+    assert "nmi_pct is 400.0, not a number from 0 to 100" in err and json.loads(out)["failed"] == 1, "results from before the chance of top-1 was said are read"
