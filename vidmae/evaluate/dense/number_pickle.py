@@ -24,6 +24,7 @@ NUMBERS = re.compile(r"[biuf][1248]|S[1-9]\d*|[OV]8?")
 OBJECTS = "O"  # an array of anything: it becomes a list
 MOST_DEPTH = 8  # of lists within lists
 MOST_VALUES = 10_000_000  # in lists and dictionaries
+VALUE_BYTES = 64  # of one of them in memory, about
 MOST_PUT = 1_000_000  # place where a pickle remembers something
 
 
@@ -116,6 +117,7 @@ class _Scalar(_Fixed):
 
     def value(self, depth: int, values: _Values) -> Any:
         kind, raw = self.parts
+        values.take(len(raw) // VALUE_BYTES if isinstance(raw, (bytes, bytearray)) else 0)  # it is copied
         return _made((), kind, raw, "C", depth, values)[()]
 
 
@@ -165,11 +167,22 @@ class _Maker:
 class _Reader(pickle.Unpickler):
     """Knows nothing but KNOWN."""
 
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self._encoded: dict[int, tuple[Any, bytes]] = {}
+
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _Maker(KNOWN[module, name])
+            made = KNOWN[module, name]
+            return _Maker(self._once if made is _latin1 else made)
         except KeyError:
             raise UnsafePickleError(f"it asks for {module}.{name}"[:120]) from None
+
+    def _once(self, text: Any = "", coding: Any = "") -> bytes:
+        """Bytes of a text; a file may name one long text a thousand times."""
+        if id(text) not in self._encoded:
+            self._encoded[id(text)] = text, _latin1(text, coding)
+        return self._encoded[id(text)][1]
 
     def persistent_load(self, _: Any) -> Any:
         raise UnsafePickleError("it asks for something outside of the file")

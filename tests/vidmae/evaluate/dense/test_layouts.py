@@ -153,6 +153,13 @@ def test_a_small_pickle_asks_for_no_large_memory(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UnsafePickleError, match="more than 1,000 values in lists"):
         read_numbers(io.BytesIO(pickle.dumps(shared)))
     assert read_numbers(io.BytesIO(pickle.dumps([[1] * 20] * 20))) == [[1] * 20] * 20
+    long = np.array(b"x" * 6400)[()]
+    assert read_numbers(io.BytesIO(pickle.dumps([long] * 5, protocol=2))) == [long] * 5
+    with pytest.raises(UnsafePickleError, match="more than 1,000 values"):
+        read_numbers(io.BytesIO(pickle.dumps([long] * 12, protocol=2)))
+    twice = b"\x80\x02c_codecs\nencode\nq\x00X\x04\x00\x00\x00textq\x01X\x06\x00\x00\x00latin1q\x02\x86R0(h\x00h\x01h\x02\x86Rh\x00h\x01h\x02\x86Rl."
+    one, other = read_numbers(io.BytesIO(twice))
+    assert one == b"text" and one is other
     for put in (b"r\xff\xff\xff\x7f", b"p2147483647\n"):
         with pytest.raises(UnsafePickleError, match="at place 2147483647, of 1,000,000 at most"):
             read_numbers(io.BytesIO(b"\x80\x02]" + put + b"."))
