@@ -150,6 +150,7 @@ class _Maker:
     later files are read with."""
 
     __slots__ = ("_call",)
+    _call: Callable[..., Any]
 
     def __init__(self, call: Callable[..., Any]) -> None:
         object.__setattr__(self, "_call", call)
@@ -214,7 +215,7 @@ def read_numbers(file: IO[bytes]) -> Any:
 def _check_places(file: IO[bytes]) -> None:
     """Look at all steps of a pickle without doing them: the usual reader makes room for any place that it is told."""
     for step, place, _ in pickletools.genops(file):
-        if step.name in ("PUT", "BINPUT", "LONG_BINPUT") and place > MOST_PUT:
+        if step.name in ("PUT", "BINPUT", "LONG_BINPUT") and (place or 0) > MOST_PUT:
             raise UnsafePickleError(f"it remembers something at place {place}, of {MOST_PUT:,} at most")
 
 
