@@ -123,9 +123,9 @@ def interpolate(out: Path, shard: int, shards: int, say_every_s: float) -> int:
         say(describe(work), now=True)
         do_part(work, out, shard * ranks.world_size + ranks.rank, parts, say)
         ranks.barrier()
-        if ranks.is_main and not merge(work, out, parts):
-            return EXIT_OK  # other shards are at work
-        ranks.barrier()
+        if ranks.is_main:
+            merge(work, out, parts)  # unless other shards are at work
+        ranks.barrier()  # on every rank, whatever came of it: none may wait for one that has left
     record = read_json(result) or {}
     return EXIT_INCOMPLETE if record.get("unreadable") else EXIT_OK
 
