@@ -28,6 +28,7 @@ from vidmae.settings.programs.surprise_config import SurpriseConfig
 
 GENERATED = "generated"  # the set of generated scenes
 BANK = 60  # pictures that generated scenes are made of
+PER_SCENE = 3  # of these; no two looks share one, so that scenes of different looks are independent
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Surprises:
         self._models = {name: surprise_of(model, device, config.batch)
                         for name, model in ((MODEL, self.trained.model), (UNTRAINED, fresh))}
         self.methods = [*(f"{name}{ending}" for name in self._models for ending in (OWN, PIXEL)), *PLAIN]
-        self.videos, self.pairs = self._generated() if config.scenes else self._listed()
         self._bank: list[np.ndarray] | None = None
+        self.videos, self.pairs = self._generated() if config.scenes else self._listed()
         self._scene: tuple[tuple[str, int], Violation] | None = None
 
     def _listed(self) -> tuple[Sequence[Place | SceneVideo], list[Comparison]]:
@@ -91,7 +92,16 @@ class Surprises:
         videos = [SceneVideo(*scene, order) for scene in scenes for order in VIDEOS]
         number = {video: i for i, video in enumerate(videos, 1)}
         return videos, [Comparison(number[SceneVideo(*scene, possible)], number[SceneVideo(*scene, impossible)], GENERATED,
-                                   scene[0], i) for i, scene in enumerate(scenes, 1) for possible, impossible in QUADRUPLE]
+                                   scene[0], 1 + self._look(scene[1])) for scene in scenes
+                        for possible, impossible in QUADRUPLE]
+
+    def _look(self, number: int) -> int:
+        """What a scene looks like. Scenes of one number look alike in all concepts, and pictures come again."""
+        return number % max(1, len(self.bank()) // PER_SCENE) if self.config.backgrounds else number
+
+    def _of(self, number: int) -> list[np.ndarray]:
+        """The pictures of a scene."""
+        return self.bank()[PER_SCENE * self._look(number):][:PER_SCENE]
 
     def read(self, numbers: Sequence[int]) -> Iterator[Outcome[np.ndarray]]:
         """The frames of some videos, in any order: uint8 [F, S, S, 3], or why they cannot be read.
@@ -136,9 +146,7 @@ class Surprises:
         """Both worlds of a scene; the last one is kept, since its four videos follow each other."""
         key = (video.concept, video.number)
         if self._scene is None or self._scene[0] != key:
-            bank = self.bank()
-            pictures = [bank[(3 * video.number + i) % len(bank)] for i in range(min(3, len(bank)))]
-            self._scene = (key, make_violation(video.concept, pictures, num_frames=self.spec.num_frames,
+            self._scene = (key, make_violation(video.concept, self._of(video.number), num_frames=self.spec.num_frames,
                                                size=self.spec.img_size, seed=(self.config.seed, video.number)))
         return self._scene[1]
 

@@ -6,6 +6,7 @@ import csv
 import io
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from vidmae.footage.decoders.reader import DecodeError
 from vidmae.insight.surprise import surprise
 from vidmae.insight.surprise.masked_surprise import check_contexts, context_mask, surprise_of
 from vidmae.insight.surprise.pair_list import Place, content_of, read_pairs
+from vidmae.insight.surprise.surprises import Surprises
 from vidmae.insight.surprise.violations import CONCEPTS, make_violation
 from vidmae.insight.surprise.whole_video import WholeReader
 from vidmae.model.masking import removed_pixels
@@ -192,3 +194,17 @@ def test_an_image_model_is_refused(tmp_path, capsys):
     image = export_model(tmp_path / "image.safetensors", replace(NANO, num_frames=1, t_patch_size=1, pred_t_dim=1))
     assert start(tmp_path / "out", image, scenes=1) == 2
     assert "expects nothing of a next frame" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("pictures", "looks"), [(9, [0, 1, 2, 0, 1]), (10, [0, 1, 2, 0, 1]), (2, [0] * 5), (0, [0, 1, 2, 3, 4])])
+def test_scenes_that_share_a_picture_are_one_unit_of_an_interval(pictures: int, looks: list[int]):
+    work = object.__new__(Surprises)
+    work.config = SurpriseConfig(weights="w", scenes=5, backgrounds="b" if pictures else "")
+    work.shape, work.spec, work.methods, work._scene = SimpleNamespace(num_frames=8), SimpleNamespace(num_frames=8, img_size=32), [], None
+    work._bank = [np.full((32, 32, 3), 20 * i, np.uint8) for i in range(pictures)]
+    videos, pairs = work._generated()
+    scenes = {(videos[pair.possible - 1].concept, videos[pair.possible - 1].number): pair.scene for pair in pairs}
+    assert [scenes[concept, number] - 1 for concept in CONCEPTS for number in range(5)] == looks * len(CONCEPTS)
+    shown = {number: {id(picture) for picture in work._of(number)} for number in range(5)}
+    for one in range(5):
+        assert all(bool(shown[one] & shown[other]) == (looks[one] == looks[other] and pictures > 0) for other in range(5))
