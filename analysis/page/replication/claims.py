@@ -1,7 +1,7 @@
 """What `make replicate` asks, fixed before any run: statement, measure, comparison, and the smallest effect of interest.
 
 A part is one comparison. It compares on the same test clips, seed by seed, and its effect has a 95 % interval over seeds and
-clips (two_level.py). Against the smallest effect of interest the interval gives the verdict:
+scenes or recordings (two_level.py). Against the smallest effect of interest the interval gives the verdict:
 
     confirmed      all of it lies above: the effect is there, and large enough to matter
     contradicted   all of it lies below: the effect is not there, or too small to matter

@@ -1,6 +1,8 @@
 """What the runs of a replication found: for every model and task a matrix of seeds x test clips.
 
     OUT/replication.json           scale, seeds, tasks, amounts of footage, films and roles, cost; the command writes it
+    OUT/asked.json                 what the first call was asked, SHA-256 of claims.py, and seeds that each call asked for
+    OUT/groups.json                data set -> content hash of a test clip -> number of its scene or recording
     OUT/seed-0/models.json         role of each pretrained model -> its run folder
     OUT/seed-0/runs/               run folders: pretraining, few-shot cells, robustness cells
     OUT/seed-0/fill/scores.csv     what is filled in, a row per clip and method
@@ -19,14 +21,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.page.replication.claims import DECIBEL, SLOPE, Part
-from analysis.page.replication.two_level import Effect, effect_of
+from analysis.page.replication.two_level import Effect, averaged, effect_of
 from vidmae.runs.predictions import Predictions
 from vidmae.runs.record import RunFolder, read_json
 
 RECORD, MODELS, DONE = "replication.json", "models.json", "done.json"
+ASKED, GROUPS = "asked.json", "groups.json"
 SCRATCH, SCRATCH_IMAGE, CHANCE = "scratch", "scratch-image", "chance"
 CLEAN, CORRUPTED = "clean", "corrupted"
-PSNR = "psnr_db"
+PSNR, CONTENT = "psnr_db", "content"
 
 
 @dataclass
@@ -53,10 +56,14 @@ class Evidence:
     Attributes:
         record: replication.json.
         seeds: In order of their number.
+        groups: Data set -> content hash -> number of the unit that a clip is of; clips of other data sets are units.
+        asked: asked.json; empty where there is none.
     """
 
     record: Mapping[str, Any]
     seeds: list[SeedFound]
+    groups: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     def right(self, model: str, task: str) -> np.ndarray:
         """Whether each clip was right, 0 to 1, float64 [S, C]; the same clips in the same order for every model.
@@ -74,16 +81,35 @@ class Evidence:
         return _matrix([seed.filled[method] for seed in self.seeds])
 
     def effect(self, part: Part) -> Effect | None:
-        """The effect of a comparison, in its unit; None where it was not tested."""
+        """The effect of a comparison, in its unit; None where it was not tested.
+
+        Raises:
+            ValueError: Clips are in no group, though others of their data set are.
+        """
         try:
             if part.unit == DECIBEL:
-                return effect_of(self.filled(part.better) - self.filled(part.worse))
+                clips = self.seeds[0].filled[part.better].index
+                apart = self.filled(part.better) - self.filled(part.worse)
+                return effect_of(averaged(apart, self._units("actions", clips)))
             apart = self._slopes(part.task) if part.unit == SLOPE else self._apart(part.better, part.worse, part.task)
             if part.beyond:
                 apart = apart - self._apart(*part.beyond, part.task)
         except (KeyError, StopIteration, IndexError):
             return None
+        clips = next(series.index for (_, tested), series in self.seeds[0].right.items() if tested == part.task)
+        apart = averaged(apart, self._units(part.task, clips))
         return effect_of(100 * apart, least=100 / apart.size)
+
+    def _units(self, task: str, clips: pd.Index) -> np.ndarray:
+        """Which unit each clip is of, int64 [C]."""
+        known = self.groups.get(self.record["tasks"].get(task, ""))
+        if known is None:
+            return np.arange(len(clips))
+        hashes = [int(text, 16) for text in clips.get_level_values(CONTENT)] if clips.nlevels > 1 else clips.tolist()
+        if missing := sum(content not in known for content in hashes):
+            raise ValueError(f"{missing} of {len(hashes)} test clips are in no group of {GROUPS}: they are other clips than "
+                             "those of the manifests; the same command of replicate.py groups them anew")
+        return np.array([known[content] for content in hashes])
 
     def _apart(self, better: str, worse: str, task: str) -> np.ndarray:
         return np.asarray(self.right(better, task) - self.right(worse, task))
@@ -112,7 +138,9 @@ def read_evidence(out: Path) -> Evidence:
         folder = out / f"seed-{number}"
         if (folder / DONE).is_file():
             found.append(read_seed(folder, number, record["tasks"]))
-    return Evidence(record, found)
+    groups = {data: {int(content, 16): number for content, number in clips.items()}
+              for data, clips in (read_json(out / GROUPS) or {}).items()}
+    return Evidence(record, found, groups, read_json(out / ASKED) or {})
 
 
 def read_seed(folder: Path, number: int, tasks: Mapping[str, str]) -> SeedFound:
@@ -138,9 +166,9 @@ def read_seed(folder: Path, number: int, tasks: Mapping[str, str]) -> SeedFound:
             found.right[role, task], found.classes[task] = _right(told), len(told.classes)
     scores = folder / "fill/scores.csv"
     if scores.is_file():
-        rows = pd.read_csv(scores, dtype={"content": str, "row": str, "clip": str})
+        rows = pd.read_csv(scores, dtype={CONTENT: str, "row": str, "clip": str})
         for method, part in rows.groupby("method"):
-            found.filled[str(method)] = part.set_index(["content", "row", "clip"])[PSNR].sort_index()
+            found.filled[str(method)] = part.set_index([CONTENT, "row", "clip"])[PSNR].sort_index()
     return found
 
 

@@ -3,7 +3,8 @@
     python analysis/page/replication/verdicts.py replicate/small
 
 Reads OUT/replication.json and the seeds that are done, and writes OUT/page.html, OUT/verdicts.json and OUT/verdicts.md (the
-two tables of a README). Claims are those of claims.py, which were fixed before the runs. Standard output is the page.
+two tables of a README). Claims are those of claims.py; the page says whether the file is that of the first call. Standard
+output is the page.
 
 Exit codes: 0 ok, whatever the verdicts; 2 no replication, or no seed is done.
 """
@@ -26,6 +27,7 @@ import numpy as np
 from analysis.page.html import to_html
 from analysis.page.replication.claims import BESIDE, CLAIMS, Claim, Part, verdict_of, verdict_of_all
 from analysis.page.replication.evidence import Evidence, read_evidence
+from analysis.page.replication.provenance import calls_said, claims_said, units_said
 from analysis.page.replication.two_level import Effect
 from analysis.page.wording import duration, moment
 from analysis.results.table_flags import Parser
@@ -88,14 +90,14 @@ def smallest_text(part: Part) -> str:
 
 
 def claim_rows(judged: Sequence[Judged]) -> list[list[str]]:
-    """A row for each part: statement, comparison, smallest effect, effect, seeds x clips, verdict, cost."""
+    """A row for each part: statement, comparison, smallest effect, effect, seeds x units, verdict, cost."""
     rows = []
     for each in judged:
         parts = zip(each.claim.parts, each.effects, each.verdicts, strict=True)
         for place, (part, effect, verdict) in enumerate(parts):
             shown = verdict if len(each.verdicts) == 1 else f"{verdict} (claim: {each.verdict})"
             rows.append(["" if place else each.claim.statement, part.name, smallest_text(part), interval_text(effect),
-                         f"{effect.seeds} x {effect.clips}" if effect else "--", shown,
+                         f"{effect.seeds} x {effect.units}" if effect else "--", shown,
                          "" if place else f"{each.cost / 60:.1f}"])
     return rows
 
@@ -104,7 +106,7 @@ def beside_rows(evidence: Evidence) -> list[list[str]]:
     """Comparisons that no claim rests on."""
     found = ((part, evidence.effect(part)) for part in BESIDE)
     return [[part.name, TASKS.get(part.task, "hidden frames"), part.unit, interval_text(effect),
-             f"{effect.seeds} x {effect.clips}"] for part, effect in found if effect]
+             f"{effect.seeds} x {effect.units}"] for part, effect in found if effect]
 
 
 def accuracy_rows(evidence: Evidence) -> list[list[str]]:
@@ -131,18 +133,20 @@ def _accuracy(evidence: Evidence, role: str, task: str) -> str:
     return f"{of_seeds.mean():.1f} [{of_seeds.min():.1f}, {of_seeds.max():.1f}]"
 
 
-CLAIM_HEAD = ["statement", "comparison", "effect of interest", "effect, 95 % interval", "seeds x clips", "verdict",
+CLAIM_HEAD = ["statement", "comparison", "effect of interest", "effect, 95 % interval", "seeds x units", "verdict",
               "CPU minutes"]
-BESIDE_HEAD = ["comparison", "on", "unit", "effect, 95 % interval", "seeds x clips"]
+BESIDE_HEAD = ["comparison", "on", "unit", "effect, 95 % interval", "seeds x units"]
 
 
 def facts(evidence: Evidence) -> list[tuple[str, str]]:
     """When, where, on what, and what it cost."""
     record, wide = evidence.record, widest(evidence)
-    asked = len(record["seeds"])
-    return [("Scale", record["scale"]), ("Date", record["date"]), ("Machine", record["machine"]), ("Code", record["commit"]),
+    asked, first = len(record["seeds"]), evidence.asked.get("first", {}).get("commit", record["commit"])
+    return [("Scale", record["scale"]), ("Date", record["date"]), ("Machine", record["machine"]),
+            ("Code", record["commit"] + ("" if first == record["commit"] else f"; at the first call {first}")),
+            ("Claims", claims_said(evidence.asked)), ("Units of intervals", units_said(evidence)),
             ("Seeds", f"{len(evidence.seeds)} of {asked} done" + ("" if len(evidence.seeds) == asked else
-             "; the same command goes on with the others")),
+             "; the same command goes on with the others") + calls_said(evidence.asked)),
             ("Half of the widest interval of accuracies", f"{wide:.1f} points" if wide == wide else "none is claimed"),
             ("Wall time", duration(record["wall_s"])), ("CPU time", f"{cost_of(record) / 60:.0f} minutes"),
             *record["facts"].items()]
@@ -176,12 +180,13 @@ def write_page(out: Path) -> Path:
     tables = [("The claims", CLAIM_HEAD, claim_rows(claims)), ("Controls", CLAIM_HEAD, claim_rows(controls)),
               ("Accuracy in %: mean, lowest and highest of the seeds", ["model", *TASKS.values()], accuracy_rows(evidence)),
               ("Beside: comparisons that no claim rests on", BESIDE_HEAD, beside_rows(evidence))]
-    write_json(out / RECORD, {"claims": [_record_of(each) for each in judged], "made": time.time(),
+    said = claims_said(evidence.asked)
+    write_json(out / RECORD, {"claims_are": said, "claims": [_record_of(each) for each in judged], "made": time.time(),
                               "seeds": [seed.number for seed in evidence.seeds]})
-    texts = [f"{name}\n\n{markdown(head, rows)}" for name, head, rows in tables]
+    texts = [f"{said[0].upper()}{said[1:]}.\n", *(f"{name}\n\n{markdown(head, rows)}" for name, head, rows in tables)]
     write_atomic(out / TABLES, "\n".join(texts).encode())
     page = to_html("replication.html", title=f"Replication, scale {evidence.record['scale']}", facts=facts(evidence),
-                   verdicts=[(each.claim, each.verdict) for each in judged], tables=tables,
+                   verdicts=[(each.claim, each.verdict) for each in judged], tables=tables, claims=said,
                    commands=evidence.record["commands"], made=f"Made {moment(time.time())}")
     write_atomic(out / PAGE, page.encode())
     return out / PAGE

@@ -38,6 +38,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 
 from jobs.place.launch_flags import Parser
 from jobs.submit.example import replicate_films as films
+from jobs.submit.example.replicate_asked import note_call
+from jobs.submit.example.replicate_groups import write_groups
 from jobs.submit.example.replicate_paper import COMMANDS
 from jobs.submit.example.replicate_plan import (
     ACTIONS,
@@ -59,7 +61,7 @@ from vidmae.runs.record import make_private_folder, read_json, write_json
 from vidmae.settings.command_line import text_of
 from vidmae.settings.layers import ConfigError
 
-RECORD, ASKED = "replication.json", "asked.json"
+RECORD = "replication.json"
 VERDICTS = Step("verdicts", ("analysis/page/replication/verdicts.py", "."))
 SAMPLING_RATE = 8
 SHIPPED = {"Films": "to pretrain on: bikes, 10 s in 9 pieces; to learn motions of the camera from: bigbuckbunny, 5 s; to be "
@@ -137,7 +139,7 @@ class Study:
     minutes: float
     parallel: int
     _longest_s: float = field(default=0.0, init=False)
-    _failed: list[Exception] = field(default_factory=list, init=False)
+    _failed: list[StepError] = field(default_factory=list, init=False)
 
     @staticmethod
     def of(args: argparse.Namespace) -> Study:
@@ -183,7 +185,7 @@ class Study:
     def run(self) -> int:
         """Prepare, work on the seeds, and make the page; the exit code."""
         began, code = time.monotonic(), commit()
-        self._claim_folder()
+        self._claim_folder(code)
         print(f"$ cd {self.out}", file=sys.stderr)
         if not self.footage:
             films.cut_pieces(self.out / "films")
@@ -194,6 +196,7 @@ class Study:
             runner.do(step, self.out, {})
         labelled = dict.fromkeys(f"{name}{FULL}{end}" for name in (self.tasks["actions"], MOTION) for end in ("", "-val"))
         films.refuse_shared(self.out / "manifests", f"{FOOTAGE}{FULL}", list(labelled))
+        write_groups(self.out, self.split_by)
         self._write_record(began, groups, code)
         self._work(runner, began)
         self._write_record(began, groups, code)
@@ -201,21 +204,15 @@ class Study:
             raise self._failed[0]
         return make_page(runner)
 
-    def _claim_folder(self) -> None:
-        """Refuse a folder that another command made."""
+    def _claim_folder(self, code: str) -> None:
+        """Note this call, or refuse a folder that another command made."""
         asked = {**asdict(self.scale), "scale": self.name, "footage": str(self.footage and self.footage.absolute()),
                  "labelled": str(self.labelled and self.labelled.absolute()), "split_by": self.split_by}
         for free in ("seeds", "minutes", "parallel"):
             asked.pop(free)
         asked["parts"] = list(self.scale.parts)
         asked["decoder"] = list(self.scale.decoder)
-        before = read_json(self.out / ASKED)
-        if before is not None and before != asked:
-            changed = [key for key in asked if before.get(key) != asked[key]]
-            raise ConfigError(f"{self.out} holds a replication with other settings ({', '.join(changed)}); change --out, or "
-                              "remove it")
-        make_private_folder(self.out)
-        write_json(self.out / ASKED, asked)
+        note_call(self.out, asked, footage=self.footage, labelled=self.labelled, seeds=self.scale.seeds, code=code)
 
     def _work(self, runner: Runner, began: float) -> None:
         """All seeds, some at a time, until they are done or the time is over."""
@@ -244,7 +241,7 @@ class Study:
             try:
                 self._seed(runner, seed, here)
             except (StepError, OSError, ValueError, KeyError) as error:  # no thread ends without a word
-                self._failed.append(error)
+                self._failed.append(error if isinstance(error, StepError) else StepError(f"seed {seed}: {text_of(error)}"))
 
     def _seed(self, runner: Runner, seed: int, here: Path) -> None:
         began, models = time.monotonic(), dict[str, str]()
@@ -266,10 +263,15 @@ class Study:
         kept = [{key: step[key] for key in ("name", "claims", "wall_s", "cpu_s")} for step in steps]
         call = self._call_s(before, began)
         write_json(self.out / RECORD, {
-            "scale": self.name, "seeds": list(range(self.scale.seeds)), "tasks": self.tasks, "amounts": self._amounts(),
+            "scale": self.name, "seeds": self._all_seeds(), "tasks": self.tasks, "amounts": self._amounts(),
             "steps": kept, "wall_s": sum(call.values()), "calls_s": call, "machine": machine(),
             "date": time.strftime("%d %B %Y"), "commit": code, "facts": self._facts(groups),
             "commands": [shown(step.words, self.out) for step in self.seed_steps(0)]})
+
+    def _all_seeds(self) -> list[int]:
+        """The seeds that are asked for, and all that are done: a call for fewer hides none."""
+        done = [int(path.parent.name.removeprefix("seed-")) for path in self.out.glob("seed-*/done.json")]
+        return list(range(max([self.scale.seeds, *(number + 1 for number in done)])))
 
     def _call_s(self, before: Mapping[str, Any], began: float) -> dict[str, float]:
         """Wall seconds of every call that did something, by when it began."""

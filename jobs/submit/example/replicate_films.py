@@ -15,6 +15,7 @@ import numpy as np
 
 from jobs.submit.example.demo_clips import Shot, cut
 from jobs.submit.example.own_files import refuse_others
+from jobs.submit.example.replicate_groups import group_of
 from vidmae.footage.manifest import read_all
 from vidmae.footage.video_list import EXTENSIONS
 from vidmae.runs.record import make_private_folder, write_atomic
@@ -61,13 +62,13 @@ def split(folder: Path, split_by: str, list_to: Path) -> tuple[int, int]:
     if not files:
         raise ConfigError(f"--labelled {folder} has no videos at FOLDER/CLASS/FILE")
     try:
-        found = [re.search(split_by, path.name) for path in files]
+        found = [group_of(path.name, split_by) for path in files]
     except re.error as error:
         raise ConfigError(f"--split-by {split_by!r} is no regular expression: {error}") from error
-    if missing := sum(match is None for match in found):
+    if missing := sum(name is None for name in found):
         raise ConfigError(f"--split-by {split_by!r} is not found in the names of {missing} of {len(files)} files of "
                           "--labelled")
-    group = [match[1 if match.re.groups else 0] for match in found if match]
+    group = [name for name in found if name is not None]
     groups = sorted(set(group))
     if len(groups) < 2:
         raise ConfigError(f"--split-by {split_by!r} finds one group in all {len(files)} files of --labelled; two or more "

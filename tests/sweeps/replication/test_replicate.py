@@ -16,11 +16,14 @@ import pytest
 from analysis.page.replication.claims import CLAIMS
 from jobs.submit.example import replicate, replicate_plan, replicate_run
 from jobs.submit.example.demo_clips import FILMS, SHOTS, scenes
+from jobs.submit.example.replicate_asked import claims_sha256
 from jobs.submit.example.replicate_films import FILM, split
+from jobs.submit.example.replicate_groups import write_groups
 from jobs.submit.example.replicate_paper import COMMANDS
 from jobs.submit.example.replicate_plan import SCALES, Step, data_steps, seed_steps
 from tests.support.facilities import need
 from tests.support.launching import ROOT
+from vidmae.footage import manifest
 from vidmae.settings.layers import ConfigError
 
 TASKS = {"actions": "actions", "motion": "motion", "pictures": "digits"}
@@ -93,7 +96,7 @@ def test_no_recording_is_on_both_sides_of_a_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("split_by", "said"), [("(", "is no regular expression"), ("week", "is not found in the names of 4 of 4"),
-                                                ("day", "finds one group in all 4")])
+                                                ("day", "finds one group in all 4"), (r"(?:ay(\d))?", "is not found in the names of 4 of 4")])
 def test_a_split_that_cannot_be_made_is_refused(tmp_path: Path, split_by: str, said: str) -> None:
     folder = labelled(tmp_path, ["a/day1.mp4", "a/day2.mp4", "b/day1.mp4", "b/day2.mp4"])
     with pytest.raises(ConfigError, match=said):
@@ -149,12 +152,68 @@ def test_jobs_that_a_command_names_are_found() -> None:
 
 def test_another_replication_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     args = replicate.make_parser().parse_args(["--scale", "tiny", "--out", str(tmp_path / "out"), "--seeds", "3"])
-    replicate.Study.of(args)._claim_folder()
+    replicate.Study.of(args)._claim_folder("abc")
     args.seeds = 5
-    replicate.Study.of(args)._claim_folder()  # more seeds of the same
+    replicate.Study.of(args)._claim_folder("def")  # more seeds of the same
     args.footage = tmp_path
     with pytest.raises(ConfigError, match=r"other settings \(footage\)"):
-        replicate.Study.of(args)._claim_folder()
+        replicate.Study.of(args)._claim_folder("abc")
+    asked = json.loads((tmp_path / "out/asked.json").read_text())
+    assert asked["calls"] == [3, 5] and asked["first"].items() >= {"commit": "abc", "late": False, "claims_sha256": claims_sha256()}.items()
+
+
+def test_footage_that_was_changed_is_refused_and_an_older_folder_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    footage, out = labelled(tmp_path / "videos", ["a/one.mp4", "b/two.mp4"]), tmp_path / "out"
+    args = replicate.make_parser().parse_args(["--scale", "tiny", "--out", str(out), "--footage", str(footage)])
+    replicate.Study.of(args)._claim_folder("abc")
+    (footage / "notes.txt").write_text("no video")
+    replicate.Study.of(args)._claim_folder("abc")
+    asked = json.loads((out / "asked.json").read_text())
+    labelled(footage, ["a/three.mp4"])
+    with pytest.raises(ConfigError, match=r"those in --footage were changed since .*; change --out, or remove it"):
+        replicate.Study.of(args)._claim_folder("abc")
+    older = {key: value for key, value in asked.items() if key not in ("first", "calls", "footage_files", "labelled_files")}
+    (out / "asked.json").write_text(json.dumps(older))
+    replicate.Study.of(args)._claim_folder("abc")
+    assert "was begun without notes of claims.py" in capsys.readouterr().err
+    assert json.loads((out / "asked.json").read_text())["first"]["late"]
+
+
+def test_fewer_seeds_hide_none_that_is_done(tmp_path: Path) -> None:
+    labelled(tmp_path, ["seed-0/done.json", "seed-4/done.json"])
+    args = replicate.make_parser().parse_args(["--scale", "tiny", "--out", str(tmp_path), "--seeds", "2"])
+    assert replicate.Study.of(args)._all_seeds() == [0, 1, 2, 3, 4]
+    args.seeds = 7
+    assert replicate.Study.of(args)._all_seeds() == list(range(7))
+
+
+def test_whatever_fails_in_a_seed_is_a_step_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("what it was")
+
+    study = replicate.Study.of(replicate.make_parser().parse_args(["--scale", "tiny", "--out", str(tmp_path)]))
+    monkeypatch.setattr(replicate.Study, "_seed", fail)
+    study._work(replicate_run.Runner(tmp_path, Told("")), replicate.time.monotonic())
+    assert {str(error) for error in study._failed} <= {f"seed {i}: what it was" for i in range(3)}
+    assert all(isinstance(error, replicate_run.StepError) for error in study._failed) and study._failed
+
+
+def test_clips_of_a_scene_and_of_a_recording_are_one_group(tmp_path: Path) -> None:
+    def listed(data: str, files: list[str]) -> None:
+        """A manifest of clips as they are, and one of what was prepared from them."""
+        for name, prepared in ((f"{data}-full-val", False), (f"{data}-val", True)):
+            found = [manifest.Row(f"/x/{file}", "a", 40, 7.5, 5.0, 9, 8, 8, "h264", 0, 0, 0, f"{i + 100 * prepared:016x}", 0, "pyav",
+                                  source=f"{i:016x}" if prepared else "") for i, file in enumerate(files)]
+            manifest.write_manifest(tmp_path / f"manifests/{name}.csv", found, [], manifest.Check("pyav", True))
+
+    (tmp_path / "manifests").mkdir()
+    listed("motion", ["pan left/00.mp4", "pan left/01.mp4", "still/00.mp4", "still/01.mp4"])
+    listed("actions", ["run/day7_1.mp4", "run/day7_2.mp4", "sit/day9_1.mp4"])
+    write_groups(tmp_path, r"day(\d)")
+    found = json.loads((tmp_path / "groups.json").read_text())
+    numbers = {data: [found[data][f"{i + base:016x}"] for base in (0, 100) for i in range(len(found[data]) // 2)] for data in found}
+    assert numbers == {"motion": [0, 1, 0, 1] * 2, "actions": [0, 0, 1] * 2}
+    assert "day" not in (tmp_path / "groups.json").read_text()
 
 
 def test_no_seed_begins_that_would_end_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

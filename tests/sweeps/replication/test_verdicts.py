@@ -10,8 +10,9 @@ import pytest
 
 from analysis.page.replication.claims import CLAIMS, CONFIRMED, CONTRADICTED, UNDECIDED, Part, verdict_of, verdict_of_all
 from analysis.page.replication.evidence import Evidence, SeedFound, read_evidence
-from analysis.page.replication.two_level import effect_of
+from analysis.page.replication.two_level import averaged, effect_of
 from analysis.page.replication.verdicts import judge, main
+from jobs.submit.example.replicate_asked import claims_sha256
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import RunFolder, read_json, write_json
 
@@ -32,6 +33,25 @@ def test_intervals_hold_the_truth_as_often_as_they_say(of_seeds: float, of_clips
         found = effect_of(apart)
         held += found.low <= truth <= found.high
     assert 0.93 <= held / draws <= 0.97
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_clips_of_one_scene_count_once(one: bool) -> None:
+    """Ten clips of each scene share how hard it is; intervals over clips would miss the truth more often than they say."""
+    rng, truth, draws, seeds, scenes, kinds = np.random.default_rng(5), 1.5, 1000, 5, 20, 10
+    unit, held = np.tile(np.arange(scenes), kinds), 0
+    for _ in range(draws):
+        hard, ours = 15 * rng.standard_normal(scenes), 3 * rng.standard_normal((seeds, 1))
+        apart = truth + ours + hard[unit] + 5 * rng.standard_normal((seeds, scenes))[:, unit] + 30 * rng.standard_normal((seeds, len(unit)))
+        found = effect_of(averaged(apart, unit) if one else apart)
+        held += found.low <= truth <= found.high
+    assert 0.93 <= held / draws <= 0.97 if one else held / draws < 0.85
+
+
+def test_units_count_alike_and_too_few_have_no_interval() -> None:
+    apart, unit = np.array([[1.0, 2.0, 6.0, 8.0], [0.0, 0.0, 3.0, 1.0]]), np.array([7, 7, 7, 2])
+    assert averaged(apart, unit).tolist() == [[8.0, 3.0], [1.0, 1.0]]
+    assert np.isnan(effect_of(averaged(np.ones((4, 50)), np.arange(50) % 5)).low)
 
 
 def test_intervals_of_right_and_wrong_hold_the_truth_too() -> None:
@@ -198,6 +218,42 @@ def test_the_page_says_verdicts_costs_and_what_is_missing(replication: Path, cap
     assert "| statement |" in (replication / "verdicts.md").read_text()
     out = capsys.readouterr()
     assert out.out.strip() == str(replication / "page.html")
+
+
+def test_clips_of_a_group_are_one_unit_and_clips_of_none_are_refused(replication: Path) -> None:
+    hidden = {f"c{i}": 100 + i // 2 for i in range(12)}
+    write_json(replication / "groups.json", {"actions": {f"{i:016x}": i // 5 for i in range(40)} | hidden})
+    found = {each.claim.key: each for each in judge(read_evidence(replication))}
+    assert found["fill"].effects[0].units == 6
+    assert (found["labels"].effects[0].units, found["order"].effects[0].units, found["looks"].effects[0].units) == (8, 40, 40)
+    assert found["labels"].effects[0].value == pytest.approx(25)
+    write_json(replication / "groups.json", {"actions": {f"{i:016x}": 0 for i in range(39)} | hidden})
+    with pytest.raises(ValueError, match="1 of 40 test clips are in no group"):
+        judge(read_evidence(replication))
+    (replication / "groups.json").unlink()
+
+
+def test_hidden_frames_of_a_scene_are_one_unit() -> None:
+    index = pd.MultiIndex.from_tuples([(f"{i:016x}", str(i), "0") for i in range(60)], names=["content", "row", "clip"])
+    seeds = [SeedFound(n, {}, {"model": pd.Series(np.arange(60.0), index), "hold": pd.Series(np.zeros(60), index)}) for n in range(3)]
+    part = next(claim for claim in CLAIMS if claim.key == "fill").parts[0]
+    assert Evidence(RECORD, seeds, {"actions": {i: i % 6 for i in range(60)}}).effect(part).units == 6
+    assert Evidence(RECORD, seeds).effect(part).units == 60
+
+
+def test_the_page_says_when_claims_were_changed_and_how_often_was_asked(replication: Path) -> None:
+    first = {"claims_sha256": claims_sha256(), "commit": "abc", "date": "1 May 2030", "late": False}
+    said = {"claims.py is as it was at the first call, before the runs": {}, "the claims were changed after runs had begun": {"claims_sha256": "0"},
+            "runs had begun before": {"late": True}}
+    for words, changed in said.items():
+        write_json(replication / "asked.json", {"first": {**first, **changed}, "calls": [3, 4, 4]})
+        assert main([str(replication)]) == 0
+        assert words in (replication / "page.html").read_text().replace("\n", " ")
+        assert words[1:] in (replication / "verdicts.md").read_text() and words in read_json(replication / "verdicts.json")["claims_are"]
+    assert "called 3 times, first for 3 seeds, later for up to 4" in (replication / "page.html").read_text()
+    (replication / "asked.json").unlink()
+    main([str(replication)])
+    assert "is not known: no call noted its SHA-256" in (replication / "page.html").read_text()
 
 
 def test_a_folder_that_is_no_replication_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
