@@ -6,6 +6,7 @@ Letters of the columns: the first run is A, the next B; below each table stands 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -94,5 +95,11 @@ def _results(run: Dossier) -> dict[str, Any]:
 
 
 def lettered(things: Sequence[Any]) -> dict[str, Any]:
-    """A, B, C ... for runs and logs, in the order of the command line."""
-    return {chr(ord("A") + place): thing for place, thing in enumerate(things)}
+    """A, B, C ... for runs and logs, in the order of the command line.
+
+    Raises:
+        ValueError: There are more than letters.
+    """
+    if len(things) > len(ascii_uppercase):
+        raise ValueError(f"{len(things)} runs and logs are given, allowed: up to {len(ascii_uppercase)}")
+    return dict(zip(ascii_uppercase, things, strict=False))
