@@ -31,6 +31,11 @@ def read_csv(path: Path, numbers: Collection[str]) -> list[Row]:
                 for row in csv.DictReader(file)]
 
 
+def without_nan(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The rows for JSON, which has no NaN: an interval that there is not is null."""
+    return [{key: None if value != value else value for key, value in row.items()} for row in rows]
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.7g}"

@@ -157,11 +157,9 @@ def embed(out: Path, shard: int, shards: int, say_every_s: float) -> int:
             say(describe(work), now=True)
             work.make(out, todo, say)
         ranks.barrier()
-        if not all(path.exists() for path in paths):
-            return EXIT_OK  # other shards are at work
-        if ranks.is_main:
+        if ranks.is_main and all(path.exists() for path in paths):  # else other shards are at work
             finish(out, config, paths)
-        ranks.barrier()
+        ranks.barrier()  # on every rank, whatever came of it: none may wait for one that has left
     return EXIT_INCOMPLETE if (read_json(result) or {}).get("unreadable") else EXIT_OK
 
 

@@ -6,13 +6,17 @@ import argparse
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from vidmae.ranks import dist
-from vidmae.ranks.program import EXIT_FAILED, EXIT_USAGE
+from vidmae.ranks.program import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from vidmae.runs.record import make_private_folder, read_json, write_json
 
 EXIT_INCOMPLETE = 3  # some clips could not be read
+W = TypeVar("W")
 
 
 class Say:
@@ -51,6 +55,57 @@ def run(program: str, argv: Sequence[str] | None, work: Callable[[Path, int, int
         return answer(lambda: work(args.out, shard, shards, args.say_every_s))
     finally:
         dist.close()
+
+
+def in_parts(
+    out: Path, shard: int, shards: int, say_every_s: float, *, open_work: Callable[[], tuple[W, dist.Ranks]],
+    describe: Callable[[W], str], do_part: Callable[[W, Path, int, int, Say], None], merge: Callable[[W, list[Path]], None],
+) -> int:
+    """Do this rank's part of one shard, unless it is done, and the tables where all parts are.
+
+    Args:
+        out: Folder of the results; `result.json` in it says that all is done.
+        shard: This one, from 0.
+        shards: How many there are.
+        say_every_s: Least seconds between two lines of progress.
+        open_work: Reads what is asked for and joins the ranks.
+        describe: What is about to be done, in one line.
+        do_part: Writes the rows of a part, given its path, its number from 0 and the number of parts; reasons of clips that
+            cannot be read first, by `write_unreadable`, since the path says that the part is done.
+        merge: Makes the tables and `result.json` of the rows of all parts.
+    Returns:
+        0, or 3 where some clips could not be read.
+    """
+    result = out / "result.json"
+    if not result.exists():
+        work, ranks = open_work()
+        part, parts = shard * ranks.world_size + ranks.rank, shards * ranks.world_size
+        paths = [out / "parts" / f"of_{parts:04d}" / f"{each:04d}.csv" for each in range(parts)]
+        say = Say(say_every_s if ranks.is_main else None)
+        say(describe(work), now=True)
+        if paths[part].exists():
+            say(f"part {part + 1} of {parts} was done before")
+        else:
+            make_private_folder(paths[part].parent)  # from now on the folder is that of this configuration
+            do_part(work, paths[part], part, parts, say)
+        ranks.barrier()
+        if ranks.is_main and all(path.exists() for path in paths):  # else other shards are at work
+            merge(work, paths)
+        ranks.barrier()  # on every rank, whatever came of it: none may wait for one that has left
+    return EXIT_INCOMPLETE if (read_json(result) or {}).get("unreadable") else EXIT_OK
+
+
+def write_unreadable(part: Path, reasons: Mapping[str, int]) -> None:
+    """Keep beside the rows of a part why clips could not be read, and how many."""
+    write_json(part.with_suffix(".json"), {"unreadable": dict(reasons)})
+
+
+def read_unreadable(parts: Sequence[Path]) -> Counter[str]:
+    """The reasons of all parts."""
+    found = Counter[str]()
+    for part in parts:
+        found.update((read_json(part.with_suffix(".json")) or {})["unreadable"])
+    return found
 
 
 def answer(work: Callable[[], int]) -> int:

@@ -34,7 +34,7 @@ from vidmae.footage.manifest import Manifest
 from vidmae.insight.attention.attention_table import COLUMNS, MEAN, ROLLOUT, SUMMARY_COLUMNS, summary
 from vidmae.insight.attention.motion_share import MIN_AREA_SHARE, attention_share, moving_pixels, moving_share, others, ratio
 from vidmae.insight.attention.token_attention import class_attention, rollout
-from vidmae.insight.csv_rows import Row, write_csv
+from vidmae.insight.csv_rows import Row, without_nan, write_csv
 from vidmae.insight.pictures import attention_strip, attention_video, save_png
 from vidmae.model.trained_encoder import TrainedEncoder, load_trained_encoder
 from vidmae.ranks.dist import choose_device
@@ -203,7 +203,7 @@ def _record(work: Looking, seen: Seen, table: list[Row], still: int) -> dict[str
             "moving_px": config.moving_px, "relative": config.relative, "min_area_share": MIN_AREA_SHARE,
             "clips": len(seen.windows), "still_clips": still, "short_videos": work.short,
             "unreadable": dict(seen.unreadable), "job_id": job_id(), "finished": time.time(),
-            "maps": [{key: None if value != value else value for key, value in row.items()} for row in table]}
+            "maps": without_nan(table)}
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vidmae.clips.windows import read_windows
-from vidmae.insight.csv_rows import Row, read_csv, write_csv
+from vidmae.insight.csv_rows import Row, read_csv, without_nan, write_csv
 from vidmae.insight.interpolation import tracking_probe
 from vidmae.insight.interpolation.interpolate_table import (
     COLUMNS,
@@ -31,20 +31,14 @@ from vidmae.insight.interpolation.interpolate_table import (
 from vidmae.insight.interpolation.interpolation import Interpolation
 from vidmae.insight.interpolation.scenes import PATHS
 from vidmae.ranks import dist
-from vidmae.ranks.program import EXIT_OK
-from vidmae.ranks.shard_program import EXIT_INCOMPLETE, Say, run
-from vidmae.runs.record import SCHEMA, job_id, make_private_folder, read_json, write_json
+from vidmae.ranks.shard_program import Say, in_parts, read_unreadable, run, write_unreadable
+from vidmae.runs.record import SCHEMA, job_id, make_private_folder, write_json
 from vidmae.settings.layers import load
 from vidmae.settings.programs.interpolate_config import InterpolateConfig
 
 
-def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> None:
+def do_part(work: Interpolation, out: Path, path: Path, part: int, parts: int, say: Say) -> None:
     """Fill in every clip of one part and write its rows."""
-    path = part_path(out, part, parts)
-    if path.exists():
-        say(f"part {part + 1} of {parts} was done before")
-        return
-    make_private_folder(path.parent)  # from now on the folder is that of this configuration
     clips, rows, unreadable = work.clips[part::parts], list[Row](), Counter[str]()
     pictures = make_private_folder(out / "pictures") if work.config.pictures else out
     outcomes = read_windows(work.spec, [clip.place for clip in clips], workers=work.config.workers,
@@ -59,20 +53,16 @@ def do_part(work: Interpolation, out: Path, part: int, parts: int, say: Any) -> 
     rows.sort(key=lambda row: (order[row["domain"]], row["row"], row["clip"]))
     if work.config.track:
         write_csv(tracking_path(path), work.track(part, parts, pictures, say), tracking_probe.COLUMNS)
-    write_json(path.with_suffix(".json"), {"unreadable": dict(unreadable)})
+    write_unreadable(path, unreadable)
     write_csv(path, rows, _columns(work.config))
 
 
-def merge(work: Interpolation, out: Path, parts: int) -> bool:
-    """Make the tables once every part is there; whether it was."""
-    paths = [part_path(out, part, parts) for part in range(parts)]
-    if not all(path.exists() for path in paths):
-        return False
+def merge(work: Interpolation, out: Path, parts: Sequence[Path]) -> None:
+    """Make the tables of the rows of all parts."""
     order = {name: i for i, name in enumerate(work.config.videos)}
-    rows = sorted((row for path in paths for row in read_csv(path, NUMBERS)),
+    rows = sorted((row for path in parts for row in read_csv(path, NUMBERS)),
                   key=lambda row: (order[row["domain"]], int(row["row"]), int(row["clip"])))
-    unreadable: Counter[str] = sum((Counter((read_json(path.with_suffix(".json")) or {})["unreadable"]) for path in paths),
-                                   Counter())
+    unreadable = read_unreadable(parts)
     if not rows:
         raise ValueError(f"not one clip could be read: {'; '.join(f'{n} x {why}' for why, n in unreadable.items())}")
     methods, differences = methods_table(rows), differences_table(rows)
@@ -82,7 +72,7 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
     domains = domains_table(rows)
     if domains:
         write_csv(out / "domains.csv", domains, DOMAIN_COLUMNS)
-    tracking = [row for path in paths for row in read_csv(tracking_path(path), NUMBERS)] if work.config.track else []
+    tracking = [row for path in parts for row in read_csv(tracking_path(path), NUMBERS)] if work.config.track else []
     tracking.sort(key=lambda row: (int(row["scene"]), PATHS.index(row["path"])))
     tracked = tracking_probe.summary(tracking)
     if tracking:
@@ -96,14 +86,8 @@ def merge(work: Interpolation, out: Path, parts: int) -> bool:
         "sampling_rate": spec.sampling_rate, "clip_fps": spec.target_fps / spec.sampling_rate, "clip_s": spec.seconds,
         "true_stats": config.true_stats, "clips": len({(r["domain"], r["row"], r["clip"]) for r in rows}),
         "short_videos": work.short, "unreadable": dict(unreadable), "methods": methods,
-        "differences": _without_nan(differences), "domains": _without_nan(domains), "tracking": _without_nan(tracked),
+        "differences": without_nan(differences), "domains": without_nan(domains), "tracking": without_nan(tracked),
         "job_id": job_id(), "finished": time.time()})
-    return True
-
-
-def part_path(out: Path, part: int, parts: int) -> Path:
-    """The rows of one part."""
-    return out / "parts" / f"of_{parts:04d}" / f"{part:04d}.csv"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -113,21 +97,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def interpolate(out: Path, shard: int, shards: int, say_every_s: float) -> int:
     """Do this rank's part of one shard, and the tables where it was the last."""
-    result = out / "result.json"
-    if not result.exists():
+
+    def open_work() -> tuple[Interpolation, dist.Ranks]:
         config = load(InterpolateConfig, out / "config.yaml")
         ranks = dist.init(config.device)
-        work = Interpolation(config, ranks.device)
-        parts = shards * ranks.world_size
-        say = Say(say_every_s if ranks.is_main else None)
-        say(describe(work), now=True)
-        do_part(work, out, shard * ranks.world_size + ranks.rank, parts, say)
-        ranks.barrier()
-        if ranks.is_main:
-            merge(work, out, parts)  # unless other shards are at work
-        ranks.barrier()  # on every rank, whatever came of it: none may wait for one that has left
-    record = read_json(result) or {}
-    return EXIT_INCOMPLETE if record.get("unreadable") else EXIT_OK
+        return Interpolation(config, ranks.device), ranks
+
+    return in_parts(out, shard, shards, say_every_s, open_work=open_work, describe=describe,
+                    do_part=lambda work, *part: do_part(work, out, *part), merge=lambda work, parts: merge(work, out, parts))
 
 
 def describe(work: Interpolation) -> str:
@@ -144,11 +121,6 @@ def describe(work: Interpolation) -> str:
 def tracking_path(part: Path) -> Path:
     """The rows of the tracking probe beside those of a part."""
     return part.with_suffix(".tracking.csv")
-
-
-def _without_nan(rows: list[Row]) -> list[Row]:
-    """JSON has no NaN: an interval that there is not is null."""
-    return [{key: None if value != value else value for key, value in row.items()} for row in rows]
 
 
 def _columns(config: InterpolateConfig) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from vidmae.insight.csv_rows import Row, read_csv, write_csv
+from vidmae.insight.csv_rows import Row, read_csv, without_nan, write_csv
 from vidmae.insight.pictures import save_png
 from vidmae.insight.surprise.pair_list import Place
 from vidmae.insight.surprise.surprise_picture import draw
@@ -32,22 +32,16 @@ from vidmae.insight.surprise.surprise_table import (
 )
 from vidmae.insight.surprise.surprises import Surprises
 from vidmae.ranks import dist
-from vidmae.ranks.program import EXIT_OK
-from vidmae.ranks.shard_program import EXIT_INCOMPLETE, Say, run
-from vidmae.runs.record import SCHEMA, job_id, make_private_folder, read_json, write_atomic, write_json
+from vidmae.ranks.shard_program import Say, in_parts, read_unreadable, run, write_unreadable
+from vidmae.runs.record import SCHEMA, job_id, write_atomic, write_json
 from vidmae.settings.layers import load
 from vidmae.settings.programs.surprise_config import SurpriseConfig
 
 PATHS = ("possible_path", "impossible_path")
 
 
-def do_part(work: Surprises, out: Path, part: int, parts: int, say: Any) -> None:
+def do_part(work: Surprises, path: Path, part: int, parts: int, say: Say) -> None:
     """Give every video of one part its surprise and write the rows."""
-    path = part_path(out, part, parts)
-    if path.exists():
-        say(f"part {part + 1} of {parts} was done before")
-        return
-    make_private_folder(path.parent)  # from now on the folder is that of this configuration
     numbers, rows, unreadable = list(range(len(work.videos)))[part::parts], list[Row](), Counter[str]()
     for done, outcome in enumerate(work.read(numbers), 1):
         if outcome.value is None:
@@ -55,19 +49,15 @@ def do_part(work: Surprises, out: Path, part: int, parts: int, say: Any) -> None
         else:
             rows += work.rows(numbers[outcome.index], outcome.value)
         say(f"{done}/{len(numbers)} clips")
-    write_json(path.with_suffix(".json"), {"unreadable": dict(unreadable)})
+    write_unreadable(path, unreadable)
     rows.sort(key=_order)
     write_csv(path, rows, (*KEYS, *work.methods))
 
 
-def merge(work: Surprises, out: Path, parts: int) -> bool:
-    """Make the tables once every part is there; whether it was."""
-    paths = [part_path(out, part, parts) for part in range(parts)]
-    if not all(path.exists() for path in paths):
-        return False
-    rows = sorted((row for path in paths for row in read_csv(path, work.methods)), key=_order)
-    unreadable: Counter[str] = sum((Counter((read_json(path.with_suffix(".json")) or {})["unreadable"]) for path in paths),
-                                   Counter())
+def merge(work: Surprises, out: Path, parts: Sequence[Path]) -> None:
+    """Make the tables of the rows of all parts."""
+    rows = sorted((row for path in parts for row in read_csv(path, work.methods)), key=_order)
+    unreadable = read_unreadable(parts)
     videos = by_video(rows, work.methods)
     pairs = pairs_table(videos, work.pairs)
     if not pairs:
@@ -87,14 +77,8 @@ def merge(work: Surprises, out: Path, parts: int) -> bool:
         "clip_fps": spec.target_fps / spec.sampling_rate, "clip_s": spec.seconds, "window_step": config.window_step,
         "scenes": config.scenes, "pairs": len({row["pair"] for row in pairs}), "pairs_left_out": len(work.pairs)
         - len({row["pair"] for row in pairs}), "videos": len(videos), "unreadable": dict(unreadable),
-        "primary": [{key: None if value != value else value for key, value in row.items()} for row in primary(concepts)],
+        "primary": without_nan(primary(concepts)),
         "job_id": job_id(), "finished": time.time()})
-    return True
-
-
-def part_path(out: Path, part: int, parts: int) -> Path:
-    """The rows of one part."""
-    return out / "parts" / f"of_{parts:04d}" / f"{part:04d}.csv"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,21 +88,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def surprise(out: Path, shard: int, shards: int, say_every_s: float) -> int:
     """Do this rank's part of one shard, and the tables where it was the last."""
-    result = out / "result.json"
-    if not result.exists():
+
+    def open_work() -> tuple[Surprises, dist.Ranks]:
         config = load(SurpriseConfig, out / "config.yaml")
         ranks = dist.init(config.device)
-        work = Surprises(config, ranks.device)
-        parts = shards * ranks.world_size
-        say = Say(say_every_s if ranks.is_main else None)
-        say(describe(work), now=True)
-        do_part(work, out, shard * ranks.world_size + ranks.rank, parts, say)
-        ranks.barrier()
-        if ranks.is_main:
-            merge(work, out, parts)  # unless other shards are at work
-        ranks.barrier()  # on every rank, whatever came of it: none may wait for one that has left
-    record = read_json(result) or {}
-    return EXIT_INCOMPLETE if record.get("unreadable") else EXIT_OK
+        return Surprises(config, ranks.device), ranks
+
+    return in_parts(out, shard, shards, say_every_s, open_work=open_work, describe=describe, do_part=do_part,
+                    merge=lambda work, parts: merge(work, out, parts))
 
 
 def describe(work: Surprises) -> str:
