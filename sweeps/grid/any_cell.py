@@ -63,3 +63,30 @@ class AnyCell(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """What run.json says of its data."""
+
+
+class Testing:
+    """What cells have in common that test what has learned already, and leave nothing for others."""
+
+    config: FinetuneConfig
+    signature: str
+
+    @property
+    def run_id(self) -> str:
+        """Name of its run folder."""
+        return f"{self.config.name}-{self.signature}"
+
+    @property
+    def tail(self) -> str:
+        """The end of that name that does not depend on what the checkpoint is called."""
+        return f"-{self.signature}"
+
+    @property
+    def after(self) -> str:
+        """What it tests is there."""
+        return ""
+
+    @property
+    def shares(self) -> tuple[str, str, str] | None:
+        """Nothing that others would want."""
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
 from sweeps.grid.grid import PROBES
@@ -60,15 +61,7 @@ def make_parser(description: str | None, *, recipe: str = DEFAULT_RECIPE, data: 
                       help="decode each clip once, before the cells start, and let all cells read small JPEG frames, kept "
                            "by content in runs/clips; PX is their short side (default: 256 for clips of 224 px)")
     add_resources(parser)
-    control = parser.add_argument_group("run control")
-    control.add_argument("--dry-run", action="store_true", help="show the grid, its cost and the scripts; write nothing")
-    control.add_argument("--max-parallel", type=positive, metavar="N",
-                         help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
-    control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
-                         help="submit again the cells that ended so, with no word all that ended; they continue")
-    control.add_argument("--after", type=comma_list, default=[], metavar="RUN,RUN,...",
-                         help="pretraining runs that are queued or running: their cells start once they are done")
-    control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
+    control = add_run_control(parser, what="the grid, its", continues=True, after=True)
     control.add_argument("--then-collect", action="store_true",
                          help="submit a job that makes the tables once all cells have ended")
     out = parser.add_argument_group("output")
@@ -79,6 +72,31 @@ def make_parser(description: str | None, *, recipe: str = DEFAULT_RECIPE, data: 
     out.add_argument("--print-config", action="store_true",
                      help="print every setting of the first cell and where it comes from; run nothing")
     return parser
+
+
+def add_run_control(parser: Parser, *, what: str = "the cells, their", continues: bool = False, after: bool = False) -> Any:
+    """The flags of every sweep of cells that say what becomes of its arrays.
+
+    Args:
+        parser: The command line.
+        what: That --dry-run shows, beside the cost.
+        continues: A cell that is submitted again goes on where it was.
+        after: Cells may wait for pretraining runs.
+    Returns:
+        The group of flags.
+    """
+    control = parser.add_argument_group("run control")
+    control.add_argument("--dry-run", action="store_true", help=f"show {what} cost and the scripts; write nothing")
+    control.add_argument("--max-parallel", type=positive, metavar="N",
+                         help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
+    control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
+                         help="submit again the cells that ended so, with no word all that ended"
+                              + ("; they continue" if continues else ""))
+    if after:
+        control.add_argument("--after", type=comma_list, default=[], metavar="RUN,RUN,...",
+                             help="pretraining runs that are queued or running: their cells start once they are done")
+    control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
+    return control
 
 
 def comma_list(text: str) -> list[str]:

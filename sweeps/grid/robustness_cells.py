@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jobs.standing.runs import find_run
+from sweeps.grid.any_cell import Testing
 from sweeps.grid.checkpoints import MODEL, MORE, SCRATCH, is_file
 from sweeps.grid.grid import CLUSTER
 from vidmae.evaluate.corruptions.conditions import parse_conditions
@@ -102,7 +103,7 @@ class TestSet:
 
 
 @dataclass(frozen=True)
-class TestCell:
+class TestCell(Testing):
     """One cell of the sweep; see `AnyCell`."""
 
     kind: ClassVar[str] = KIND
@@ -115,16 +116,6 @@ class TestCell:
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
-    def run_id(self) -> str:
-        """Name of its run folder."""
-        return f"{self.config.name}-{self.signature}"
-
-    @property
-    def tail(self) -> str:
-        """The end of that name that does not depend on what the checkpoint is called."""
-        return f"-{self.signature}"
-
-    @property
     def group(self) -> tuple[str, str, str, str]:
         """Its line in tables."""
         return self.model.name, self.test_set.name, self.config.tested.group, str(len(self.config.tested.conditions))
@@ -135,19 +126,9 @@ class TestCell:
         return False
 
     @property
-    def after(self) -> str:
-        """The cell that is tested is done."""
-        return ""
-
-    @property
     def source(self) -> str:
         """The cell that is tested."""
         return f"cell:{self.model.signature}"
-
-    @property
-    def shares(self) -> tuple[str, str, str] | None:
-        """Nothing that others would want."""
-        return None
 
     @property
     def amount(self) -> int:

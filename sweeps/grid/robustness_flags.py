@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
-from sweeps.grid.fewshot_flags import comma_list, positive
-from sweeps.grid.states import RETRY
+from sweeps.grid.fewshot_flags import add_run_control, comma_list, positive
 from vidmae.settings.command_line import with_whole_key
 
 
@@ -41,13 +40,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of all cells, such as evaluate.batch=64 or data.workers=8; may be repeated")
     add_resources(parser)
-    control = parser.add_argument_group("run control")
-    control.add_argument("--dry-run", action="store_true", help="show the cells, their cost and the scripts; write nothing")
-    control.add_argument("--max-parallel", type=positive, metavar="N",
-                         help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
-    control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
-                         help="submit again the cells that ended so, with no word all that ended")
-    control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
+    add_run_control(parser)
     out = parser.add_argument_group("output")
     add_runs_dir(out)
     out.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the array ids")

@@ -15,18 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jobs.place.experiment import Place, folder_problems, partition_problems, read_profile
+from jobs.place.experiment import Place, read_profile
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
-from jobs.place.scheduler import slurm
-from sweeps.grid.batches import make_batches, make_classes
+from sweeps.grid.any_cell import Testing
 from sweeps.grid.checkpoints import SCRATCH, TAKEN, find_inits
 from sweeps.grid.estimate import Estimate
-from sweeps.grid.fewshot_flags import comma_list, positive
+from sweeps.grid.fewshot_flags import add_run_control, comma_list
 from sweeps.grid.grid import Init
-from sweeps.grid.states import RETRY, chosen, look
-from sweeps.run.array_submission import NO_LIMIT, Say, Sweep
-from sweeps.run.show import Unit
-from sweeps.run.sweep_plan import Plan, device_problems_of
+from sweeps.run.array_submission import Say
+from sweeps.run.sweep_plan import Plan, plan_of
 from vidmae.evaluate.dense.dense_sets import GENERATED, DenseSet, open_set, parse_set_name
 from vidmae.evaluate.dense.dense_table import Line
 from vidmae.runs.cost import encoder_flops_per_clip
@@ -55,13 +52,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of all cells, such as dense.clip=still or model.img_size=448; may be repeated")
     add_resources(parser)
-    control = parser.add_argument_group("run control")
-    control.add_argument("--dry-run", action="store_true", help="show the cells, their cost and the scripts; write nothing")
-    control.add_argument("--max-parallel", type=positive, metavar="N",
-                         help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
-    control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
-                         help="submit again the cells that ended so, with no word all that ended; they continue")
-    control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
+    add_run_control(parser, continues=True)
     out = parser.add_argument_group("output")
     add_runs_dir(out)
     out.add_argument("--out", type=Path, default=Path("tables"), metavar="FOLDER",
@@ -72,7 +63,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 @dataclass(frozen=True)
-class DenseCell:
+class DenseCell(Testing):
     """One cell of the sweep; see `AnyCell`.
 
     Attributes:
@@ -95,16 +86,6 @@ class DenseCell:
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
-    def run_id(self) -> str:
-        """Name of its run folder."""
-        return f"{self.config.name}-{self.signature}"
-
-    @property
-    def tail(self) -> str:
-        """The end of that name that does not depend on what the checkpoint is called."""
-        return f"-{self.signature}"
-
-    @property
     def group(self) -> tuple[str, str, str, str]:
         """Its line in tables."""
         side = self.config.model.shape().grid[1]
@@ -117,19 +98,9 @@ class DenseCell:
         return True
 
     @property
-    def after(self) -> str:
-        """Its checkpoint is there."""
-        return ""
-
-    @property
     def source(self) -> str:
         """Content of its checkpoint."""
         return self.weights
-
-    @property
-    def shares(self) -> tuple[str, str, str] | None:
-        """Nothing that others would want."""
-        return None
 
     @property
     def amount(self) -> int:
@@ -158,8 +129,8 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         ConfigError: Something cannot be used; the message says what would do.
         SlurmError: Slurm does not answer.
     """
-    site, profile, origins, partition = read_profile(args, place)
-    runs_dir = args.runs_dir.expanduser().absolute()
+    where = read_profile(args, place)
+    site, runs_dir = where[0], args.runs_dir.expanduser().absolute()
     names = [*args.checkpoints, *([] if SCRATCH in args.checkpoints or not args.checkpoints else [SCRATCH])]
     inits = find_inits(names, (), runs_dir)
     for init in inits:
@@ -168,21 +139,7 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     layers = [*site.config, *parse_set(args.set)]
     sets = find_dense_sets(args.sets, layers)
     cells = make_cells(inits, sets, site.config, args.set)
-    device = cells[0].config.train.device
-    classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
-    found = partition_problems(partition, classes.fitted) if partition else []
-    found += folder_problems(runs_dir / cells[0].run_id)
-    found += device_problems_of(cells, classes, trains=False)
-    if found:
-        raise ConfigError("\nerror: ".join(found))
-    standings, problems = look(cells, runs_dir, write=not args.dry_run)
-    for problem in problems:
-        say(f"note: {problem}")
-    most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
-    batches = make_batches(chosen(standings, args.retry), standings, classes, most)
-    sweep = Sweep(KIND, place.cluster, profile, runs_dir, tuple(command), classes.max_parallel)
-    unit = Unit(on_cpu=device == "cpu" or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
-    return Plan(sweep, place, classes, standings, batches, {cell.signature: estimate(cell) for cell in cells}, unit)
+    return plan_of(KIND, cells, [estimate(cell) for cell in cells], args, command, place, where, say)
 
 
 def find_dense_sets(words: Sequence[str], layers: Sequence[Layer]) -> list[DenseSet]:

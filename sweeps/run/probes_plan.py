@@ -15,18 +15,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from jobs.place.catalogue import Catalogue, DataSource, environment_catalogue, find_data
-from jobs.place.experiment import Place, folder_problems, partition_problems, read_profile
+from jobs.place.experiment import Place, read_profile
 from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
-from jobs.place.scheduler import slurm
-from sweeps.grid.batches import make_batches, make_classes
+from sweeps.grid.any_cell import Testing
 from sweeps.grid.checkpoints import TAKEN, find_inits
 from sweeps.grid.estimate import Estimate
-from sweeps.grid.fewshot_flags import comma_list, positive
+from sweeps.grid.fewshot_flags import add_run_control, comma_list
 from sweeps.grid.grid import Init
-from sweeps.grid.states import RETRY, chosen, look
-from sweeps.run.array_submission import NO_LIMIT, Say, Sweep
-from sweeps.run.show import Unit
-from sweeps.run.sweep_plan import FEATURES, Plan, device_problems_of
+from sweeps.run.array_submission import Say
+from sweeps.run.sweep_plan import FEATURES, Plan, plan_of
 from vidmae.evaluate.temporal.drawn_windows import Windows, draw_windows
 from vidmae.evaluate.temporal.time_tasks import different, make_task
 from vidmae.footage.manifest import AUTO, Row, decoder_problem, read_all, read_summary
@@ -62,15 +59,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     what.add_argument("--set", action="append", default=[], type=with_whole_key, metavar="KEY=VALUE",
                       help="change a setting of all cells, such as temporal.windows=500 or model.pool=mean; may be repeated")
     add_resources(parser)
-    control = parser.add_argument_group("run control")
-    control.add_argument("--dry-run", action="store_true", help="show the cells, their cost and the scripts; write nothing")
-    control.add_argument("--max-parallel", type=positive, metavar="N",
-                         help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
-    control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
-                         help="submit again the cells that ended so, with no word all that ended")
-    control.add_argument("--after", type=comma_list, default=[], metavar="RUN,RUN,...",
-                         help="pretraining runs that are queued or running: their cells start once they are done")
-    control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
+    add_run_control(parser, after=True)
     out = parser.add_argument_group("output")
     add_runs_dir(out)
     out.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the array ids")
@@ -93,7 +82,7 @@ def _seeds(text: str) -> list[int]:
 
 
 @dataclass(frozen=True)
-class TimeCell:
+class TimeCell(Testing):
     """One cell; see `AnyCell`."""
 
     kind: ClassVar[str] = KIND
@@ -106,11 +95,6 @@ class TimeCell:
     cost: Estimate
     signature: str
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
-
-    @property
-    def run_id(self) -> str:
-        """Name of its run folder."""
-        return f"{self.config.name}-{self.signature}"
 
     @property
     def tail(self) -> str:
@@ -136,11 +120,6 @@ class TimeCell:
     def source(self) -> str:
         """Content of its checkpoint."""
         return self.init.content
-
-    @property
-    def shares(self) -> tuple[str, str, str] | None:
-        """Nothing that others would wait for."""
-        return None
 
     @property
     def amount(self) -> int:
@@ -172,8 +151,8 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         ConfigError: Something cannot be used; the message says what would do.
         SlurmError: Slurm does not answer.
     """
-    site, profile, origins, partition = read_profile(args, place)
-    runs_dir = args.runs_dir.expanduser().absolute()
+    where = read_profile(args, place)
+    site, runs_dir = where[0], args.runs_dir.expanduser().absolute()
     for item in args.set:
         if (key := item.partition("=")[0].strip()) in FILLED_IN:
             raise ConfigError(f"{key} cannot be set for a sweep: {FILLED_IN[key]} decides it")
@@ -186,24 +165,12 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
     cells = make_cells(inits, _sets(args.videos, site.catalogue | environment_catalogue()), args.seeds, site.config, flags)
     for line in dict.fromkeys(_left_out(cell) for cell in cells if cell.windows.left_out):
         say(line)
-    device = cells[0].config.train.device
-    classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
-    found = partition_problems(partition, classes.trained) if partition else []
-    found += folder_problems(runs_dir / cells[0].run_id)
-    found += device_problems_of(cells, classes, trains=False)
-    if found:
-        raise ConfigError("\nerror: ".join(found))
-    standings, problems = look(cells, runs_dir, write=not args.dry_run)
-    for problem in problems:
-        say(f"note: {problem}")
-    most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
-    batches = make_batches(chosen(standings, args.retry), standings, classes, most)
-    sweep = Sweep(KIND, place.cluster, profile, runs_dir, tuple(command), classes.max_parallel)
-    if classes.trained.gpus_per_node and device != "cpu" and cells[0].config.train.precision == "fp32":
+    plan = plan_of(KIND, cells, [cell.cost for cell in cells], args, command, place, where, say)
+    train = cells[0].config.train
+    if plan.classes.trained.gpus_per_node and train.device != "cpu" and train.precision == "fp32":
         say("note: in fp32, so that rounding hides no order; on GPUs that takes up to 15 times as long as the cost below "
             "(--set train.precision=bf16)")
-    unit = Unit(on_cpu=device == "cpu" or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
-    return Plan(sweep, place, classes, standings, batches, {cell.signature: cell.cost for cell in cells}, unit)
+    return plan
 
 
 def _sets(given: Sequence[str], known: Catalogue) -> list[DataSource]:

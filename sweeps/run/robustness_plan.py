@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.place.catalogue import Catalogue, environment_catalogue, find_data
-from jobs.place.experiment import Place, folder_problems, partition_problems, read_profile
-from jobs.place.scheduler import slurm
-from sweeps.grid.batches import make_batches, make_classes
+from jobs.place.experiment import Place, read_profile
 from sweeps.grid.checkpoints import TAKEN
 from sweeps.grid.estimate import Estimate, views_of
 from sweeps.grid.robustness_cells import (
@@ -25,10 +23,8 @@ from sweeps.grid.robustness_cells import (
     parts_of,
     read_set,
 )
-from sweeps.grid.states import chosen, look
-from sweeps.run.array_submission import NO_LIMIT, Say, Sweep
-from sweeps.run.show import Unit
-from sweeps.run.sweep_plan import Plan, device_problems_of
+from sweeps.run.array_submission import Say
+from sweeps.run.sweep_plan import Plan, plan_of
 from vidmae.labels.set_layout import conditions_of
 from vidmae.labels.splits import read_labelled, some
 from vidmae.runs.cost import view_flops
@@ -47,8 +43,8 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         ConfigError: Something cannot be used; the message says what would do.
         SlurmError: Slurm does not answer.
     """
-    site, profile, origins, partition = read_profile(args, place)
-    runs_dir = args.runs_dir.expanduser().absolute()
+    where = read_profile(args, place)
+    site, runs_dir = where[0], args.runs_dir.expanduser().absolute()
     known = site.catalogue | environment_catalogue()
     data = _data_set(args, known)
     models = find_models(args.cells, runs_dir, data)
@@ -60,21 +56,7 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         say(line)
     sets_of = _sets_of(args, models, sets, data)
     cells = list({cell.signature: cell for cell in make_cells(models, sets_of, parse_set(args.set))}.values())
-    device = cells[0].config.train.device
-    classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
-    found = partition_problems(partition, classes.trained) if partition else []
-    found += folder_problems(runs_dir / cells[0].run_id)
-    found += device_problems_of(cells, classes, trains=False)
-    if found:
-        raise ConfigError("\nerror: ".join(found))
-    standings, problems = look(cells, runs_dir, write=not args.dry_run)
-    for problem in problems:
-        say(f"note: {problem}")
-    most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
-    batches = make_batches(chosen(standings, args.retry), standings, classes, most)
-    sweep = Sweep(KIND, place.cluster, profile, runs_dir, tuple(command), classes.max_parallel)
-    unit = Unit(on_cpu=device == "cpu" or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
-    return Plan(sweep, place, classes, standings, batches, {cell.signature: estimate(cell) for cell in cells}, unit)
+    return plan_of(KIND, cells, [estimate(cell) for cell in cells], args, command, place, where, say)
 
 
 def find_sets(args: argparse.Namespace) -> list[TestSet]:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from jobs.place.catalogue import environment_catalogue
-from jobs.place.experiment import Place, device_problems, folder_problems, partition_problems, read_profile
+from jobs.place.experiment import (
+    Place,
+    Setting,
+    device_problems,
+    folder_problems,
+    partition_problems,
+    read_profile,
+)
 from jobs.place.scheduler import slurm
 from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.batches import Batch, Classes, make_batches, make_classes
@@ -74,8 +80,8 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         ConfigError: Something cannot be used; the message says what would do.
         SlurmError: Slurm does not answer.
     """
-    site, profile, origins, partition = read_profile(args, place)
-    runs_dir = args.runs_dir.expanduser().absolute()
+    where = read_profile(args, place)
+    site, runs_dir = where[0], args.runs_dir.expanduser().absolute()
     if args.select and set(args.method) & set(PROBES) and args.select != "last":
         say(f"--select {args.select} is for finetuning; {', '.join(PROBES)} are tested at their end")
     if args.views and set(args.method) & set(PROBES) and args.views != "center":
@@ -108,19 +114,52 @@ def resolve(args: argparse.Namespace, command: Sequence[str], place: Place, say:
         asked = f"--views {args.views}" if args.views else "evaluate.views framesN"
         say(f"{asked} is for models of single frames; {', '.join(several)} sees the frames of a clip at once, in the centre "
             "view")
-    device = cells[0].config.train.device
-    classes = make_classes(place, profile, origins, partition, on_cpu=device == "cpu", max_parallel=args.max_parallel)
-    _refuse(cells, classes, partition, runs_dir)
-    standings, problems = look(cells, runs_dir, write=not args.dry_run)
-    for problem in problems:
-        say(f"note: {problem}")
+    return plan_of(KIND, cells, estimate(cells), args, command, place, where, say, choose=choose,
+                   problems=lambda classes: _problems(cells, classes))
+
+
+def plan_of(
+    kind: str, cells: Sequence[AnyCell], costs: Sequence[Estimate], args: argparse.Namespace, command: Sequence[str],
+    place: Place, where: Setting, say: Say, *, problems: Callable[[Classes], list[str]] = lambda _: [],
+    choose: Callable[[Sequence[Standing]], list[Standing]] | None = None,
+) -> Plan:
+    """How far cells are, and the arrays that are missing.
+
+    Args:
+        kind: Of the sweep.
+        cells: All of them, one at least.
+        costs: Of each.
+        args: `runs_dir`, `max_parallel`, `retry` and `dry_run`.
+        command: What the user typed, for the record.
+        place: Where it runs.
+        where: Of `read_profile`.
+        say: Tells people.
+        problems: What else cannot work with what cells get, one message each.
+        choose: Which cells are submitted; None: the new ones, and those of --retry.
+    Raises:
+        ConfigError: Something cannot be used; the message says what would do.
+        SlurmError: Slurm does not answer.
+    """
+    _, profile, origins, partition = where
+    runs_dir = args.runs_dir.expanduser().absolute()
+    on_cpu = cells[0].config.train.device == "cpu"
+    classes = make_classes(place, profile, origins, partition, on_cpu=on_cpu, max_parallel=args.max_parallel)
+    asked = classes.trained if kind == KIND else classes.of(cells[0])
+    found = partition_problems(partition, asked) if partition else []
+    found += folder_problems(runs_dir / cells[0].run_id)
+    found += device_problems_of(cells, classes, trains=kind == KIND)
+    found += problems(classes)
+    if found:
+        raise ConfigError("\nerror: ".join(found))
+    standings, notes = look(cells, runs_dir, write=not args.dry_run)
+    for note in notes:
+        say(f"note: {note}")
     most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
     submits = choose(standings) if choose else chosen(standings, args.retry)
     batches = make_batches(submits, standings, classes, most)
-    sweep = Sweep(KIND, place.cluster, profile, runs_dir, tuple(command), classes.max_parallel)
-    costs = dict(zip([cell.signature for cell in cells], estimate(cells), strict=True))
-    unit = Unit(on_cpu=device == "cpu" or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
-    return Plan(sweep, place, classes, standings, batches, costs, unit)
+    sweep = Sweep(kind, place.cluster, profile, runs_dir, tuple(command), classes.max_parallel)
+    unit = Unit(on_cpu=on_cpu or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
+    return Plan(sweep, place, classes, standings, batches, dict(zip([c.signature for c in cells], costs, strict=True)), unit)
 
 
 def _of_several_frames(cells: Sequence[Cell]) -> list[str]:
@@ -145,17 +184,13 @@ def _unprepared(sets: Sequence[LabelledSet], *, named: bool, say: Say) -> list[L
     return rest
 
 
-def _refuse(cells: Sequence[Cell], classes: Classes, partition: slurm.Partition | None, runs_dir: Path) -> None:
-    found = partition_problems(partition, classes.trained) if partition else []
-    found += folder_problems(runs_dir / cells[0].run_id)
-    found += device_problems_of(cells, classes)
+def _problems(cells: Sequence[Cell], classes: Classes) -> list[str]:
     for cell in {(c.config.train.global_batch, c.method): c for c in cells}.values():
         check_batch(cell, classes.of(cell).world_size)
     if any(c.subset.shots == 1 and c.config.select.rule == "holdout" for c in cells):
-        found.append("--shots 1 with select.rule holdout, which keeps one clip of each class back: none would be left to "
-                     "learn from; allowed: 2 or more (--shots, or --select last)")
-    if found:
-        raise ConfigError("\nerror: ".join(found))
+        return [("--shots 1 with select.rule holdout, which keeps one clip of each class back: none would be left to learn "
+                 "from; allowed: 2 or more (--shots, or --select last)")]
+    return []
 
 
 def device_problems_of(cells: Sequence[AnyCell], classes: Classes, *, trains: bool = True) -> list[str]:
