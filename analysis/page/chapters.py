@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.page.charts import bar, chart, last_steps
-from analysis.page.dossier import CURVES, FEWSHOT, Dossier, data_of
+from analysis.page.dossier import CURVES, FEWSHOT, Dossier
 from analysis.page.html import Section, Table
-from analysis.page.wording import discreet, duration, moment, number
+from analysis.page.wording import discreet, duration, moment, number, setting
 from vidmae.runs.attempts import PARTS, totals
+from vidmae.runs.record import totals_of_data
 
 TRAINING = "Training"
 TITLES = {"loss": ("Loss", "loss"), "lr": ("Learning rate", "learning rate"),
@@ -54,8 +55,7 @@ def what_it_is(run: Dossier) -> Section:
     facts += [(f"Phase {place}", phase_of(phase)) for place, phase in enumerate(run.config.get("train.phases") or (), 1)
               if isinstance(phase, dict)]
     tables = [Table("Model, data and code", pd.DataFrame([*facts, *data_facts(run), *code_facts(run)]))]
-    settings = [(key, number(value) if not isinstance(value, list | dict) else discreet(value))
-                for key, value in run.config.items() if value != ""]
+    settings = [(key, setting(value)) for key, value in run.config.items() if value != ""]
     if settings:
         tables.append(Table("All settings", pd.DataFrame(settings), folded=True))
     return Section("What it is", [] if run.config else ["There is no config.yaml, so the settings are not known."],
@@ -77,7 +77,7 @@ def data_facts(run: Dossier) -> list[tuple[str, str]]:
         facts.append(("Version of the manifest", discreet(version[:8])))
     if "videos" in run.record:
         facts.append(("Clips to learn from" if run.kind == FEWSHOT else "Videos", number(run.record["videos"])))
-    hours = fraction.get("has_hours") or data_of(run.record).get("seconds", 0) / 3600
+    hours = fraction.get("has_hours") or totals_of_data(run.record).get("seconds", 0) / 3600
     if hours and run.kind != FEWSHOT:
         facts.append(("Hours of video", number(hours)))
     if fraction:

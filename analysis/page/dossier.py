@@ -108,12 +108,3 @@ def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
     return found
-
-
-def data_of(record: Record) -> Record:
-    """Totals of the run's manifest, from the JSON beside it; nothing where that is gone or has changed since."""
-    try:
-        totals = read_json(Path(record["manifest"]).with_suffix(".json")) or {}
-    except (KeyError, TypeError, ValueError, OSError):
-        return {}
-    return totals if totals.get("content_sha256") == record.get("content_sha256") else {}

@@ -35,6 +35,11 @@ def number(value: Any) -> str:
     return f"{found:,.0f}" if found == int(found) and abs(found) < 1e12 else f"{found:.4g}"
 
 
+def setting(value: Any) -> str:
+    """The value of a setting; a list is one text."""
+    return discreet(value) if isinstance(value, list | dict) else number(value)
+
+
 def moment(at_s: object) -> str:
     """A time in UTC."""
     if not isinstance(at_s, int | float):

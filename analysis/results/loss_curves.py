@@ -5,7 +5,7 @@ A log is JSON lines with `train_loss` and `epoch`, as the code of Orhan et al. w
 
 from __future__ import annotations
 
-import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any, TypeGuard
 import numpy as np
 import pandas as pd
 import yaml
+
+from analysis.results.mae_st_logs import Problems, parse_lines
 
 PUBLISHED = Path(__file__).parent / "published_losses.yaml"
 USUAL = {"model.mask": "random", "model.target": "pixels", "model.feature_loss": "l1"}
@@ -29,14 +31,12 @@ class LossCurve:
     Attributes:
         name: Of the run, or of the log.
         loss: Mean loss by epoch, which counts from 1: the first is the mean of all steps until one epoch was seen.
-        accuracy_pct: Top-1 on the validation set by epoch, in %, where a log has it.
         measure: Settings that say what was measured, as far as they are known; see `MEASURE`.
         notes: What a reader of the numbers should know.
     """
 
     name: str
     loss: pd.Series
-    accuracy_pct: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     measure: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -70,11 +70,12 @@ def of_log(path: Path) -> LossCurve:
         lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__})") from None
-    loss, accuracy, mask_ratio = dict[int, float](), dict[int, float](), None
-    before, again, phases, damaged = 0, 0, 1, 0
+    loss, mask_ratio = dict[int, float](), None
+    problems: Problems = defaultdict(list)
+    records = parse_lines([(number, line) for number, line in enumerate(lines, 1) if line.strip()], problems)
+    before, again, phases, damaged = 0, 0, 1, sum(map(len, problems.values()))
     last = -1
-    for line in filter(str.strip, lines):
-        record = _record(line)
+    for _, record in records:
         epoch, value = record.get("epoch"), record.get("train_loss")
         if type(epoch) is not int or not _is_number(value):
             damaged += 1
@@ -85,8 +86,6 @@ def of_log(path: Path) -> LossCurve:
             again += 1
         last, place = epoch, before + epoch + 1
         loss[place] = float(value)
-        if _is_number(record.get("test_acc1")):
-            accuracy[place] = float(record["test_acc1"])
         mask_ratio = record.get("train_mask_ratio", mask_ratio)
     if not loss:
         raise ValueError(f"{path} has no line with train_loss and epoch: it is no log of pretraining or finetuning")
@@ -95,8 +94,7 @@ def of_log(path: Path) -> LossCurve:
              *([f"{damaged} lines without a loss or an epoch are left out"] if damaged else []),
              *([f"begins at epoch {min(loss)}"] if min(loss) > 1 else [])]
     measure = {"model.mask_ratio": round(mask_ratio, 6), **USUAL} if _is_number(mask_ratio) else {}
-    return LossCurve(path.name.removesuffix("_log.txt"), pd.Series(loss).sort_index(),
-                     pd.Series(accuracy, dtype=float).sort_index(), measure, tuple(notes))
+    return LossCurve(path.name.removesuffix("_log.txt"), pd.Series(loss).sort_index(), measure, tuple(notes))
 
 
 def published_names() -> list[str]:
@@ -120,14 +118,6 @@ def published(name: str) -> LossCurve:
 
 def _published() -> dict[str, Any]:
     return dict(yaml.safe_load(PUBLISHED.read_text()))
-
-
-def _record(line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -138,7 +138,7 @@ def read_log(path: Path) -> LogResult:
     except UnicodeDecodeError:
         unusable = "is not text"
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    records = _parse_lines(lines, problems)
+    records = parse_lines(lines, problems)
     has_accuracy = any(key in record for _, record in records for key in ACCURACIES)
     named = parse_name(path.name)
     if named is None:
@@ -155,7 +155,8 @@ def read_log(path: Path) -> LogResult:
                      sum(later <= earlier for earlier, later in pairwise(epochs)), top1, top5, tuple(said))
 
 
-def _parse_lines(lines: Sequence[tuple[int, str]], problems: Problems) -> list[tuple[int, dict[str, Any]]]:
+def parse_lines(lines: Sequence[tuple[int, str]], problems: Problems) -> list[tuple[int, dict[str, Any]]]:
+    """The JSON objects among numbered lines that are not blank; what is none goes into `problems`."""
     records = []
     for number, line in lines:
         try:

@@ -84,6 +84,19 @@ def write_json(path: Path, record: Mapping[str, Any], *, durable: bool = True) -
     write_atomic(path, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode(), durable=durable)
 
 
+def totals_of_data(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Totals of a run's manifest, from the JSON beside it; nothing where that is gone or has changed since.
+
+    Args:
+        record: The run's run.json.
+    """
+    try:
+        totals = read_json(Path(record["manifest"]).with_suffix(".json")) or {}
+    except (KeyError, TypeError, ValueError, OSError):
+        return {}
+    return totals if totals.get("content_sha256") == record.get("content_sha256") else {}
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """One JSON object, or None where there is no such file.
 

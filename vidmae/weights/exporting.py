@@ -14,7 +14,6 @@ A folder appears whole or not at all, and what was written is read again and com
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -29,7 +28,7 @@ from vidmae.model.classifier import VideoClassifier
 from vidmae.model.formats.file_model import FileModel, target_of
 from vidmae.model.trained_encoder import encoder_for, file_model, weights_of
 from vidmae.model.weights import load_encoder, load_state, save_safetensors
-from vidmae.runs.record import fsync_folder, make_private_folder, write_atomic
+from vidmae.runs.record import fsync_folder, make_private_folder, write_atomic, write_json
 from vidmae.weights.converting import as_one_of_ours
 from vidmae.weights.finding import Found
 from vidmae.weights.model_card import Card, to_markdown
@@ -86,7 +85,7 @@ def sizes_of(model: FileModel, encoder: VideoClassifier) -> dict[str, Any]:
 def _vidmae(found: Found, model: FileModel, made: Path) -> None:
     state, header, _ = as_one_of_ours(found)
     save_safetensors(state, made / WEIGHTS, header)
-    _write_json(made / CONFIG, sizes_of(model, _encoder(model)))
+    write_json(made / CONFIG, sizes_of(model, _encoder(model)))
     _same(load_state(made), state, "what was read again")
 
 
@@ -116,8 +115,8 @@ def _transformers(found: Found, model: FileModel, made: Path) -> None:
     encoder = _encoder(model)
     save_safetensors(videomae_state(state, model, mean=encoder.mean, std=encoder.std), made / WEIGHTS, {})
     config, pixels = videomae_config(model)
-    _write_json(made / CONFIG, config)
-    _write_json(made / "preprocessor_config.json", pixels)
+    write_json(made / CONFIG, config)
+    write_json(made / "preprocessor_config.json", pixels)
     again = file_model(made)
     if asdict(again.shape) != asdict(model.shape) or again.head != model.head:
         raise ValueError(f"read again, it is {again}, and it was {model}")
@@ -137,16 +136,12 @@ def _program(found: Found, model: FileModel, made: Path) -> None:
         theirs, ours = torch.export.load(made / PROGRAM).module()(clips), encoder(clips)
     if (far := float((theirs - ours).abs().max())) > CLOSE:
         raise ValueError(f"the program gives other features: up to {far:.2g} apart, allowed: {CLOSE:g}")
-    _write_json(made / CONFIG, sizes_of(model, encoder))
+    write_json(made / CONFIG, sizes_of(model, encoder))
 
 
 FORMS: Mapping[str, Callable[[Found, FileModel, Path], None]] = {
     "vidmae": _vidmae, "mae_st": _mae_st, "transformers": _transformers, "program": _program}
 """What a folder is made for."""
-
-
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    write_atomic(file, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _encoder(model: FileModel, num_classes: int | None = None) -> VideoClassifier:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from vidmae.model.formats.file_model import FileModel
-from vidmae.runs.record import RunFolder, read_json
+from vidmae.runs.record import RunFolder, read_json, totals_of_data
 from vidmae.settings.layers import read_yaml
 from vidmae.weights.finding import Found
 
@@ -131,9 +129,6 @@ def _data(record: Mapping[str, Any]) -> dict[str, Any]:
         found["data, SHA-256 of the contents"] = content
     if "videos" in record:
         found["videos"] = record["videos"]
-    totals: Mapping[str, Any] = {}
-    with suppress(KeyError, TypeError, ValueError, OSError):  # where the manifest is not here, the hours are not known
-        totals = json.loads(Path(record["manifest"]).with_suffix(".json").read_text())
-    if totals.get("content_sha256") == record.get("content_sha256") and totals.get("seconds"):
-        found["hours of video"] = totals["seconds"] / 3600
+    if seconds := totals_of_data(record).get("seconds"):
+        found["hours of video"] = seconds / 3600
     return found

@@ -16,7 +16,7 @@ from analysis.page.beside import unlike
 from analysis.page.chapters import code_facts, data_facts
 from analysis.page.charts import last_steps
 from analysis.page.dossier import Dossier
-from analysis.page.wording import discreet, number
+from analysis.page.wording import number, setting
 from analysis.results.loss_curves import LossCurve
 from analysis.tables.sheet import MISSING, Sheet, texts
 from vidmae.runs.attempts import PARTS, totals
@@ -72,8 +72,7 @@ def legend(named: Mapping[str, Dossier] | Mapping[str, LossCurve]) -> str:
 
 def _facts(run: Dossier) -> dict[str, str]:
     """Settings under dotted names, and facts on data and code, as texts without names of files."""
-    settings = {key: number(value) if not isinstance(value, list | dict) else discreet(value)
-                for key, value in run.config.items() if key not in PLACES}
+    settings = {key: setting(value) for key, value in run.config.items() if key not in PLACES}
     known = {label: text for label, text in [*data_facts(run), *code_facts(run)]
              if label not in ("Signature", "Created", "Submissions")}
     return {"kind": run.kind or MISSING, **settings, **known}
