@@ -56,10 +56,7 @@ class VideoClassifier(Encoder):
                          drop_path=drop_path)
         self.pool = pool
         self.dropout = nn.Dropout(dropout)
-        self.head = None if num_classes is None else nn.Linear(shape.embed_dim, num_classes)
-        if self.head is not None:  # the weight as in the released code that this follows; the zero bias is our choice
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+        self.head = linear_head(shape.embed_dim, num_classes)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Class scores before the softmax.
@@ -96,6 +93,16 @@ class VideoClassifier(Encoder):
         """
         normed: Tensor = self.norm(self.last_block(as_frames(clips, self.shape)))
         return normed[:, self.shape.class_tokens:]
+
+
+def linear_head(width: int, num_classes: int | None) -> nn.Linear | None:
+    """A new head on features of a width; None without classes."""
+    if num_classes is None:
+        return None
+    head = nn.Linear(width, num_classes)
+    nn.init.trunc_normal_(head.weight, std=0.02)  # as in the released code that this follows; the zero bias is our choice
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def build_classifier(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vidmae.model.blocks import drop_path
-from vidmae.model.classifier import VideoClassifier
+from vidmae.model.classifier import VideoClassifier, linear_head
 from vidmae.model.encoder import is_recomputed
 from vidmae.model.patches import as_frames, normalise
 from vidmae.runs.cost import conv_like
@@ -86,10 +86,7 @@ class ConvClassifier(nn.Module):
         self.blocks = nn.ModuleList(Residual(first, second, sizes.groups, drop_path * i / last)
                                     for i, (first, second) in enumerate(sizes.blocks))
         self.dropout = nn.Dropout(dropout)
-        self.head = None if num_classes is None else nn.Linear(sizes.features, num_classes)
-        if self.head is not None:  # as that of the transformer
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+        self.head = linear_head(sizes.features, num_classes)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Class scores before the softmax.
