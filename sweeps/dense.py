@@ -17,25 +17,20 @@ or unreachable, 130 Ctrl-C (the jobs go on).
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.place.experiment import choose_place, folder_problems
+from jobs.place.experiment import choose_place
 from jobs.place.launch_flags import masked_argv
 from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, say
-from jobs.standing.arrays import ARRAYS
-from jobs.submit.submission import one_launcher
-from sweeps.fewshot import dry_run, present, submit_all, wait
+from sweeps.fewshot import carry_out
 from sweeps.run import dense_plan
-from sweeps.run.show import name_ended
+from sweeps.run.sweep_plan import Plan
 from vidmae.evaluate.dense.dense_table import write_table
-from vidmae.runs.record import make_private_folder
-from vidmae.settings.layers import ConfigError
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -56,25 +51,18 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     say(f"cluster: {place.cluster} ({place.why})")
     slurm.leave_surrounding_job()
     command = ["python", "sweeps/dense.py", *masked_argv(argv)]
-    if args.dry_run:
-        return dry_run(dense_plan.resolve(args, command, place, say), args)
-    runs_dir = args.runs_dir.expanduser().absolute()
-    if found := folder_problems(runs_dir):
-        raise ConfigError(found[0])
-    with one_launcher(make_private_folder(runs_dir / ARRAYS)):
-        plan = dense_plan.resolve(args, command, place, say)
-        present(plan)
-        submit_all(plan, args)
-    name_ended(plan.ended)
-    code = wait(plan, args) if args.wait else 1 if plan.ended else 0
+    return carry_out(lambda: dense_plan.resolve(args, command, place, say), args, tables="",
+                     finish=lambda plan: show_table(plan, args.out.expanduser()))
+
+
+def show_table(plan: Plan, out: Path) -> None:
+    """Show and write the table of the cells that are done now."""
     lines = dense_plan.finished(plan)
     if lines:
-        shown, files = write_table(lines, args.out.expanduser())
+        shown, files = write_table(lines, out)
         say(f"\n{shown}{len(lines)} of {len(plan.standings)} cells, in {', '.join(map(str, files))}")
     if len(lines) < len(plan.standings):
-        again = shlex.join(word for word in command if word not in ("--wait", "--watch"))
-        say(f"next: python jobs/status.py; when the cells are done, {again} shows the table")
-    return code
+        say("when the cells are done, the same command shows the table")
 
 
 if __name__ == "__main__":

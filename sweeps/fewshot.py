@@ -70,13 +70,15 @@ def run(args: argparse.Namespace, argv: list[str], script: str = "sweeps/fewshot
     return carry_out(lambda: resolve(args, command, place, say), args)
 
 
-def carry_out(make_plan: Callable[[], Plan], args: argparse.Namespace, tables: str = "analysis/collect.py") -> int:
+def carry_out(make_plan: Callable[[], Plan], args: argparse.Namespace, tables: str = "analysis/collect.py",
+              finish: Callable[[Plan], None] = lambda _: None) -> int:
     """Show a grid and its scripts, or submit it and wait, as the flags say; the exit code.
 
     Args:
         make_plan: Finds out what is to be done; called once nobody else submits into the folder.
         args: The flags.
-        tables: The script that makes the tables.
+        tables: The script that makes the tables; empty: `finish` does.
+        finish: Called at the end, also where nobody waited.
     """
     if args.dry_run:
         return dry_run(make_plan(), args)
@@ -90,9 +92,9 @@ def carry_out(make_plan: Callable[[], Plan], args: argparse.Namespace, tables: s
         arrays = submit_all(plan, args)
     name_ended(plan.ended)
     next_commands(plan, args, arrays, tables)
-    if args.wait:
-        return wait(plan, args)
-    return 1 if plan.ended else 0
+    code = wait(plan, args) if args.wait else 1 if plan.ended else 0
+    finish(plan)
+    return code
 
 
 def config_text(plan: Plan) -> str:
@@ -166,12 +168,12 @@ def _collect(plan: Plan, args: argparse.Namespace, arrays: Sequence[str]) -> str
 
 
 def next_commands(plan: Plan, args: argparse.Namespace, arrays: Sequence[str], tables: str) -> None:
-    """What to type next; `tables` is the script that makes the tables."""
+    """What to type next; `tables` is the script that makes the tables, if another one does."""
     where = "" if args.runs_dir == RUNS else f" --runs-dir {shlex.quote(str(args.runs_dir))}"
     again = shlex.join(_without_retry(plan.sweep.command))
     stop = f"\n  scancel {' '.join(arrays)}" if arrays and plan.place.cluster == "slurm" else ""
-    say(f"next:\n  python jobs/status.py{where}\n  {again} --watch\n  python {tables} "
-         f"{shlex.quote(str(args.runs_dir))}{stop}")
+    table = f"\n  python {tables} {shlex.quote(str(args.runs_dir))}" if tables else ""
+    say(f"next:\n  python jobs/status.py{where}\n  {again} --watch{table}{stop}")
 
 
 def _without_retry(command: Sequence[str]) -> list[str]:
