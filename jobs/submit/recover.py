@@ -5,6 +5,7 @@
     the run is done                                            exit 0
     saved and left because a signal asked for it (75)          requeue
     a rank was killed, a node was lost, a collective hung      requeue, without the nodes that Slurm calls bad
+                                                               or that this job has left out (left_out.jsonl)
     an error of the code, the configuration or the data        exit with its code: it would come again
     requeued too often, three attempts without progress,
     or Slurm refuses                                           exit 75, so that an `afterok` child does not start
@@ -20,6 +21,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from jobs.standing.arrays import run_of_task
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record
 from vidmae.runs.attempts import read_attempts, totals
+from vidmae.runs.nodes.left_out import nodes_left_out
 from vidmae.runs.record import CANCELLED, LOST, SCHEMA, RunFolder, read_json, write_json
 
 STUCK_ATTEMPTS = 3
@@ -89,8 +92,12 @@ def check_writable(run: RunFolder, verdict: Verdict) -> Verdict:
         return Verdict(False, EXIT_PREEMPTED, why)
 
 
-def requeue(job_id: str) -> bool:
+def requeue(job_id: str, left_out: Mapping[str, str]) -> bool:
     """Ask Slurm until it answers to requeue the job that this process belongs to; False where it refuses.
+
+    Args:
+        job_id: Of the job.
+        left_out: Nodes that it shall stay off besides those that Slurm calls bad -> why.
 
     Asking twice does no harm: once the first request is accepted, the job is no longer running and this process ends.
     """
@@ -100,7 +107,7 @@ def requeue(job_id: str) -> bool:
             if (state := slurm.job_state(job_id)) not in (None, "RUNNING"):
                 print(f"job {job_id} is {state}: Slurm is ending or requeueing it by itself", flush=True)
                 return True
-            bad = slurm.bad_nodes(os.environ.get("SLURM_JOB_NODELIST", ""))
+            bad = list(dict.fromkeys([*slurm.bad_nodes(os.environ.get("SLURM_JOB_NODELIST", "")), *left_out]))
             slurm.requeue(job_id)
             break
         except slurm.SlurmError as error:
@@ -114,7 +121,8 @@ def requeue(job_id: str) -> bool:
     if bad:
         try:
             slurm.exclude_nodes(job_id, bad)
-            print(f"without {','.join(bad)}", flush=True)
+            reasons = [f"{node} ({left_out[node]})" if node in left_out else node for node in bad]
+            print(f"without {', '.join(reasons)}", flush=True)
         except slurm.SlurmError as error:
             print(f"warning: {error}; the job may start on {','.join(bad)} again", flush=True)
     return True
@@ -139,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.signal_delay_s < SAVE_MARGIN_S + slowest_s:
         print(f"warning: --signal-delay-s {args.signal_delay_s} is shorter than {SAVE_MARGIN_S} s plus the slowest save, "
               f"{slowest_s:.0f} s: a warning before the time limit may come too late to save", flush=True)
-    if verdict.requeue and requeue(job_id):
+    if verdict.requeue and requeue(job_id, nodes_left_out(run, job_id)):
         return 0
     code = EXIT_PREEMPTED if verdict.requeue else verdict.exit_code
     if code and not run.failure.exists():

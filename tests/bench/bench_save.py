@@ -42,8 +42,8 @@ def measure() -> dict[str, Any]:
     from vidmae.model.mae import MaskedAutoencoder
     from vidmae.model.masking import random_mask
     from vidmae.ranks import dist
-    from vidmae.ranks.checkpoint import Saver
     from vidmae.ranks.engine import Engine
+    from vidmae.ranks.saving.checkpoint import Saver
     from vidmae.runs.record import RunFolder
     from vidmae.settings.config import TrainConfig
     from vidmae.settings.keeping_config import CheckpointConfig

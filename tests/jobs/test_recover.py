@@ -11,6 +11,7 @@ import pytest
 from jobs.submit.recover import judge
 from tests.support.launching import ROOT
 from vidmae.runs.attempts import Attempt
+from vidmae.runs.nodes.left_out import leave_out_node
 from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
 
 
@@ -96,6 +97,18 @@ def test_requeued_without_the_bad_node(run, tmp_path):
     assert done.returncode == 0 and "killed by signal 9" in done.stdout and "without cn2" in done.stdout, done.stdout
     assert calls.read_text().splitlines()[0] == "requeue 7" and "excnodelist=cn2" in calls.read_text()
     assert not run.failure.exists()
+
+
+def test_requeued_without_the_nodes_that_the_job_left_out(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "6")
+    leave_out_node(run, "cn9", "found by an earlier job")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    leave_out_node(run, "cn1", "matrix product at 40 % of the median")
+    calls = tmp_path / "calls"
+    squeue = 'case "$*" in *%x*) echo "" ;; *) echo "7|RUNNING|1:00|2|a|cn[1-2]|x" ;; esac'
+    done = recover(run, tmp_path, 75, programs={**ANSWERS, "squeue": squeue, "scontrol": f'echo "$*" >> {calls}'})
+    assert "without cn2, cn1 (matrix product at 40 % of the median)" in done.stdout, done.stdout
+    assert "excnodelist=cn2,cn1" in calls.read_text()
 
 
 def test_a_refused_requeue_ends_with_75_and_says_why(run, tmp_path):

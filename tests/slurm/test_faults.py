@@ -51,7 +51,7 @@ def test_without_a_protection_the_row_goes_red(
     """
     profile = tmp_path / "sabotage.yaml"
     profile.write_text("setup:\n  - sed -i 's/^    if size != .*/    if False:/; s/^    if hash_file.*/    if False:/' "
-                       "vidmae/ranks/checkpoint.py\n")
+                       "vidmae/ranks/saving/checkpoint.py\n")
     red = faults.run_row(cluster, manifest, tmp_path / "red", "truncated", whole(2), 2, "--profile", str(profile))
     assert not red.ok and not red.survived, red
     assert "| NO | - |" in faults.table([red])

@@ -1,4 +1,4 @@
-"""The processes of a job: who am I, the DeepSpeed engine, checkpoints, signals, and what ends a rank that waits in vain.
+"""The processes of a job: who am I, the DeepSpeed engine, signals, and what ends a rank that waits in vain.
 
-May import settings, runs and footage.
+May import settings, runs, runs.nodes and footage.
 """

@@ -227,6 +227,11 @@ class RunFolder:
         return self.path / "nonfinite.jsonl"
 
     @property
+    def left_out(self) -> Path:
+        """Nodes that the run stays off, one JSON object a line."""
+        return self.path / "left_out.jsonl"
+
+    @property
     def evaluations(self) -> Path:
         """Looks at a model between two steps, one JSON object a line."""
         return self.path / "evaluations.jsonl"

@@ -30,11 +30,11 @@ from vidmae.model.conv_net import Classifier, ConvClassifier
 from vidmae.model.groups import layer_decay_groups, param_groups
 from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.ranks import watchdog
-from vidmae.ranks.checkpoint import complete_steps
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.kernels import AttentionShape
 from vidmae.ranks.program import say
 from vidmae.ranks.pulse import Pulse
+from vidmae.ranks.saving.checkpoint import complete_steps
 from vidmae.ranks.waiting import on_main
 from vidmae.runs.accuracy import cross_entropy, topk_pct
 from vidmae.runs.attempts import AttemptLog

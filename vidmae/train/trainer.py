@@ -22,10 +22,11 @@ from vidmae.clips.loader import Batch
 from vidmae.clips.recheck import Recheck
 from vidmae.footage.manifest import Manifest
 from vidmae.model import compiled
-from vidmae.ranks import checkpoint, kernels, preempt, watchdog
+from vidmae.ranks import kernels, preempt, watchdog
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.engine import Engine, NonFiniteError
 from vidmae.ranks.program import say
+from vidmae.ranks.saving import checkpoint
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.metrics import MetricsWriter, peak_memory_gib, read_metrics
 from vidmae.runs.nonfinite import leave_out, skipped_windows, window_of

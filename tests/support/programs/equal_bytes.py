@@ -18,8 +18,8 @@ from vidmae.labels.shots import draw_shots, write_shots
 from vidmae.labels.splits import read_labelled
 from vidmae.model.weights import save_safetensors
 from vidmae.ranks import dist
-from vidmae.ranks.checkpoint import Saver
 from vidmae.ranks.engine import Engine
+from vidmae.ranks.saving.checkpoint import Saver
 from vidmae.ranks.watchdog import end_process
 from vidmae.runs.predictions import from_probabilities
 from vidmae.runs.record import RunFolder, make_private_folder

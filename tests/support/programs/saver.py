@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.support.programs.engine import batch, build, lr_at
 from vidmae.ranks import dist
-from vidmae.ranks.checkpoint import CheckpointError, Saver, restore
 from vidmae.ranks.engine import Engine
+from vidmae.ranks.saving.checkpoint import CheckpointError, Saver, restore
 from vidmae.ranks.watchdog import end_process
 from vidmae.runs.record import RunFolder
 from vidmae.settings.config import TrainConfig

@@ -14,7 +14,7 @@ from tests.support.facilities import need
 from tests.support.ranks import run_ranks
 from tests.support.runs import make_manifest, make_run, train
 from vidmae.model.weights import load_state
-from vidmae.ranks.retention import most_at_once, superseded, why_no_room
+from vidmae.ranks.saving.retention import most_at_once, superseded, why_no_room
 from vidmae.runs.cost import parameters
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import read_json

@@ -6,8 +6,8 @@ import pytest
 
 from tests.support.interruptions import wait_for_step
 from tests.support.runs import finish, make_manifest, make_run, start
-from vidmae.ranks.checkpoint import complete_steps
 from vidmae.ranks.precision import assumed, choose
+from vidmae.ranks.saving.checkpoint import complete_steps
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import read_json
 

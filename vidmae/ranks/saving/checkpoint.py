@@ -23,7 +23,7 @@ from typing import Any
 
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.engine import TAG, Engine
-from vidmae.ranks.retention import GIB, free_bytes, superseded, why_no_room
+from vidmae.ranks.saving.retention import GIB, free_bytes, superseded, why_no_room
 from vidmae.ranks.shard_writer import Background, hash_file, write_shards
 from vidmae.runs.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.config import TrainConfig

@@ -1,0 +1,40 @@
+"""Nodes that a run stays off from its next start on: left_out.jsonl in the run folder. Stdlib only.
+
+    time     seconds since 1970          node     as Slurm calls it
+    job_id   that found it               reason   why, with what was measured and what would have been right
+
+The end of a job reads it (jobs/submit/recover.py) and requeues the job without the nodes that it found itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+
+from vidmae.runs.record import RunFolder, job_id
+
+
+def leave_out_node(run: RunFolder, node: str, reason: str) -> None:
+    """Stay off a node from the next start on. One short line in one write, so that ranks of all nodes may call it."""
+    line = json.dumps({"time": time.time(), "job_id": job_id(), "node": node, "reason": reason}) + "\n"
+    where = os.open(run.left_out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(where, line.encode())
+    finally:
+        os.close(where)
+
+
+def nodes_left_out(run: RunFolder, job: str = "") -> Mapping[str, str]:
+    """Node -> the newest reason; of one job alone where its id is given. A line that was cut off is left out."""
+    found: dict[str, str] = {}
+    if run.left_out.exists():
+        for line in run.left_out.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if not job or entry["job_id"] == job:
+                found[entry["node"]] = entry["reason"]
+    return found
