@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 FRAMES, SIDE, PATCH = 4, 32, 8
 SIZES = {"small": (384, 12, 6, 1536), "base": (768, 12, 12, 3072), "large": (1024, 24, 16, 4096), "huge": (1280, 32, 16, 5120),
-         "giant": (1408, 40, 16, 6144), "deep": (48, 32, 4, 192), "nano": (96, 3, 3, 384)}
+         "giant": (1408, 40, 16, 6144), "deep": (48, 32, 4, 192), "narrow": (24, 12, 2, 96), "nano": (96, 3, 3, 384)}
 
 
 def pixels(clips: np.ndarray) -> Tensor:
