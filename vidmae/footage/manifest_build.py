@@ -1,6 +1,6 @@
 """Makes a manifest: every file is checked, in processes that can be killed, and gets the decoder that reads it rightly.
 
-    candidates of the asked decoder     decord -> pyav -> torchcodec; of pictures pillow alone, which decodes each once
+    candidates of the asked decoder     pyav -> decord -> torchcodec; of pictures pillow alone, which decodes each once
     files that one reads wrongly, hangs at or crashes at go to the next; files that are damaged themselves do not
 
     manifests/.s.checked.jsonl          verdicts so far, so that a call which was stopped goes on where it was

@@ -25,7 +25,7 @@ from vidmae.footage.decoders.packets import PacketScan, VideoInfo, frames_in_ord
 from vidmae.footage.decoders.reader import DecodeError, Frames, VideoReader, regular_file
 from vidmae.footage.decoders.with_decord import DecordReader
 from vidmae.footage.decoders.with_pillow import PILLOW, PillowReader
-from vidmae.footage.decoders.with_pyav import PyAvCountingReader, PyAvReader
+from vidmae.footage.decoders.with_pyav import PyAvEarlierReader, PyAvReader
 from vidmae.footage.decoders.with_torchcodec import TorchcodecReader
 from vidmae.footage.manifest import AUTO
 
@@ -33,13 +33,13 @@ __all__ = ["ARCHIVE", "DECODERS", "PILLOW", "DecodeError", "Frames", "PacketScan
            "bytes_read", "candidates", "file_of", "frames_in_order", "import_decoder", "is_installed", "may_hang",
            "open_video", "probe", "refuses", "scan_packets", "second_decoder", "some_in_order", "use_copies"]
 
-DECODERS = ("decord", "pyav", "torchcodec")
-"""Of videos, in the order in which they are tried."""
+DECODERS = ("pyav", "decord", "torchcodec")
+"""Of videos, in the order in which they are tried: PyAV leaves out frames that nobody needs, which decord cannot."""
 _READERS: dict[str, type[VideoReader]] = {
-    "decord": DecordReader, "pyav": PyAvReader, "torchcodec": TorchcodecReader, "pyav_counting": PyAvCountingReader,
+    "pyav": PyAvReader, "decord": DecordReader, "torchcodec": TorchcodecReader, "pyav_earlier": PyAvEarlierReader,
     ARCHIVE: ArchiveReader, "archive_pillow": ArchivePillowReader, PILLOW: PillowReader}
 _OF_ARCHIVES = (ARCHIVE, "archive_pillow")
-_LIBRARIES = {"decord": "decord", "pyav": "av", "pyav_counting": "av", "torchcodec": "torchcodec"}
+_LIBRARIES = {"decord": "decord", "pyav": "av", "pyav_earlier": "av", "torchcodec": "torchcodec"}
 
 
 def candidates(asked: str) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def is_installed(decoder: str) -> bool:
 
 
 def second_decoder(first: str) -> str:
-    """Another way than `first` to read a file, right on about every file: PyAV by time stamp, or counting from the start.
+    """Another way than `first` to read a file, right on about every file: PyAV, or PyAV from an earlier key frame on.
 
     Of a recording in an archive: Pillow instead of simplejpeg, with a look at what the tar file itself says. A picture is
     read by Pillow again: there is no frame number that it could take for another.
@@ -72,7 +72,7 @@ def second_decoder(first: str) -> str:
         return "archive_pillow"
     if first == PILLOW:
         return PILLOW
-    return "pyav_counting" if first == "pyav" else "pyav"
+    return "pyav_earlier" if first == "pyav" else "pyav"
 
 
 def open_video(path: str | Path, decoder: str) -> VideoReader:

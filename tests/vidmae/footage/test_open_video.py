@@ -2,11 +2,14 @@
 
 import os
 
+import av
 import numpy as np
 import pytest
 
 from tests.support import videos
 from tests.support.facilities import demo_clips, need
+from vidmae.footage.decoders import with_pyav
+from vidmae.footage.decoders.packets import av_open, has_table, timeline_of_table
 from vidmae.footage.open_video import DECODERS, DecodeError, open_video, probe
 from vidmae.footage.verify import verify
 
@@ -88,6 +91,43 @@ def test_where_decord_seeks_wrongly_it_is_found_and_pyav_is_right(folder, name):
             assert distance(video.read([k]), reference[k : k + 1]) < NEAR
 
 
+def packets_of(path):
+    """Time of showing and whether a key frame, of every packet in order, by PyAV alone."""
+    with av.open(str(path)) as container:
+        return [(p.pts, p.is_keyframe) for p in container.demux(video=0) if p.size]
+
+
+@pytest.mark.parametrize("name", [*videos.GOOD, "hevc.mp4", "open_gop.mp4"])
+def test_the_table_of_an_mp4_says_what_its_packets_say(folder, name):
+    container, stream = av_open(folder / name)
+    with container:
+        found = timeline_of_table(container, stream) if has_table(container) else None
+    assert found is not None or name not in ("h264.mp4", "open_gop.mp4")
+    if found:
+        assert found.pts.tolist() == sorted(pts for pts, _ in packets_of(folder / name)) and found.timed
+
+
+def test_a_clip_is_read_without_what_it_does_not_need(folder, monkeypatch):
+    """Neither all packets of the file, nor an earlier key frame than that which it is built on, nor unwanted B-frames."""
+    path, given, out = folder / "short_gop.mp4", [], []
+    packets = packets_of(path)
+    shown, keys = sorted(pts for pts, _ in packets), [pts for pts, key in packets if key]
+    assert len(keys) > 2 and shown != [pts for pts, _ in packets], "it has several key frames, and B-frames"
+    numbers = shown.index(keys[-2]) + np.array([1, 9])
+    real = with_pyav.decoded
+
+    def counted(stream, packets, wanted):
+        for frame in real(stream, (given.append(packet.pts) or packet for packet in packets), wanted):
+            out.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr("vidmae.footage.decoders.with_pyav.timeline", None)
+    monkeypatch.setattr("vidmae.footage.decoders.with_pyav.decoded", counted)
+    with open_video(path, "pyav") as video:
+        assert distance(video.read(numbers), reference_of(path)[numbers]) < NEAR
+    assert given[0] == keys[-2] and len(given) < 12 + 4 and len(out) < len(given) - 2
+
+
 @pytest.mark.parametrize("name", videos.BAD)
 def test_what_cannot_be_read_is_refused_without_its_name(folder, name, decoder, capfd):
     reason = judged(folder / name, decoder)
@@ -148,5 +188,5 @@ def test_numbers_outside_the_video_are_refused(folder, decoder):
 
 
 def test_an_unknown_decoder_lists_the_known_ones(folder):
-    with pytest.raises(ValueError, match="decord, pyav"):
+    with pytest.raises(ValueError, match="pyav, decord"):
         open_video(folder / "vp9.webm", "opencv")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from vidmae.footage.decoders.reader import DecodeError, Frames, Translate, regul
 
 SAME_FPS = 0.01  # a measured rate this close (relative) to the header's is the header's
 VFR_SHARE = 0.25  # a frame that lasts this much (relative) longer or shorter than the median one: variable rate
+FIRST_PACKETS = 64  # are looked at where the rest is taken from a table
 NO_PTS = np.iinfo(np.int64).min
+BUILT_ON = frozenset({"hevc"})  # "not a reference" speaks of one temporal layer alone: higher ones may be built on it
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def probe(path: str | Path) -> VideoInfo:
         container, stream = av_open(path)
         with container:
             first = next(container.decode(stream))
-            height, width, _ = picture(first).shape
+            height, width, _ = Pictures()(first).shape
     frames = len(found.pts)
     return VideoInfo(*info, has_b_frames, width, height, first.rotation % 360, found.fps, frames,
                      frames / found.fps, found.vfr, path.stat().st_size)
@@ -85,6 +88,67 @@ class PacketScan:
         return np.flatnonzero(np.isin(np.sort(self.pts), self.pts[self.key]))
 
 
+@dataclass(frozen=True)
+class Timeline:
+    """When each frame of a video is shown, and where decoding can begin.
+
+    Attributes:
+        pts: int64 [N], times of showing in order, in units of the stream's time base; meaningless where `timed` is False.
+        keys: Numbers of key frames in order of showing; of a file with open GOPs and a table they may be a few too small.
+        key_dts: Time of showing of a key frame -> time of decoding.
+        timed: Time stamps name frames.
+        fps: Frames per second.
+    """
+
+    pts: np.ndarray
+    keys: np.ndarray
+    key_dts: dict[int, int]
+    timed: bool
+    fps: float
+
+
+def timeline(container: Any, stream: Any) -> Timeline:
+    """Read all packets of a stream of an open file.
+
+    Raises:
+        DecodeError: There is none, or no frame rate.
+    """
+    found = scan(container, stream)
+    keys = found.key_numbers if found.timed else np.zeros(1, dtype=np.int64)
+    key_dts = dict(zip(found.pts[found.key].tolist(), found.dts[found.key].tolist(), strict=True))
+    return Timeline(np.sort(found.pts), keys, key_dts, found.timed, found.fps)
+
+
+def has_table(container: Any) -> bool:
+    """Whether the container is mp4, mov or the like, whose header names all samples."""
+    return "mov" in container.format.name
+
+
+def timeline_of_table(container: Any, stream: Any) -> Timeline | None:
+    """The same where `has_table`, without reading all packets: gigabytes of a long recording.
+
+    None where the table does not say it all: frames are not equally far apart, an edit list hides some, the file is written
+    in fragments, or nothing shows that B-frames have times of showing. Some packets are read then, so open the file again.
+    The check of a manifest compares what comes of a table with a decode of everything.
+    """
+    if stream.start_time is None:
+        return None
+    entries = stream.index_entries
+    dts = np.fromiter((entry.timestamp for entry in entries), dtype=np.int64, count=len(entries))
+    if len(dts) < 2 or len(dts) != stream.frames or any(entry.is_discard for entry in entries):
+        return None
+    step = int(dts[1] - dts[0])
+    pts = stream.start_time + step * np.arange(len(dts), dtype=np.int64)
+    first = [packet.pts for packet in islice(container.demux(stream), FIRST_PACKETS) if packet.size]
+    if step <= 0 or (np.diff(dts) != step).any() or None in first or min(first) != pts[0] or not np.isin(first, pts).all():
+        return None
+    if stream.codec_context.has_b_frames and not (np.diff(first) < 0).any():
+        return None
+    keys = np.fromiter((entry.is_keyframe for entry in entries), dtype=bool, count=len(entries)).nonzero()[0]
+    fps, _ = _rate(pts, stream)
+    return Timeline(pts, keys, dict(zip(pts[keys].tolist(), dts[keys].tolist(), strict=True)), True, fps)
+
+
 def frames_in_order(path: str | Path) -> Iterator[Callable[[], Frames]]:
     """Decode a whole file from its first frame on; of every frame a call that gives its picture [H, W, 3].
 
@@ -93,7 +157,7 @@ def frames_in_order(path: str | Path) -> Iterator[Callable[[], Frames]]:
     """
     import av
 
-    count, size = 0, None
+    count, size, picture = 0, None, Pictures()
     path = regular_file(path)
     container, stream = av_open(path)
     with container, Translate(path, (av.FFmpegError,), "PyAV", lambda: f"after {count} frames in order"):
@@ -111,8 +175,8 @@ def some_in_order(path: str | Path, packets: PacketScan, wanted: np.ndarray, *, 
                   ) -> Iterator[tuple[int, Callable[[], Frames]]]:
     """Decode a file in order and give some frames, as `frames_in_order` would; the decoder is told what nobody needs.
 
-    A frame that is not wanted and that no other frame is built on (a B-frame, mostly) is not decoded where time stamps say
-    which packet it is: the wanted ones come out the same, in about two thirds of the time.
+    Where time stamps say which packet is which frame, `decoded` leaves out what it may: the wanted frames come out the same,
+    in about two thirds of the time.
 
     Args:
         path: The file.
@@ -131,23 +195,37 @@ def some_in_order(path: str | Path, packets: PacketScan, wanted: np.ndarray, *, 
     import av
 
     numbers = dict(zip(np.sort(packets.pts)[wanted].tolist(), wanted.tolist(), strict=True))
-    path, size, found = regular_file(path), None, 0
+    path, size, found, picture = regular_file(path), None, 0, Pictures()
     container, stream = av_open(path)
     with container, Translate(path, (av.FFmpegError,), "PyAV", lambda: f"after {found} of {len(wanted)} frames"):
-        for packet in container.demux(stream):
-            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in numbers or not packet.size else "NONREF"
-            for frame in packet.decode():
-                if frame.pts not in numbers:
-                    continue
-                if frame.is_corrupt:
-                    raise DecodeError(f"frame {numbers[frame.pts]} is damaged")
-                if size is not None and size != (frame.width, frame.height):
-                    raise DecodeError(f"the picture size changes at frame {numbers[frame.pts]}")
-                size = (frame.width, frame.height)
-                found += 1
-                yield numbers[frame.pts], partial(picture, frame)
+        for frame in decoded(stream, container.demux(stream), lambda: numbers):
+            if frame.pts not in numbers:
+                continue
+            if frame.is_corrupt:
+                raise DecodeError(f"frame {numbers[frame.pts]} is damaged")
+            if size is not None and size != (frame.width, frame.height):
+                raise DecodeError(f"the picture size changes at frame {numbers[frame.pts]}")
+            size = (frame.width, frame.height)
+            found += 1
+            yield numbers[frame.pts], partial(picture, frame)
     if found != len(wanted):
         raise DecodeError(f"{found} of {len(wanted)} frames come out of the decoder")
+
+
+def decoded(stream: Any, packets: Iterable[Any], wanted: Callable[[], Container[int] | None]) -> Iterator[Any]:
+    """Frames of these packets, without those that nobody wants and that no other frame is built on (B-frames, mostly).
+
+    Args:
+        stream: That the packets are of.
+        packets: In the order of the file.
+        wanted: Gives the time stamps that are wanted now; None is all.
+    """
+    context = stream.codec_context
+    skips = context.codec.canonical_name not in BUILT_ON
+    for packet in packets:
+        now = wanted() if skips and packet.size else None
+        context.skip_frame = "DEFAULT" if now is None or packet.pts in now else "NONREF"
+        yield from packet.decode()
 
 
 def scan_packets(path: str | Path) -> tuple[PacketScan, int]:
@@ -202,12 +280,27 @@ def _rate(shown: np.ndarray | None, stream: Any) -> tuple[float, bool]:
     return (nominal if nominal > 0 and abs(fps / nominal - 1) < SAME_FPS else fps), vfr
 
 
-def picture(frame: Any) -> Frames:
-    """Pixels [H, W, 3] of a PyAV frame as a player shows them."""
-    pixels: np.ndarray = frame.to_ndarray(format="rgb24")
-    turns, rest = divmod(frame.rotation, 90)
+class Pictures:
+    """Turns PyAV frames of one file into pictures; keeps the converter, which a frame would make anew (0.4 to 1 ms)."""
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._converter = VideoReformatter()
+
+    def __call__(self, frame: Any) -> Frames:
+        """Pixels [H, W, 3] as a player shows them.
+
+        Raises:
+            DecodeError: The picture is turned by an odd angle.
+        """
+        return _turned(self._converter.reformat(frame, format="rgb24").to_ndarray(), frame.rotation)
+
+
+def _turned(pixels: Frames, rotation: int) -> Frames:
+    turns, rest = divmod(rotation, 90)
     if rest:
-        raise DecodeError(f"it asks players to turn the picture by {frame.rotation} degrees, only 90, 180, 270 can be")
+        raise DecodeError(f"it asks players to turn the picture by {rotation} degrees, only 90, 180, 270 can be")
     return np.rot90(pixels, turns % 4)
 
 
