@@ -34,7 +34,7 @@ __all__ = ["ARCHIVE", "DECODERS", "PILLOW", "DecodeError", "Frames", "PacketScan
            "open_video", "probe", "refuses", "scan_packets", "second_decoder", "some_in_order", "use_copies"]
 
 DECODERS = ("pyav", "decord", "torchcodec")
-"""Of videos, in the order in which they are tried: PyAV leaves out frames that nobody needs, which decord cannot."""
+"""Of videos, in the order in which they are tried: PyAV reads least of a file (`decoders/packets.py`)."""
 _READERS: dict[str, type[VideoReader]] = {
     "pyav": PyAvReader, "decord": DecordReader, "torchcodec": TorchcodecReader, "pyav_earlier": PyAvEarlierReader,
     ARCHIVE: ArchiveReader, "archive_pillow": ArchivePillowReader, PILLOW: PillowReader}

@@ -1,6 +1,7 @@
 """Which decoder a file gets, what is left out after all have been tried, and a call that was stopped."""
 
 import csv
+import os
 import json
 import shutil
 import signal
@@ -129,7 +130,7 @@ def test_a_decoder_that_hangs_or_crashes_gives_the_file_to_the_next(folder, tmp_
                f"    build(find_sources(Path('v')), Path('o/s.csv').absolute(), Check('auto', True), workers=1, time_limit_s={limit_s},"
                " progress=lambda *_: None)\n")
     (tmp_path / "program.py").write_text(program)  # map_killable starts fresh processes, which import the program again
-    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True,
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": os.defpath}, capture_output=True,
                           text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert read_summary(tmp_path / "o/s.csv").decoders == {"decord": 1}

@@ -248,7 +248,7 @@ def test_pictures_are_a_source_of_a_mixture(path, tmp_path):
     spec = ClipSpec(16, 8, 30.0, 16, (0.5, 1.0), (0.75, 1.333), 0.0, 1, "own", 3)
     clips, masks = np.empty((1, *spec.shape), np.uint8), np.empty((1, 3), np.float32)
     Cutter(footage.manifest, spec, 0).cut(37, [Place(0, 0, 37, 0)], clips, masks)
-    assert (clips == clips[:, :1]).all() and footage.manifest.decoder(37) == "pillow" and footage.manifest.decoder(0) == "pyav"
+    assert (clips == clips[:, :1]).all() and footage.manifest.decoder(37) == "pillow" and footage.manifest.decoder(0) == "decord"
 
 
 def test_one_frame_is_resized_as_copies_of_it_are():
