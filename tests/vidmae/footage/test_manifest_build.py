@@ -1,8 +1,8 @@
 """Which decoder a file gets, what is left out after all have been tried, and a call that was stopped."""
 
 import csv
-import os
 import json
+import os
 import shutil
 import signal
 import subprocess
