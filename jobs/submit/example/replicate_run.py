@@ -52,19 +52,22 @@ class Family:
     def _wait(self) -> None:
         while True:
             try:
-                pid, status, usage = os.wait4(-1, 0)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             except ChildProcessError:
                 time.sleep(LOOK_S)
                 continue
-            with self._changed:
+            assert ended is not None
+            with self._changed:  # the system may give its number to a new process from here on
+                pid, status, usage = os.wait4(ended.si_pid, 0)
                 self._ended[pid] = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
                 self._changed.notify_all()
 
     def run(self, words: Sequence[str], folder: Path, out: Path, log: Path) -> tuple[int, float]:
         """Start a program and wait for it; its exit code and CPU seconds, its waited-for children included."""
-        with out.open("wb") as to_out, log.open("ab") as to_log:
-            process = subprocess.Popen(words, cwd=folder, stdin=subprocess.DEVNULL, stdout=to_out, stderr=to_log)
         with self._changed:
+            with out.open("wb") as to_out, log.open("ab") as to_log:
+                process = subprocess.Popen(words, cwd=folder, stdin=subprocess.DEVNULL, stdout=to_out, stderr=to_log)
+            self._ended.pop(process.pid, None)  # of an earlier process that had the same number
             self._changed.wait_for(lambda: process.pid in self._ended)
             process.returncode, spent = self._ended.pop(process.pid)
         return process.returncode, spent
@@ -72,7 +75,9 @@ class Family:
     def spent_by(self, pid: int) -> float:
         """CPU seconds of an adopted process, which may still be about to end; 0 where it is none of ours."""
         with self._changed:
-            self._changed.wait_for(lambda: pid in self._ended, timeout=LATE_S if Path(f"/proc/{pid}").exists() else 0)
+            if late := Path(f"/proc/{pid}").exists():
+                self._ended.pop(pid, None)
+            self._changed.wait_for(lambda: pid in self._ended, timeout=LATE_S if late else 0)
             return self._ended.pop(pid, (0, 0.0))[1]
 
 

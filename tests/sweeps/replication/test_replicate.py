@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -247,3 +248,28 @@ def test_all_claims_get_a_verdict_from_raw_films_and_a_second_call_runs_nothing(
     again = subprocess.run([sys.executable, str(ROOT / "jobs/submit/example/replicate.py"), "--scale", "tiny", "--out", str(out)],
                            capture_output=True, text=True, cwd=out)
     assert again.returncode == 0 and [line for line in again.stderr.splitlines() if line.startswith("$")] == [f"$ cd {out}"]
+
+
+NUMBER_OF_AN_EARLIER_PROCESS = """
+import subprocess, sys
+from pathlib import Path
+from jobs.submit.example import replicate_run as r
+
+family, start = r.Family(), subprocess.Popen
+
+def with_a_number_that_was_used(*words, **options):
+    process = start(*words, **options)
+    family._ended[process.pid] = (0, 99.0)
+    return process
+
+r.subprocess.Popen = with_a_number_that_was_used
+code, spent = family.run([sys.executable, "-c", "import time; time.sleep(0.2); exit(3)"], Path("."), Path("out"), Path("log"))
+assert code == 3 and spent < 9, (code, spent)
+"""
+
+
+def test_a_command_is_not_taken_for_an_earlier_one_of_the_same_number(tmp_path):
+    """In a process of its own: the family waits for all children of its process."""
+    done = subprocess.run([sys.executable, "-c", NUMBER_OF_AN_EARLIER_PROCESS], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
