@@ -36,6 +36,7 @@ from jobs.place.scheduler.slurm import STATES
 from jobs.standing.runs import State, all_runs, format_seconds, progress, states, why
 from jobs.standing.shard_runs import find_runs
 from vidmae.runs.attempts import read_attempts, totals
+from vidmae.runs.nodes.check_log import checks_in_short
 from vidmae.runs.record import read_json
 from vidmae.settings.layers import ConfigError
 
@@ -134,7 +135,7 @@ def record_of(state: State) -> dict[str, Any]:
         "top1_pct": None,
         "data": said.get("data"), "manifest_version": str(said.get("content_sha256") or "")[:8] or None,
         "heartbeat_age_s": round(time.time() - beat["time"], 1) if "time" in beat else None, "spent": spent,
-        "staged": beat.get("staged"),
+        "staged": beat.get("staged"), "checks": checks_in_short(state.run),
     }
     if state.active and beat.get("eta_s") is not None:
         record["eta_s"] = max(0.0, float(beat["eta_s"]) - (time.time() - float(beat["time"])))

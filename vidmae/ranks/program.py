@@ -22,6 +22,12 @@ from vidmae.settings.layers import load
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 C = TypeVar("C", bound=RunConfig)
+
+
+class LeaveError(Exception):
+    """This attempt ends before it has done anything, and the job shall be requeued; the message says why. On every rank."""
+
+
 Train = Callable[[RunFolder, C, dist.Ranks, float], bool]
 
 
@@ -48,6 +54,9 @@ def run_program(run_path: str, schema: type[C], train: Train[C]) -> int:
             say(ranks, f"{run.result} exists: this run is done")
             return EXIT_OK
         return EXIT_OK if _with_lock(run, config, ranks, train, started) else preempt.EXIT_PREEMPTED
+    except LeaveError as error:
+        print(error, flush=True)
+        return preempt.EXIT_PREEMPTED
     except RunLockedError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
