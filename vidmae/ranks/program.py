@@ -15,6 +15,7 @@ import torch
 
 from vidmae.ranks import dist, preempt, watchdog
 from vidmae.ranks.precision import with_precision
+from vidmae.runs.nodes.left_out import leave_out_node, node_name, nodes_left_out
 from vidmae.runs.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
 from vidmae.settings.command_line import text_of
 from vidmae.settings.config import RunConfig
@@ -57,6 +58,11 @@ def run_program(run_path: str, schema: type[C], train: Train[C]) -> int:
     except LeaveError as error:
         print(error, flush=True)
         return preempt.EXIT_PREEMPTED
+    except dist.NoGpuError as error:
+        if _leaves_its_node(run, config, error):
+            return preempt.EXIT_PREEMPTED
+        _record_failure(run, error, ranks)
+        return EXIT_FAILED
     except RunLockedError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
@@ -72,6 +78,21 @@ def say(ranks: dist.Ranks, text: str) -> None:
     """A line in rank 0's log."""
     if ranks.is_main:
         print(text, flush=True)
+
+
+def _leaves_its_node(run: RunFolder, config: RunConfig, error: dist.NoGpuError) -> bool:
+    """Whether a rank whose GPU is not there has noted its node, so that the job is requeued without it.
+
+    It cannot join the others for the checks before the first step (health/node_checks.py), so it acts alone. A build of
+    torch for CPUs is no matter of a node, and a node that the job has left out before cannot be left out.
+    """
+    node, built = node_name(), torch.version.cuda or torch.version.hip
+    if (config.recovery.checks != "enforce" or not built or "SLURM_JOB_ID" not in os.environ
+            or node in nodes_left_out(run, job_id())):
+        return False
+    leave_out_node(run, node, str(error))
+    print(f"leaving, so that the job is requeued without {node}: {error}", flush=True)
+    return True
 
 
 def _with_lock(run: RunFolder, config: C, ranks: dist.Ranks, train: Train[C], started: float) -> bool:

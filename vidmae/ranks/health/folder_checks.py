@@ -50,11 +50,18 @@ class FolderChecks:
 
 def folders_of(run: RunFolder, stage: str) -> dict[str, Path]:
     """What a run writes to on this node -> where. `stage` is data.stage; one that is no absolute path is left out."""
-    found = {"run": run.path, "tmp": Path(tempfile.gettempdir())}
+    found = {"run": run.path, "tmp": _temporary()}
     where = Path(os.path.expandvars(stage)).expanduser() if stage else None
     if where and where.is_absolute():
         found["stage"] = where / f"vidmae-{os.getuid()}"  # as vidmae/footage/archives/staging.py names it
     return found | ({"shm": SHARED_MEMORY} if SHARED_MEMORY.is_dir() else {})
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # it has tried to write to all that there are
+        return Path("/tmp")
 
 
 def look_at(what: str, folder: Path, *, size: int) -> FolderFacts:

@@ -31,7 +31,8 @@ class Nvml:
     """
 
     def __init__(self, uuid: str) -> None:
-        self.missing, self._events = "", None
+        self.missing = ""
+        self._events: Any = None
         try:
             import pynvml
         except ImportError:

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,15 +11,19 @@ import torch
 
 from tests.support.facilities import full_file_system, need
 from tests.support.ranks import run_ranks
+from vidmae.ranks.dist import NoGpuError
 from vidmae.ranks.health import folder_checks
 from vidmae.ranks.health.folder_checks import FolderChecks, folders_of, look_at
 from vidmae.ranks.health.link_speed import rounds
 from vidmae.ranks.health.node_facts import GpuFacts
 from vidmae.ranks.health.node_measures import code_hash, memory_gb_s, product_tflops
 from vidmae.ranks.health.nvml_reading import Nvml, driver_version
+from vidmae.ranks.program import _leaves_its_node
 from vidmae.runs.nodes.check_log import checks_in_short, newest_checks
 from vidmae.runs.nodes.left_out import leave_out_node, nodes_left_out
 from vidmae.runs.record import RunFolder
+from vidmae.settings.config import PretrainConfig
+
 
 @pytest.mark.parametrize("nodes", range(1, 10))
 def test_every_node_meets_both_neighbours_and_one_at_a_time(nodes):
@@ -115,8 +120,8 @@ def nvml(**changed):
     ({"nvmlDeviceGetCurrentClocksThrottleReasons": lambda gpu: 0x48}, {"slowed": ("hardware slowdown", "too hot")}),
     ({"nvmlDeviceGetNvLinkState": lambda gpu, link: int(link < 12)}, {"nvlinks": 12}),
     # a card without ECC, NVLink and events: what it cannot say is not known, and no error
-    ({name: None for name in ("nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetNvLinkState",
-                              "nvmlEventSetCreate", "nvmlDeviceGetCurrPcieLinkWidth")},
+    (dict.fromkeys(("nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetNvLinkState",
+                    "nvmlEventSetCreate", "nvmlDeviceGetCurrPcieLinkWidth")),
      {"ecc_errors": None, "nvlinks": None, "pcie_lanes": None})])
 def test_what_the_driver_says(monkeypatch, changed, wanted):
     monkeypatch.setitem(sys.modules, "pynvml", nvml(**changed)[0])
@@ -169,3 +174,16 @@ def test_nodes_are_left_out_for_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 9000.0)
     leave_out_node(run, "cn2", "wrong")
     assert nodes_left_out(run) == {"cn1": "slow", "cn2": "wrong"} and nodes_left_out(run, since=1001.0) == {"cn2": "wrong"}
+
+
+def test_a_node_that_does_not_show_its_gpu_is_left_out_once(tmp_path, monkeypatch):
+    """Its rank cannot join the others, so it acts alone; what a build of torch for CPUs lacks is no matter of the node."""
+    run, error, config = RunFolder(tmp_path), NoGpuError("Slurm granted GPUs (8) but torch sees none"), PretrainConfig()
+    enforce = replace(config, recovery=replace(config.recovery, checks="enforce"))
+    monkeypatch.setenv("SLURMD_NODENAME", "cn3")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert not _leaves_its_node(run, enforce, error)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert not _leaves_its_node(run, config, error) and _leaves_its_node(run, enforce, error)
+    assert nodes_left_out(run, "7") == {"cn3": str(error)} and not _leaves_its_node(run, enforce, error), "it came again"
