@@ -85,7 +85,8 @@ class Nvml:
         there = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._gpu)
         if there is None or os.getpid() not in [each.pid for each in there]:
             return None
-        return sum(each.pid != os.getpid() and (each.usedGpuMemory or 0) > LITTLE_GIB * 2**30 for each in there)
+        large = [each for each in there if (each.usedGpuMemory or 0) > LITTLE_GIB * 2**30]
+        return len([each for each in large if each.pid != os.getpid()])
 
     def _xids(self) -> tuple[int, ...]:
         found: list[int] = []
