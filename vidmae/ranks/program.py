@@ -29,6 +29,11 @@ class LeaveError(Exception):
     """This attempt ends before it has done anything, and the job shall be requeued; the message says why. On every rank."""
 
 
+class LostNodeError(Exception):
+    """The node of this rank is not fit and stands in left_out.jsonl. On this rank alone: the others wait for it in vain, so
+    it fails as a lost peer does, which ends them, too."""
+
+
 Train = Callable[[RunFolder, C, dist.Ranks, float], bool]
 
 
@@ -59,9 +64,7 @@ def run_program(run_path: str, schema: type[C], train: Train[C]) -> int:
         print(error, flush=True)
         return preempt.EXIT_PREEMPTED
     except dist.NoGpuError as error:
-        if _leaves_its_node(run, config, error):
-            return preempt.EXIT_PREEMPTED
-        _record_failure(run, error, ranks)
+        _record_failure(run, LostNodeError(str(error)) if _leaves_its_node(run, config, error) else error, ranks)
         return EXIT_FAILED
     except RunLockedError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -91,7 +94,6 @@ def _leaves_its_node(run: RunFolder, config: RunConfig, error: dist.NoGpuError) 
             or node in nodes_left_out(run, job_id())):
         return False
     leave_out_node(run, node, str(error))
-    print(f"leaving, so that the job is requeued without {node}: {error}", flush=True)
     return True
 
 
@@ -118,8 +120,9 @@ def _record_failure(run: RunFolder, error: Exception, ranks: dist.Ranks | None) 
     rank = ranks.rank if ranks else int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
     traceback.print_exc()
     print(f"error: rank {rank}: {type(error).__name__}: {text_of(error)}", file=sys.stderr, flush=True)
+    lost = isinstance(error, LostNodeError) or dist.is_lost_peer(error)
     if not run.failure.exists():  # the first rank that fails knows why; the others fail because of it
         with contextlib.suppress(OSError):  # the disk is full: the log has it
             write_json(run.failure, {"schema": SCHEMA, "job_id": job_id(), "time": time.time(), "rank": rank,
-                                     "kind": LOST if dist.is_lost_peer(error) else "error",
+                                     "kind": LOST if lost else "error",
                                      "error": type(error).__name__, "message": text_of(error)})

@@ -20,7 +20,7 @@ from vidmae.ranks.health.folder_checks import FolderChecks, folders_of
 from vidmae.ranks.health.node_facts import RankFacts
 from vidmae.ranks.health.node_measures import measure, measure_speeds
 from vidmae.ranks.health.node_verdicts import Decision, Finding, better, decide, judge
-from vidmae.ranks.program import LeaveError
+from vidmae.ranks.program import LeaveError, LostNodeError
 from vidmae.runs.nodes.check_log import note_checks
 from vidmae.runs.nodes.left_out import leave_out_node, node_name, nodes_left_out
 from vidmae.runs.record import RunFolder, job_id
@@ -38,6 +38,7 @@ def check_nodes(run: RunFolder, config: RunConfig, ranks: Ranks) -> None:
 
     Raises:
         LeaveError: Bad nodes are noted in left_out.jsonl, and the job leaves to be requeued without them.
+        LostNodeError: The GPU of this rank fails; its node is noted.
         UnfitNodesError: Bad nodes may not be used, and cannot be left out.
     """
     mode = config.recovery.checks
@@ -55,7 +56,7 @@ def check_nodes(run: RunFolder, config: RunConfig, ranks: Ranks) -> None:
     mine = measure(ranks, nodes, folders)
     if mine.problem and ranks.device.type == "cuda" and mode == "enforce" and mine.node not in before:
         leave_out_node(run, mine.node, f"rank {mine.rank}: {mine.problem}")  # a GPU that fails gathers nothing any more
-        raise LeaveError(f"{mine.node} is left out: rank {mine.rank}: {mine.problem}")
+        raise LostNodeError(f"{mine.node} is left out: {mine.problem}")
     found = ranks.gather(mine)
     findings = judge(found)
     if ranks.from_main(any(finding.speed for finding in findings)):

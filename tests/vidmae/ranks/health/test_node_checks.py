@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from jobs.submit.recover import judge
 from tests.support.facilities import full_file_system, need
 from tests.support.ranks import run_ranks
 from vidmae.ranks.dist import NoGpuError
@@ -18,11 +19,12 @@ from vidmae.ranks.health.link_speed import rounds
 from vidmae.ranks.health.node_facts import GpuFacts
 from vidmae.ranks.health.node_measures import code_hash, memory_gb_s, product_tflops
 from vidmae.ranks.health.nvml_reading import Nvml, driver_version
-from vidmae.ranks.program import _leaves_its_node
+from vidmae.ranks.program import _leaves_its_node, run_program
 from vidmae.runs.nodes.check_log import checks_in_short, newest_checks
 from vidmae.runs.nodes.left_out import leave_out_node, nodes_left_out
 from vidmae.runs.record import RunFolder
 from vidmae.settings.config import PretrainConfig
+from vidmae.settings.layers import to_yaml
 
 
 @pytest.mark.parametrize("nodes", range(1, 10))
@@ -187,3 +189,21 @@ def test_a_node_that_does_not_show_its_gpu_is_left_out_once(tmp_path, monkeypatc
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     assert not _leaves_its_node(run, config, error) and _leaves_its_node(run, enforce, error)
     assert nodes_left_out(run, "7") == {"cn3": str(error)} and not _leaves_its_node(run, enforce, error), "it came again"
+
+
+@pytest.mark.parametrize(("mode", "requeued"), [("enforce", True), ("warn", False)])
+def test_a_job_whose_rank_lacks_its_gpu_is_requeued_where_the_checks_are_enforced(tmp_path, monkeypatch, mode, requeued):
+    run, config = RunFolder(tmp_path), PretrainConfig()
+    config = replace(config, recovery=replace(config.recovery, checks=mode, start_limit_s=0))
+    run.config.write_text(to_yaml(config))
+
+    def no_gpu(_):
+        raise NoGpuError("Slurm granted GPUs (8) but torch sees none")
+
+    monkeypatch.setattr("vidmae.ranks.dist.init", no_gpu)
+    monkeypatch.setattr("vidmae.ranks.preempt.listen", lambda _: None)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    code = run_program(str(tmp_path), PretrainConfig, lambda *_: pytest.fail("it trains"))
+    assert code == 1, "which ends the ranks that wait"
+    assert judge(run, "7", code, restarts=0, max_requeues=20).requeue == requeued == bool(nodes_left_out(run, "7"))
