@@ -56,6 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     control.add_argument("--wait", action="store_true", help="wait for the job and leave with its exit code")
     control.add_argument("--follow", action="store_true", help="wait, and show rank 0's log; Ctrl-C leaves the job alone")
     control.add_argument("--retry", action="store_true", help="submit again a run that failed; it continues")
+    control.add_argument("--checks", choices=("off", "warn", "enforce"),
+                         help="before the first step the nodes check themselves: name what is wrong or slow (warn, the "
+                              "default), or requeue the job without such nodes, too (enforce)")
     control.add_argument("--stage", metavar="DIR",
                          help="copy archives of prepared footage to this folder on a disk of each node, such as '$TMPDIR', "
                               "while training reads them (--set data.stage_gib bounds it)")

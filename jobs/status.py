@@ -13,7 +13,8 @@ heartbeat.json; else UNKNOWN. ENDED means that the job is over and nobody knows 
 share of all attempts' seconds that went into steps done for the first time and not into starting, waiting for clips, saving
 or repeating. WAIT is the share of those steps' seconds in which training waited for clips. --json has the parts. RESULT is
 the last loss; of a cell that is done it is its top-1 accuracy. A terminal that is too narrow for all columns gets those that
-fit.
+fit. Below the table, on standard error, stands what the nodes of an active run found wrong before the first step; --json
+has it as checks.
 
 Exit codes: 0 ok, 2 no such run or folder, 130 Ctrl-C (--watch).
 """
@@ -36,6 +37,7 @@ from jobs.place.scheduler.slurm import STATES
 from jobs.standing.runs import State, all_runs, format_seconds, progress, states, why
 from jobs.standing.shard_runs import find_runs
 from vidmae.runs.attempts import read_attempts, totals
+from vidmae.runs.nodes.check_log import checks_in_short
 from vidmae.runs.record import read_json
 from vidmae.settings.layers import ConfigError
 
@@ -103,6 +105,11 @@ def show(found: list[State], problems: list[str], args: argparse.Namespace) -> i
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
         print("\n".join(table([HEADER, *map(row_of, found, records)], width)), flush=True)
+        for state, record in zip(found, records, strict=True):
+            if state.active and record["checks"] and record["checks"]["findings"]:
+                first, *more = record["checks"]["findings"]
+                print(f"{state.run_id}: before the first step: {first}{f', and {len(more)} more' if more else ''} "
+                      f"({record['checks']['action']})", file=sys.stderr)
         for state in filter(is_over, found):
             print(f"{state.run_id}: {why(state)}", file=sys.stderr)
     for problem in problems:
@@ -134,7 +141,7 @@ def record_of(state: State) -> dict[str, Any]:
         "top1_pct": None,
         "data": said.get("data"), "manifest_version": str(said.get("content_sha256") or "")[:8] or None,
         "heartbeat_age_s": round(time.time() - beat["time"], 1) if "time" in beat else None, "spent": spent,
-        "staged": beat.get("staged"),
+        "staged": beat.get("staged"), "checks": checks_in_short(state.run),
     }
     if state.active and beat.get("eta_s") is not None:
         record["eta_s"] = max(0.0, float(beat["eta_s"]) - (time.time() - float(beat["time"])))

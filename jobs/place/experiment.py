@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.place.avoided import Avoided, avoided
 from jobs.place.catalogue import DataSource, environment_catalogue, find_data
 from jobs.place.found_data import FoundData, data_problems, find_sources_of, stock_or_problem, turns_of
 from jobs.place.launch_flags import resource_flags
@@ -103,6 +104,11 @@ class Experiment:
         return self.config.train.device == "cpu" or self.resources.gpus_per_node == 0
 
     @property
+    def avoided(self) -> Avoided:
+        """The nodes that its job avoids."""
+        return avoided(self.run, self.profile, self.profile_origins, self.partition, self.resources)
+
+    @property
     def signature(self) -> str:
         """Eight hex digits of what is trained on what."""
         return self.run.path.name[-8:]
@@ -156,6 +162,8 @@ def resolve(args: argparse.Namespace, place: Place) -> Experiment:
     """
     setting = read_profile(args, place)
     layers = [*config_layers(args, setting[0]), *([Layer("--name", {"name": args.name})] if args.name is not None else [])]
+    if args.checks is not None:
+        layers.append(Layer("--checks", {"recovery": {"checks": args.checks}}))
     if args.stage is not None:
         layers.append(Layer("--stage", {"data": {"stage": args.stage}}))
     if args.profile_steps is not None:
@@ -409,9 +417,21 @@ def memory_warnings(e: Experiment) -> list[str]:
     return [f"a GPU will need about {needed:.0f} GiB (estimated; {asked}), and {has}: {less}"]
 
 
+def node_warnings(e: Experiment) -> list[str]:
+    """Nodes that the run found unfit, and a list of nodes that leaves no other to take."""
+    found = [e.avoided.said] if e.avoided.said else []
+    if e.config.recovery.checks == "enforce" and e.place.cluster == "local":
+        found.append("recovery.checks is enforce, and nothing requeues a job on this machine: it fails where a check finds "
+                     "something (--checks warn)")
+    if e.config.recovery.checks == "enforce" and e.profile.nodelist:
+        found.append(f"recovery.checks is enforce and --nodelist is {e.profile.nodelist}: a node of that list that is unfit "
+                     "cannot be left out, and the job fails then")
+    return found
+
+
 def warnings(e: Experiment) -> list[str]:
     """What may be a mistake and does not stop the job."""
-    found, r = [*data_warnings(e), *memory_warnings(e)], e.resources
+    found, r = [*data_warnings(e), *memory_warnings(e), *node_warnings(e)], e.resources
     if e.place.unasked:
         found.append(f"nothing was checked with Slurm: {e.place.unasked}")
     if e.partition and not e.partition.up:

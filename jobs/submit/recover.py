@@ -5,7 +5,8 @@
     the run is done                                            exit 0
     saved and left because a signal asked for it (75)          requeue
     a rank was killed, a node was lost, a collective hung      requeue, without the nodes that Slurm calls bad
-                                                               or that this job has left out (left_out.jsonl)
+                                                               or that this job has left out (left_out.jsonl), where
+                                                               the partition has others
     an error of the code, the configuration or the data        exit with its code: it would come again
     requeued too often, three attempts without progress,
     or Slurm refuses                                           exit 75, so that an `afterok` child does not start
@@ -21,7 +22,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +108,8 @@ def requeue(job_id: str, left_out: Mapping[str, str]) -> bool:
             if (state := slurm.job_state(job_id)) not in (None, "RUNNING"):
                 print(f"job {job_id} is {state}: Slurm is ending or requeueing it by itself", flush=True)
                 return True
-            bad = list(dict.fromkeys([*slurm.bad_nodes(os.environ.get("SLURM_JOB_NODELIST", "")), *left_out]))
+            bad = slurm.bad_nodes(os.environ.get("SLURM_JOB_NODELIST", ""))
+            problem = cannot_do_without(job_id, [*bad, *left_out]) if left_out else ""
             slurm.requeue(job_id)
             break
         except slurm.SlurmError as error:
@@ -118,6 +120,10 @@ def requeue(job_id: str, left_out: Mapping[str, str]) -> bool:
             time.sleep(pause_s)
             pause_s = min(30.0, 2 * pause_s)
     print(f"requeued job {job_id}", flush=True)
+    if problem:
+        print(f"warning: {problem}; the job may start on {','.join(left_out)} again", flush=True)
+    else:
+        bad = list(dict.fromkeys([*bad, *left_out]))
     if bad:
         try:
             slurm.exclude_nodes(job_id, bad)
@@ -126,6 +132,27 @@ def requeue(job_id: str, left_out: Mapping[str, str]) -> bool:
         except slurm.SlurmError as error:
             print(f"warning: {error}; the job may start on {','.join(bad)} again", flush=True)
     return True
+
+
+def cannot_do_without(job_id: str, nodes: Sequence[str]) -> str:
+    """Why a job that waits would never start without some nodes; empty where nothing speaks against it.
+
+    Args:
+        job_id: Of the job; SLURM_JOB_PARTITION and SLURM_JOB_NUM_NODES are those of this process.
+        nodes: That it shall stay off.
+    Raises:
+        SlurmError: The controller does not answer.
+    """
+    if fixed := sorted(set(slurm.required_nodes(job_id)) & set(nodes)):
+        return f"the job asks for {','.join(fixed)} by name (--nodelist)"
+    partition, wanted = os.environ.get("SLURM_JOB_PARTITION", ""), int(os.environ.get("SLURM_JOB_NUM_NODES", "0"))
+    if partition and wanted:
+        avoided = {*nodes, *slurm.excluded_nodes(job_id)}
+        others = [node for node in slurm.up_nodes(partition) if node not in avoided]
+        if len(others) < wanted:
+            return (f"without {','.join(nodes)} partition {partition} has {len(others)} nodes that are up, and the job has "
+                    f"{wanted}")
+    return ""
 
 
 def main(argv: list[str] | None = None) -> int:

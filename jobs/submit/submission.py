@@ -43,7 +43,8 @@ class Outcome:
 def make_request(e: Experiment) -> launch.Request:
     """The job of an experiment."""
     p = e.profile
-    options = {name: getattr(p, name) for name in ("account", "qos", "constraint", "exclude", "nodelist", "dependency")}
+    options = {name: getattr(p, name) for name in ("account", "qos", "constraint", "nodelist", "dependency")}
+    options["exclude"] = e.avoided.exclude
     return launch.Request(
         run=e.run, job_name=p.job_name or e.run.path.name, resources=e.resources, on_cpu=e.on_cpu,
         workers=e.config.data.workers, options={k: v for k, v in options.items() if v}, more_options=dict(p.sbatch),

@@ -94,7 +94,8 @@ def _is_recipe(name: str) -> bool:
 
 def _planned(args: argparse.Namespace, place: Place) -> tuple[Experiment, Schedule | None]:
     """The video model of a recipe, as jobs/pretrain.py would have it."""
-    e = resolve(argparse.Namespace(**{**vars(args), "recipe": args.video, "profile_steps": None, "stage": None}), place)
+    unset = {"profile_steps": None, "stage": None, "checks": None}
+    e = resolve(argparse.Namespace(**{**vars(args), "recipe": args.video, **unset}), place)
     return e, e.plan.schedule if e.plan else None
 
 

@@ -22,6 +22,7 @@ from jobs.standing.runs import State, all_runs, find_run, process_birth
 from jobs.submit.submission import standing
 from sweeps.grid import fewshot_flags
 from tests.support.launching import ROOT, cli, hear_ctrl_c, write_manifest, write_stand_in_profile
+from vidmae.runs.nodes.check_log import note_checks
 from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.settings.layers import ConfigError
 
@@ -54,7 +55,7 @@ FLAGS = {
     "pretrain.py": "-h --help --recipe --data --set --name --cluster --profile -N --nodes -p --partition -A --account -q --qos -t "
                    "--time --gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x "
                    "--exclude -w --nodelist -d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --dry-run --wait --follow "
-                   "--retry --stage --profile-steps --runs-dir --json --print-config",
+                   "--retry --checks --stage --profile-steps --runs-dir --json --print-config",
     "status.py": "-h --help --active --failed --runs-dir --watch --json",
     "logs.py": "-h --help --rank --job -n --tail -f --follow --runs-dir",
     "cancel.py": "-h --help --runs-dir",
@@ -334,6 +335,23 @@ def test_the_first_that_knows_says_the_state(folder: Path, monkeypatch: pytest.M
     assert status.main(["a-1", "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["state"], row["active"], row["source"]) == expected
+
+
+def test_status_says_what_the_nodes_of_an_active_run_found(folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(folder, "a-1", job_id="7", cluster="slurm", job_name="a-1")
+    note_checks(run, {"mode": "warn", "action": "none", "findings": [], "left_out": []})
+    found = [{"node": "cn3", "text": "copying memory 1 GB/s"}, {"node": "cn5", "text": "slow"}]
+    note_checks(run, {"mode": "warn", "action": "warned", "findings": found, "left_out": []})
+    with run.checks.open("a") as file:
+        file.write('{"schema": 1, "mo')  # a line that a full disk has cut off
+    write_json(run.heartbeat, {"job_id": "7", "time": time.time()})
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert status.main(["a-1"]) == 0
+    assert "a-1: before the first step: cn3: copying memory 1 GB/s, and 1 more (warned)" in capsys.readouterr().err
+    assert status.main(["a-1", "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert checks["findings"] == ["cn3: copying memory 1 GB/s", "cn5: slow"] and checks["action"] == "warned"
 
 
 def test_status_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:

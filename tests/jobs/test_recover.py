@@ -1,4 +1,5 @@
-"""What becomes of a job whose ranks have left: decided from real run folders, asked of programs that stand in for Slurm."""
+"""What becomes of a job whose ranks have left, and which nodes the run's next job avoids: decided from real run folders, asked
+of programs that stand in for Slurm."""
 
 import os
 import subprocess
@@ -8,6 +9,10 @@ from dataclasses import asdict
 
 import pytest
 
+from jobs.place.avoided import avoided
+from jobs.place.profiles import ClusterProfile
+from jobs.place.resources import Resources
+from jobs.place.scheduler.slurm import NodeShape, Partition
 from jobs.submit.recover import judge
 from tests.support.launching import ROOT
 from vidmae.runs.attempts import Attempt
@@ -111,6 +116,25 @@ def test_requeued_without_the_nodes_that_the_job_left_out(run, tmp_path, monkeyp
     assert "excnodelist=cn2,cn1" in calls.read_text()
 
 
+@pytest.mark.parametrize(("asked", "up", "said"), [
+    ("", "cn1|idle\ncn2|idle\ncn3|alloc", ""),
+    ("cn1", "cn1|idle\ncn2|idle\ncn3|alloc", "the job asks for cn1 by name (--nodelist)"),
+    ("", "cn1|idle\ncn2|idle\ncn3|down*", "without cn1 partition gpu has 1 nodes that are up, and the job has 2")])
+def test_a_node_is_kept_where_the_job_could_never_start_without_it(run, tmp_path, monkeypatch, asked, up, said):
+    """A job that waits for ever is worse than one that starts on the node again, where the checks then refuse it."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    leave_out_node(run, "cn1", "data.stage cannot be written")
+    calls = tmp_path / "calls"
+    squeue = f'case "$*" in *%x*) echo "" ;; *%n*) echo "{asked}" ;; *) echo "7|RUNNING|1:00|2|a|cn[1-2]|x" ;; esac'
+    sinfo = f'case "$*" in *--partition=gpu*) printf "{up}" ;; *) echo "cn1|idle" ;; esac'
+    scontrol = f'case "$*" in "show hostnames"*) echo "$3" ;; *) echo "$*" >> {calls} ;; esac'
+    done = recover(run, tmp_path, 75, programs={"squeue": squeue, "sinfo": sinfo, "scontrol": scontrol}, SLURM_JOB_PARTITION="gpu",
+                   SLURM_JOB_NUM_NODES="2")
+    assert done.returncode == 0 and calls.read_text().splitlines()[0] == "requeue 7", done.stdout
+    assert ("excnodelist=cn1" in calls.read_text()) == (not said)
+    assert (f"warning: {said}; the job may start on cn1 again" if said else "without cn1 (data.stage cannot be written)") in done.stdout
+
+
 def test_a_refused_requeue_ends_with_75_and_says_why(run, tmp_path):
     done = recover(run, tmp_path, 75, programs={**ANSWERS, "scontrol": "echo 'Requested operation is disabled' >&2; exit 1"})
     assert done.returncode == 75 and "--retry" in done.stdout, done.stdout
@@ -134,3 +158,47 @@ def test_a_delay_that_is_too_short_for_the_saves_is_said(run, tmp_path):
     write_json(run.attempts, {"schema": 1, "attempts": [asdict(Attempt("7", 0, 0.0, 1.0, slowest_save_s=260.0))]})
     done = recover(run, tmp_path, 2, programs={})
     assert done.returncode == 2 and "--signal-delay-s 300 is shorter than 60 s plus the slowest save, 260 s" in done.stdout
+
+
+GPU = Partition("gpu", True, True, None, None, (NodeShape(8, 8, 64, 512000, 4),))
+
+
+@pytest.fixture
+def found_bad(run, monkeypatch):
+    """A run that left cn1 out two days ago, and cn2 and cn3 an hour ago."""
+    now = time.time()
+    for node, hours in (("cn1", 48), ("cn2", 1), ("cn3", 1)):
+        monkeypatch.setattr("time.time", lambda hours=hours: now - 3600 * hours)
+        leave_out_node(run, node, f"{node} is slow")
+    monkeypatch.setattr("time.time", lambda: now)
+    return run
+
+
+def asked(run, nodes=2, origins=None, partition=GPU, **profile):
+    resources = Resources(partition="gpu", nodes=nodes, gpus_per_node=4, tasks_per_node=4, cpus_per_task=8, mem_mib=0, time_min=60,
+                          signal_delay_s=300)
+    return avoided(run, ClusterProfile(nodes=nodes, **profile), origins or {}, partition, resources)
+
+
+def test_nodes_of_the_last_day_are_avoided_beside_those_of_exclude(found_bad):
+    assert asked(found_bad).exclude == "cn2,cn3" and asked(found_bad, exclude="cn[7-8]").exclude == "cn[7-8],cn2,cn3"
+    assert "cn2 (cn2 is slow), cn3 (cn3 is slow); the job avoids them" in asked(found_bad).said and "cn1" not in asked(found_bad).said
+
+
+def test_an_empty_exclude_takes_them(found_bad):
+    found = asked(found_bad, origins={"exclude": "--exclude"})
+    assert found.exclude == "" and "--exclude '' takes them all the same" in found.said
+
+
+def test_nodes_by_name_and_a_partition_without_others_come_first(found_bad):
+    by_name = asked(found_bad, nodelist="cn[2-3]")
+    assert by_name.exclude == "" and "--nodelist says which nodes it gets" in by_name.said
+    assert asked(found_bad, nodes=6).exclude == "cn2,cn3"
+    too_many = asked(found_bad, nodes=7)
+    assert too_many.exclude == "" and "partition gpu has 6 others, and the job needs 7" in too_many.said
+
+
+def test_nothing_is_said_of_a_run_that_left_out_nobody(found_bad, tmp_path):
+    new = RunFolder(tmp_path / "new")
+    assert (asked(new, exclude="cn9").exclude, asked(new).said) == ("cn9", "")
+    assert asked(found_bad, partition=None, exclude="cn9") == asked(new, exclude="cn9")

@@ -25,6 +25,7 @@ METRIC_TIMES = ("step_s", "save_s", "data_wait", "clips_per_s", "mfu", "peak_gib
 
 LEFT_OUT: dict[str, str] = {
     "submit/*": "batch script, pickled call and logs of a job: named by its id, with times in them",
+    "checks.jsonl": "speeds, free space and clocks of the nodes at each start",
     "attempts.json": "the seconds of every start of the job",
     "tensorboard/*": "the files are named by time and process; their curves are compared as one",
     "code/*/__pycache__/*": "holds the times of the sources",

@@ -7,11 +7,13 @@ A missing facility skips the test with a plain reason. Where the environment var
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,23 @@ def _no_tmpfs() -> str | None:
             return f"no small disk can be mounted: {error}"
         subprocess.run(["umount", point], check=True)
     return None
+
+
+@contextlib.contextmanager
+def full_file_system(point: Path) -> Iterator[None]:
+    """A disk of a few kilobytes is mounted at a folder, which is made, and nothing fits on it any more. Needs `tmpfs`."""
+    point.mkdir(mode=0o700, parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", point], check=True)
+    try:
+        with contextlib.suppress(OSError), (point / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        yield
+    finally:
+        for _ in range(20):  # the last process may still be leaving
+            if subprocess.run(["umount", point], capture_output=True).returncode == 0:
+                break
+            time.sleep(0.5)
 
 
 # name -> a check that gives the reason why it is missing, or None where it is there

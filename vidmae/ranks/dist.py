@@ -27,6 +27,10 @@ class RankError(RuntimeError):
     """The environment or the device does not fit what the job was asked to be."""
 
 
+class NoGpuError(RankError):
+    """A GPU was asked for or granted, and this node does not show it."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among all.
@@ -131,7 +135,7 @@ def choose_device(wanted: str, env: Mapping[str, str], local_rank: int) -> torch
         env: The process environment; says whether the job was given GPUs.
         local_rank: Index of the rank on its node.
     Raises:
-        RankError: A GPU was asked for or granted and torch sees none: never the CPU in silence.
+        NoGpuError: A GPU was asked for or granted and torch sees none: never the CPU in silence.
     """
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     granted = env.get("SLURM_GPUS_ON_NODE") or env.get("SLURM_JOB_GPUS")
@@ -139,14 +143,14 @@ def choose_device(wanted: str, env: Mapping[str, str], local_rank: int) -> torch
         return torch.device("cpu")
     if not visible:
         why = f"Slurm granted GPUs ({granted})" if granted else "the device is cuda"
-        raise RankError(f"{why} but torch {torch.__version__} sees none: a CPU build of torch, or a driver that "
-                        "does not fit (nvidia-smi); the CPU computes where it is asked for: --device cpu, or "
-                        "--set train.device=cpu where a run is trained")
+        raise NoGpuError(f"{why} but torch {torch.__version__} sees none: a CPU build of torch, or a driver that "
+                         "does not fit (nvidia-smi); the CPU computes where it is asked for: --device cpu, or "
+                         "--set train.device=cpu where a run is trained")
     if visible == 1:  # Slurm bound one GPU to each task, whose index is 0 for all of them
         return torch.device("cuda", 0)
     if local_rank >= visible:
-        raise RankError(f"local rank {local_rank} has no GPU: torch sees {visible}; start at most {visible} tasks per "
-                        "node (--gpus-per-node)")
+        raise NoGpuError(f"local rank {local_rank} has no GPU: torch sees {visible}; start at most {visible} tasks per "
+                         "node (--gpus-per-node)")
     return torch.device("cuda", local_rank)
 
 

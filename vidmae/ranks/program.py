@@ -15,6 +15,7 @@ import torch
 
 from vidmae.ranks import dist, preempt, watchdog
 from vidmae.ranks.precision import with_precision
+from vidmae.runs.nodes.left_out import leave_out_node, node_name, nodes_left_out
 from vidmae.runs.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
 from vidmae.settings.command_line import text_of
 from vidmae.settings.config import RunConfig
@@ -22,6 +23,17 @@ from vidmae.settings.layers import load
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 C = TypeVar("C", bound=RunConfig)
+
+
+class LeaveError(Exception):
+    """This attempt ends before it has done anything, and the job shall be requeued; the message says why. On every rank."""
+
+
+class LostNodeError(Exception):
+    """The node of this rank is not fit and stands in left_out.jsonl. On this rank alone: the others wait for it in vain, so
+    it fails as a lost peer does, which ends them, too."""
+
+
 Train = Callable[[RunFolder, C, dist.Ranks, float], bool]
 
 
@@ -48,6 +60,12 @@ def run_program(run_path: str, schema: type[C], train: Train[C]) -> int:
             say(ranks, f"{run.result} exists: this run is done")
             return EXIT_OK
         return EXIT_OK if _with_lock(run, config, ranks, train, started) else preempt.EXIT_PREEMPTED
+    except LeaveError as error:
+        print(error, flush=True)
+        return preempt.EXIT_PREEMPTED
+    except dist.NoGpuError as error:
+        _record_failure(run, LostNodeError(str(error)) if _leaves_its_node(run, config, error) else error, ranks)
+        return EXIT_FAILED
     except RunLockedError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
@@ -63,6 +81,20 @@ def say(ranks: dist.Ranks, text: str) -> None:
     """A line in rank 0's log."""
     if ranks.is_main:
         print(text, flush=True)
+
+
+def _leaves_its_node(run: RunFolder, config: RunConfig, error: dist.NoGpuError) -> bool:
+    """Whether a rank whose GPU is not there has noted its node, so that the job is requeued without it.
+
+    It cannot join the others for the checks before the first step (health/node_checks.py), so it acts alone. A build of
+    torch for CPUs is no matter of a node, and a node that the job has left out before cannot be left out.
+    """
+    node, built = node_name(), torch.version.cuda or torch.version.hip
+    if (config.recovery.checks != "enforce" or not built or "SLURM_JOB_ID" not in os.environ
+            or node in nodes_left_out(run, job_id())):
+        return False
+    leave_out_node(run, node, str(error))
+    return True
 
 
 def _with_lock(run: RunFolder, config: C, ranks: dist.Ranks, train: Train[C], started: float) -> bool:
@@ -88,8 +120,9 @@ def _record_failure(run: RunFolder, error: Exception, ranks: dist.Ranks | None) 
     rank = ranks.rank if ranks else int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
     traceback.print_exc()
     print(f"error: rank {rank}: {type(error).__name__}: {text_of(error)}", file=sys.stderr, flush=True)
+    lost = isinstance(error, LostNodeError) or dist.is_lost_peer(error)
     if not run.failure.exists():  # the first rank that fails knows why; the others fail because of it
         with contextlib.suppress(OSError):  # the disk is full: the log has it
             write_json(run.failure, {"schema": SCHEMA, "job_id": job_id(), "time": time.time(), "rank": rank,
-                                     "kind": LOST if dist.is_lost_peer(error) else "error",
+                                     "kind": LOST if lost else "error",
                                      "error": type(error).__name__, "message": text_of(error)})

@@ -7,6 +7,7 @@
       quarantine.csv   videos that were replaced
       heartbeat.json   last sign of life                 failure.json    why the last attempt failed
       attempts.json    where its seconds went            nonfinite.jsonl data left out after NaN or infinity
+      checks.jsonl     what nodes measured of themselves left_out.jsonl  nodes that the run stays off
       checkpoints/step_00012000/{..., COMPLETE}          lock.json       the job that writes here now
       weights.safetensors                                result.json     exists <=> the run is done
       report.html      a page about it, on demand        analysis/       what was found out about the model later
@@ -230,6 +231,11 @@ class RunFolder:
     def left_out(self) -> Path:
         """Nodes that the run stays off, one JSON object a line."""
         return self.path / "left_out.jsonl"
+
+    @property
+    def checks(self) -> Path:
+        """What the nodes measured of themselves before the first step, one JSON object for each start."""
+        return self.path / "checks.jsonl"
 
     @property
     def evaluations(self) -> Path:

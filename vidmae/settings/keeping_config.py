@@ -41,6 +41,9 @@ class RecoveryConfig:
     step_limit_s: float = 600.0
     """Longest time for any later step, also while a save goes on in the background; then the rank ends itself and the job is
     requeued; 0 waits for ever."""
+    checks: Literal["off", "warn", "enforce"] = "warn"
+    """Before the first step the nodes check themselves and each other. warn: what is wrong or too slow is named and noted.
+    enforce: the job is requeued without such nodes. off: nothing is checked."""
     max_skips: int = 3
     """Global batches that may be left out after a loss or gradient that was not finite; one more and the run fails."""
 

@@ -25,6 +25,7 @@ from vidmae.model import compiled
 from vidmae.ranks import kernels, preempt, watchdog
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.engine import Engine, NonFiniteError
+from vidmae.ranks.health.node_checks import check_nodes
 from vidmae.ranks.program import say
 from vidmae.ranks.saving import checkpoint
 from vidmae.runs.attempts import AttemptLog
@@ -61,9 +62,11 @@ def train_to_end(run: RunFolder, config: RunConfig, ranks: Ranks, started: float
         The trainer; True once the last step is done and exported, False where a signal asked to stop and the state is
         saved; the account of this attempt, on rank 0 alone.
     Raises:
+        LeaveError: The nodes are not fit, and the job shall be requeued without some of them.
         FullMemoryError: The memory of a GPU does not suffice; the message says what would do.
         NonFiniteError: More steps were not finite than recovery.max_skips allows.
     """
+    check_nodes(run, config, ranks)
     log = None
     if ranks.is_main:
         touch_heartbeat(run, state="starting")

@@ -350,12 +350,42 @@ def exclude_nodes(job_id: str, nodes: Iterable[str]) -> None:
     Raises:
         SlurmError: The job is unknown or not pending, a node does not exist, or Slurm does not answer.
     """
-    excluded = ask(["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%x"]).stdout.strip()
-    before = ask(["scontrol", "show", "hostnames", excluded]).stdout.split() if excluded else []
+    before = excluded_nodes(job_id)
     wanted = list(dict.fromkeys([*before, *nodes]))
     if wanted != before:
         ask(["scontrol", "update", f"jobid={job_id}", f"excnodelist={','.join(wanted)}"], timeout_s=ACT_TIMEOUT_S,
             patience_s=ACT_TIMEOUT_S)
+
+
+def excluded_nodes(job_id: str) -> list[str]:
+    """The nodes that a job avoids (--exclude).
+
+    Raises:
+        SlurmError: The controller does not answer.
+    """
+    excluded = ask(["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%x"]).stdout.strip()
+    return ask(["scontrol", "show", "hostnames", excluded]).stdout.split() if excluded else []
+
+
+def required_nodes(job_id: str) -> list[str]:
+    """The nodes that a job asks for by name (--nodelist).
+
+    Raises:
+        SlurmError: The controller does not answer.
+    """
+    asked = ask(["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%n"]).stdout.split()
+    return ask(["scontrol", "show", "hostnames", asked[0]]).stdout.split() if asked and asked[0] != "(null)" else []
+
+
+def up_nodes(partition: str) -> list[str]:
+    """The nodes of a partition that Slurm does not call bad, whether they are free or not.
+
+    Raises:
+        SlurmError: The controller does not answer.
+    """
+    text = ask(["sinfo", "--noheader", "--Node", f"--partition={partition}", "--format=%N|%T"]).stdout
+    found = [line.partition("|") for line in text.splitlines()]
+    return list(dict.fromkeys(name for name, _, state in found if not (state.startswith(BROKEN) or state.endswith("*"))))
 
 
 def bad_nodes(nodelist: str) -> list[str]:

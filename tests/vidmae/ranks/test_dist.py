@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.facilities import need
-from vidmae.ranks.dist import RankError, choose_device, first_host, rank_env
+from vidmae.ranks.dist import NoGpuError, RankError, choose_device, first_host, rank_env
 
 FULL = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "cn1", "MASTER_PORT": "29500"}
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "cn[2-3]",
@@ -50,7 +50,7 @@ def test_first_host_agrees_with_scontrol(tmp_path):
 def test_a_granted_gpu_that_torch_cannot_see_is_an_error_not_the_cpu():
     assert choose_device("auto", {}, 0).type == "cpu"
     assert choose_device("cpu", {"SLURM_GPUS_ON_NODE": "2"}, 0).type == "cpu"
-    with pytest.raises(RankError, match=r"Slurm granted GPUs \(2\) but torch .* sees none"):
+    with pytest.raises(NoGpuError, match=r"Slurm granted GPUs \(2\) but torch .* sees none"):
         choose_device("auto", {"SLURM_GPUS_ON_NODE": "2"}, 0)
     with pytest.raises(RankError, match=r"the device is cuda .*--device cpu"):
         choose_device("cuda", {}, 0)

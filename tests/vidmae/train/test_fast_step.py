@@ -23,6 +23,7 @@ from vidmae.runs import cost
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.settings.config import ModelConfig, PretrainConfig, TrainConfig
+from vidmae.settings.keeping_config import RecoveryConfig
 from vidmae.train import fitting
 from vidmae.train.choices import compiles, keep_choice, read_choices
 from vidmae.train.fitting import Trial, largest_that_fits, training_bytes
@@ -210,7 +211,7 @@ def test_states_that_do_not_fit_are_told_before_the_first_step(tmp_path):
     def make(_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried\nto")
 
-    config = PretrainConfig(train=TrainConfig(zero_stage=1))
+    config = PretrainConfig(train=TrainConfig(zero_stage=1), recovery=RecoveryConfig(checks="off"))  # the GPU is a pretence
     with pytest.raises(ValueError, match=r"train.zero_stage 1 and train.offload none; .*--set train.offload=optimizer.* memory. Tried$") as told:
         train_to_end(RunFolder(tmp_path), config, Alone(GPU), 0.0, make)
     assert told.type.__name__ == "FullMemoryError", "by which a sweep knows it (sweeps/grid/states.py)"

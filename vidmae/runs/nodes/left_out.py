@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping
 
 from vidmae.runs.record import RunFolder, job_id
+
+
+def node_name() -> str:
+    """The node that this process runs on, as Slurm calls it; without Slurm the host."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def leave_out_node(run: RunFolder, node: str, reason: str) -> None:
@@ -26,8 +32,14 @@ def leave_out_node(run: RunFolder, node: str, reason: str) -> None:
         os.close(where)
 
 
-def nodes_left_out(run: RunFolder, job: str = "") -> Mapping[str, str]:
-    """Node -> the newest reason; of one job alone where its id is given. A line that was cut off is left out."""
+def nodes_left_out(run: RunFolder, job: str = "", *, since: float = 0.0) -> Mapping[str, str]:
+    """Node -> the newest reason. A line that was cut off is left out.
+
+    Args:
+        run: The run folder.
+        job: Only those that the job of this id has found; empty: all.
+        since: Only those found after this time, seconds since 1970.
+    """
     found: dict[str, str] = {}
     if run.left_out.exists():
         for line in run.left_out.read_text(encoding="utf-8").splitlines():
@@ -35,6 +47,6 @@ def nodes_left_out(run: RunFolder, job: str = "") -> Mapping[str, str]:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if not job or entry["job_id"] == job:
+            if entry["time"] >= since and job in ("", entry["job_id"]):
                 found[entry["node"]] = entry["reason"]
     return found
