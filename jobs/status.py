@@ -13,7 +13,7 @@ heartbeat.json; else UNKNOWN. ENDED means that the job is over and nobody knows 
 share of all attempts' seconds that went into steps done for the first time and not into starting, waiting for clips, saving
 or repeating. WAIT is the share of those steps' seconds in which training waited for clips. --json has the parts. RESULT is
 the last loss; of a cell that is done it is its top-1 accuracy. A terminal that is too narrow for all columns gets those that
-fit.
+fit. Below the table, on standard error, stands who holds up a run that trains, and why; --json has it as slow.
 
 Exit codes: 0 ok, 2 no such run or folder, 130 Ctrl-C (--watch).
 """
@@ -25,6 +25,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ from jobs.place.launch_flags import RUN_HELP, RUNS, Parser, add_runs_dir
 from jobs.place.scheduler.slurm import STATES
 from jobs.standing.runs import State, all_runs, format_seconds, progress, states, why
 from jobs.standing.shard_runs import find_runs
+from vidmae.ranks.health.stragglers import Slow, read_slow
 from vidmae.runs.attempts import read_attempts, totals
-from vidmae.runs.record import read_json
+from vidmae.runs.record import RunFolder, read_json
 from vidmae.settings.layers import ConfigError
 
 HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "RESULT", "ETA", "GOOD", "WAIT", "NODELIST(REASON)")
@@ -103,6 +105,9 @@ def show(found: list[State], problems: list[str], args: argparse.Namespace) -> i
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
         print("\n".join(table([HEADER, *map(row_of, found, records)], width)), flush=True)
+        for state, record in zip(found, records, strict=True):
+            for slow in record["slow"]:
+                print(f"{state.run_id}: {Slow(**slow)}", file=sys.stderr)
         for state in filter(is_over, found):
             print(f"{state.run_id}: {why(state)}", file=sys.stderr)
     for problem in problems:
@@ -134,8 +139,10 @@ def record_of(state: State) -> dict[str, Any]:
         "top1_pct": None,
         "data": said.get("data"), "manifest_version": str(said.get("content_sha256") or "")[:8] or None,
         "heartbeat_age_s": round(time.time() - beat["time"], 1) if "time" in beat else None, "spent": spent,
-        "staged": beat.get("staged"),
+        "staged": beat.get("staged"), "slow": [],
     }
+    if state.active and isinstance(state.run, RunFolder):
+        record["slow"] = [asdict(slow) for slow in read_slow(state.run, state.job_id)]
     if state.active and beat.get("eta_s") is not None:
         record["eta_s"] = max(0.0, float(beat["eta_s"]) - (time.time() - float(beat["time"])))
     if result and "steps" in result:

@@ -40,6 +40,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "vidmae.model.formats": {"vidmae.settings"},
     "vidmae.model": {"vidmae.settings", "vidmae.runs", "vidmae.model.formats"},
     "vidmae.ranks": {"vidmae.settings", "vidmae.runs", "vidmae.runs.nodes", "vidmae.footage"},
+    "vidmae.ranks.health": {"vidmae.settings", "vidmae.runs", "vidmae.runs.nodes", "vidmae.ranks"},
     "vidmae.ranks.saving": {"vidmae.settings", "vidmae.runs", "vidmae.ranks"},
     "vidmae.preparing": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.footage.decoders", "vidmae.footage.known",
                          "vidmae.footage.archives", "vidmae.ranks"},
@@ -60,7 +61,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "vidmae.weights": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
                        "vidmae.model.formats"},
     "vidmae.train": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.footage.archives", "vidmae.labels", "vidmae.clips", "vidmae.model",
-                     "vidmae.ranks", "vidmae.ranks.saving", "vidmae.evaluate", "vidmae.evaluate.corruptions", "vidmae.evaluate.temporal", "vidmae.evaluate.dense",
+                     "vidmae.ranks", "vidmae.ranks.health", "vidmae.ranks.saving", "vidmae.evaluate", "vidmae.evaluate.corruptions", "vidmae.evaluate.temporal", "vidmae.evaluate.dense",
                      "vidmae.mixtures", "vidmae.insight"},
     # the launchers: run on the login node, import neither torch nor deepspeed
     "jobs.place.scheduler": set(),
@@ -116,7 +117,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 }
 STDLIB_ONLY = {
     "jobs.standing.arrays", "jobs.place.scheduler.commands", "jobs.place.scheduler.slurm", "vidmae.footage.video_list",
-    "vidmae.start.uncaught", "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nodes.left_out", "vidmae.runs.nonfinite",
+    "vidmae.start.uncaught", "vidmae.ranks.preempt", "vidmae.ranks.health.hang_report", "vidmae.ranks.health.stragglers", "vidmae.ranks.stack_file", "vidmae.ranks.watchdog", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nodes.left_out", "vidmae.runs.nonfinite",
     "vidmae.runs.plan", "vidmae.runs.quarantine", "vidmae.runs.record", "vidmae.settings.command_line",
     "vidmae.settings.conv_sizes", "vidmae.settings.schedule", "vidmae.settings.sizes"}
 PURE_OF_TORCH = {

@@ -7,6 +7,7 @@
       quarantine.csv   videos that were replaced
       heartbeat.json   last sign of life                 failure.json    why the last attempt failed
       attempts.json    where its seconds went            nonfinite.jsonl data left out after NaN or infinity
+      slow.json        who holds up the others now       hang.txt        where the ranks stood when it last hung
       checkpoints/step_00012000/{..., COMPLETE}          lock.json       the job that writes here now
       weights.safetensors                                result.json     exists <=> the run is done
       report.html      a page about it, on demand        analysis/       what was found out about the model later
@@ -230,6 +231,21 @@ class RunFolder:
     def left_out(self) -> Path:
         """Nodes that the run stays off, one JSON object a line."""
         return self.path / "left_out.jsonl"
+
+    @property
+    def slow(self) -> Path:
+        """Who holds up the other ranks now."""
+        return self.path / "slow.json"
+
+    @property
+    def stacks(self) -> Path:
+        """Folder of a file for each rank of several, into which it writes where it stands once it hangs."""
+        return self.path / "stacks"
+
+    @property
+    def hang(self) -> Path:
+        """Where all ranks stood when the run last hung, and which of them did not come."""
+        return self.path / "hang.txt"
 
     @property
     def evaluations(self) -> Path:

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping
 
 from vidmae.runs.record import RunFolder, job_id
+
+
+def node_name() -> str:
+    """The node that this process runs on, as Slurm calls it; without Slurm the host."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def leave_out_node(run: RunFolder, node: str, reason: str) -> None:
