@@ -38,7 +38,7 @@ from jobs.standing.runs import State, all_runs, format_seconds, progress, states
 from jobs.standing.shard_runs import find_runs
 from vidmae.ranks.health.stragglers import Slow, read_slow
 from vidmae.runs.attempts import read_attempts, totals
-from vidmae.runs.record import RunFolder, read_json
+from vidmae.runs.record import read_json
 from vidmae.settings.layers import ConfigError
 
 HEADER = ("JOBID", "NAME", "ST", "TIME", "NODES", "STEP/TOTAL", "RESULT", "ETA", "GOOD", "WAIT", "NODELIST(REASON)")
@@ -141,7 +141,7 @@ def record_of(state: State) -> dict[str, Any]:
         "heartbeat_age_s": round(time.time() - beat["time"], 1) if "time" in beat else None, "spent": spent,
         "staged": beat.get("staged"), "slow": [],
     }
-    if state.active and isinstance(state.run, RunFolder):
+    if state.state == "RUNNING":
         record["slow"] = [asdict(slow) for slow in read_slow(state.run, state.job_id)]
     if state.active and beat.get("eta_s") is not None:
         record["eta_s"] = max(0.0, float(beat["eta_s"]) - (time.time() - float(beat["time"])))

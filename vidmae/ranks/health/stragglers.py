@@ -12,12 +12,11 @@ One slow comparison accuses nobody: what counts is the median of the last WINDOW
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from vidmae.runs.record import SCHEMA, RunFolder, job_id, read_json, write_json
 from vidmae.settings.keeping_config import RecoveryConfig
@@ -30,8 +29,7 @@ LEAVABLE_SHARE = 0.1  # of the nodes; more than these are no exception but anoth
 WAITS, COMPUTES, EXCHANGES = "waiting for clips", "slow computing", "slow exchange between ranks"
 
 
-@dataclass(frozen=True)
-class OwnTimes:
+class OwnTimes(NamedTuple):
     """What one rank measured, seconds per step, mean of the steps since the last comparison.
 
     Attributes:
@@ -44,11 +42,6 @@ class OwnTimes:
     waited_s: float
     forward_s: float
 
-    @property
-    def own_s(self) -> float:
-        """Estimate of what the rank would take if it waited for nobody."""
-        return self.waited_s + PER_FORWARD * self.forward_s
-
 
 @dataclass(frozen=True)
 class Excess:
@@ -56,6 +49,8 @@ class Excess:
 
     Attributes:
         waiting_s, computing_s: Of each rank, seconds of a step; negative where it is quicker.
+        by_rank_s: Seconds that each rank alone would add to the steps of all, from 0 on.
+        by_rank_pct: The same in percent of a step without the slowest rank.
         step_s: The step.
         rest_s: What of the step is no rank's own part: the exchange and the update.
         own_s: The median rank's own part.
@@ -63,44 +58,41 @@ class Excess:
 
     waiting_s: tuple[float, ...]
     computing_s: tuple[float, ...]
+    by_rank_s: tuple[float, ...]
+    by_rank_pct: tuple[float, ...]
     step_s: float
     rest_s: float
     own_s: float
 
     @property
-    def by_rank_s(self) -> list[float]:
-        """Seconds that each rank alone would add to the steps of all, from 0 on."""
-        pairs = zip(self.waiting_s, self.computing_s, strict=True)
-        return [min(max(0.0, waiting + computing), MOST_OF_STEP * self.step_s) for waiting, computing in pairs]
-
-    @property
     def slowest_rank(self) -> int:
         """The rank with the longest own part."""
-        found = self.by_rank_s
-        return found.index(max(found))
+        return self.by_rank_s.index(max(self.by_rank_s))
 
     @property
     def straggle(self) -> float:
         """Share of the step that is lost because of the slowest rank, 0 to 1."""
         return max(self.by_rank_s) / self.step_s
 
-    @property
-    def by_rank_pct(self) -> list[float]:
-        """How much longer steps are because of each rank, in percent of a step without the slowest."""
-        found = self.by_rank_s
-        without_s = self.step_s - max(found)
-        return [100 * each / without_s for each in found]
-
 
 def excess_of(times: Sequence[OwnTimes]) -> Excess:
     """Compare the ranks. The lower median is the norm: of two ranks the quicker one."""
-    step_s = max(1e-9, statistics.median(t.step_s for t in times))
-    waited_s = statistics.median_low(t.waited_s for t in times)
-    forward_s = statistics.median_low(t.forward_s for t in times)
-    rest_s = max(0.0, step_s - max(t.own_s for t in times))
-    return Excess(tuple(t.waited_s - waited_s for t in times),
-                  tuple(PER_FORWARD * (t.forward_s - forward_s) for t in times), step_s, rest_s,
-                  statistics.median_low(t.own_s for t in times))
+    steps_s, waited_s, forwards_s = zip(*times, strict=True)
+    step_s = max(1e-9, _median(steps_s))
+    norms_s = _median(waited_s), _median(forwards_s)
+    waiting_s = tuple(each - norms_s[0] for each in waited_s)
+    computing_s = tuple(PER_FORWARD * (each - norms_s[1]) for each in forwards_s)
+    own_s = [waited + PER_FORWARD * forward for waited, forward in zip(waited_s, forwards_s, strict=True)]
+    most_s = MOST_OF_STEP * step_s
+    by_rank_s = tuple(min(max(0.0, sum(both)), most_s) for both in zip(waiting_s, computing_s, strict=True))
+    to_pct = 100 / (step_s - max(by_rank_s))
+    return Excess(waiting_s, computing_s, by_rank_s, tuple(to_pct * each for each in by_rank_s), step_s,
+                  max(0.0, step_s - max(own_s)), _median(own_s))
+
+
+def _median(values: Sequence[float]) -> float:
+    """The lower one of an even number."""
+    return sorted(values)[(len(values) - 1) // 2]
 
 
 @dataclass(frozen=True)
@@ -156,7 +148,7 @@ class Judge:
         self._window.append(excess)
         if len(self._window) < ENOUGH:
             return []
-        ranks_pct = [statistics.median_low(of_rank) for of_rank in zip(*(e.by_rank_pct for e in self._window), strict=True)]
+        ranks_pct = [_median(of_rank) for of_rank in zip(*(e.by_rank_pct for e in self._window), strict=True)]
         named_before = {slow.node for slow in self.named}
         least_pct = {node: self.limits.slow_pct * (GOES_AT if node in named_before else 1) for node in {*self.nodes, ""}}
         self.named = self._slow_nodes(ranks_pct, least_pct) or self._slow_exchange(least_pct[""])
@@ -179,7 +171,7 @@ class Judge:
     def _slow_exchange(self, least_pct: float) -> list[Slow]:
         """Where no rank is slow: whether what is no rank's own part of a step takes longer than it did, while the own parts
         take as long as they did."""
-        rest_s, step_s, own_s = (statistics.median_low(values) for values in (
+        rest_s, step_s, own_s = (_median(values) for values in (
             [e.rest_s for e in self._window], [e.step_s for e in self._window], [e.own_s for e in self._window]))
         self._least_rest_s, self._least_own_s = min(self._least_rest_s, rest_s), min(self._least_own_s, own_s)
         more_s = min(rest_s - self._least_rest_s, MOST_OF_STEP * step_s)

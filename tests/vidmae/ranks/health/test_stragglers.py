@@ -135,7 +135,8 @@ def test_status_names_who_is_slow_while_that_job_runs(tmp_path, monkeypatch, cap
     assert status.show([running], [], SimpleNamespace(json=False)) == 0
     assert "s-12345678: node n1 (rank 3) makes steps 45 % longer: waiting for clips\n" in capsys.readouterr().err
     assert status.record_of(running)["slow"] == [{"node": "n1", "ranks": (3,), "pct": 45.4, "cause": WAITS}]
-    assert status.record_of(over)["slow"] == []
+    waiting = State(run, "7", "slurm", "PENDING", True)
+    assert status.record_of(over)["slow"] == status.record_of(waiting)["slow"] == [], "what it said before it was requeued is over"
     run.slow.write_text("{")
     assert read_slow(run, "7") == []
 
