@@ -131,7 +131,7 @@ def record_of(state: State) -> dict[str, Any]:
     """A state as JSON, with the progress of the run."""
     beat, result, spent = progress(state.run), read_json(state.run.result), totals(read_attempts(state.run))
     said = read_json(state.run.record) or {}
-    record = {
+    record: dict[str, Any] = {
         "job_id": state.job_id or None, "run": state.run_id, "path": str(state.run.path), "cluster": state.cluster or None,
         "state": state.state, "source": state.source, "active": state.active, "elapsed": state.elapsed or None,
         "nodes": state.nodes or None, "where": state.where or None, "exit_code": state.exit_code,

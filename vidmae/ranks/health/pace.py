@@ -56,8 +56,8 @@ class ForwardClock:
         """Seconds of the forward passes since the last call; asked after an update, when a GPU has done them."""
         passes, self._passes = self._passes, []
         if self._on_gpu:
-            return sum(begun.elapsed_time(ended) for begun, ended in passes if ended.query()) / 1000
-        return sum(ended - begun for begun, ended in passes)
+            return float(sum(begun.elapsed_time(ended) for begun, ended in passes if ended.query())) / 1000
+        return float(sum(ended - begun for begun, ended in passes))
 
 
 class Pace:
