@@ -13,8 +13,8 @@ heartbeat.json; else UNKNOWN. ENDED means that the job is over and nobody knows 
 share of all attempts' seconds that went into steps done for the first time and not into starting, waiting for clips, saving
 or repeating. WAIT is the share of those steps' seconds in which training waited for clips. --json has the parts. RESULT is
 the last loss; of a cell that is done it is its top-1 accuracy. A terminal that is too narrow for all columns gets those that
-fit. Below the table, on standard error, stands what the nodes of an active run found wrong before the first step; --json
-has it as checks.
+fit. Below the table, on standard error, stands what the nodes of an active run found wrong before the first step, and who
+holds up a run that trains, and why; --json has them as checks and slow.
 
 Exit codes: 0 ok, 2 no such run or folder, 130 Ctrl-C (--watch).
 """
@@ -26,6 +26,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from jobs.place.launch_flags import RUN_HELP, RUNS, Parser, add_runs_dir
 from jobs.place.scheduler.slurm import STATES
 from jobs.standing.runs import State, all_runs, format_seconds, progress, states, why
 from jobs.standing.shard_runs import find_runs
+from vidmae.ranks.health.stragglers import Slow, read_slow
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.nodes.check_log import checks_in_short
 from vidmae.runs.record import read_json
@@ -110,6 +112,8 @@ def show(found: list[State], problems: list[str], args: argparse.Namespace) -> i
                 first, *more = record["checks"]["findings"]
                 print(f"{state.run_id}: before the first step: {first}{f', and {len(more)} more' if more else ''} "
                       f"({record['checks']['action']})", file=sys.stderr)
+            for slow in record["slow"]:
+                print(f"{state.run_id}: {Slow(**slow)}", file=sys.stderr)
         for state in filter(is_over, found):
             print(f"{state.run_id}: {why(state)}", file=sys.stderr)
     for problem in problems:
@@ -133,7 +137,7 @@ def record_of(state: State) -> dict[str, Any]:
     """A state as JSON, with the progress of the run."""
     beat, result, spent = progress(state.run), read_json(state.run.result), totals(read_attempts(state.run))
     said = read_json(state.run.record) or {}
-    record = {
+    record: dict[str, Any] = {
         "job_id": state.job_id or None, "run": state.run_id, "path": str(state.run.path), "cluster": state.cluster or None,
         "state": state.state, "source": state.source, "active": state.active, "elapsed": state.elapsed or None,
         "nodes": state.nodes or None, "where": state.where or None, "exit_code": state.exit_code,
@@ -141,8 +145,10 @@ def record_of(state: State) -> dict[str, Any]:
         "top1_pct": None,
         "data": said.get("data"), "manifest_version": str(said.get("content_sha256") or "")[:8] or None,
         "heartbeat_age_s": round(time.time() - beat["time"], 1) if "time" in beat else None, "spent": spent,
-        "staged": beat.get("staged"), "checks": checks_in_short(state.run),
+        "staged": beat.get("staged"), "checks": checks_in_short(state.run), "slow": [],
     }
+    if state.state == "RUNNING":
+        record["slow"] = [asdict(slow) for slow in read_slow(state.run, state.job_id)]
     if state.active and beat.get("eta_s") is not None:
         record["eta_s"] = max(0.0, float(beat["eta_s"]) - (time.time() - float(beat["time"])))
     if result and "steps" in result:

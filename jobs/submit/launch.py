@@ -31,6 +31,7 @@ from jobs.place.scheduler import slurm
 from jobs.place.scheduler.commands import is_away
 from jobs.standing.locks import release_lock_of_dead_job
 from jobs.standing.runs import EXIT_RECORD
+from vidmae.ranks.health.hang_report import report_hang
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_json
 
@@ -456,6 +457,9 @@ def control_local_job(folder: str) -> int:
     code = failed[0] if failed else KILLED_BY_LIMIT if None in codes else left
     if controller.cancelled:
         code = code_of_cancelled(code)
+    if code and not controller.cancelled:
+        with contextlib.suppress(OSError):  # the disk is full: the logs have the stacks
+            report_hang(RunFolder(controller.folder.parents[1]), controller.folder.name)
     write_json(controller.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "time": time.time()})
     return code if 0 <= code < 256 else 1
 

@@ -23,13 +23,14 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.place.resources import SAVE_MARGIN_S
 from jobs.place.scheduler import slurm
 from jobs.place.scheduler.commands import SlurmAwayError
 from jobs.standing.arrays import run_of_task
+from vidmae.ranks.health.hang_report import report_hang
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record
 from vidmae.runs.attempts import read_attempts, totals
@@ -78,6 +79,15 @@ def judge(run: RunFolder, job_id: str, code: int, *, restarts: int, max_requeues
                                               "died before their next checkpoint: not requeued")
     how = f"killed by signal {code - 128}" if code > 128 else f"exit {code}"
     return Verdict(True, 0, f"a rank ended without being done ({how}), requeueing")
+
+
+def who_hung(run: RunFolder, job_id: str, code: int) -> str:
+    """Which rank did not come, in a sentence, where the ranks have ended because one hung; all stacks go to one file."""
+    if code in (0, EXIT_PREEMPTED) or run.result.exists():
+        return ""
+    with contextlib.suppress(OSError):  # the disk is full: the logs have the stacks
+        return report_hang(run, job_id)
+    return ""
 
 
 def check_writable(run: RunFolder, verdict: Verdict) -> Verdict:
@@ -165,8 +175,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # requeueing ends this script with it, and there are nodes to exclude
     run, job_id = run_of_task(args.run), record.job_id()
+    hung = who_hung(run, job_id, args.code)
     verdict = judge(run, job_id, args.code, restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
                     max_requeues=args.max_requeues)
+    if hung:
+        verdict = replace(verdict, why=f"{verdict.why}; {hung}")
     print(f"job {job_id}: {verdict.why}", flush=True)
     if verdict.requeue:
         verdict = check_writable(run, verdict)

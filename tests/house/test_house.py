@@ -118,7 +118,8 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 }
 STDLIB_ONLY = {
     "jobs.standing.arrays", "jobs.place.scheduler.commands", "jobs.place.scheduler.slurm", "vidmae.footage.video_list",
-    "vidmae.start.uncaught", "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.ranks.health.node_facts", "vidmae.ranks.health.node_verdicts", "vidmae.runs.nodes.check_log", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nodes.left_out", "vidmae.runs.nonfinite",
+    "vidmae.start.uncaught", "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.ranks.health.node_facts", "vidmae.ranks.health.node_verdicts", "vidmae.runs.nodes.check_log",
+    "vidmae.ranks.health.hang_report", "vidmae.ranks.health.stragglers", "vidmae.ranks.stack_file", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nodes.left_out", "vidmae.runs.nonfinite",
     "vidmae.runs.plan", "vidmae.runs.quarantine", "vidmae.runs.record", "vidmae.settings.command_line",
     "vidmae.settings.conv_sizes", "vidmae.settings.schedule", "vidmae.settings.sizes"}
 PURE_OF_TORCH = {

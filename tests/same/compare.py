@@ -21,7 +21,7 @@ import yaml
 
 HOME = "HOME"  # stands for the folder that all runs of a leg lie in
 SHOWN = 3  # differing keys of one file that are named
-METRIC_TIMES = ("step_s", "save_s", "data_wait", "clips_per_s", "mfu", "peak_gib")
+METRIC_TIMES = ("step_s", "save_s", "data_wait", "clips_per_s", "mfu", "peak_gib", "slowest_rank", "straggle")
 
 LEFT_OUT: dict[str, str] = {
     "submit/*": "batch script, pickled call and logs of a job: named by its id, with times in them",
@@ -29,6 +29,7 @@ LEFT_OUT: dict[str, str] = {
     "attempts.json": "the seconds of every start of the job",
     "tensorboard/*": "the files are named by time and process; their curves are compared as one",
     "code/*/__pycache__/*": "holds the times of the sources",
+    "slow.json": "who was slow when it was last looked at",
     ".*": "a draft that kill -9 left; nothing reads it",
 }
 """Pattern of a file below the run folder -> why it is not compared. `*` also takes slashes."""

@@ -316,6 +316,9 @@ def run_row(cluster: Cluster, manifest: Path, folder: Path, name: str, whole: Ru
             fault.act(job)
             wait_done(job)
             row.survived = True
+            if name == "hung":
+                said = job.run.hang.read_text()
+                assert "rank 1 (node " in said and "gave no sign any more" in said, said.splitlines()[:1]
             _, *later = read_attempts(job.run)
             assert later, "the job was not interrupted"
             row.steps_lost = sum(attempt.repeated_steps for attempt in later)

@@ -15,7 +15,7 @@ import torch
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.record import RunFolder
 
-TIMINGS = {"step_s", "save_s", "data_wait", "clips_per_s", "mfu", "peak_gib"}
+TIMINGS = {"step_s", "save_s", "data_wait", "clips_per_s", "mfu", "peak_gib", "slowest_rank", "straggle"}
 
 
 def untimed(run: RunFolder) -> list[dict[str, Any]]:

@@ -54,6 +54,9 @@ def run_program(run_path: str, schema: type[C], train: Train[C]) -> int:
         preempt.listen(config.recovery.signals)
         watchdog.expect_within(config.recovery.start_limit_s)
         ranks = dist.init(config.train.device)
+        if ranks.world_size > 1:
+            watchdog.write_stacks_to(run.stacks, ranks.rank, ranks.world_size)
+            watchdog.expect_within(config.recovery.start_limit_s)
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
         if ranks.from_main(run.result.exists()):
@@ -74,6 +77,7 @@ def run_program(run_path: str, schema: type[C], train: Train[C]) -> int:
         return EXIT_USAGE if isinstance(error, ValueError) else EXIT_FAILED
     finally:
         dist.close()
+        watchdog.end_stacks()
         watchdog.expect_within(0)
 
 

@@ -12,6 +12,8 @@ metrics.jsonl holds one JSON object per optimizer step:
     substituted   clips of other videos, in place of videos that cannot be read (quarantine.csv lists them)
     rechecked     clips that a second decoder read again (data.recheck_pct)
     differing     of those the rows of the manifest, from 1, where the two decoders differ
+    slowest_rank  every recovery.compare_steps steps: the rank whose own part of a step took longest
+    straggle      with it: share of a step that is lost because that rank is slower than the median, 0 to 1
     staged        with data.stage: share of the bytes of archives that came from copies on a disk of the node, 0 to 1
     seen          of a mixture (data.sources): clips of each source up to this step
     target_std    with model.target features: standard deviation of the teacher's features over all tokens of a
@@ -33,8 +35,8 @@ from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.record import RunFolder, touch_heartbeat, write_atomic
 
 HEARTBEAT_S = 5.0
-SCALARS = ("loss", "lr", "grad_norm", "step_s", "data_wait", "clips_per_s", "mfu", "peak_gib", "substituted", "target_std",
-           "target_std_between")
+SCALARS = ("loss", "lr", "grad_norm", "step_s", "data_wait", "clips_per_s", "mfu", "peak_gib", "substituted", "straggle",
+           "target_std", "target_std_between")
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -8,6 +8,7 @@
       heartbeat.json   last sign of life                 failure.json    why the last attempt failed
       attempts.json    where its seconds went            nonfinite.jsonl data left out after NaN or infinity
       checks.jsonl     what nodes measured of themselves left_out.jsonl  nodes that the run stays off
+      slow.json        who holds up the others now       hang.txt        where the ranks stood when it last hung
       checkpoints/step_00012000/{..., COMPLETE}          lock.json       the job that writes here now
       weights.safetensors                                result.json     exists <=> the run is done
       report.html      a page about it, on demand        analysis/       what was found out about the model later
@@ -236,6 +237,21 @@ class RunFolder:
     def checks(self) -> Path:
         """What the nodes measured of themselves before the first step, one JSON object for each start."""
         return self.path / "checks.jsonl"
+
+    @property
+    def slow(self) -> Path:
+        """Who holds up the other ranks now."""
+        return self.path / "slow.json"
+
+    @property
+    def stacks(self) -> Path:
+        """Folder of a file for each rank of several, into which it writes where it stands once it hangs."""
+        return self.path / "stacks"
+
+    @property
+    def hang(self) -> Path:
+        """Where all ranks stood when the run last hung, and which of them did not come."""
+        return self.path / "hang.txt"
 
     @property
     def evaluations(self) -> Path:

@@ -31,7 +31,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class RecoveryConfig:
-    """How a run meets signals, peers that hang, and numbers that are not finite."""
+    """How a run meets signals, peers that hang or are slow, and numbers that are not finite."""
 
     signals: tuple[str, ...] = DEFAULT_SIGNALS
     """Signals that ask the run to save and leave; Slurm sends the first of them before the time limit."""
@@ -46,6 +46,16 @@ class RecoveryConfig:
     enforce: the job is requeued without such nodes. off: nothing is checked."""
     max_skips: int = 3
     """Global batches that may be left out after a loss or gradient that was not finite; one more and the run fails."""
+    compare_steps: int = 20
+    """Steps between two comparisons of what the ranks of a run take for their own part of a step: waiting for clips, and
+    computing. 0: none."""
+    slow_pct: float = 20.0
+    """A node is named as holding up the others from where steps take so much longer because of it, percent."""
+    leave_out_pct: float = 0.0
+    """A node because of which steps take so much longer, percent, for leave_out_s is left out when the job next stops: the
+    job then needs another one. 0: it is named and stays."""
+    leave_out_s: float = 1800.0
+    """How long a node must be that slow, with leave_out_pct."""
 
     def __post_init__(self) -> None:
         check(len(self.signals) >= 1, "recovery.signals", list(self.signals), "at least one, such as USR2")
@@ -57,6 +67,11 @@ class RecoveryConfig:
         check(self.start_limit_s >= 0, "recovery.start_limit_s", self.start_limit_s, "0 (no limit) or more seconds")
         check(self.step_limit_s >= 0, "recovery.step_limit_s", self.step_limit_s, "0 (no limit) or more seconds")
         check(self.max_skips >= 0, "recovery.max_skips", self.max_skips, "0 or more")
+        check(self.compare_steps >= 0, "recovery.compare_steps", self.compare_steps, "0 (never) or more steps")
+        check(self.slow_pct > 0, "recovery.slow_pct", self.slow_pct, "more than 0 percent")
+        check(self.leave_out_pct == 0 or self.leave_out_pct >= self.slow_pct, "recovery.leave_out_pct", self.leave_out_pct,
+              f"0 (never) or recovery.slow_pct {self.slow_pct:g} and more")
+        check(self.leave_out_s >= 0, "recovery.leave_out_s", self.leave_out_s, "0 or more seconds")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from vidmae.ranks import kernels, preempt, watchdog
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.engine import Engine, NonFiniteError
 from vidmae.ranks.health.node_checks import check_nodes
+from vidmae.ranks.health.pace import Pace
 from vidmae.ranks.program import say
 from vidmae.ranks.saving import checkpoint
 from vidmae.runs.attempts import AttemptLog
@@ -134,6 +135,7 @@ class Trainer(ABC, Generic[C]):
                      if number else "a convolutional net is not compiled: only blocks of a transformer are")
         self.engine = Engine(model, groups, config.train, ranks, micro_batch=plan.micro_batch, grad_accum=plan.grad_accum,
                              averages=self.averages)
+        self.pace = Pace(run, config.recovery, ranks, self.engine.module, zero_stage=config.train.zero_stage, say=self.say)
         self.step = self.start = checkpoint.restore(self.engine, run, config.train, ranks, self.say)
         self.saver = checkpoint.Saver(self.engine, run, config.train, ranks, keep=config.checkpoint, say=self.say)
         self.saver.prepare(self.start, self.total_steps)
@@ -335,6 +337,7 @@ class Trainer(ABC, Generic[C]):
             archive_bytes = [sum(pair) for pair in zip(archive_bytes, batch.archive_bytes, strict=True)]
             engine.backward(*self.inputs(batch, step * plan.grad_accum + j))
             self.ahead.fetch()
+        self.pace.waited(waited_s)
         losses, stop, clips_replaced = engine.losses, float(preempt.received() is not None), sum(s.clips for s in replaced)
         try:
             skipped = engine.skipped_steps
@@ -360,7 +363,7 @@ class Trainer(ABC, Generic[C]):
             "peak_gib": peak_memory_gib(device), "skipped": engine.skipped_steps,
             "substituted": round(substituted * self.ranks.world_size), "rechecked": len(found),
             "differing": sorted(each.row + 1 for each in found if each.problem), **self._staged(archive_bytes),
-            **self.more_metrics(step + 1, watched),
+            **self.more_metrics(step + 1, watched), **self.pace.step_done(step + 1, step_s),
         }, stops > 0, busy
 
     def _staged(self, archive_bytes: list[int]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Interrupted runs end bit for bit like the uninterrupted one: real ranks, real signals, real clips."""
 
 import json
+import re
 import shutil
 import signal
 import time
@@ -12,9 +13,11 @@ import pytest
 import safetensors.numpy
 import torch
 
+from tests.support.footage import small_clips
 from tests.support.interruptions import differences, last_checkpoint, wait_for_step, weights
 from tests.support.runs import finish, make_manifest, make_run, start, train
 from vidmae.ranks import watchdog
+from vidmae.ranks.health.hang_report import report_hang
 from vidmae.runs.attempts import read_attempts, totals
 from vidmae.runs.metrics import read_metrics
 from vidmae.runs.nonfinite import window_of
@@ -66,6 +69,9 @@ def test_a_signal_to_one_rank_saves_on_all_and_nothing_is_lost(whole, manifest, 
     codes, said = train(run, world_size=2)
     assert codes == [0, 0] and f"continuing from step_{stopped_at:08d}" in said, said
     assert differences(run, whole(stage)) == []
+    compared = [(m["step"], m["slowest_rank"] in (0, 1), 0 <= m["straggle"] < 1) for m in read_metrics(whole(stage)) if "straggle" in m]
+    assert compared == [(21, True, True)], "every 20 steps, told a step later"
+    assert not run.stacks.exists(), "no rank hung"
     first, second = read_attempts(run)
     assert (first.ended, first.last_step, second.first_step) == ("preempted", stopped_at, stopped_at)
     assert second.repeated_s == 0 and second.ended == "done"
@@ -94,7 +100,7 @@ def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):
     """What follows, requeueing and the same end, is in the fault matrix (tests/slurm)."""
     run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.step_limit_s=4", *LONG,
                    "checkpoint.every_steps=100")  # where a save begins, recovery.start_limit_s counts
-    ranks = start(run, world_size=2)
+    ranks = start(run, world_size=2, env={"VIDMAE_JOB_ID": "7", "SLURMD_NODENAME": "n1"})
     try:
         wait_for_step(run, 12)
         ranks[1].send_signal(signal.SIGSTOP)
@@ -106,6 +112,14 @@ def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):
         for rank in ranks:
             rank.kill()
             rank.wait()
+    said = report_hang(run, "7")
+    assert re.fullmatch(r"rank 1 \(node n1\) gave no sign any more \(stopped, or the node is gone\), while rank 0 waited at "
+                        r"vidmae/ranks/(engine|dist)\.py line \d+ in \w+ \(there .*\)", said), said
+    assert read_json(run.failure)["message"].startswith(said) and read_json(run.failure)["kind"] == "lost"
+    stacks = run.hang.read_text()
+    assert said in stacks and "in train_step" in stacks and "=== rank 1 (node n1)\nnothing was written" in stacks
+    assert not any(clip.stem in stacks for clip in small_clips()), "stacks name code and no footage"
+    assert not run.stacks.exists() and run.hang.stat().st_mode & 0o777 == 0o600
 
 
 class Steps(Trainer):

@@ -1,4 +1,4 @@
-"""Whether the nodes of a job are fit: what they measure of themselves, and who of them is named.
+"""Whether nodes and ranks are fit: checks before the first step, who holds up the others, and who hangs.
 
 May import settings, runs, runs.nodes and ranks.
 """

@@ -1,0 +1,77 @@
+"""A node that gets a fifth of its processors, on a real Slurm: named while it runs, left out at the next start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm import daemons, faults
+from tests.slurm.cluster import Cluster
+from tests.support.runs import make_manifest
+from vidmae.runs.attempts import read_attempts
+from vidmae.runs.metrics import read_metrics
+from vidmae.runs.nodes.left_out import nodes_left_out
+
+SETTINGS = ("train.phases=[{duration: 100000 steps, lr: 1.0e-3}]", "recovery.compare_steps=5", "recovery.slow_pct=50",
+            "recovery.leave_out_pct=100", "recovery.leave_out_s=3")
+PERIOD_S, SHARE = 0.1, 0.2
+
+
+@contextlib.contextmanager
+def quota(pid: int) -> Iterator[None]:
+    """Let a process run in a share of each tenth of a second alone, as a CPU quota does."""
+    over = threading.Event()
+
+    def hold() -> None:
+        while not over.is_set():
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(PERIOD_S * (1 - SHARE))
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(PERIOD_S * SHARE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_a_slow_node_is_named_and_left_out_when_the_job_next_stops(cluster: Cluster, tmp_path: Path) -> None:
+    arguments = faults.command(make_manifest(tmp_path), tmp_path / "runs", 2, "--time", "20",
+                               *(word for setting in SETTINGS for word in ("--set", setting)))
+    job = faults.Job(cluster, faults.RunFolder(tmp_path), faults.submit(arguments), arguments)
+    job.run = faults.the_run(tmp_path / "runs")
+    try:
+        job.wait_step(10)
+        slow = job.node(1)
+        with quota(job.pid(1)):
+            daemons.wait(lambda: bool(nodes_left_out(job.run, job.id)), 150, "the slow node to be found", cluster.folder, "slurmctld")
+            shown = subprocess.run([sys.executable, "jobs/status.py", str(job.run.path)], cwd=faults.ROOT, capture_output=True,
+                                   text=True, timeout=60)
+        assert re.search(rf": node {slow} \(rank 1\) makes steps \d+ % longer: (slow computing|waiting for clips)$", shown.stderr, re.M), shown
+        assert list(nodes_left_out(job.run, job.id)) == [slow]
+        told = [m for m in read_metrics(job.run) if "straggle" in m]
+        assert told[-1]["slowest_rank"] == 1 and told[-1]["straggle"] > 0.4, told[-3:]
+        cluster.run("scancel", "--signal=USR2", job.id)
+        daemons.wait(lambda: len(read_attempts(job.run)) == 2 and read_attempts(job.run)[1].last_step > 0, 150, "the requeued job",
+                     cluster.folder, "slurmctld")
+        assert slow not in {job.node(0), job.node(1)}
+        logs = "".join(path.read_text() for path in (job.run.submit / job.id).glob("*_log.out"))
+        assert f"stragglers: node {slow} is left out when the job next stops" in logs
+        first, second = read_attempts(job.run)
+        assert first.ended == "preempted" and second.first_step == first.last_step
+    finally:
+        cluster.run("scancel", job.id, check=False)
