@@ -138,7 +138,7 @@ class Trainer(ABC, Generic[C]):
         if config.checkpoint.memory_steps:
             self.copies = MemorySaver(run, config.train, ranks, every_steps=config.checkpoint.memory_steps, say=self.say)
         self.step = self.start = checkpoint.restore(self.engine, run, config.train, ranks, self.say,
-                                                    *([self.copies.restore] if self.copies else []))
+                                                    self.copies.restore if self.copies else None)
         self.saver = checkpoint.Saver(self.engine, run, config.train, ranks, keep=config.checkpoint, say=self.say)
         self.saver.prepare(self.start, self.total_steps)
         if self.copies:

@@ -73,7 +73,7 @@ class Desk:
         self.said.clear()
         at = restore(self.engine, self.run, self.train, self.ranks, self.said.append, self.copies.restore)
         self.ranks.barrier()
-        held = {p.name: sorted(c.name for c in p.glob("*/*/rank_*")) for p in self.node.folder.parents[1].glob("*")}
+        held = {p.name: sorted(c.name for c in p.glob("*/*/rank_*")) for p in self.node.folder.parents[1].iterdir()}
         return {"step": at, "said": self.said, "same": state(self.engine) == self.states.get(at), "held": held,
                 "metrics": self.run.metrics.read_text().count("\n")}
 
@@ -156,7 +156,7 @@ def removed(desk: Desk) -> None:
     desk.saver.save(3)
     desk.copies.remove()
     desk.ranks.barrier()
-    desk.left = sorted(str(p) for p in desk.node.folder.parents[2].rglob("*"))  # type: ignore[attr-defined]
+    desk.left = sorted(str(p) for p in desk.node.folder.parents[1].glob("*/*"))  # type: ignore[attr-defined]
     desk.begin_attempt("ab")
 
 

@@ -31,7 +31,6 @@ from vidmae.settings.keeping_config import CheckpointConfig
 
 COMPLETE = "COMPLETE"
 Say = Callable[[str], None]
-FromMemory = Callable[[Engine, int], int]
 
 
 class CheckpointError(RuntimeError):
@@ -190,7 +189,7 @@ class Saver:
 
 
 def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, say: Say,
-            from_memory: FromMemory = lambda _engine, _newer_than: 0) -> int:
+            from_memory: Callable[[Engine, int], int] | None = None) -> int:
     """Load the newest complete checkpoint. Collective.
 
     Args:
@@ -206,7 +205,7 @@ def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, sa
     names = sorted((p.name for p in run.checkpoints.glob("step_*")), reverse=True) if run.checkpoints.is_dir() else []
     damage = []
     for name in ranks.from_main(names):
-        if step := from_memory(engine, int(name.removeprefix("step_"))):
+        if from_memory and (step := from_memory(engine, int(name.removeprefix("step_")))):
             return step
         folder = run.checkpoints / name
         problem = _problem(folder, ranks)
@@ -216,7 +215,7 @@ def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, sa
             return _load(engine, folder, train, ranks, say)
         damage.append(f"{name}: {problem}")
         say(f"checkpoint {damage[-1]}; trying the one before")
-    if step := from_memory(engine, 0):
+    if from_memory and (step := from_memory(engine, 0)):
         return step
     if damage:
         raise CheckpointError(f"{run.checkpoints} holds no usable checkpoint ({'; '.join(damage)}); nothing was "

@@ -155,13 +155,8 @@ class NodeCopies:
         shutil.rmtree(self.folder / generation.name, ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove all copies of the run from this node."""
+        """Remove all copies of the run from this node. Two empty folders stay: another run may just begin to use them."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        for folder in (self.folder.parent, self._of_user):
-            try:
-                folder.rmdir()
-            except OSError:
-                return  # other runs have copies here
 
     def remove_stale(self) -> list[str]:
         """Remove what other runs of this user have left on this node a day ago or longer; their names."""
