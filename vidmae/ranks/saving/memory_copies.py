@@ -83,7 +83,7 @@ class NodeCopies:
         return self.folder / generation.name / name
 
     def held(self) -> list[dict[str, Any]]:
-        """What COPY says of each copy here; one that is not whole, or whose COPY cannot be read, is left out."""
+        """What COPY says of each copy here, less its files; what is not whole, or has an unreadable COPY, is left out."""
         if not is_private_folder(self._of_user):  # somebody else's, or none
             return []
         found = []
@@ -93,7 +93,7 @@ class NodeCopies:
             except (ValueError, OSError):
                 continue
             if record and path.parent == self.path(Generation(record["step"], record["attempt"]), rank_name(record["rank"])):
-                found.append(record)
+                found.append({key: value for key, value in record.items() if key != "files"})
         return found
 
     def draft(self, generation: Generation, name: str, files: Iterable[str]) -> Path:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -43,6 +44,7 @@ class Partners:
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
+        _allow_connections(ranks.world_size)
         self._group = torch_dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT) if ranks.world_size > 1 else None
         self.nodes: list[str] = ranks.gather(node_name())
         self.of = partners(self.nodes)
@@ -86,3 +88,12 @@ class Partners:
         found: list[str | None] = [None] * self._ranks.world_size
         torch_dist.all_gather_object(found, problem, group=self._group)
         return [f"rank {rank}: {why}" for rank, why in enumerate(found) if why]
+
+
+def _allow_connections(number: int) -> None:
+    """Let this process open so many files more, as far as it may: gloo connects all ranks with each other, and a usual limit
+    is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        most = soft + number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
