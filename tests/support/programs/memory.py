@@ -1,4 +1,4 @@
-"""Copies in memory of a small network on two ranks, which are two nodes, and what is left after a fault; prints JSON; started by
+"""Copies in memory of a small network on ranks that are a node each, and what is left after a fault; prints JSON; started by
 test_memory.py."""
 
 import json
@@ -37,12 +37,12 @@ class Desk:
         self.saver = Saver(engine, self.run, train, ranks, keep=CheckpointConfig(every_steps=1), say=self.said.append)
         self.saver.prepare(0, 9)
         self.ranks.barrier()
-        self.begin_attempt("ab")
+        self.begin_attempt("abcd"[:ranks.world_size])
         self.copies.prepare(engine, 0)
 
     def begin_attempt(self, nodes: str, train: TrainConfig | None = None) -> None:
-        """A new attempt on these nodes, one letter for each rank."""
-        os.environ["SLURMD_NODENAME"] = nodes[self.ranks.rank]
+        """A new attempt on these nodes, a letter for each, with as many ranks on one as on the other."""
+        os.environ["SLURMD_NODENAME"] = nodes[self.ranks.rank * len(nodes) // self.ranks.world_size]
         self.copies = MemorySaver(self.run, train or self.train, self.ranks, every_steps=1, say=self.said.append)
         self.node: NodeCopies = self.copies._node
 
@@ -86,6 +86,12 @@ def lost_node(desk: Desk) -> None:
     """The node of rank 1 is gone with its memory; the rank is on another node."""
     desk.on_main(lambda: shutil.rmtree(desk.node.folder.parents[1] / "b"))
     desk.begin_attempt("ac")
+
+
+def lost_two(desk: Desk) -> None:
+    """Of four nodes two are gone that were no neighbours."""
+    desk.on_main(lambda: [shutil.rmtree(desk.node.folder.parents[1] / node) for node in "bd"])
+    desk.begin_attempt("aecf")
 
 
 def changed_places(desk: Desk) -> None:
@@ -161,7 +167,7 @@ def removed(desk: Desk) -> None:
 
 
 FAULTS = {fault.__name__: fault for fault in (whole, lost_node, changed_places, damaged_own, damaged_both, cut_off, newer_on_disk,
-                                              damaged_on_disk, begun_anew, other_stage, limited, removed)}
+                                              damaged_on_disk, begun_anew, other_stage, limited, removed)}  # of two ranks
 
 
 def main(path: str, stage: str, *names: str) -> None:
@@ -175,7 +181,7 @@ def main(path: str, stage: str, *names: str) -> None:
         desk.train_to(1)
         desk.saver.save(1)
         desk.train_to(3)
-        FAULTS[name](desk)
+        {**FAULTS, "lost_two": lost_two}[name](desk)
         found[name] = {**desk.come_back(), **{key: getattr(desk, key) for key in ("warned", "left") if hasattr(desk, key)}}
     print(json.dumps(found))
     dist.close()

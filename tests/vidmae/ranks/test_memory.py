@@ -68,6 +68,15 @@ def test_other_stages_go_on_from_the_partners_copies(tmp_path, stage):
     assert (first["lost_node"]["step"], first["lost_node"]["same"]) == (3, True), first
 
 
+@pytest.mark.slow
+def test_four_nodes_of_which_two_are_lost_and_two_nodes_with_two_ranks_each(tmp_path):
+    """Ranks 0 and 1, then 2 and 3, come back on one node each: that of rank 1 is on node c, that of rank 3 on node a."""
+    found = run_ranks("tests.support.programs.memory", str(tmp_path), "2", "lost_two", "lost_node", world_size=4)[0]
+    for fault in ("lost_two", "lost_node"):
+        assert (found[fault]["step"], found[fault]["same"]) == (3, True), found
+        assert "2 of 4 ranks have theirs on their node, 2 got it from another" in found[fault]["said"][-1]
+
+
 def test_the_partner_is_on_the_next_node():
     assert partners(["a", "a", "b", "b", "c", "c"]) == [2, 3, 4, 5, 0, 1]
     assert partners(["a", "b", "a", "b"]) == [1, 0, 3, 2]  # ranks that are dealt out by turns
