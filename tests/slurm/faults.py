@@ -1,6 +1,6 @@
 """The fault matrix: break a training job in every way that a cluster does, and see whether it ends as if unbroken.
 
-    python -m tests.slurm.faults                         all faults x ZeRO 1, 2, 3 (about 40 minutes on 2 cores)
+    python -m tests.slurm.faults                         all faults x ZeRO 1, 2, 3 (about 50 minutes on 2 cores)
     python -m tests.slurm.faults --faults usr2,hung --stages 2
     python -m tests.slurm.faults --prepared              clips are read from archives of prepared footage
     make faults                                          the first of these
