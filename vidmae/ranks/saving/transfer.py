@@ -53,7 +53,7 @@ def sending(group: Any, to_rank: int, folder: Path, record: Mapping[str, Any] | 
         try:
             for at in range(0, seal["bytes"], CHUNK):
                 part = buffer[:min(CHUNK, seal["bytes"] - at)]
-                if fd is not None and os.preadv(fd, [memoryview(part.numpy())], at) < len(part):
+                if fd is not None and os.preadv(fd, [part.numpy().data], at) < len(part):
                     part.zero_()
                 yield torch_dist.isend(part, to_rank, group=group)
         finally:
@@ -100,7 +100,7 @@ class Receiving:
             for at in range(0, seal["bytes"], CHUNK):
                 part = buffer[:min(CHUNK, seal["bytes"] - at)]
                 yield torch_dist.irecv(part, self._from, group=self._group)
-                data = memoryview(part.numpy())
+                data = part.numpy().data
                 digest.update(data)
                 if fd is not None and self.problem is None:
                     self._try(_write_all, fd, data)
