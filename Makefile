@@ -5,7 +5,7 @@
 # make test   set up (Slurm, a headless browser and FFmpeg, too, on Debian or Ubuntu as root), then run all tests in JOBS=2 processes
 # make check  lint, and the quick tests: no Slurm, browser or FFmpeg is needed, under 3 minutes on 2 cores; before each push
 # make lint   ruff and mypy (lint-style and lint-types run one of the two)
-# make faults break a training job in every way that a cluster does, on a real Slurm, about 40 minutes
+# make faults break a training job in every way that a cluster does, on a real Slurm, about 50 minutes
 # make same   run the demo's pretraining and one cell four times, killed and with other workers, and compare every file, 15 to 30 minutes
 # make gpu    check and measure on one GPU, MINUTES=10 minutes; also on a machine that has torch alone and no network. With $(VENV)
 #             it then replicates the claims at SCALE=gpu, 8 minutes

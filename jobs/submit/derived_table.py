@@ -88,6 +88,8 @@ def _model_rows(e: Experiment) -> list[Row]:
         tokens += f", {shape.num_rebuilt:,} of {shape.num_tokens - shape.num_kept:,} hidden ones rebuilt"
     if shape.target == "features":
         tokens += "; features are predicted, of a teacher that sees all tokens"
+    every = e.config.checkpoint.memory_steps
+    copies = cost.copies_gib(shape, zero_stage=train.zero_stage, precision=precision, nodes=e.resources.nodes)
     on_host = cost.host_gib(shape, precision=precision, world_size=e.resources.world_size, grad_accum=e.plan.grad_accum)
     return [
         ("model", f"{shape.name}: {cost.parameters(shape) / 1e6:,.1f} M parameters, {tokens}"),
@@ -96,6 +98,7 @@ def _model_rows(e: Experiment) -> list[Row]:
              + guess),
         *([("", f"the optimizer takes about {on_host * e.resources.tasks_per_node:.1f} GiB of a node's memory (estimated)")]
           if train.offload == "optimizer" else []),
+        *([("", f"copies every {every} steps take about {copies:.1f} GiB of a node's memory (estimated)")] if every else []),
     ]
 
 

@@ -62,9 +62,11 @@ def test_repeats_that_a_micro_batch_has_no_room_for(manifest: Path, capsys: pyte
 
 def test_an_optimizer_on_the_cpu(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """8 A100: each updates an eighth of the weights with the cores that its loader leaves, and the states leave the GPU."""
-    plain, said = dry_run(capsys, "--nodes", "1"), dry_run(capsys, "--nodes", "1", "--set", "train.offload=optimizer")
+    plain, said = dry_run(capsys, "--nodes", "1"), dry_run(capsys, "--nodes", "1", "--set", "train.offload=optimizer",
+                                                            "--set", "checkpoint.memory_steps=5")
     assert "offload" not in plain and re.search(r" offload: [\d.]+ ms not hidden; gradients [\d.]+ ms to the host", said)
     assert re.search(r"the optimizer takes about 10\.8 GiB of a node's memory", said)  # 18 bytes of 645.5 million parameters
+    assert "copies every 5 steps take about 16.8 GiB" in said and "copies" not in plain  # twice 14 bytes of them
     gib = [float(re.search(r"ZeRO 1: ([\d.]+)", text)[1]) for text in (plain, said)]
     assert gib[0] - gib[1] == pytest.approx(12 * 645_534_104 / 8 / 2**30, abs=0.02)
 

@@ -1,6 +1,6 @@
 """The fault matrix: break a training job in every way that a cluster does, and see whether it ends as if unbroken.
 
-    python -m tests.slurm.faults                         all faults x ZeRO 1, 2, 3 (about 40 minutes on 2 cores)
+    python -m tests.slurm.faults                         all faults x ZeRO 1, 2, 3 (about 50 minutes on 2 cores)
     python -m tests.slurm.faults --faults usr2,hung --stages 2
     python -m tests.slurm.faults --prepared              clips are read from archives of prepared footage
     make faults                                          the first of these
@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,7 @@ from vidmae.runs.record import RunFolder, read_json
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, EVERY = 60, 10  # small clips: a step takes a tenth of a second
 AT_STEP = 13  # the fault comes after this step: three after a checkpoint
+MEMORY, AFTER_COPIES = 3, 18  # steps between copies in memory; the fault comes long after a checkpoint on disk
 TMPFS_MIB = 96
 
 
@@ -119,6 +121,13 @@ def kill_slurmd(job: Job) -> None:
     node = job.node(1)
     job.repairs.append(lambda: job.cluster.start_node(node))
     job.cluster.kill_node(node)
+
+
+def lose_node(job: Job) -> None:
+    """The node of rank 1 loses power, and its memory with it. The pretend nodes share one memory: each has a folder there."""
+    node = job.node(1)
+    kill_slurmd(job)
+    shutil.rmtree(Path(f"/dev/shm/vidmae-{os.getuid()}") / node)
 
 
 def node_down(job: Job) -> None:
@@ -204,6 +213,7 @@ class Fault:
     flags: tuple[str, ...] = ("--time", "20")
 
 
+COPIES = ("--time", "20", "--set", f"checkpoint.memory_steps={MEMORY}")
 FAULTS = {
     "usr2": Fault("USR2 to the job", usr2, may_lose=0),
     "term": Fault("TERM to the job", term, may_lose=0),
@@ -220,6 +230,12 @@ FAULTS = {
                                                                             "recovery.step_limit_s=8")),
     "slurmdbd": Fault("kill -9 of rank 1, slurmdbd stopped", no_accounting),
     "slurmctld": Fault("kill -9 of rank 1, slurmctld restarted", controller_restart),
+    "copies0": Fault(f"kill -9 of rank 0, copies in memory every {MEMORY} steps", kill_rank_0, after=AFTER_COPIES,
+                     may_lose=2 * MEMORY, flags=COPIES),
+    "copies1": Fault(f"kill -9 of rank 1, copies in memory every {MEMORY} steps", kill_rank_1, after=AFTER_COPIES,
+                     may_lose=2 * MEMORY, flags=COPIES),
+    "lost_node": Fault(f"a node and its memory lost, copies in memory every {MEMORY} steps", lose_node, after=AFTER_COPIES,
+                       may_lose=2 * MEMORY, flags=(*COPIES, "--exclude", "cn4")),  # three nodes: two are left, and both are needed
 }
 
 

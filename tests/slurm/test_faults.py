@@ -33,7 +33,8 @@ def whole(cluster: Cluster, manifest: Path, tmp_path_factory: pytest.TempPathFac
     return of_stage
 
 
-@pytest.mark.parametrize(("name", "stage"), [("preempt", 3), pytest.param("slurmd", 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "stage"), [("preempt", 3), pytest.param("slurmd", 2, marks=pytest.mark.slow),
+                                             pytest.param("lost_node", 2, marks=pytest.mark.slow)])
 def test_a_broken_run_ends_like_an_unbroken_one(
     cluster: Cluster, manifest: Path, whole: Callable[[int], RunFolder], tmp_path: Path, name: str, stage: int
 ) -> None:

@@ -298,13 +298,22 @@ class Engine:
         number = next(self.module.parameters()).element_size() if self._train.zero_stage in (1, 2) else 0
         return sum(map(sum, self._sizes)) * (12 + number + (4 if self._average else 0))
 
-    def shards(self, *, copied: bool) -> dict[str, Any]:
+    def rank_bytes(self, rank: int) -> int:
+        """What a rank has of `checkpoint_bytes`: rank 0 in stage 0 all, in stages 1 and 2 the weights that compute, too."""
+        stage, world_size, numel = self._train.zero_stage, self._ranks.world_size, sum(map(sum, self._sizes))
+        if stage == 0:
+            return self.checkpoint_bytes if rank == 0 else 0
+        own = numel * next(self.module.parameters()).element_size() if stage in (1, 2) else 0
+        return (self.checkpoint_bytes - own) // world_size + (own if rank == 0 else 0)
+
+    def shards(self, *, copied: bool, pinned: bool = False) -> dict[str, Any]:
         """This rank's part of the state: file name in a checkpoint -> content. Collective.
 
         Args:
             copied: Take copies in host memory, for training to go on; else the tensors of the engine itself.
+            pinned: See `host_copy`.
         """
-        self._files.taken, self._files.copied = {}, copied
+        self._files.taken, self._files.copied, self._files.pinned = {}, copied, pinned
         self._engine.save_checkpoint("nowhere", tag=TAG, save_latest=False)
         if self._average and (self._train.zero_stage or self._ranks.is_main):
             self._files.save(self._average, average_file(self._ranks.rank))
@@ -411,14 +420,15 @@ class _Files:
     Attributes:
         taken: File name in a checkpoint -> state, since it was last emptied.
         copied: Take copies in host memory.
+        pinned: In pinned memory.
     """
 
     def __init__(self) -> None:
         self.taken: dict[str, Any] = {}
-        self.copied = False
+        self.copied = self.pinned = False
 
     def save(self, state_dict: Any, path: str) -> None:
-        self.taken[f"{TAG}/{Path(path).name}"] = host_copy(state_dict) if self.copied else state_dict
+        self.taken[f"{TAG}/{Path(path).name}"] = host_copy(state_dict, pinned=self.pinned) if self.copied else state_dict
 
     def load(self, path: str | Path, map_location: Any = None, *, mmap: bool = False) -> Any:
         from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler

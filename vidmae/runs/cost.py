@@ -168,6 +168,25 @@ def host_gib(shape: ModelShape, *, precision: str, world_size: int, grad_accum: 
     return parameters(shape) / world_size * (16 + average + number * (2 if grad_accum > 1 else 1)) / GIB
 
 
+def copies_gib(shape: ModelShape, *, zero_stage: int, precision: str, nodes: int) -> float:
+    """GiB of a node's memory that copies of checkpoints take there (checkpoint.memory_steps), at the worst moment.
+
+    Two generations, of the node's own ranks and of its partner's. Per parameter: float32 weight and two averages (12), of a
+    teacher the average (4), shared among the ranks; in stages 1 and 2 the weights that compute, of rank 0 alone, whose node
+    is the one that this is for. In stage 0 rank 0 has all.
+
+    Args:
+        shape: The model.
+        zero_stage: What is shared among the ranks.
+        precision: fp32, bf16 or fp16.
+        nodes: Nodes of the job.
+    """
+    shared = 12 + (4 if shape.target == "features" else 0)
+    share = min(1.0, 2 / nodes) if zero_stage else 1.0
+    of_main = (4 if precision == "fp32" else 2) if zero_stage in (1, 2) else 0
+    return 2 * parameters(shape) * (shared * share + of_main) / GIB
+
+
 def activation_gib(shape: ModelShape, *, micro_batch: int, precision: str, checkpointing: int) -> float:
     """GiB that one micro-batch keeps for the backward pass, fused attention assumed.
 

@@ -28,6 +28,7 @@ import json
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -123,6 +124,15 @@ def make_private_folder(path: Path) -> Path:
             make_private_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def is_private_folder(path: Path) -> bool:
+    """Whether a folder is there that belongs to this user and that nobody else can enter; a link to one is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def signature(kind: str, signed: Mapping[str, Any], data_sha256: str) -> str:

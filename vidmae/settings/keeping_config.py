@@ -19,12 +19,16 @@ class CheckpointConfig:
     """Newest complete checkpoints that are kept."""
     keep_every: int = 0
     """Checkpoints of the steps that it divides are kept for good; a multiple of every_steps; 0 keeps none of them."""
+    memory_steps: int = 0
+    """Optimizer steps between copies of the state in the memory of the nodes, each on a second node, too; a run goes on from
+    them after a killed rank or a lost node. 0 makes none."""
     background: bool = True
     """Train on while a checkpoint is written, from a copy in host memory; false stops training meanwhile."""
 
     def __post_init__(self) -> None:
         check(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "1 or more steps")
         check(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "1 or more checkpoints")
+        check(self.memory_steps >= 0, "checkpoint.memory_steps", self.memory_steps, "0 (none) or more steps")
         check(self.keep_every >= 0 and self.keep_every % self.every_steps == 0, "checkpoint.keep_every", self.keep_every,
               f"0 (none) or a multiple of checkpoint.every_steps {self.every_steps}")
 

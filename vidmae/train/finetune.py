@@ -190,6 +190,8 @@ class Finetuner(Trainer[FinetuneConfig]):
         if self.ranks.is_main:
             write_looks(self.run, looks)
             steps = [*complete_steps(self.run), self.step]
+            if every := self.config.checkpoint.memory_steps:  # copies in memory are of one of the last few steps
+                steps += range(max(1, self.step - 3 * every), self.step)
             kept = {look_path(self.run, chosen["step"]) for step in steps
                     if (chosen := best([look for look in looks if look["step"] <= step]))}
             for path in self.run.looks.glob("*.safetensors"):

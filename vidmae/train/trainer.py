@@ -29,6 +29,7 @@ from vidmae.ranks.health.node_checks import check_nodes
 from vidmae.ranks.health.pace import Pace
 from vidmae.ranks.program import say
 from vidmae.ranks.saving import checkpoint
+from vidmae.ranks.saving.memory_saver import MemorySaver
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.metrics import MetricsWriter, peak_memory_gib, read_metrics
 from vidmae.runs.nonfinite import leave_out, skipped_windows, window_of
@@ -112,7 +113,10 @@ class Trainer(ABC, Generic[C]):
         plan: Derived numbers.
         skipped: Windows of data that are left out.
         step: Updates done.
+        copies: In the memory of the nodes, where checkpoint.memory_steps asks for them.
     """
+
+    copies: MemorySaver | None = None
 
     def __init__(self, run: RunFolder, config: C, ranks: Ranks, manifest: Manifest, log: AttemptLog | None) -> None:
         watchdog.expect_within(config.recovery.start_limit_s)
@@ -136,9 +140,14 @@ class Trainer(ABC, Generic[C]):
         self.engine = Engine(model, groups, config.train, ranks, micro_batch=plan.micro_batch, grad_accum=plan.grad_accum,
                              averages=self.averages)
         self.pace = Pace(run, config.recovery, ranks, self.engine.module, zero_stage=config.train.zero_stage, say=self.say)
-        self.step = self.start = checkpoint.restore(self.engine, run, config.train, ranks, self.say)
+        if config.checkpoint.memory_steps:
+            self.copies = MemorySaver(run, config.train, ranks, every_steps=config.checkpoint.memory_steps, say=self.say)
+        self.step = self.start = checkpoint.restore(self.engine, run, config.train, ranks, self.say,
+                                                    self.copies.restore if self.copies else None)
         self.saver = checkpoint.Saver(self.engine, run, config.train, ranks, keep=config.checkpoint, say=self.say)
         self.saver.prepare(self.start, self.total_steps)
+        if self.copies:
+            self.copies.prepare(self.engine, self.start)
         peak = peak_flops(config, ranks)
         self.peak_clips_per_s = peak * ranks.world_size / self.flops_per_clip() if peak else None
         self.say(f"training on {ranks.world_size} x {device_name(ranks.device)}, {config.train.precision}, ZeRO "
@@ -278,6 +287,8 @@ class Trainer(ABC, Generic[C]):
         except BadWindowError:
             watchdog.expect_within(limits.start_limit_s)  # a save in the background may take longer than a step
             self.saver.finish()
+            if self.copies:
+                self.copies.finish()
             raise
         except RuntimeError as error:
             if is_full(error):
@@ -306,6 +317,10 @@ class Trainer(ABC, Generic[C]):
         if now or due:
             watchdog.expect_within(self.config.recovery.start_limit_s)
             lost_s += self.saver.save(self.step) if now else self.saver.begin(self.step)
+        if self.copies:
+            lost_s += self.copies.finish() if now else self.copies.begin(self.step)
+            if now:
+                self.copies.remove()
         if self.log is not None:
             self.log.saved(lost_s, self.saver.slowest_s)
         return lost_s

@@ -14,12 +14,11 @@ import fcntl
 import hashlib
 import os
 import shutil
-import stat
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from vidmae.runs.record import make_private_folder
+from vidmae.runs.record import is_private_folder, make_private_folder
 
 COPY_BYTES = 2**24
 KEPT_FREE = 0.1  # of the disk, where nobody says how much the copies may take
@@ -50,16 +49,7 @@ def copy_of(archive: Path) -> Path | None:
     if archive not in _names:
         _names[archive] = name_of(archive)
     copy = _folder / _names[archive]
-    return copy if _is_own(_folder) and copy.exists() else None
-
-
-def _is_own(folder: Path) -> bool:
-    """Whether a folder is there that belongs to this user and that nobody else can enter; a link to one is none."""
-    try:
-        found = folder.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return copy if is_private_folder(_folder) and copy.exists() else None
 
 
 def distrust(archive: Path) -> None:
@@ -103,7 +93,7 @@ class Stager:
     def _run(self) -> None:
         try:
             make_private_folder(self._folder)
-            if not _is_own(self._folder):
+            if not is_private_folder(self._folder):
                 self._say(f"{self._folder} is not a folder that only you can enter (data.stage): archives are read where "
                           "they are")
                 return

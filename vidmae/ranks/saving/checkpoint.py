@@ -188,11 +188,14 @@ class Saver:
         return time.monotonic() - self._began
 
 
-def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, say: Say) -> int:
+def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, say: Say,
+            from_memory: Callable[[Engine, int], int] | None = None) -> int:
     """Load the newest complete checkpoint. Collective.
 
     Args:
         say: Told which checkpoint is used and which ones are damaged and why.
+        from_memory: Loads copies in the memory of the nodes that are newer than a step; the updates done, 0 where there are
+            none (`MemorySaver.restore`).
     Returns:
         Updates done; 0 where the run has no checkpoint yet.
     Raises:
@@ -202,22 +205,26 @@ def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, sa
     names = sorted((p.name for p in run.checkpoints.glob("step_*")), reverse=True) if run.checkpoints.is_dir() else []
     damage = []
     for name in ranks.from_main(names):
+        if from_memory and (step := from_memory(engine, int(name.removeprefix("step_")))):
+            return step
         folder = run.checkpoints / name
         problem = _problem(folder, ranks)
         if problem is None:
             if ranks.is_main:
-                _restore_records(run, folder)
+                restore_records(run, folder)
             return _load(engine, folder, train, ranks, say)
         damage.append(f"{name}: {problem}")
         say(f"checkpoint {damage[-1]}; trying the one before")
+    if from_memory and (step := from_memory(engine, 0)):
+        return step
     if damage:
         raise CheckpointError(f"{run.checkpoints} holds no usable checkpoint ({'; '.join(damage)}); nothing was "
                               "changed. Put an intact copy back, or move the folder away to start from step 0")
     return 0
 
 
-def _restore_records(run: RunFolder, folder: Path) -> None:
-    """The records as they were at the checkpoint, whatever was added, lost or written twice since."""
+def restore_records(run: RunFolder, folder: Path) -> None:
+    """The records as they were at the checkpoint in `folder`, whatever was added, lost or written twice since."""
     for path in run.records:
         if (folder / path.name).exists():
             write_atomic(path, (folder / path.name).read_bytes())
