@@ -43,6 +43,9 @@ class RecoveryConfig:
     requeued; 0 waits for ever."""
     max_skips: int = 3
     """Global batches that may be left out after a loss or gradient that was not finite; one more and the run fails."""
+    restarts_in_place: int = 3
+    """How often one start of a job may start all ranks again on the nodes that it has, after a rank was killed, lost another
+    one or hung; then the job is requeued. 0: it is requeued at once."""
 
     def __post_init__(self) -> None:
         check(len(self.signals) >= 1, "recovery.signals", list(self.signals), "at least one, such as USR2")
@@ -54,6 +57,7 @@ class RecoveryConfig:
         check(self.start_limit_s >= 0, "recovery.start_limit_s", self.start_limit_s, "0 (no limit) or more seconds")
         check(self.step_limit_s >= 0, "recovery.step_limit_s", self.step_limit_s, "0 (no limit) or more seconds")
         check(self.max_skips >= 0, "recovery.max_skips", self.max_skips, "0 or more")
+        check(self.restarts_in_place >= 0, "recovery.restarts_in_place", self.restarts_in_place, "0 (never) or more")
 
 
 @dataclass(frozen=True)
