@@ -82,4 +82,12 @@ use_deterministic_algorithms utils utils.checkpoint.checkpoint utils.data.DataLo
 utils.data.get_worker_info utils.deterministic utils.deterministic.fill_uninitialized_memory
 distributed.all_gather_into_tensor export export.Dim export.Dim.AUTO export.export export.load export.save full_like nn.functional.l1_loss nn.functional.layer_norm nn.functional.smooth_l1_loss
 utils.tensorboard.SummaryWriter var_mean version version.cuda where zeros zeros_like
+cuda._is_in_bad_fork distributed.PrefixStore distributed.TCPStore distributed.elastic.agent.server.api.RunResult
+distributed.elastic.agent.server.api.WorkerGroup distributed.elastic.agent.server.api.WorkerSpec
+distributed.elastic.agent.server.api.WorkerState distributed.elastic.agent.server.api.WorkerState.FAILED
+distributed.elastic.agent.server.api.WorkerState.HEALTHY
+distributed.elastic.agent.server.local_elastic_agent.LocalElasticAgent distributed.elastic.multiprocessing.LogsDest
+distributed.elastic.multiprocessing.LogsSpecs distributed.elastic.rendezvous.RendezvousHandler
+distributed.elastic.rendezvous.RendezvousInfo distributed.elastic.rendezvous.RendezvousStoreInfo
+distributed.elastic.rendezvous.RendezvousStoreInfo.build
 """

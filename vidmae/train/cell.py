@@ -45,7 +45,7 @@ def main(run_path: str) -> int:
     return run_program(run_path, FinetuneConfig, learn)
 
 
-def load_before_fork(device_type: str) -> None:  # noqa: ARG001
+def load_before_fork(device_type: str) -> None:
     """Import nothing for a cell that may start again in place: what it needs depends on its method."""
 
 
