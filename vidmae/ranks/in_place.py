@@ -109,7 +109,7 @@ class NotAllHereError(RuntimeError):
     """Not all agents have come to a start."""
 
 
-class Rounds(RendezvousHandler):  # type: ignore[misc]
+class Rounds(RendezvousHandler):
     """Where the agents of a job wait for each other before each start of the ranks.
 
     Rank 0's agent keeps the store of the agents, and for each start a new one in which its ranks find each other: one that
@@ -194,7 +194,7 @@ class Rounds(RendezvousHandler):  # type: ignore[misc]
         return True
 
 
-class Agent(LocalElasticAgent):  # type: ignore[misc]
+class Agent(LocalElasticAgent):
     """torch's agent with one rank, which judges before it restarts and hands the job's signals on.
 
     Args:
@@ -222,7 +222,7 @@ class Agent(LocalElasticAgent):  # type: ignore[misc]
         return failure.exitcode if failure.exitcode >= 0 else 128 - failure.exitcode
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
-        result = super()._monitor_workers(worker_group)
+        result: RunResult = super()._monitor_workers(worker_group)
         if result.state is not WorkerState.HEALTHY:
             self._child = 0
         if result.state is WorkerState.FAILED:
@@ -260,7 +260,7 @@ class Agent(LocalElasticAgent):  # type: ignore[misc]
                 os.kill(self._child, number)
 
 
-class _OwnStreams(LogsSpecs):  # type: ignore[misc]
+class _OwnStreams(LogsSpecs):
     """The rank prints where its agent prints."""
 
     def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
@@ -293,7 +293,7 @@ def start_method(device_type: str) -> str:
         return "fork"
     probe = os.fork()
     if not probe:
-        os._exit(int(torch.cuda._is_in_bad_fork()))  # type: ignore[no-untyped-call]
+        os._exit(int(torch.cuda._is_in_bad_fork()))
     spoilt = os.waitpid(probe, 0)[1] != 0
     if spoilt:
         print("CUDA is in use before the ranks are forked: each start of them imports everything anew", flush=True)
