@@ -168,10 +168,11 @@ def seconds(run: Dossier) -> Section:
 
 
 def attempts(run: Dossier) -> pd.DataFrame:
-    """Every start of the job."""
+    """Every start of the ranks."""
+    later = [*(discreet(a.restarted) for a in run.attempts[1:]), ""]
     return pd.DataFrame([{
         "attempt": str(place), "job": discreet(a.job_id), "started": moment(a.started),
-        "ended": run.ended(a) or "running, failed or killed", "h:mm:ss": duration(a.updated - a.started),
+        "ended": run.ended(a) or later[place - 1] or "running, failed or killed", "h:mm:ss": duration(a.updated - a.started),
         "steps before": f"{a.first_step:,}", "steps after": f"{a.last_step:,}", "repeated": f"{a.repeated_steps:,}",
         "slowest save, s": f"{a.slowest_save_s:.1f}"} for place, a in enumerate(run.attempts, 1)])
 

@@ -31,6 +31,7 @@ from jobs.place.scheduler import slurm
 from jobs.place.scheduler.commands import is_away
 from jobs.standing.locks import release_lock_of_dead_job
 from jobs.standing.runs import EXIT_RECORD
+from jobs.submit.watched import run_watched
 from vidmae.ranks.health.hang_report import report_hang
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_json
@@ -140,7 +141,7 @@ def run_rank(program: str, run_path: str) -> None:
     logging.getLogger("submitit").setLevel(logging.WARNING)  # it calls every end of a job a completion, cancelled ones, too
     if os.environ["RANK"] == "0":
         release_lock_of_dead_job(RunFolder(Path(run_path)))
-    if code := importlib.import_module(program).main(run_path):
+    if code := run_watched(program, RunFolder(Path(run_path)), env.job_id):
         note_exit_code(env.paths.folder / EXIT_CODE, code)
     if code == preempt.EXIT_PREEMPTED:  # srun would kill the other ranks for it, and those are just leaving too
         code = 0

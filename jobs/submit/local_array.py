@@ -34,6 +34,8 @@ from jobs.submit.launch import (
     own_environment,
     setup_lines,
 )
+from jobs.submit.watched import is_worth_a_restart, restarts_allowed
+from vidmae.runs.attempts import RESTARTED
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, make_private_folder, write_json
 from vidmae.settings.signals import number_of
 
@@ -91,6 +93,7 @@ class Task:
         began: Monotonic seconds of its start.
         started: The same in seconds since 1970.
         warned_s: Monotonic seconds when it was asked to save and leave.
+        starts: How often it was started.
     """
 
     run: RunFolder
@@ -101,6 +104,7 @@ class Task:
     began: float = 0.0
     started: float = 0.0
     warned_s: float | None = None
+    starts: int = 0
 
     @property
     def log(self) -> Path:
@@ -124,9 +128,11 @@ class Task:
             OSError, ValueError: This machine starts no more processes, or none with these words.
         """
         make_private_folder(self.folder)
-        self.slot, self.began, self.started = slot, time.monotonic(), time.time()
+        if not self.starts:
+            self.slot, self.began, self.started = slot, time.monotonic(), time.time()
+        self.starts += 1
         job_id, gpu = self.folder.name, gpus[slot % len(gpus)] if gpus else ""
-        env = {"VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu}
+        env = {"VIDMAE_JOB_ID": job_id, "CUDA_VISIBLE_DEVICES": gpu, RESTARTED: "it was killed" if self.starts > 1 else ""}
         words = ["-u", "-m", "jobs.submit.local_array", "--run", str(self.run.path)]
         command = by_shell(f'{self.python} "$@"', *words) if self.python else [sys.executable, *words]
         with self.log.open("ab") as log:
@@ -135,6 +141,11 @@ class Task:
             else:
                 self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                                 env={**os.environ, **env}, start_new_session=True)
+
+    def comes_back(self, code: int) -> bool:
+        """Whether a cell that has ended with a code, minus the signal, is to start again in its place."""
+        return (code < 0 and not self.cancelled and self.starts <= restarts_allowed(self.run)
+                and is_worth_a_restart(self.run, self.folder.name, 128 - code))
 
     def end(self, how: signal.Signals) -> None:
         """Send a signal to the cell's process and all of its children."""
@@ -185,7 +196,7 @@ def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], 
         if fork:
             load_programs()
         while waiting or running:
-            running = [task for task in running if not _over(task, limit)]
+            running = [task for task in running if not _over(task, limit, gpus, fork=fork)]
             while waiting and len(running) < max_parallel:
                 if waiting[0] not in leaders and any(task in leaders for task in running):
                     break
@@ -207,8 +218,9 @@ def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], 
             task.note(INTERRUPTED)
 
 
-def _over(task: Task, limit: Limit) -> bool:
-    """Whether a cell has ended; its exit code is noted then. Ends it where its time is up or a person wants it."""
+def _over(task: Task, limit: Limit, gpus: Sequence[str], *, fork: bool) -> bool:
+    """Whether a cell has ended; its exit code is noted then. Ends it where its time is up or a person wants it, and starts
+    it again where something else has killed it."""
     assert task.process is not None
     code, now = task.process.poll(), time.monotonic()
     if code is None and not _is_up(task, limit, now):
@@ -220,6 +232,16 @@ def _over(task: Task, limit: Limit) -> bool:
     task.end(signal.SIGKILL)  # what is left of it: loader processes
     task.process.wait()
     code = KILLED_BY_LIMIT if code is None else code
+    if task.comes_back(code):
+        with task.log.open("a") as log:
+            print(f"the cell was killed by signal {-code}: it starts again in place ({task.starts} of "
+                  f"{restarts_allowed(task.run)} times)", file=log)
+        try:
+            task.start(task.slot, gpus, fork=fork)
+            return False
+        except (OSError, ValueError) as error:
+            task.give_up(error)
+            return True
     task.note(code_of_cancelled(code) if task.cancelled else code)
     return True
 

@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from jobs.place.resources import SAVE_MARGIN_S
@@ -33,7 +34,7 @@ from jobs.standing.arrays import run_of_task
 from vidmae.ranks.health.hang_report import report_hang
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record
-from vidmae.runs.attempts import read_attempts, totals
+from vidmae.runs.attempts import Attempt, read_attempts, start_of, totals
 from vidmae.runs.nodes.left_out import nodes_left_out
 from vidmae.runs.record import CANCELLED, LOST, SCHEMA, RunFolder, read_json, write_json
 
@@ -73,10 +74,11 @@ def judge(run: RunFolder, job_id: str, code: int, *, restarts: int, max_requeues
         return Verdict(False, EXIT_PREEMPTED, f"requeued {restarts} times, which is all that --max-requeues allows")
     if code == EXIT_PREEMPTED:
         return Verdict(True, 0, "saved, requeueing")
-    last = read_attempts(run)[-STUCK_ATTEMPTS:]
-    if len(last) == STUCK_ATTEMPTS and {(a.first_step, a.ended) for a in last} == {(last[0].first_step, "")}:
-        return Verdict(False, EXIT_PREEMPTED, f"{STUCK_ATTEMPTS} attempts in a row started at step {last[0].first_step} and "
-                                              "died before their next checkpoint: not requeued")
+    last_of_starts = [list(group)[-1] for _, group in groupby(read_attempts(run), start_of)]
+    if is_stuck(last_of_starts):
+        return Verdict(False, EXIT_PREEMPTED, f"{STUCK_ATTEMPTS} attempts in a row started at step "
+                                              f"{last_of_starts[-1].first_step} and died before their next checkpoint: "
+                                              "not requeued")
     how = f"killed by signal {code - 128}" if code > 128 else f"exit {code}"
     return Verdict(True, 0, f"a rank ended without being done ({how}), requeueing")
 
@@ -88,6 +90,11 @@ def who_hung(run: RunFolder, job_id: str, code: int) -> str:
     with contextlib.suppress(OSError):  # the disk is full: the logs have the stacks
         return report_hang(run, job_id)
     return ""
+
+def is_stuck(attempts: Sequence[Attempt]) -> bool:
+    """Whether the last three attempts began at the same step and were killed."""
+    last = attempts[-STUCK_ATTEMPTS:]
+    return len(last) == STUCK_ATTEMPTS and {(a.first_step, a.ended) for a in last} == {(last[0].first_step, "")}
 
 
 def check_writable(run: RunFolder, verdict: Verdict) -> Verdict:

@@ -84,4 +84,12 @@ distributed.all_gather_into_tensor distributed.irecv distributed.isend distribut
 utils.tensorboard.SummaryWriter var_mean version version.cuda where zeros zeros_like
 distributed.P2POp distributed.ReduceOp distributed.ReduceOp.MAX distributed.batch_isend_irecv distributed.irecv distributed.isend
 empty_like int32 ones ones_like version.hip
+cuda._is_in_bad_fork distributed.PrefixStore distributed.TCPStore distributed.elastic.agent.server.api.RunResult
+distributed.elastic.agent.server.api.WorkerGroup distributed.elastic.agent.server.api.WorkerSpec
+distributed.elastic.agent.server.api.WorkerState distributed.elastic.agent.server.api.WorkerState.FAILED
+distributed.elastic.agent.server.api.WorkerState.HEALTHY
+distributed.elastic.agent.server.local_elastic_agent.LocalElasticAgent distributed.elastic.multiprocessing.LogsDest
+distributed.elastic.multiprocessing.LogsSpecs distributed.elastic.rendezvous.RendezvousHandler
+distributed.elastic.rendezvous.RendezvousInfo distributed.elastic.rendezvous.RendezvousStoreInfo
+distributed.elastic.rendezvous.RendezvousStoreInfo.build
 """

@@ -142,6 +142,34 @@ def test_one_failed_rank_ends_a_local_job_with_its_code(tmp_path: Path) -> None:
     assert time.monotonic() - began < 60, "rank 0 sleeps for minutes"
 
 
+DIES = """
+import os, pathlib, sys, time
+def load_before_fork(device_type): assert device_type == "cpu"
+def main(run_path):
+    run, rank = pathlib.Path(run_path), os.environ["RANK"]
+    with (run / f"starts.{rank}").open("a") as f: print(os.environ.get("VIDMAE_RESTARTED"), file=f)
+    while not (run / f"starts.{1 - int(rank)}").exists(): time.sleep(0.1)
+    starts = len((run / f"starts.{rank}").read_text().splitlines())
+    if starts <= int(os.environ["STAND_IN"]):
+        time.sleep(0.5 if rank == "1" else 100)
+        os.kill(os.getpid(), 9)
+    return 0
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("deaths", "code"), [(2, 0), (9, 137)])
+def test_a_local_job_comes_back_in_place_until_that_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int,
+                                                              code: int) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "STAND_IN", DIES)
+    run, job = run_locally(tmp_path, str(deaths))
+    assert (read_json(run.submit / job / "exit.json") or {})["exit_code"] == code
+    started = min(deaths, 3) * ["rank 1 was killed by signal 9"]
+    assert [(run.path / f"starts.{rank}").read_text().splitlines() for rank in (0, 1)] == 2 * [["None", *started]]
+    log = (run.submit / job / f"{job}_0_log.out").read_text()
+    assert "all ranks start again in place (2 of 3 times)" in log, log
+
+
 def test_a_payload_is_pickled_by_reference() -> None:
     code = "import pickle, sys; from jobs.submit.launch import Pretrain; sys.stdout.buffer.write(pickle.dumps(Pretrain('/runs/a')))"
     data = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT).stdout

@@ -14,6 +14,7 @@ from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources
 from jobs.place.scheduler.slurm import NodeShape, Partition
 from jobs.submit.recover import judge
+from jobs.submit.watched import is_worth_a_restart
 from tests.support.launching import ROOT
 from vidmae.runs.attempts import Attempt
 from vidmae.runs.nodes.left_out import leave_out_node
@@ -76,6 +77,44 @@ def test_three_attempts_without_progress_are_enough(run):
     assert judge(run, "7", 137, restarts=3, max_requeues=20).requeue
     attempts(run, (10, 13), (10, 14))
     assert judge(run, "7", 137, restarts=2, max_requeues=20).requeue
+
+
+@pytest.mark.parametrize(("code", "again"), [(137, True), (1, True), (75, False), (2, False)])
+def test_only_a_lost_rank_is_worth_a_restart_in_place(run, code, again):
+    assert is_worth_a_restart(run, "7", code) == again
+
+
+def test_what_a_requeue_would_not_help_is_not_restarted_in_place(run, monkeypatch):
+    failure(run, "lost")
+    assert is_worth_a_restart(run, "7", 1)
+    failure(run, "error")
+    assert not is_worth_a_restart(run, "7", 1), "its own error would come again"
+    run.failure.unlink()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    leave_out_node(run, "cn1", "matrix product at 40 % of the median")
+    assert not is_worth_a_restart(run, "7", 137), "the job asks for other nodes"
+    run.left_out.unlink()
+    (run.submit / "7" / "cancelled").touch()
+    assert not is_worth_a_restart(run, "7", 137)
+
+
+def test_three_attempts_in_place_without_progress_go_to_the_queue_and_count_as_one_there(run):
+    def start(restart, *attempts_at):
+        return [asdict(Attempt("7", restart, 0.0, 1.0, first)) for first in attempts_at]
+
+    def ran(*starts):
+        write_json(run.attempts, {"schema": 1, "attempts": [attempt for start in starts for attempt in start]})
+
+    ran(start(0, 10, 10))
+    assert is_worth_a_restart(run, "7", 137)
+    ran(start(0, 10, 10, 10))
+    assert not is_worth_a_restart(run, "7", 137) and judge(run, "7", 137, restarts=0, max_requeues=20).requeue
+    ran(start(0, 10, 10, 10), start(1, 10))
+    assert not is_worth_a_restart(run, "7", 137) and judge(run, "7", 137, restarts=1, max_requeues=20).requeue
+    ran(start(0, 10, 10, 10), start(1, 10), start(2, 10))
+    assert not judge(run, "7", 137, restarts=2, max_requeues=20).requeue
+    ran(start(0, 10, 10, 10), start(1, 10), start(2, 10, 20))
+    assert is_worth_a_restart(run, "7", 137) and judge(run, "7", 137, restarts=2, max_requeues=20).requeue
 
 
 def recover(run, tmp_path, code, *, programs, restarts=0, **env):

@@ -58,7 +58,17 @@ class Job:
     repairs: list[Callable[[], None]] = field(default_factory=list)  # what puts the cluster right again
 
     def pid(self, rank: int) -> int:
-        """Process of a rank: a child of slurmstepd with the job's and the rank's number, and not the batch script."""
+        """Process of a rank: its task, or where that watches it (recovery.restarts_in_place) the task's only child."""
+        task = self.task(rank)
+        if "recovery.restarts_in_place=0" in self.arguments:
+            return task
+        children = Path(f"/proc/{task}/task/{task}/children").read_text().split()
+        if not children:
+            raise LookupError(f"task {rank} of job {self.id} has no rank yet")
+        return int(children[0])
+
+    def task(self, rank: int) -> int:
+        """Process of a task: a child of slurmstepd with the job's and the rank's number, and not the batch script."""
         marks = {f"SLURM_JOB_ID={self.id}".encode(), f"SLURM_PROCID={rank}".encode()}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -114,6 +124,11 @@ def kill_rank_0(job: Job) -> None:
 
 def kill_rank_1(job: Job) -> None:
     os.kill(job.pid(1), signal.SIGKILL)
+
+
+def kill_task_1(job: Job) -> None:
+    """The rank goes with the process that watches it."""
+    os.kill(job.task(1), signal.SIGKILL)
 
 
 def kill_slurmd(job: Job) -> None:
@@ -204,6 +219,7 @@ class Fault:
         after: The step that it waits for.
         may_lose: Steps that may have to be done again.
         flags: What the launcher is told beside the usual.
+        in_place: The job keeps its nodes and starts its ranks again; else it is requeued.
     """
 
     title: str
@@ -211,29 +227,35 @@ class Fault:
     after: int = AT_STEP
     may_lose: int = EVERY
     flags: tuple[str, ...] = ("--time", "20")
+    in_place: bool = False
 
 
 COPIES = ("--time", "20", "--set", f"checkpoint.memory_steps={MEMORY}")
+REQUEUED = ("--time", "20", "--set", "recovery.restarts_in_place=0")
 FAULTS = {
     "usr2": Fault("USR2 to the job", usr2, may_lose=0),
     "term": Fault("TERM to the job", term, may_lose=0),
     "preempt": Fault("preempted by another job", preempt, may_lose=0),
     "limit": Fault("time limit", time_limit, may_lose=0, flags=("--time", "3", "--signal-delay-s", "100")),
-    "kill0": Fault("kill -9 of rank 0", kill_rank_0),
-    "kill1": Fault("kill -9 of rank 1", kill_rank_1),
+    "kill0": Fault("kill -9 of rank 0", kill_rank_0, in_place=True),
+    "kill1": Fault("kill -9 of rank 1", kill_rank_1, in_place=True),
+    "requeued0": Fault("kill -9 of rank 0, no restart in place", kill_rank_0, flags=REQUEUED),
+    "requeued1": Fault("kill -9 of rank 1, no restart in place", kill_rank_1, flags=REQUEUED),
+    "task1": Fault("kill -9 of rank 1 and its task", kill_task_1),
     "slurmd": Fault("kill -9 of a slurmd and its job steps", kill_slurmd),
     "down": Fault("node set down", node_down),
     "requeue": Fault("scontrol requeue", requeue),
     "disk": Fault("disk full, then room and --retry", disk_full),
-    "truncated": Fault("newest checkpoint truncated, rank killed", truncated_checkpoint, after=22, may_lose=2 * EVERY),
-    "hung": Fault("hung collective (a rank stopped)", hung_collective, flags=("--time", "20", "--set",
-                                                                            "recovery.step_limit_s=8")),
-    "slurmdbd": Fault("kill -9 of rank 1, slurmdbd stopped", no_accounting),
-    "slurmctld": Fault("kill -9 of rank 1, slurmctld restarted", controller_restart),
+    "truncated": Fault("newest checkpoint truncated, rank killed", truncated_checkpoint, after=22, may_lose=2 * EVERY,
+                       in_place=True),
+    "hung": Fault("hung collective (a rank stopped)", hung_collective, in_place=True,
+                  flags=("--time", "20", "--set", "recovery.step_limit_s=8")),
+    "slurmdbd": Fault("kill -9 of rank 1, slurmdbd stopped", no_accounting, flags=REQUEUED),
+    "slurmctld": Fault("kill -9 of rank 1, slurmctld restarted", controller_restart, flags=REQUEUED),
     "copies0": Fault(f"kill -9 of rank 0, copies in memory every {MEMORY} steps", kill_rank_0, after=AFTER_COPIES,
-                     may_lose=2 * MEMORY, flags=COPIES),
+                     may_lose=2 * MEMORY, flags=COPIES, in_place=True),
     "copies1": Fault(f"kill -9 of rank 1, copies in memory every {MEMORY} steps", kill_rank_1, after=AFTER_COPIES,
-                     may_lose=2 * MEMORY, flags=COPIES),
+                     may_lose=2 * MEMORY, flags=COPIES, in_place=True),
     "lost_node": Fault(f"a node and its memory lost, copies in memory every {MEMORY} steps", lose_node, after=AFTER_COPIES,
                        may_lose=2 * MEMORY, flags=(*COPIES, "--exclude", "cn4")),  # three nodes: two are left, and both are needed
 }
@@ -337,6 +359,7 @@ def run_row(cluster: Cluster, manifest: Path, folder: Path, name: str, whole: Ru
                 assert "rank 1 (node " in said and "gave no sign any more" in said, said.splitlines()[:1]
             _, *later = read_attempts(job.run)
             assert later, "the job was not interrupted"
+            assert bool(later[0].restarted) == fault.in_place, f"it started again for {later[0].restarted or 'a requeue'}"
             row.steps_lost = sum(attempt.repeated_steps for attempt in later)
             row.back_s = later[0].started + later[0].starting_s - began
             row.differs = differences(job.run, whole)

@@ -233,6 +233,19 @@ def test_a_cell_that_cannot_be_started_ends_alone(tmp_path: Path, monkeypatch: p
     assert codes_of(array, 2) == [127, 127] and "python of the cluster profile: line 1: /none/python: No such file" in log.read_text()
 
 
+def test_a_cell_that_is_killed_starts_again_in_its_place(tmp_path: Path) -> None:
+    runs = [RunFolder(make_private_folder(tmp_path / f"runs/cell{i}")) for i in range(2)]
+    runs[1].config.write_text("recovery: {restarts_in_place: 0}\n")
+    array = arrays.make_array(tmp_path / "runs/arrays/a", runs)
+    write_program(tmp_path / "bin", "python", 'for cell; do :; done; echo "$VIDMAE_RESTARTED" >> "$cell/starts"\n'
+                                              '[ "$(wc -l < "$cell/starts")" = 1 ] && kill -9 $$; exit 0')
+    local_array.control(array.path, max_parallel=1, first=0, gpus=[], limit=local_array.Limit(), fork=False,
+                        python=str(tmp_path / "bin/python"))
+    assert codes_of(array, 2) == [0, -9]
+    assert [(run.path / "starts").read_text() for run in runs] == ["\nit was killed\n", "\n"]
+    assert "starts again in place (1 of 3 times)" in (array.submit / f"{os.getpid()}_0/{os.getpid()}_0_0_log.out").read_text()
+
+
 def test_ctrl_c_while_the_libraries_load_is_an_end_of_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = arrays.make_array(tmp_path / "runs/arrays/a", [RunFolder(tmp_path / f"runs/cell{i}") for i in range(2)])
 

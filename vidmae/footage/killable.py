@@ -74,6 +74,11 @@ def follow_parent() -> None:
             signal.signal(number, signal.SIG_IGN)
         elif callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Make this process end when the thread that started it does, however that ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:

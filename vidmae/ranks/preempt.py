@@ -10,7 +10,7 @@ Loader workers and decoders ignore these signals (loader.py). Stdlib only, so th
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,10 +21,20 @@ EXIT_PREEMPTED = 75  # EX_TEMPFAIL: saved and left before the end
 _received: list[str] = []
 
 
-def listen(names: Sequence[str] = DEFAULT_SIGNALS) -> None:
-    """Take these signals as the wish to stop, from now on; one that came before is kept."""
+def listen(names: Sequence[str] = DEFAULT_SIGNALS, tell: Callable[[int], None] | None = None) -> None:
+    """Take these signals as the wish to stop, from now on; one that came before is kept.
+
+    Args:
+        names: Of the signals.
+        tell: Called with the number of each that comes.
+    """
+    def note(number: int, _frame: FrameType | None) -> None:
+        _received.append(signal.Signals(number).name)
+        if tell is not None:
+            tell(number)
+
     for name in names:
-        signal.signal(number_of(name), _note)
+        signal.signal(number_of(name), note)
 
 
 def received() -> str | None:
@@ -44,7 +54,3 @@ def held(names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _note(number: int, _frame: FrameType | None) -> None:
-    _received.append(signal.Signals(number).name)

@@ -1,8 +1,10 @@
 """Where the seconds of a run went, attempt by attempt: attempts.json, written by rank 0.
 
-An attempt is one start of the job; a run that is requeued ten times has eleven. Its seconds are
+An attempt is one start of the ranks; a run that is requeued ten times has eleven. A job that starts its ranks again in place
+(vidmae/ranks/in_place.py) has one for each time. Its seconds are
 
-    starting_s    from the start of the program to its first step: imports, restore, first clips
+    starting_s    from the start of the program to its first step: imports, restore, first clips; in place from the last
+                  record of the attempt before, since the job held its nodes meanwhile
     useful_s      steps that no earlier attempt had done, less the waiting
     waiting_s     those steps' share of waiting for clips
     repeated_s    steps done again because their first result was lost
@@ -22,6 +24,7 @@ from typing import Any
 
 from vidmae.runs.record import SCHEMA, RunFolder, job_id, read_json, write_json
 
+RESTARTED = "VIDMAE_RESTARTED"  # variable of ranks that were started again in place: why
 PARTS = ("starting_s", "useful_s", "waiting_s", "repeated_s", "saving_s")
 
 
@@ -37,6 +40,7 @@ class Attempt:
         repeated_steps: Steps that an earlier attempt, or this one before a roll-back, had done and lost.
         slowest_save_s: Longest save, from its beginning to the published checkpoint.
         ended: done, preempted, or empty while it runs and where it failed or was killed.
+        restarted: Why the job started its ranks again in place for this attempt; empty where it is the job's first.
     """
 
     job_id: str
@@ -53,11 +57,17 @@ class Attempt:
     repeated_steps: int = 0
     slowest_save_s: float = 0.0
     ended: str = ""
+    restarted: str = ""
 
 
 def read_attempts(run: RunFolder) -> list[Attempt]:
     """The attempts of a run, oldest first; the newest may be running."""
     return [Attempt(**record) for record in (read_json(run.attempts) or {}).get("attempts", [])]
+
+
+def start_of(attempt: Attempt) -> tuple[str, int]:
+    """Which start of which job an attempt belongs to: that of one job and place in its queue."""
+    return attempt.job_id, attempt.restart
 
 
 def totals(attempts: Sequence[Attempt]) -> dict[str, Any]:
@@ -87,7 +97,10 @@ class AttemptLog:
     def __init__(self, run: RunFolder, *, started: float, reached: int) -> None:
         self._run, self._before, self._reached = run, read_attempts(run), reached
         self._training = False
-        self.now = Attempt(job_id(), int(os.environ.get("SLURM_RESTART_COUNT", "0")), started, time.time())
+        self.now = Attempt(job_id(), int(os.environ.get("SLURM_RESTART_COUNT", "0")), started, time.time(),
+                           restarted=os.environ.get(RESTARTED, ""))
+        if self.now.restarted and self._before and start_of(self._before[-1]) == start_of(self.now):
+            self.now.started = self._before[-1].updated
         self.write()
 
     def begin(self, step: int) -> None:

@@ -60,6 +60,9 @@ class RecoveryConfig:
     job then needs another one. 0: it is named and stays."""
     leave_out_s: float = 1800.0
     """How long a node must be that slow, with leave_out_pct."""
+    restarts_in_place: int = 3
+    """How often one start of a job may start all ranks again on the nodes that it has, after a rank was killed, lost another
+    one or hung; then the job is requeued. 0: it is requeued at once."""
 
     def __post_init__(self) -> None:
         check(len(self.signals) >= 1, "recovery.signals", list(self.signals), "at least one, such as USR2")
@@ -76,6 +79,7 @@ class RecoveryConfig:
         check(self.leave_out_pct == 0 or self.leave_out_pct >= self.slow_pct, "recovery.leave_out_pct", self.leave_out_pct,
               f"0 (never) or recovery.slow_pct {self.slow_pct:g} and more")
         check(self.leave_out_s >= 0, "recovery.leave_out_s", self.leave_out_s, "0 or more seconds")
+        check(self.restarts_in_place >= 0, "recovery.restarts_in_place", self.restarts_in_place, "0 (never) or more")
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,10 @@ def main(run_path: str) -> int:
     return run_program(run_path, FinetuneConfig, learn)
 
 
+def load_before_fork(device_type: str) -> None:
+    """Import nothing for a cell that may start again in place: what it needs depends on its method."""
+
+
 def load_libraries() -> None:
     """Import what a cell on a CPU needs, in a process from which cells are forked; nothing is computed."""
     import vidmae.train.finetune

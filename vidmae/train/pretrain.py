@@ -25,6 +25,7 @@ from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import training_mask
 from vidmae.model.weights import load_weights, save_safetensors
 from vidmae.ranks import dist, watchdog
+from vidmae.ranks.engine import load_deepspeed
 from vidmae.ranks.kernels import HALF, AttentionShape
 from vidmae.ranks.program import run_program, say
 from vidmae.runs.attempts import AttemptLog
@@ -44,6 +45,11 @@ SAMPLING = ("sampling_rate", "target_fps", "decoder")  # of the data settings: w
 def main(run_path: str) -> int:
     """Train the run to its end, or until a signal asks to stop; the exit code (see `program.run_program`)."""
     return run_program(run_path, PretrainConfig, train)
+
+
+def load_before_fork(device_type: str) -> None:
+    """Import what every rank needs and loads late, in a process from which ranks are forked."""
+    load_deepspeed(device_type)
 
 
 def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, started: float) -> bool:

@@ -1,6 +1,7 @@
 """Interrupted runs end bit for bit like the uninterrupted one: real ranks, real signals, real clips."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -16,6 +17,7 @@ import torch
 from tests.support.footage import small_clips
 from tests.support.interruptions import differences, last_checkpoint, wait_for_step, weights
 from tests.support.runs import finish, make_manifest, make_run, start, train
+from tests.support.started import Started
 from vidmae.ranks import watchdog
 from vidmae.ranks.health.hang_report import report_hang
 from vidmae.runs.attempts import read_attempts, totals
@@ -94,6 +96,35 @@ def test_kill_9_costs_the_steps_since_the_checkpoint_and_nothing_else(whole, man
     accounts = totals(read_attempts(run))
     assert accounts == read_json(run.result)["goodput"] | {"between_s": accounts["between_s"]}
     assert accounts["repeated_s"] > 0 and 0 < accounts["goodput"] < 1
+
+
+def rank_of(agent: Started) -> int:
+    """The process of the rank that an agent watches."""
+    return int(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()[0])
+
+
+def test_a_killed_rank_comes_back_in_place_and_a_signal_still_stops_all(whole, manifest, tmp_path):
+    """Agents as in a job: rank 0 is killed, later a signal to one agent alone makes all save and leave."""
+    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "data.workers=1", *LONG)
+    watched = {"world_size": 2, "program": "tests.support.programs.watched", "env": {"VIDMAE_JOB_ID": "7"}}
+    agents = start(run, **watched)
+    wait_for_step(run, 13)
+    os.kill(rank_of(agents[0]), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while len(read_attempts(run)) < 2 or not read_attempts(run)[1].last_step:
+        assert time.monotonic() < deadline and all(p.poll() is None for p in agents)
+        time.sleep(0.02)
+    agents[1].send_signal(signal.SIGUSR2)
+    codes, said = finish(agents)
+    assert codes == [75, 75] and "rank 0 was killed by signal 9: all ranks start again in place (1 of 3" in said, said
+    assert "continuing from step_00000010" in said and not run.lock.exists() and not run.failure.exists(), said
+    first, second = read_attempts(run)
+    assert (first.ended, second.ended, first.restarted, second.first_step) == ("", "preempted", "", 10)
+    assert second.restarted == "rank 0 was killed by signal 9" and second.started == first.updated
+    assert totals([first, second])["between_s"] == 0 and second.starting_s > 0, "the nodes were held all the time"
+    codes, said = train(run, **watched)
+    assert codes == [0, 0] and differences(run, whole(2)) == [], said
+    assert read_attempts(run)[-1].restarted == ""
 
 
 def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):

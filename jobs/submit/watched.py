@@ -1,0 +1,72 @@
+"""The program of a rank, in a process that this task watches where the run may start its ranks again in place."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+from pathlib import Path
+
+from jobs.submit.recover import is_stuck, judge
+from vidmae.ranks.preempt import EXIT_PREEMPTED
+from vidmae.runs.attempts import read_attempts
+from vidmae.runs.nodes.left_out import nodes_left_out
+from vidmae.runs.record import RunFolder, write_atomic
+from vidmae.settings.keeping_config import RecoveryConfig
+from vidmae.settings.layers import Layer, build, read_yaml
+
+
+def run_watched(program: str, run: RunFolder, job_id: str) -> int:
+    """Run the `main` of a module; with recovery.restarts_in_place under an agent (vidmae/ranks/in_place.py).
+
+    Args:
+        program: The module. One that can be started again has `load_before_fork`, which an agent calls once.
+        run: The run folder.
+        job_id: Of this job.
+    Returns:
+        Its exit code; 128 + N where signal N killed it.
+    """
+    module, recovery, device = importlib.import_module(program), *_settings(run)
+    if not recovery.restarts_in_place or not hasattr(module, "load_before_fork"):
+        return int(module.main(str(run.path)))
+    from vidmae.ranks import in_place
+
+    what = in_place.Watched(program, run, recovery, in_place.device_type(device))
+    return in_place.watch(what, lambda code: is_worth_a_restart(run, job_id, code))
+
+
+def restarts_allowed(run: RunFolder) -> int:
+    """A run's recovery.restarts_in_place."""
+    return _settings(run)[0].restarts_in_place
+
+
+def _settings(run: RunFolder) -> tuple[RecoveryConfig, str]:
+    """What a run of any kind says of its recovery, and its train.device."""
+    values = read_yaml(run.config).values if run.config.exists() else {}
+    recovery = build(RecoveryConfig, [Layer(str(run.config), values.get("recovery") or {})])[0]
+    return recovery, (values.get("train") or {}).get("device", "auto")
+
+
+def is_worth_a_restart(run: RunFolder, job_id: str, code: int) -> bool:
+    """Whether the ranks of a job shall start again in place: where it would be requeued because a rank was lost.
+
+    Not where the job itself has left out a node, which only a requeue gets rid of, not after three attempts without a new
+    checkpoint, since other nodes may do better, and not where the run folder takes no more files.
+
+    Args:
+        run: The run folder.
+        job_id: Of the job.
+        code: Exit code of the rank that failed, 128 + N where signal N killed it.
+    """
+    return (code != EXIT_PREEMPTED and judge(run, job_id, code, restarts=0, max_requeues=1).requeue
+            and not nodes_left_out(run, job_id) and not is_stuck(read_attempts(run)) and _is_writable(run.path))
+
+
+def _is_writable(folder: Path) -> bool:
+    probe = folder / f".watched.{socket.gethostname()}.{os.getpid()}"
+    try:
+        write_atomic(probe, b"{}\n")
+        probe.unlink()
+    except OSError:
+        return False
+    return True
