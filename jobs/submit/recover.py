@@ -29,6 +29,7 @@ from jobs.place.resources import SAVE_MARGIN_S
 from jobs.place.scheduler import slurm
 from jobs.place.scheduler.commands import SlurmAwayError
 from jobs.standing.arrays import run_of_task
+from jobs.submit import notice
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record
 from vidmae.runs.attempts import read_attempts, totals
@@ -154,6 +155,10 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(OSError):  # the disk is full: the log has said why
             write_json(run.failure, {"schema": SCHEMA, "job_id": job_id, "time": time.time(), "rank": 0, "kind": "stopped",
                                      "error": "Stopped", "message": verdict.why})
+    if notice.is_array(args.run):
+        notice.task_ended(RunFolder(args.run), job_id)
+    else:
+        notice.run_ended(run, job_id)
     return code
 
 
