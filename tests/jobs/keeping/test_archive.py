@@ -6,14 +6,17 @@ import contextlib
 import hashlib
 import io
 import json
+import re
+import shlex
 import subprocess
 import tarfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from analysis import collect
-from jobs import archive
+from jobs import archive, clean
 from jobs.keeping.redaction import Redaction
 from tests.jobs.keeping.conftest import add_code, copy_run
 from tests.support.launching import Told, caller
@@ -60,6 +63,17 @@ def private(runs: Path) -> Path:
     (tables / "hard.csv").write_text("clip\nS_20130101.mp4\n")
     (tables / "figure.png").write_bytes(b"frames of a child")
     return runs
+
+
+@pytest.mark.parametrize(("command", "flags"), [
+    (archive, "-h --help --tables --no-weights --predictions --pictures --licence --runs-dir --out --json"),
+    (clean, "-h --help --kinds --older-than --weights --tables --delete --yes --protect --unprotect --runs-dir --json")])
+def test_the_flags_are_frozen_and_the_commands_in_the_help_are_parsed(command: ModuleType, flags: str) -> None:
+    assert set(command.make_parser()._option_string_actions) == set(flags.split())
+    shown = re.findall(r"^    python jobs/\w+\.py(.*?)(?:   .*)?$", command.__doc__ or "", re.MULTILINE)
+    assert len(shown) >= 3
+    for words in shown:
+        command.make_parser().parse_args(shlex.split(words))
 
 
 def members(path: Path) -> dict[str, bytes]:
