@@ -89,7 +89,10 @@ def test_a_run_tells_once_its_end_is_final(runs: Path, hook: tuple[str, list[byt
     notice.keep_ways(run.submit, resolve([f"webhook:{url}"]), "slurm")
     run.failure.unlink(missing_ok=True)
     monkeypatch.setattr(recover, "requeue", lambda *_: True)
+    monkeypatch.setattr(slurm, "job_state", lambda _: "PENDING")
     assert recover.main([str(run.path), "137"]) == 0 and told == [], "it was requeued"
+    monkeypatch.setattr(slurm, "job_state", lambda _: "TIMEOUT")
+    assert recover.main([str(run.path), "143"]) == 0, "Slurm ends it by itself"
     monkeypatch.setattr(recover, "requeue", lambda *_: False)
     assert recover.main([str(run.path), "137"]) == 75
     failed(run, "7")
@@ -99,6 +102,7 @@ def test_a_run_tells_once_its_end_is_final(runs: Path, hook: tuple[str, list[byt
     write_json(run.result, {"steps": 1200, "last_loss": 0.43211, "top1_pct": 41.25})
     assert recover.main([str(run.path), "0"]) == 0
     assert lines(told) == [
+        "stopped-b17e30cc: unfinished, 17 of 100 steps, 00:00:16 of work",
         "stopped-b17e30cc: failed (rank 0, Stopped), 17 of 100 steps, 00:00:16 of work",
         "stopped-b17e30cc: failed (rank 3, ManifestError), 17 of 100 steps, 00:00:16 of work",
         "stopped-b17e30cc: cancelled, 17 of 100 steps, 00:00:16 of work",
