@@ -9,7 +9,9 @@ name of a child.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +62,11 @@ class Redaction:
         """A command line: flags and settings, without the values of flags that name a place or a person."""
         found, before = list[str](), ""
         for word in words:
-            flag, equals, value = word.partition("=")
+            flag, equals, _ = word.partition("=")
             if before in _SECRET_FLAGS:
                 found.append(REMOVED)
             elif flag in _SECRET_FLAGS and equals:
                 found.append(f"{flag}={REMOVED}")
-            elif equals and not flag.startswith("/"):
-                found.append(f"{flag}={self._argument(value)}")
             else:
                 found.append(self._argument(word))
             before = word
@@ -74,9 +74,14 @@ class Redaction:
 
     def _argument(self, word: str) -> str:
         """A word of a command: what may be a path is one, also where it begins in the current folder."""
-        own = word.startswith(_SCRIPTS) or "://" in word
-        if "/" in word and not own and not re.search(r"[\[\]{}\s]", word):
-            return self.path(word)
+        key, equals, value = word.partition("=")
+        if key and equals and not re.search(r"[/\s]", key):
+            return f"{key}={self._argument(value)}"
+        if "/" in word and not word.startswith((*_SCRIPTS, "[", "{")) and "://" not in word:
+            if not word.startswith("-"):
+                return self.path(word)
+            with suppress(ValueError):  # the flags of another command, in quotes
+                return shlex.join(self.command(shlex.split(word)))
         found = self.text(word)
         for name in self.words:
             found = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", REMOVED, found)

@@ -217,3 +217,11 @@ def test_an_array_stands_for_its_cells(private: Path, call: Told) -> None:
     ("scratch:vit_pico-16px-4x2", "scratch:vit_pico-16px-4x2"), ("hf://me/model/x.pth", "hf://me/model/x.pth"), ("4 steps", "4 steps")])
 def test_what_stays_of_a_text(given: str, kept: str) -> None:
     assert Redaction(Path("/r/runs")).record({"x": [given]}) == {"x": [kept]}
+
+
+def test_what_stays_of_a_command() -> None:
+    words = ["python", "sweeps/scaling.py", "--data", "my footage/anna", "--fewshot", "--data footage/anna --time 2:00 -A lab7", "--set",
+             "train.phases=[{duration: 1/2 steps}]", "--set=data.manifest=here/s.csv", "-Jrun-of-login-3", "--checkpoints", "runs/s-1a2b3c4d,hf://me/m/x.pth"]
+    kept = Redaction(Path("/r/runs"), ["login-3"]).command(words)
+    assert kept == ["python", "sweeps/scaling.py", "--data", "removed", "--fewshot", "--data removed --time 2:00 -A removed", "--set",
+                    "train.phases=[{duration: 1/2 steps}]", "--set=data.manifest=removed/s.csv", "-Jrun-of-removed", "--checkpoints", "runs/s-1a2b3c4d,hf://me/m/x.pth"]
