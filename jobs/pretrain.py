@@ -24,7 +24,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.experiment import Experiment, Place, choose_place, problems, resolve, warnings
-from jobs.place.launch_flags import RUNS, Parser, add_resources, add_runs_dir, masked_argv
+from jobs.place.launch_flags import RUNS, Parser, add_notify, add_resources, add_runs_dir, masked_argv
 from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, fail, say, with_origins
 from jobs.standing.follow import outcome, wait_for
@@ -62,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     control.add_argument("--stage", metavar="DIR",
                          help="copy archives of prepared footage to this folder on a disk of each node, such as '$TMPDIR', "
                               "while training reads them (--set data.stage_gib bounds it)")
+    add_notify(control)
     control.add_argument("--profile-steps", type=int, metavar="STEPS",
                          help="rank 0 records so many steps with torch's profiler, to profile/ in the run folder")
     out = parser.add_argument_group("output")
@@ -128,6 +129,8 @@ def submit(e: Experiment, args: argparse.Namespace, argv: list[str]) -> int:
         return 0
     say(f"{'submitted' if done.kind == 'submitted' else 'already active, attached to'} job {done.job_id}\n"
          f"  run  {e.run.path}\n  log  {log}")
+    if done.kind == "attached" and args.notify:
+        say("--notify: the job that is active tells whom it was submitted for")
     if not (args.wait or args.follow):
         say(next_commands(e, args))
         return 0
@@ -162,7 +165,7 @@ def config_text(e: Experiment) -> str:
     values = {**flatten(e.profile), "partition": r.partition, "gpus_per_node": r.gpus_per_node, "mem_gib": r.mem_mib / 1024,
               "tasks_per_node": r.tasks_per_node, "cpus_per_task": r.cpus_per_task,
               "signal_delay_s": r.signal_delay_s, "time": slurm.format_time(r.time_min) if r.time_min else ""}
-    shown = {k: "(not shown)" if k.startswith("env.") else v for k, v in values.items()}
+    shown = {k: "(not shown)" if k.startswith("env.") or (k == "notify" and v) else v for k, v in values.items()}
     return "\n".join(lines + with_origins(shown, e.profile_origins)) + "\n"
 
 

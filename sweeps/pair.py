@@ -27,7 +27,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.experiment import choose_place, folder_problems, problems, warnings
-from jobs.place.launch_flags import RUNS, Parser, add_resources, add_runs_dir, masked_argv
+from jobs.place.launch_flags import RUNS, Parser, add_notify, add_resources, add_runs_dir, masked_argv
 from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, say
 from jobs.standing.arrays import ARRAYS
@@ -71,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
                          help="submit again a run that ended so, with no word however it ended; it continues")
     control.add_argument("--wait", action="store_true", help="wait for both (on this machine always)")
+    add_notify(control)
     out = parser.add_argument_group("output")
     add_runs_dir(out)
     out.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the job ids")

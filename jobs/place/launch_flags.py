@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.place.notify_ways import ALLOWED, without_addresses
 from jobs.place.profiles import parse_mem
 from vidmae.settings.command_line import Parser as Parser
 
@@ -50,7 +51,13 @@ def resource_flags(args: argparse.Namespace) -> dict[str, Any]:
     """The resource flags as fields of ClusterProfile."""
     names = ("nodes", "partition", "account", "qos", "time", "gpus_per_node", "tasks_per_node", "cpus_per_task", "mem_gib",
              "constraint", "exclude", "nodelist", "dependency", "job_name", "signal_delay_s", "max_requeues")
-    return {name: getattr(args, name) for name in names}
+    return {**{name: getattr(args, name) for name in names}, "notify": getattr(args, "notify", None)}  # not of every command
+
+
+def add_notify(group: Any) -> None:
+    """`--notify`."""
+    group.add_argument("--notify", action="append", metavar="WAY",
+                       help=f"say in one line how it ended, to {ALLOWED}; may be repeated (default: the cluster profile's)")
 
 
 def add_runs_dir(group: Any) -> None:
@@ -67,5 +74,6 @@ def _mem(text: str) -> float:
 
 
 def masked_argv(argv: Sequence[str]) -> list[str]:
-    """A command line for the record, without values of what looks like a secret."""
-    return [re.sub(r"(?i)((?:token|secret|passw(?:or)?d|api_?key|credential)[^=]*=).*", r"\1***", arg) for arg in argv]
+    """A command line for the record, without values of what looks like a secret, and without whom it tells (--notify)."""
+    return [re.sub(r"(?i)((?:token|secret|passw(?:or)?d|api_?key|credential)[^=]*=).*", r"\1***", arg)
+            for arg in without_addresses(argv)]

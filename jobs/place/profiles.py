@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from jobs.place.catalogue import Catalogue, make_catalogue
+from jobs.place.notify_ways import WEBHOOK, check_way
 from jobs.place.scheduler import slurm
 from vidmae.settings.layers import ConfigError, Layer, build, nearest, read_yaml
 
@@ -75,6 +76,8 @@ class ClusterProfile:
     """Seconds between Slurm's warning signal and the time limit; None takes 300, at most a quarter of the limit."""
     max_requeues: int = 20
     """How often a job that was stopped before its end is put back into the queue."""
+    notify: tuple[str, ...] = ()
+    """Who is told how a run or the array of a sweep ended, such as mail or webhook:FILE (jobs/place/notify_ways.py)."""
     setup: tuple[str, ...] = ()
     """Shell lines that run on the first node before srun: module load ..., source activate ..."""
     python: str = ""
@@ -103,6 +106,8 @@ class ClusterProfile:
                 slurm.parse_time(self.time)
             except ValueError as error:
                 raise ConfigError(f"time is {self.time!r}: {error} (flag --time, or the profile)") from error
+        for way in self.notify:
+            check_way(way)
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if isinstance(value, str) and re.search(r"[\x00-\x1f\x7f]", value):
@@ -175,6 +180,10 @@ def read_site(path: Path) -> Site:
     lines = {key.removeprefix("config."): n for key, n in layer.lines.items() if key.startswith("config.")}
     own = Layer(layer.origin, {k: v for k, v in values.items() if v is not None}, layer.lines)
     build(ClusterProfile, [own])
+    for way in own.values.get("notify") or ():
+        if str(way).startswith(f"{WEBHOOK}:") and "://" in str(way):
+            raise ConfigError(f"{layer.where('notify')}: the address of a webhook is a secret, and a profile is copied to "
+                              f"the code of every run; write {WEBHOOK}:FILE, with the address in a file of your own")
     catalogue = make_catalogue(data, path.resolve().parent, str(path), {n: layer.where(f"data.{n}") for n in data})
     return Site(path.stem, (own,), (Layer(layer.origin, inner, lines),), catalogue if data else Catalogue())
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WINGS = ("vidmae", "jobs", "sweeps", "analysis")
 SUFFIXES = (".py", ".yaml")
 GIT_TIMEOUT_S = 20.0
+PACKAGES = ("torch", "deepspeed", "numpy", "safetensors", "decord", "av", "torchcodec", "opencv-python-headless", "submitit")
+"""Whose versions a run notes: what its numbers may depend on."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,20 @@ def code_state(root: Path = ROOT) -> CodeState:
     changed = _git(root, "status", "--porcelain", "--", *paths) or ""
     diff = (_git(root, "diff", "HEAD", "--", *paths) or "") if changed.strip() else ""
     return CodeState(commit.strip(), bool(changed.strip()), diff)
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """Versions of Python and of PACKAGES where the launcher runs, for run.json; a package that is not installed is left out.
+
+    Ranks have the same, unless the profile's `python` starts another one, such as that of a container. torch's version has
+    the CUDA version that it was built with (`+cu126`) where its wheel says so.
+    """
+    found = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return {"of": "the launcher", "python": platform.python_version(), "packages": found}
 
 
 def take_snapshot(run: RunFolder, state: CodeState, root: Path = ROOT) -> None:

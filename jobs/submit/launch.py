@@ -26,11 +26,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.place.notify_ways import Notify
 from jobs.place.resources import Resources
 from jobs.place.scheduler import slurm
 from jobs.place.scheduler.commands import is_away
 from jobs.standing.locks import release_lock_of_dead_job
 from jobs.standing.runs import EXIT_RECORD
+from jobs.submit import notice
 from jobs.submit.watched import run_watched
 from vidmae.ranks.health.hang_report import report_hang
 from vidmae.ranks.preempt import EXIT_PREEMPTED
@@ -185,6 +187,7 @@ class Request:
         env: Variables of the job.
         tasks: Of an array; 0 is a single job.
         max_parallel: Tasks of an array that may run at the same time; 0 does not limit them.
+        notify: Who is told how it ended.
         recovers: Whether what is left at its end is judged by jobs/submit/recover.py, as a run's is.
     """
 
@@ -203,6 +206,7 @@ class Request:
     env: dict[str, str] = field(default_factory=dict)
     tasks: int = 0
     max_parallel: int = 0
+    notify: Notify = field(default_factory=Notify)
     recovers: bool = True
 
 
@@ -231,6 +235,8 @@ def slurm_parameters(request: Request) -> dict[str, Any]:
                             "requeue" if request.max_requeues else "no-requeue": True}
     if request.options.get("dependency"):
         more["kill-on-invalid-dep"] = "yes"  # else the job waits for ever once its parent has failed
+    if request.notify.mail is not None:
+        more |= {"mail-type": "END,FAIL", **({"mail-user": request.notify.mail} if request.notify.mail else {})}
     more |= {name: value if value else True for name, value in request.more_options.items()}
     job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if request.tasks else "$SLURM_JOB_ID"
     noted = f"{shlex.quote(str(request.run.submit))}/{job}/{EXIT_CODE}"
@@ -462,6 +468,7 @@ def control_local_job(folder: str) -> int:
         with contextlib.suppress(OSError):  # the disk is full: the logs have the stacks
             report_hang(RunFolder(controller.folder.parents[1]), controller.folder.name)
     write_json(controller.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "time": time.time()})
+    notice.run_ended(RunFolder(controller.folder.parents[1]), controller.folder.name)
     return code if 0 <= code < 256 else 1
 
 

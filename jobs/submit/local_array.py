@@ -24,6 +24,7 @@ from pathlib import Path
 
 from jobs.standing.arrays import cells_of
 from jobs.standing.runs import EXIT_RECORD
+from jobs.submit import notice
 from jobs.submit.forked_cell import ForkedCell, load_programs, run_cell
 from jobs.submit.launch import (
     INTERRUPTED,
@@ -216,6 +217,7 @@ def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], 
             task.end(signal.SIGKILL)
         for task in running + waiting:
             task.note(INTERRUPTED)
+    notice.array_ended(RunFolder(array), str(os.getpid()))
 
 
 def _over(task: Task, limit: Limit, gpus: Sequence[str], *, fork: bool) -> bool:

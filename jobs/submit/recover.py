@@ -31,6 +31,7 @@ from jobs.place.resources import SAVE_MARGIN_S
 from jobs.place.scheduler import slurm
 from jobs.place.scheduler.commands import SlurmAwayError
 from jobs.standing.arrays import run_of_task
+from jobs.submit import notice
 from vidmae.ranks.health.hang_report import report_hang
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record
@@ -39,6 +40,7 @@ from vidmae.runs.nodes.left_out import nodes_left_out
 from vidmae.runs.record import CANCELLED, LOST, SCHEMA, RunFolder, read_json, write_json
 
 STUCK_ATTEMPTS = 3
+OVER = ("TIMEOUT", "CANCELLED", "DEADLINE", "OUT_OF_MEMORY")  # of a job that Slurm ends and does not requeue
 PATIENCE_S = 600.0  # a controller that is away for longer than this does not get the request
 
 
@@ -195,13 +197,39 @@ def main(argv: list[str] | None = None) -> int:
         print(f"warning: --signal-delay-s {args.signal_delay_s} is shorter than {SAVE_MARGIN_S} s plus the slowest save, "
               f"{slowest_s:.0f} s: a warning before the time limit may come too late to save", flush=True)
     if verdict.requeue and requeue(job_id, nodes_left_out(run, job_id)):
+        if is_over(job_id):
+            tell(args.run, run, job_id)
         return 0
     code = EXIT_PREEMPTED if verdict.requeue else verdict.exit_code
     if code and not run.failure.exists():
         with contextlib.suppress(OSError):  # the disk is full: the log has said why
             write_json(run.failure, {"schema": SCHEMA, "job_id": job_id, "time": time.time(), "rank": 0, "kind": "stopped",
                                      "error": "Stopped", "message": verdict.why})
+    tell(args.run, run, job_id)
     return code
+
+
+def is_over(job_id: str) -> bool:
+    """Whether Slurm ends the job by itself for good, at its time limit or because somebody cancels it, and does not requeue
+    it; False where it does not answer."""
+    try:
+        return slurm.job_state(job_id) in OVER
+    except slurm.SlurmError:
+        return False
+
+
+def tell(path: Path, run: RunFolder, job_id: str) -> None:
+    """Tell of the end of a run, or note that of a task of an array (--notify).
+
+    Args:
+        path: Of the run or the array.
+        run: That of this job.
+        job_id: Of the job.
+    """
+    if notice.is_array(path):
+        notice.task_ended(RunFolder(path), job_id)
+    else:
+        notice.run_ended(run, job_id)
 
 
 if __name__ == "__main__":

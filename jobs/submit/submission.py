@@ -20,11 +20,12 @@ from typing import Any
 
 from jobs.place.experiment import KIND, Experiment
 from jobs.place.found_data import turns_of
+from jobs.place.notify_ways import resolve
 from jobs.place.scheduler import slurm
-from jobs.place.snapshot import code_state, take_snapshot
+from jobs.place.snapshot import code_state, environment, take_snapshot
 from jobs.standing.locks import live_holder
 from jobs.standing.runs import NOT_STARTED, process_birth, state_of, states, submissions, why
-from jobs.submit import launch
+from jobs.submit import launch, notice
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.layers import ConfigError, to_yaml
 
@@ -49,7 +50,7 @@ def make_request(e: Experiment) -> launch.Request:
         run=e.run, job_name=p.job_name or e.run.path.name, resources=e.resources, on_cpu=e.on_cpu,
         workers=e.config.data.workers, options={k: v for k, v in options.items() if v}, more_options=dict(p.sbatch),
         signal=e.config.recovery.signals[0], signal_delay_s=e.resources.signal_delay_s, max_requeues=p.max_requeues,
-        setup=p.setup, python=p.python, env=dict(p.env))
+        setup=p.setup, python=p.python, env=dict(p.env), notify=resolve(p.notify))
 
 
 def submit_once(e: Experiment, *, retry: bool, command: list[str]) -> Outcome:
@@ -124,9 +125,9 @@ def _submit(e: Experiment, command: list[str]) -> str:
     code = code_state()
     write_atomic(run.config, to_yaml(e.config).encode())
     take_snapshot(run, code)
-    make_private_folder(run.submit)
+    notice.keep_ways(make_private_folder(run.submit), request.notify, cluster)
     before = [s for s in submissions(run) if s.get("state") != "refused"]
-    record = {**_identity(e, command), **code.record(), "submissions": before}
+    record = {**_identity(e, command), **code.record(), "environment": environment(), "submissions": before}
     entry: dict[str, Any] = {
         "state": "submitting", "job_id": None, "cluster": cluster, "job_name": request.job_name, "command": command,
         **code.record(), **e.resources.record, "host": socket.gethostname(), "submitted_at": _now(),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.place.launch_flags import Parser, add_resources, add_runs_dir
+from jobs.place.launch_flags import Parser, add_notify, add_resources, add_runs_dir
 from sweeps.grid.grid import PROBES
 from sweeps.grid.states import RETRY
 from vidmae.settings.command_line import with_whole_key
@@ -96,6 +96,7 @@ def add_run_control(parser: Parser, *, what: str = "the cells, their", continues
         control.add_argument("--after", type=comma_list, default=[], metavar="RUN,RUN,...",
                              help="pretraining runs that are queued or running: their cells start once they are done")
     control.add_argument("--wait", "--watch", action="store_true", help="wait for the cells, and show how far they are")
+    add_notify(control)
     return control
 
 

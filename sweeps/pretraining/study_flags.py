@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.place.experiment import Place
-from jobs.place.launch_flags import add_resources, add_runs_dir
+from jobs.place.launch_flags import add_notify, add_resources, add_runs_dir
 from jobs.place.prepare_fraction import add_reading
 from jobs.pretrain import DEFAULT_RECIPE
 from sweeps.grid import fewshot_flags
@@ -59,6 +59,7 @@ def add_the_rest(parser: argparse.ArgumentParser, *, method: str) -> None:
     control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
                          help="submit again the runs and cells that ended so, with no word all that ended; they continue")
     control.add_argument("--wait", action="store_true", help="wait for the last job (on this machine always)")
+    add_notify(control)
     out = parser.add_argument_group("output")
     add_runs_dir(out)
     out.add_argument("--manifests", type=Path, metavar="FOLDER",
@@ -96,7 +97,7 @@ def fewshot_args(args: argparse.Namespace, place: Place) -> argparse.Namespace:
     for flag in SHARED:
         value = getattr(args, flag)
         words += [f"--{flag.replace('_', '-')}={value}"] if value is not None else []
-    words += [f"--sbatch={item}" for item in args.sbatch]
+    words += [f"--sbatch={item}" for item in args.sbatch] + [f"--notify={way}" for way in args.notify or ()]
     try:
         more = shlex.split(args.fewshot)
     except ValueError as error:

@@ -15,13 +15,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from jobs.place.notify_ways import resolve
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources
 from jobs.place.scheduler import slurm
-from jobs.place.snapshot import CodeState, code_state, take_snapshot
+from jobs.place.snapshot import CodeState, code_state, environment, take_snapshot
 from jobs.standing.arrays import array_path, link_task, make_array
 from jobs.standing.runs import process_birth, submissions
-from jobs.submit import launch, local_array
+from jobs.submit import launch, local_array, notice
 from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.batches import Batch
 from sweeps.grid.states import Standing
@@ -90,7 +91,7 @@ def make_request(sweep: Sweep, batch: Batch, array: Path, waits_for: Sequence[st
         on_cpu=config.train.device == "cpu" or batch.resources.gpus_per_node == 0, workers=config.data.workers,
         options={k: v for k, v in options.items() if v}, more_options=dict(p.sbatch), signal=config.recovery.signals[0],
         signal_delay_s=batch.resources.signal_delay_s, max_requeues=p.max_requeues, setup=p.setup, python=p.python,
-        env=dict(p.env), tasks=len(batch.cells), max_parallel=sweep.max_parallel)
+        env=dict(p.env), tasks=len(batch.cells), max_parallel=sweep.max_parallel, notify=resolve(p.notify))
 
 
 def scripts(sweep: Sweep, batches: Sequence[Batch]) -> list[str]:
@@ -142,6 +143,7 @@ def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], co
     array = make_array(path, runs)
     take_snapshot(array, code)
     request = make_request(sweep, batch, path, waits_for)
+    notice.keep_ways(array.submit, request.notify, sweep.cluster)
     entry: dict[str, Any] = {
         "state": "submitting", "job_id": None, "cluster": sweep.cluster, "job_name": request.job_name, "array": str(path),
         "command": list(sweep.command), **code.record(), **request.resources.record, "host": socket.gethostname(),
@@ -170,7 +172,8 @@ def _write_cell(standing: Standing, sweep: Sweep, code: CodeState, entry: Mappin
     run, cell = standing.run, standing.cell
     make_private_folder(run.path)
     before = read_json(run.record) or {}
-    record = {**_identity(cell, run, sweep, before), **code.record(), "submissions": [*submissions(run), dict(entry)]}
+    record = {**_identity(cell, run, sweep, before), **code.record(), "environment": environment(),
+              "submissions": [*submissions(run), dict(entry)]}
     name = run.path.name.removesuffix(f"-{cell.signature}")
     write_atomic(run.config, to_yaml(replace(cell.config, name=name)).encode(), durable=False)
     write_json(run.record, record, durable=False)

@@ -26,6 +26,7 @@ TWO_KINDS = {
     "--sets": "what is tested on as it is: of robustness.py manifests with a name, of dense.py layouts",
 }
 TWO_MEANINGS = {
+    "--weights": "a file of weights, and for clean.py that those of finished runs may go, too",
     "--frames": "a switch, and for embeddings.py the manifest that has the frames: features have lost their videos",
     "--published": "which published rows stand in the tables, and for scaling.py that they are what is fitted",
 }

@@ -69,7 +69,8 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "jobs.standing": {"vidmae", "jobs.place.scheduler"},
     "jobs.submit": {"vidmae", "jobs.place.scheduler", "jobs.place", "jobs.standing"},
     "jobs.submit.example": {"vidmae", "jobs.place", "jobs"},
-    "jobs": {"vidmae", "jobs.place.scheduler", "jobs.place", "jobs.standing", "jobs.submit", "jobs.submit.example"},
+    "jobs.keeping": {"vidmae", "jobs.place.scheduler", "jobs.place", "jobs.standing", "jobs.submit"},
+    "jobs": {"vidmae", "jobs.place.scheduler", "jobs.place", "jobs.standing", "jobs.submit", "jobs.submit.example", "jobs.keeping"},
     # grids of runs as Slurm arrays
     "sweeps.grid": {"vidmae", "jobs"},
     "sweeps.run": {"vidmae", "jobs", "sweeps.grid"},

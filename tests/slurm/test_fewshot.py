@@ -66,7 +66,7 @@ def test_a_chain_from_pretraining_to_tables(cluster: Cluster, chain: tuple[str, 
     grid = ["--shots", "2", "--seeds", "0", "--time", "2", "--set", "model.img_size=64"]
     refused = sweep(folder, *grid, "--checkpoints", "demo", profile=profile)
     assert refused.returncode == 2 and "--after demo-" in refused.stderr, refused.stderr
-    done = sweep(folder, *grid, "--after", "demo", "--then-collect", profile=profile)
+    done = sweep(folder, *grid, "--after", "demo", "--then-collect", "--notify", f"command:tee -a {folder}/told", profile=profile)
     assert done.returncode == 0, done.stderr
     chained, scratch, collect = done.stdout.split()
     assert cluster.job_state(f"{scratch}_0") in ("", "PENDING", "RUNNING", "COMPLETED")
@@ -83,6 +83,8 @@ def test_a_chain_from_pretraining_to_tables(cluster: Cluster, chain: tuple[str, 
         assert found == {"demo": "found", "scratch": "found"}
         (seen,) = of_run.glob("seen.*.json")
         assert json.loads(seen.read_text())["began"] > (pretraining / "result.json").stat().st_mtime
+        told = (folder / "told").read_text().splitlines()
+        assert len(told) == 2 and all(line.endswith(": 1 done of 1 cells, top-1 25.00 to 25.00 %") for line in told), told
     else:
         assert found["scratch"] == "found" and found["demo"] != "found", "afterok: no cell starts on weights that never came"
         dry = json.loads(sweep(folder, *grid, "--checkpoints", "scratch", "--dry-run", "--json", profile=profile).stdout)

@@ -76,16 +76,18 @@ def test_two_nodes_of_two_tasks_run_the_snapshot(cluster: Cluster, folder: Path)
 
 def test_slurm_sees_the_exit_code_of_the_rank_that_failed(cluster: Cluster, folder: Path) -> None:
     began = time.monotonic()
-    failed = launch(folder, "fail:2:3", "--follow")
+    failed = launch(folder, "fail:2:3", "--follow", "--notify", "mail", "--notify", f"command:tee -a {folder}/told")
     assert failed.returncode == 1 and "rank 2: ValueError: asked to" in failed.stderr, failed.stderr
     assert "stand-in rank 0" in failed.stderr and time.monotonic() - began < 100, "the others sleep for minutes"
     job = failed.stdout.strip()
     assert cluster.wait_job(job) == "FAILED"
+    assert (folder / "told").read_text() == f"{the_run(folder).path.name}: failed (rank 2, ValueError), 3 of 10 steps\n"
     assert cluster.run("sacct", "-X", "-n", "-P", "-o", "ExitCode", "-j", job).stdout.strip() == "3:0"
     refused = launch(folder, "ok")
     assert refused.returncode == 2 and refused.stdout == "" and f"job {job} is FAILED" in refused.stderr
     retried = launch(folder, "ok", "--retry", "--wait")
     assert retried.returncode == 0 and retried.stdout.strip() != job, retried.stderr
+    assert (folder / "told").read_text().count("\n") == 1, "the second job was to tell nobody"
 
 
 def test_a_running_job_is_shown_attached_to_and_cancelled(cluster: Cluster, folder: Path) -> None:

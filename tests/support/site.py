@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from analysis.tables.survey.looking import features_of
+from jobs.keeping.archive_file import write_archive
+from jobs.keeping.packing import Wanted, pack
 from tests.support.labelled import write_labelled
 from tests.support.launching import ROOT, write_program
 from tests.support.tested import write_tested
@@ -20,7 +22,7 @@ from vidmae.insight.embedding_files import Embeddings, file_path, make_folder
 from vidmae.insight.footage_measures import Moment
 from vidmae.insight.footage_survey import COLUMNS as MOMENT_COLUMNS
 from vidmae.runs.predictions import from_probabilities
-from vidmae.runs.record import write_json
+from vidmae.runs.record import RunFolder, write_json
 
 SINFO = "case \"$*\" in *%R*) echo gpu;; *) echo 'gpu*|up|2-00:00:00|1-16|30|64|515000|idle|gpu:a100:8';; esac"
 SLURM = {  # program -> what it does
@@ -40,6 +42,8 @@ def make_site(here: Path) -> Path:
     _studies(here / "scaling/runs")
     _results(here / "results/s-ssv2")
     _results(here / "results/say-ssv2")
+    packed = pack([RunFolder(here / "runs/s-vith14-edd1b7a1")], here / "runs", Wanted())
+    write_archive(here / "s-vith14.tar.gz", packed.members, packed.links, time_s=packed.time_s)
     return here
 
 
