@@ -53,6 +53,12 @@ def resource_flags(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
+def add_over_budget(group: Any) -> None:
+    """`--over-budget`."""
+    group.add_argument("--over-budget", action="store_true",
+                       help="submit also where the runs folder would pass budget_gpu_hours of the profile")
+
+
 def add_runs_dir(group: Any) -> None:
     """`--runs-dir`."""
     group.add_argument("--runs-dir", type=Path, default=RUNS, metavar="FOLDER",
