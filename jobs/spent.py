@@ -25,18 +25,20 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # a script runs the code of its own clone, wherever the environment's `-e .` points
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.launch_flags import RUN_HELP, RUNS, Parser, add_runs_dir
-from jobs.place.rates import budget_of, day, find_profile, rates_of
+from jobs.place.profiles import ClusterProfile, find_site, is_day
+from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, say
 from jobs.standing.runs import all_runs
 from jobs.standing.shard_runs import find_runs
 from jobs.standing.spending import Usage, others_of_account, since, usage_of
 from vidmae.runs.nodes.spent import Rates, Spent, Use, spent
-from vidmae.settings.layers import ConfigError
+from vidmae.settings.layers import ConfigError, build
 
 HEADER = ("JOBS", "GPU-H", "CORE-H", "KWH", "ENERGY BY", "CO2 KG")
 BY = ("run", "sweep", "user")
@@ -66,6 +68,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def day(text: str) -> str:
+    """An argparse type: a day such as 2026-01-31."""
+    if not is_day(text):
+        raise argparse.ArgumentTypeError(f"{text} is not allowed: a day such as 2026-01-31")
+    return text
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
@@ -79,18 +88,18 @@ def run(args: argparse.Namespace) -> int:
     if args.runs_dir != RUNS and not args.runs_dir.is_dir():
         raise ConfigError(f"--runs-dir {args.runs_dir} is not a folder")
     profile = find_profile(args.profile)
-    rates = rates_of(profile)
+    rates = profile.rates
     chosen = [found for given in args.runs for found in find_runs(given, args.runs_dir)]
     everything, notes = usage_of(chosen if args.runs else all_runs(args.runs_dir.absolute()))
     usages = since(everything, args.since or "")
     others = others_of_account(args.account, args.since, everything) if args.account else []
     lines = grouped(usages, others, args.by, rates)
     total = spent([*(use for usage in usages for use in usage.uses), *others], rates)
-    left = None
-    if (budget := budget_of(profile)) and not args.runs:
-        used_gpu_h = sum(use.gpu_h for usage in since(everything, budget.since) for use in usage.uses)
-        left = {"gpu_hours": budget.gpu_hours, "since": budget.since, "spent_gpu_h": used_gpu_h,
-                "left_gpu_h": budget.gpu_hours - used_gpu_h}
+    left: dict[str, Any] | None = None
+    if profile.budget_gpu_hours is not None and not args.runs:
+        used_gpu_h = sum(use.gpu_h for usage in since(everything, profile.budget_since) for use in usage.uses)
+        left = {"gpu_hours": profile.budget_gpu_hours, "since": profile.budget_since, "spent_gpu_h": used_gpu_h,
+                "left_gpu_h": profile.budget_gpu_hours - used_gpu_h}
     notes += [f"not counted: {line}" for line in total.without]
     if args.json:
         print(json.dumps({"by": args.by, "lines": [{args.by: name, **asdict(found)} for name, found in lines],
@@ -103,6 +112,19 @@ def run(args: argparse.Namespace) -> int:
         say(f"budget: {left['spent_gpu_h']:,.1f} of {left['gpu_hours']:,.1f} GPU-hours are spent"
             + (f" since {left['since']}" if left["since"] else "") + f", {left['left_gpu_h']:,.1f} are left")
     return 0
+
+
+def find_profile(given: str | None) -> ClusterProfile:
+    """The profile of the site, without flags; an empty one where there is none.
+
+    Raises:
+        ConfigError: There is no such profile, or it cannot be used.
+    """
+    try:
+        cluster = slurm.cluster_name() if slurm.absent() is None else None
+    except slurm.SlurmError:
+        cluster = None  # it went away just now; what is named is found all the same
+    return build(ClusterProfile, find_site(given, cluster).layers)[0]
 
 
 def grouped(usages: Sequence[Usage], others: Sequence[Use], by: str, rates: Rates) -> list[Group]:

@@ -20,6 +20,7 @@ import yaml
 
 from jobs.place.catalogue import Catalogue, make_catalogue
 from jobs.place.scheduler import slurm
+from vidmae.runs.nodes.spent import Rates
 from vidmae.settings.layers import ConfigError, Layer, build, nearest, read_yaml
 
 CLUSTERS = Path(__file__).parents[1] / "clusters"
@@ -135,6 +136,11 @@ class ClusterProfile:
             _check("\0" not in value, "env", name, "a value without zero bytes")
         for name, value in self.sbatch.items():
             self._check_option(name, value)
+
+    @property
+    def rates(self) -> Rates:
+        """What the site says of its power."""
+        return Rates(self.co2_g_per_kwh, self.pue, self.watts_per_core, self.gpu_power_pct)
 
     def _check_power(self) -> None:
         for key, least, most, allowed in (

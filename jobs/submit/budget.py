@@ -13,7 +13,6 @@ from pathlib import Path
 
 from jobs.place.experiment import Experiment
 from jobs.place.profiles import ClusterProfile
-from jobs.place.rates import budget_of
 from jobs.place.speak import say
 from jobs.standing.runs import all_runs
 from jobs.standing.spending import since, under_way_gpu_h, usage_of
@@ -41,21 +40,21 @@ def keep_to_budget(profile: ClusterProfile, runs_dir: Path, wanted_gpu_h: float,
     Raises:
         ConfigError: It would pass the budget, and the one at the terminal does not want it, or there is no terminal.
     """
-    budget = budget_of(profile)
-    if budget is None or not wanted_gpu_h:
+    budget_h = profile.budget_gpu_hours
+    if budget_h is None or not wanted_gpu_h:
         return
     usages, notes = usage_of(all_runs(runs_dir))
     for note in notes:
         say(f"note: {note}")
-    spent_h = sum(use.gpu_h for usage in since(usages, budget.since) for use in usage.uses)
+    spent_h = sum(use.gpu_h for usage in since(usages, profile.budget_since) for use in usage.uses)
     active_h = under_way_gpu_h(usages)
-    days = f" since {budget.since}" if budget.since else ""
+    days = f" since {profile.budget_since}" if profile.budget_since else ""
     stands = (f"{spent_h:,.1f} GPU-hours are spent{days}, {active_h:,.1f} are under way, and this would use about "
-              f"{wanted_gpu_h:,.1f} of budget_gpu_hours {budget.gpu_hours:,.1f}")
-    if spent_h + active_h + wanted_gpu_h <= budget.gpu_hours:
+              f"{wanted_gpu_h:,.1f} of budget_gpu_hours {budget_h:,.1f}")
+    if spent_h + active_h + wanted_gpu_h <= budget_h:
         say(f"budget: {stands}")
         return
-    passed = f"over the budget by {spent_h + active_h + wanted_gpu_h - budget.gpu_hours:,.1f} GPU-hours: {stands}"
+    passed = f"over the budget by {spent_h + active_h + wanted_gpu_h - budget_h:,.1f} GPU-hours: {stands}"
     if over or dry_run:
         say(f"warning: {passed}" + ("" if over else "; without --dry-run it would ask (--over-budget does not ask)"))
     elif not _agreed(passed):

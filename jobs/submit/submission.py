@@ -20,7 +20,6 @@ from typing import Any
 
 from jobs.place.experiment import KIND, Experiment
 from jobs.place.found_data import turns_of
-from jobs.place.rates import rates_of
 from jobs.place.scheduler import slurm
 from jobs.place.snapshot import code_state, take_snapshot
 from jobs.standing.locks import live_holder
@@ -132,7 +131,7 @@ def _submit(e: Experiment, command: list[str]) -> str:
     record = {**_identity(e, command), **code.record(), "submissions": before}
     entry: dict[str, Any] = {
         "state": "submitting", "job_id": None, "cluster": cluster, "job_name": request.job_name, "command": command,
-        **code.record(), **e.resources.record, **rates_of(e.profile).record, **_planned(e), "host": socket.gethostname(),
+        **code.record(), **e.resources.record, **e.profile.rates.record, **_planned(e), "host": socket.gethostname(),
         "submitted_at": _now(), "submitted_at_s": time.time(),
     }
     before.append(entry)

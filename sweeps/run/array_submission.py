@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from jobs.place.profiles import ClusterProfile
-from jobs.place.rates import rates_of
 from jobs.place.resources import Resources
 from jobs.place.scheduler import slurm
 from jobs.place.snapshot import CodeState, code_state, take_snapshot
@@ -148,7 +147,7 @@ def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], co
     entry: dict[str, Any] = {
         "state": "submitting", "job_id": None, "cluster": sweep.cluster, "job_name": request.job_name, "array": str(path),
         "command": list(sweep.command), **code.record(), **request.resources.record,
-        **rates_of(sweep.profile).record, "host": socket.gethostname(),
+        **sweep.profile.rates.record, "host": socket.gethostname(),
         "submitted_at": _now(), "submitted_at_s": time.time()}
     records = [_write_cell(s, sweep, code, {**entry, "task": task, **_planned(s, sweep)})
                for task, s in enumerate(batch.cells)]

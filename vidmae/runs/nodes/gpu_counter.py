@@ -1,7 +1,7 @@
 """The energy that GPUs have used, by the counter that each GPU keeps of itself (NVIDIA's from Volta on), read through NVML.
 
-libnvidia-ml.so.1 comes with the driver. Its four functions that are needed here are called as they are, without pynvml:
-deepspeed behaves otherwise where pynvml is installed.
+libnvidia-ml.so.1 comes with the driver, so the three functions that are needed here are there without pynvml, which would
+have to be installed.
 Source: NVIDIA, NVML API reference, nvmlDeviceGetTotalEnergyConsumption: millijoules since the driver was loaded.
 """
 
