@@ -37,7 +37,7 @@ from jobs.place.speak import answer, say
 from jobs.standing.runs import all_runs
 from jobs.standing.shard_runs import find_runs
 from jobs.standing.spending import Usage, others_of_account, since, usage_of
-from vidmae.runs.nodes.spent import Rates, Spent, Use, spent
+from vidmae.runs.nodes.usage import Rates, Spent, Use, spent
 from vidmae.settings.layers import ConfigError, build
 
 HEADER = ("JOBS", "GPU-H", "CORE-H", "KWH", "ENERGY BY", "CO2 KG")

@@ -26,7 +26,7 @@ from analysis.page.dossier import Dossier
 from analysis.page.html import TEMPLATES, to_html
 from analysis.page.wording import discreet, moment, number
 from vidmae.runs.attempts import totals
-from vidmae.runs.nodes.spent import Rates, spent, uses_of
+from vidmae.runs.nodes.usage import Rates, spent, uses_of
 from vidmae.runs.record import RunFolder
 
 COLUMNS = {  # what stands on the page -> whether it is a number

@@ -11,7 +11,7 @@ from analysis.page.dossier import CURVES, FEWSHOT, Dossier
 from analysis.page.html import Section, Table
 from analysis.page.wording import discreet, duration, moment, number, setting
 from vidmae.runs.attempts import PARTS, totals
-from vidmae.runs.nodes.spent import Rates, said_of_energy, spent, uses_of
+from vidmae.runs.nodes.usage import Rates, said_of_energy, spent, uses_of
 from vidmae.runs.record import totals_of_data
 
 TRAINING = "Training"

@@ -20,7 +20,7 @@ import yaml
 
 from jobs.place.catalogue import Catalogue, make_catalogue
 from jobs.place.scheduler import slurm
-from vidmae.runs.nodes.spent import Rates
+from vidmae.runs.nodes.usage import Rates
 from vidmae.settings.layers import ConfigError, Layer, build, nearest, read_yaml
 
 CLUSTERS = Path(__file__).parents[1] / "clusters"

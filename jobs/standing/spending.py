@@ -15,7 +15,7 @@ from typing import Any
 from jobs.place.scheduler import sacct
 from jobs.place.scheduler.commands import SlurmError
 from jobs.standing.runs import states, submissions
-from vidmae.runs.nodes.spent import SLURM, Use, use_of, uses_of
+from vidmae.runs.nodes.usage import SLURM, Use, use_of, uses_of
 from vidmae.runs.record import RunFolder, read_json
 
 SINGLE = "single runs"

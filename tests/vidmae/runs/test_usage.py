@@ -14,7 +14,7 @@ from vidmae.runs.attempts import AttemptLog, read_attempts
 from vidmae.runs.gpus import GPUS
 from vidmae.runs.nodes import gpu_counter
 from vidmae.runs.nodes.gpu_counter import EnergyMeter
-from vidmae.runs.nodes.spent import ESTIMATE, NVML, SLURM, Rates, Use, said_of_energy, spent, uses_of
+from vidmae.runs.nodes.usage import ESTIMATE, NVML, SLURM, Rates, Use, said_of_energy, spent, uses_of
 from vidmae.runs.record import RunFolder
 
 JOB = {"state": "submitted", "job_id": "7", "cluster": "slurm", "job_name": "s", "nodes": 2, "tasks_per_node": 4, "gpus_per_node": 4,
