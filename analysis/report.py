@@ -4,6 +4,7 @@
     python analysis/report.py runs/s-1a2b3c4d --with results/s-center --with results/s-attention --out s.html
     python analysis/report.py s-1a2b3c4d --frames
     python analysis/report.py s-1a2b3c4d --beside s_0.1 --beside mae_st/models/old/s/s_log.txt
+    python analysis/report.py --all                                 # of all runs: runs/index.html
 
 RUN is the folder of a pretraining run or a few-shot cell, its name, or a start of it that fits one run alone. The page has
 settings, state, curves, where the seconds went, data that was left out, the few-shot cells beside the run that start from
@@ -11,6 +12,10 @@ it (of a cell: its accuracy by class), their accuracy under conditions, and the 
 embeddings) below RUN/analysis and the folders named by --with. A run that failed, goes on or has not begun has a page, too.
 File names never stand on it, and pictures of footage only with --frames. Only its owner can read the file. Standard output
 is its path.
+
+--all writes an index of all runs in --runs-dir: a table that is sorted by a click on a column and filtered by words and
+state, with links to the pages that there are. Runs that are ticked stand beside each other, with the settings that differ
+and their losses. A folder that is damaged or half-written is a row that says why.
 
 Exit codes: 0 ok, 2 no such run or folder, or no place to write.
 """
@@ -21,6 +26,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +34,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import analysis  # noqa: F401  it says which library is missing
 
+from analysis.page.all_runs import DAMAGED, page_of, row_of, run_folders
 from analysis.page.beside import beside
 from analysis.page.cells import accuracy_by_class, few_shot_results
 from analysis.page.chapters import TRAINING, curves, how_it_stands, key_figures, left_out, seconds, what_it_is
@@ -52,7 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(__doc__)
     what = parser.add_argument_group("what")
-    what.add_argument("run", metavar="RUN", help="run folder, name of a run, or the start of one")
+    what.add_argument("run", nargs="?", metavar="RUN", help="run folder, name of a run, or the start of one")
+    what.add_argument("--all", action="store_true", help="an index of all runs in place of a page about one")
     what.add_argument("--with", type=Path, action="append", default=[], metavar="FOLDER", dest="folders",
                       help="folder of results that belong to the run; may be repeated")
     what.add_argument("--beside", action="append", default=[], metavar="RUN|LOG|PUBLISHED",
@@ -60,9 +68,11 @@ def make_parser() -> argparse.ArgumentParser:
                            "are drawn beside those of this one; may be repeated")
     what.add_argument("--frames", action="store_true", help="show pictures; they show the footage, which may be private")
     out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default: report.html in the run folder)")
+    out.add_argument("--out", type=Path, metavar="FILE.html",
+                     help="the page (default: report.html in the run folder; of --all index.html in --runs-dir)")
     add_runs_dir(out)
-    out.add_argument("--json", action="store_true", help="one object instead of the path: file, run, state, sections")
+    out.add_argument("--json", action="store_true",
+                     help="one object instead of the path: file, run, state, sections; of --all: file, runs, states")
     return parser
 
 
@@ -70,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = make_parser().parse_args(argv)
     try:
+        if args.all or args.run is None:
+            return index(args)
         named = [each for folder in args.folders for each in results_in(folder)]
         run = Dossier(RunFolder(find_run(args.run, args.runs_dir)))
         sections = make_sections(run, named, frames=args.frames)
@@ -88,6 +100,31 @@ def main(argv: list[str] | None = None) -> int:
         print(f"note: {line}", file=sys.stderr)
     titles = [section.title for section in sections]
     print(json.dumps({"file": str(out), "run": run.name, "state": run.state, "sections": titles}) if args.json else out)
+    return 0
+
+
+def index(args: argparse.Namespace) -> int:
+    """Write the index of all runs; the exit code.
+
+    Raises:
+        ValueError: A run, or what belongs to the page of one, is named, too; or neither a run nor --all is.
+    """
+    if not args.all:
+        raise ValueError("name a RUN, or give --all for an index of all runs")
+    given = [flag for flag, value in (("RUN", args.run), ("--with", args.folders), ("--beside", args.beside),
+                                      ("--frames", args.frames)) if value]
+    if given:
+        raise ValueError(f"{', '.join(given)} and --all are both given; --all is an index of all runs, without pictures")
+    if not args.runs_dir.is_dir():
+        raise ValueError(f"--runs-dir {args.runs_dir} is not a folder")
+    out = args.out or args.runs_dir / "index.html"
+    runs_dir, place = args.runs_dir.absolute(), make_private_folder(out.absolute().parent)
+    rows = [row_of(path, place) for path in run_folders(runs_dir)]
+    write_atomic(out, page_of(rows, runs_dir, f"Made {moment(time.time())} from the records in the run folders").encode())
+    states = Counter(row.state for row in rows)
+    if damaged := states[DAMAGED]:
+        print(f"note: damaged or half-written: {damaged} of {len(rows)} folders; their rows say why", file=sys.stderr)
+    print(json.dumps({"file": str(out), "runs": len(rows), "states": states}) if args.json else out)
     return 0
 
 

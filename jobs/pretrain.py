@@ -24,12 +24,13 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.experiment import Experiment, Place, choose_place, problems, resolve, warnings
-from jobs.place.launch_flags import RUNS, Parser, add_notify, add_resources, add_runs_dir, masked_argv
+from jobs.place.launch_flags import RUNS, Parser, add_notify, add_over_budget, add_resources, add_runs_dir, masked_argv
 from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, fail, say, with_origins
 from jobs.standing.follow import outcome, wait_for
 from jobs.standing.runs import log_path
 from jobs.submit import launch
+from jobs.submit.budget import keep_to_budget, planned_gpu_h
 from jobs.submit.derived_table import show, table
 from jobs.submit.submission import make_request, standing, submit_once
 from vidmae.settings.command_line import with_whole_key
@@ -59,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     control.add_argument("--checks", choices=("off", "warn", "enforce"),
                          help="before the first step the nodes check themselves: name what is wrong or slow (warn, the "
                               "default), or requeue the job without such nodes, too (enforce)")
+    add_over_budget(control)
     control.add_argument("--stage", metavar="DIR",
                          help="copy archives of prepared footage to this folder on a disk of each node, such as '$TMPDIR', "
                               "while training reads them (--set data.stage_gib bounds it)")
@@ -101,6 +103,8 @@ def run(args: argparse.Namespace, argv: list[str]) -> int:
     for warning in warnings(experiment):
         say(f"warning: {warning}")
     if args.dry_run:
+        keep_to_budget(experiment.profile, experiment.run.path.parent, planned_gpu_h(experiment), over=args.over_budget,
+                       dry_run=True)
         return dry_run(experiment, place)
     return submit(experiment, args, argv)
 
@@ -117,7 +121,8 @@ def dry_run(e: Experiment, place: Place) -> int:
 
 def submit(e: Experiment, args: argparse.Namespace, argv: list[str]) -> int:
     """Submit or attach, say how to go on, and wait if asked."""
-    done = submit_once(e, retry=args.retry, command=["python", "jobs/pretrain.py", *masked_argv(argv)])
+    done = submit_once(e, retry=args.retry, command=["python", "jobs/pretrain.py", *masked_argv(argv)],
+                       before=lambda: keep_to_budget(e.profile, e.run.path.parent, planned_gpu_h(e), over=args.over_budget))
     log = log_path(e.run, done.job_id, 0) if done.job_id else None
     if args.json:
         print(json.dumps({"job_id": done.job_id, "run": str(e.run.path), "state": done.kind, "cluster": e.place.cluster,

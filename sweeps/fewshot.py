@@ -32,6 +32,7 @@ from jobs.place.launch_flags import RUNS, masked_argv
 from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, say, with_origins
 from jobs.standing.arrays import ARRAYS
+from jobs.submit.budget import keep_to_budget
 from jobs.submit.submission import one_launcher
 from sweeps.grid import fewshot_flags
 from sweeps.grid.states import RETRY, look
@@ -89,6 +90,7 @@ def carry_out(make_plan: Callable[[], Plan], args: argparse.Namespace, tables: s
         plan = make_plan()
         present(plan)
         announce(plan, args, say)
+        keep_to_budget(plan.sweep.profile, runs_dir, plan.gpu_h, over=args.over_budget)
         arrays = submit_all(plan, args)
     name_ended(plan.ended)
     next_commands(plan, args, arrays, tables)
@@ -116,6 +118,7 @@ def dry_run(plan: Plan, args: argparse.Namespace) -> int:
     """The grid on stderr, the batch scripts on stdout; or all of it as one object."""
     present(plan)
     announce(plan, args, say)
+    keep_to_budget(plan.sweep.profile, plan.sweep.runs_dir, plan.gpu_h, over=args.over_budget, dry_run=True)
     name_ended(plan.ended)
     texts = scripts(plan.sweep, plan.batches) if plan.batches else []
     if args.json:

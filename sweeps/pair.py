@@ -27,12 +27,13 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.experiment import choose_place, folder_problems, problems, warnings
-from jobs.place.launch_flags import RUNS, Parser, add_notify, add_resources, add_runs_dir, masked_argv
+from jobs.place.launch_flags import RUNS, Parser, add_notify, add_over_budget, add_resources, add_runs_dir, masked_argv
 from jobs.place.scheduler import slurm
 from jobs.place.speak import answer, say
 from jobs.standing.arrays import ARRAYS
 from jobs.standing.follow import outcome, wait_for
 from jobs.standing.runs import why
+from jobs.submit.budget import keep_to_budget, planned_gpu_h
 from jobs.submit.submission import one_launcher
 from sweeps.grid.states import RETRY
 from sweeps.pretraining.matching import PairMatch
@@ -68,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_resources(parser)
     control = parser.add_argument_group("run control")
     control.add_argument("--dry-run", action="store_true", help="show what is equal, and the scripts; write nothing")
+    add_over_budget(control)
     control.add_argument("--retry", nargs="?", choices=RETRY, const="all",
                          help="submit again a run that ended so, with no word however it ended; it continues")
     control.add_argument("--wait", action="store_true", help="wait for both (on this machine always)")
@@ -137,6 +139,8 @@ def checked(args: argparse.Namespace, place: Any) -> Pair:
     say(unit.basis())
     for line in [guarantee(pair), *dict.fromkeys(f"warning: {w}" for one in pair.own for w in warnings(one.experiment))]:
         say(line)
+    wanted = sum(planned_gpu_h(one.experiment) for one in pair.own if one.kind in kinds_again(args.retry))
+    keep_to_budget(first.profile, args.runs_dir.expanduser().absolute(), wanted, over=args.over_budget, dry_run=args.dry_run)
     return pair
 
 

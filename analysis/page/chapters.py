@@ -11,6 +11,7 @@ from analysis.page.dossier import CURVES, FEWSHOT, Dossier
 from analysis.page.html import Section, Table
 from analysis.page.wording import discreet, duration, moment, number, setting
 from vidmae.runs.attempts import PARTS, totals
+from vidmae.runs.nodes.usage import Rates, said_of_energy, spent, uses_of
 from vidmae.runs.record import totals_of_data
 
 TRAINING = "Training"
@@ -44,6 +45,8 @@ NUMBERS = {"steps": "Steps", "epochs": "Epochs", "train_clips": "Clips to learn 
            "selected_step": "Tested step", "world_size": "Ranks", "zero_stage": "ZeRO stage"}
 TIMES = {"train_s": "Training, h:mm:ss", "eval_s": "Test, h:mm:ss"}
 LOOKS = ["step", "epoch", "on", "top1_pct", "top5_pct", "loss"]
+PLACES = ("name", "data.manifest")  # settings that say where a run lies, not what it is
+ITS_OWN = ("Signature", "Created", "Submissions")  # facts that no two runs share
 MOST_OPEN = 20  # longer tables are folded
 MOST_WINDOWS = 50
 
@@ -100,6 +103,13 @@ def code_facts(run: Dossier) -> list[tuple[str, str]]:
     created = str(run.record.get("created") or "not known").replace("T", " ").replace("+00:00", " UTC")
     return [("Commit", f"{commit}, {state}"), ("Signature", run.signature or "not known"), ("Created", created),
             ("Submissions", number(len(run.record.get("submissions") or ())))]
+
+
+def facts_of(run: Dossier) -> dict[str, str]:
+    """What says whether two runs are alike: settings under dotted names, and facts on data and code, without file names."""
+    settings = {key: setting(value) for key, value in run.config.items() if key not in PLACES}
+    known = {label: text for label, text in [*data_facts(run), *code_facts(run)] if label not in ITS_OWN}
+    return {"kind": run.kind or "--", **settings, **known}
 
 
 def how_it_stands(run: Dossier) -> Section:
@@ -160,11 +170,23 @@ def seconds(run: Dossier) -> Section:
     words = [f"Goodput, the share of the seconds that went into steps done for the first time: {good}."]
     if ranks:
         words.append(f"GPU-hours (rank-hours where there are no GPUs): {number(whole * ranks / 3600)}.")
+    words += energy(run)
     share = (100 * parts / whole).map("{:.1f}".format) if whole else "--"
     cells = pd.DataFrame({"part": parts.index, "h:mm:ss": parts.map(duration), "share, %": share})
     cells.loc["between"] = ["in the queue between attempts", duration(spent["between_s"]), "--"]
     return Section(title, words, bar=bar(f"Shares of {duration(whole)}", parts), tables=[
         Table("All attempts", cells, 1), Table("Attempts", attempts(run), 4, folded=len(run.attempts) > MOST_OPEN)])
+
+
+def energy(run: Dossier) -> list[str]:
+    """What its jobs have drawn, with the rates that the site had when they were submitted; nothing where that is unknown."""
+    try:
+        found = spent(uses_of(run.run), Rates())
+    except ValueError:
+        return []  # the page says which record is damaged
+    said = said_of_energy(found)
+    without = (f"Not counted: {line}." for line in found.without)
+    return [f"Energy by the records of the run: {said}.", *without] if said else []
 
 
 def attempts(run: Dossier) -> pd.DataFrame:

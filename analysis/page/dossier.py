@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,14 +46,18 @@ class Dossier:
         self.record, self.result = (self._read(path, read_json) or {} for path in (run.record, run.result))
         self.kind = str(self.record.get("kind") or self.result.get("kind") or "")  # empty where nothing says it
         self.signature = str(self.record.get("signature") or "")  # of the experiment
-        curves = self._read(run.metrics, read_curves)
-        self.curves = pd.DataFrame(columns=COLUMNS, dtype=float) if curves is None else curves  # see `read_curves`
         self.failure, self.heartbeat = (self._read(path, read_json) or {} for path in (run.failure, run.heartbeat))
         self.config: Record = self._read(run.config, read_config) or {}  # `train.precision` -> value
         self.attempts = self._read(run.attempts, lambda _: read_attempts(run)) or []  # every start of the job, oldest first
         self.looks = self._read(run.evaluations, lambda path: list(read_lines(path))) or []  # at the model between two steps
         self.replaced = self._read(run.quarantine, lambda _: read_quarantine(run)) or []  # videos, with their steps
         self.left_out = self._read(run.nonfinite, lambda path: list(read_lines(path))) or []  # batches after NaN or infinity
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """See `read_curves`; read where it is first asked for, since it may be 100 MB of text."""
+        curves = self._read(self.run.metrics, read_curves)
+        return pd.DataFrame(columns=COLUMNS, dtype=float) if curves is None else curves
 
     def _read(self, path: Path, read: Callable[[Path], T | None]) -> T | None:
         try:

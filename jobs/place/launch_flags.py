@@ -60,6 +60,12 @@ def add_notify(group: Any) -> None:
                        help=f"say in one line how it ended, to {ALLOWED}; may be repeated (default: the cluster profile's)")
 
 
+def add_over_budget(group: Any) -> None:
+    """`--over-budget`."""
+    group.add_argument("--over-budget", action="store_true",
+                       help="submit also where the runs folder would pass budget_gpu_hours of the profile")
+
+
 def add_runs_dir(group: Any) -> None:
     """`--runs-dir`."""
     group.add_argument("--runs-dir", type=Path, default=RUNS, metavar="FOLDER",

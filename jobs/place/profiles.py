@@ -7,10 +7,12 @@ torch.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import yaml
 from jobs.place.catalogue import Catalogue, make_catalogue
 from jobs.place.notify_ways import WEBHOOK, check_way
 from jobs.place.scheduler import slurm
+from vidmae.runs.nodes.usage import Rates
 from vidmae.settings.layers import ConfigError, Layer, build, nearest, read_yaml
 
 CLUSTERS = Path(__file__).parents[1] / "clusters"
@@ -38,6 +41,14 @@ SIZES = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 def _check(ok: bool, key: str, value: object, allowed: str) -> None:
     if not ok:
         raise ConfigError(f"{key} is {value!r}, allowed: {allowed} (flag --{key.replace('_', '-')}, or the profile)")
+
+
+def is_day(text: str) -> bool:
+    """Whether a text is a day of the calendar, such as 2026-01-31."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,18 @@ class ClusterProfile:
     """Further sbatch options: long name without dashes -> value; an empty value for a switch."""
     data: dict[str, str] = field(default_factory=dict)
     """Catalogue: data set -> manifest or folder; relative paths start at the profile's folder."""
+    budget_gpu_hours: float | None = None
+    """GPU-hours that the runs of a folder may use together; a submission that would pass it asks."""
+    budget_since: str = ""
+    """The first day of the budget, such as 2026-01-31; empty counts all jobs."""
+    co2_g_per_kwh: float | None = None
+    """Grams of CO2 for a kWh of the site's electricity."""
+    pue: float | None = None
+    """Power usage effectiveness: all power of the building divided by that of its machines."""
+    watts_per_core: float | None = None
+    """Watts of a CPU core that computes, with its share of memory and board."""
+    gpu_power_pct: float | None = None
+    """Share of its board power that a GPU is estimated to draw where nobody measures; None takes 100, the most."""
 
     def __post_init__(self) -> None:
         _check(self.nodes >= 1, "nodes", self.nodes, "1 or more")
@@ -101,6 +124,7 @@ class ClusterProfile:
         _check(self.mem_gib is None or self.mem_gib >= 0, "mem_gib", self.mem_gib, "0 (all of a node) or more GiB")
         _check(self.signal_delay_s is None or self.signal_delay_s >= 1, "signal_delay_s", self.signal_delay_s, "1 s or more")
         _check(self.max_requeues >= 0, "max_requeues", self.max_requeues, "0 (never) or more")
+        self._check_power()
         if self.time:
             try:
                 slurm.parse_time(self.time)
@@ -117,6 +141,22 @@ class ClusterProfile:
             _check("\0" not in value, "env", name, "a value without zero bytes")
         for name, value in self.sbatch.items():
             self._check_option(name, value)
+
+    @property
+    def rates(self) -> Rates:
+        """What the site says of its power."""
+        return Rates(self.co2_g_per_kwh, self.pue, self.watts_per_core, self.gpu_power_pct)
+
+    def _check_power(self) -> None:
+        for key, least, most, allowed in (
+                ("budget_gpu_hours", 0.0, math.inf, "0 or more"), ("co2_g_per_kwh", 0.0, math.inf, "0 or more grams"),
+                ("pue", 1.0, math.inf, "1 or more"), ("watts_per_core", 0.0, math.inf, "0 or more watts"),
+                ("gpu_power_pct", 1.0, 100.0, "1 to 100 %")):
+            value = getattr(self, key)
+            if value is not None and not least <= value <= most:
+                raise ConfigError(f"{key} is {value!r}, allowed: {allowed} (in the profile)")
+        if self.budget_since and not is_day(self.budget_since):
+            raise ConfigError(f"budget_since is {self.budget_since!r}, allowed: a day such as 2026-01-31 (in the profile)")
 
     @staticmethod
     def _check_option(name: str, value: str) -> None:

@@ -57,7 +57,8 @@ class Resources:
     @property
     def record(self) -> dict[str, Any]:
         """What run.json keeps of a submission's resources."""
-        kept = ("partition", "nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "time_min", "signal_delay_s")
+        kept = ("partition", "nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "time_min", "signal_delay_s",
+                "gpu_type")
         return {name: getattr(self, name) for name in kept}
 
 

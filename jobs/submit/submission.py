@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -26,6 +26,7 @@ from jobs.place.snapshot import code_state, environment, take_snapshot
 from jobs.standing.locks import live_holder
 from jobs.standing.runs import NOT_STARTED, process_birth, state_of, states, submissions, why
 from jobs.submit import launch, notice
+from jobs.submit.budget import planned_gpu_h
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
 from vidmae.settings.layers import ConfigError, to_yaml
 
@@ -53,13 +54,14 @@ def make_request(e: Experiment) -> launch.Request:
         setup=p.setup, python=p.python, env=dict(p.env), notify=resolve(p.notify))
 
 
-def submit_once(e: Experiment, *, retry: bool, command: list[str]) -> Outcome:
+def submit_once(e: Experiment, *, retry: bool, command: list[str], before: Callable[[], None] = lambda: None) -> Outcome:
     """Submit the experiment, unless it is done or active.
 
     Args:
         e: Without problems.
         retry: Submit again a run that failed or ended.
         command: What the user typed, for the record.
+        before: Called just before it is submitted; what it raises keeps it from that.
     Raises:
         ConfigError: The run failed or ended before, and `retry` is not set.
         SlurmError: sbatch refused, or the state of an earlier job cannot be asked.
@@ -71,6 +73,7 @@ def submit_once(e: Experiment, *, retry: bool, command: list[str]) -> Outcome:
         if active := _active_job(e.run, retry=retry):
             return Outcome("attached", active)
         _refuse_if_held(e.run)
+        before()
         return Outcome("submitted", _submit(e, command))
 
 
@@ -130,8 +133,8 @@ def _submit(e: Experiment, command: list[str]) -> str:
     record = {**_identity(e, command), **code.record(), "environment": environment(), "submissions": before}
     entry: dict[str, Any] = {
         "state": "submitting", "job_id": None, "cluster": cluster, "job_name": request.job_name, "command": command,
-        **code.record(), **e.resources.record, "host": socket.gethostname(), "submitted_at": _now(),
-        "submitted_at_s": time.time(),
+        **code.record(), **e.resources.record, **e.profile.rates.record, **_planned(e), "host": socket.gethostname(),
+        "submitted_at": _now(), "submitted_at_s": time.time(),
     }
     before.append(entry)
     write_json(run.record, record)
@@ -148,6 +151,12 @@ def _submit(e: Experiment, command: list[str]) -> str:
         entry["process_birth"] = process_birth(int(entry["job_id"]))
     write_json(run.record, record)
     return str(entry["job_id"])
+
+
+def _planned(e: Experiment) -> dict[str, float]:
+    """The estimate that a later submission holds against a budget while this one runs."""
+    planned = planned_gpu_h(e)
+    return {"planned_gpu_h": planned} if planned else {}
 
 
 def _identity(e: Experiment, command: list[str]) -> dict[str, Any]:

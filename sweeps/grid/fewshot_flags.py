@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.place.launch_flags import Parser, add_notify, add_resources, add_runs_dir
+from jobs.place.launch_flags import Parser, add_notify, add_over_budget, add_resources, add_runs_dir
 from sweeps.grid.grid import PROBES
 from sweeps.grid.states import RETRY
 from vidmae.settings.command_line import with_whole_key
@@ -87,6 +87,7 @@ def add_run_control(parser: Parser, *, what: str = "the cells, their", continues
     """
     control = parser.add_argument_group("run control")
     control.add_argument("--dry-run", action="store_true", help=f"show {what} cost and the scripts; write nothing")
+    add_over_budget(control)
     control.add_argument("--max-parallel", type=positive, metavar="N",
                          help="cells of an array that run at a time (default: no limit; on this machine its GPUs, or 1)")
     control.add_argument("--retry", nargs="?", choices=RETRY, const="all",

@@ -21,6 +21,7 @@ from jobs.standing.arrays import ARRAYS
 from jobs.standing.follow import wait_for
 from jobs.standing.runs import State, why
 from jobs.submit import launch
+from jobs.submit.budget import keep_to_budget, planned_gpu_h
 from jobs.submit.submission import one_launcher
 from sweeps.pretraining import pretrain_jobs, study_jobs
 from sweeps.pretraining.points import Design, Kind, Point
@@ -119,9 +120,17 @@ def present(study: Study) -> None:
         say(f"warning: {warning}")
 
 
+def within_budget(study: Study, args: argparse.Namespace) -> None:
+    """Hold what this call submits against the budget of the profile; see `keep_to_budget`."""
+    wanted = study.cells.gpu_h + sum(planned_gpu_h(point.experiment) for point in study.submits)
+    keep_to_budget(study.points[0].experiment.profile, args.runs_dir.expanduser().absolute(), wanted,
+                   over=args.over_budget, dry_run=args.dry_run)
+
+
 def dry_run(study: Study, args: argparse.Namespace) -> int:
     """The table on stderr, the batch scripts on stdout; or all of it as one object."""
     present(study)
+    within_budget(study, args)
     name_all(study)
     texts = pretrain_jobs.scripts(study.points, study.again, args.max_parallel or 0, study.place.cluster)
     texts += array_submission.scripts(study.cells.sweep, study.cells.batches) if study.cells.batches else []
@@ -139,6 +148,7 @@ def submit_all(call: Call) -> tuple[Study, RunFolder]:
     """Submit what is missing, in the order in which it will run; the study as it is then, and the folder of the last job."""
     study = call.study()
     present(study)
+    within_budget(study, call.args)
     study_jobs.write_fractions(study)
     points = pretrain_jobs.pretrain(study.points, study.again, call.args.max_parallel or 0, call.command, say, call.note)
     study = call.study(study, points)
@@ -168,6 +178,7 @@ def here(call: Call, arrays: Path) -> int:
     with one_launcher(arrays):
         study = call.study()
         present(study)
+        within_budget(study, call.args)
         study_jobs.write_fractions(study)
     points = pretrain_jobs.pretrain_here(study.points, study.again, call.command, say, call.note)
     with one_launcher(arrays):

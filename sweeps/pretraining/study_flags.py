@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.place.experiment import Place
-from jobs.place.launch_flags import add_notify, add_resources, add_runs_dir
+from jobs.place.launch_flags import add_notify, add_over_budget, add_resources, add_runs_dir
 from jobs.place.prepare_fraction import add_reading
 from jobs.pretrain import DEFAULT_RECIPE
 from sweeps.grid import fewshot_flags
@@ -18,7 +18,7 @@ from vidmae.settings.layers import ConfigError
 
 SHARED = ("profile", "partition", "account", "qos", "constraint", "exclude", "max_requeues")  # hold for cells, too
 DECIDED = ("--checkpoints", "--after", "--then-collect", "--wait", "--watch", "--dry-run", "--json", "--cluster",
-           "--runs-dir", "--out", "--retry")  # of sweeps/fewshot.py what a study decides
+           "--runs-dir", "--out", "--retry", "--over-budget")  # of sweeps/fewshot.py what a study decides
 
 
 def add_pretraining(what: Any, *, subset: str) -> None:
@@ -54,6 +54,7 @@ def add_the_rest(parser: argparse.ArgumentParser, *, method: str) -> None:
     add_resources(parser)
     control = parser.add_argument_group("run control")
     control.add_argument("--dry-run", action="store_true", help="show the runs, their cost and the scripts; write nothing")
+    add_over_budget(control)
     control.add_argument("--max-parallel", type=fewshot_flags.positive, metavar="N",
                          help="pretraining jobs that run at a time (default: no limit; on this machine 1)")
     control.add_argument("--retry", nargs="?", choices=RETRY, const="all",

@@ -10,7 +10,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Sweep:
         command: What the user typed.
         max_parallel: Cells of an array at a time; 0 is no limit.
         first: Slurm job that must have ended before any cell starts, or empty.
+        planned_gpu_h: Estimate of every cell by its signature; none on CPUs.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Sweep:
     command: tuple[str, ...]
     max_parallel: int
     first: str = ""
+    planned_gpu_h: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,11 @@ def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], co
     notice.keep_ways(array.submit, request.notify, sweep.cluster)
     entry: dict[str, Any] = {
         "state": "submitting", "job_id": None, "cluster": sweep.cluster, "job_name": request.job_name, "array": str(path),
-        "command": list(sweep.command), **code.record(), **request.resources.record, "host": socket.gethostname(),
+        "command": list(sweep.command), **code.record(), **request.resources.record,
+        **sweep.profile.rates.record, "host": socket.gethostname(),
         "submitted_at": _now(), "submitted_at_s": time.time()}
-    records = [_write_cell(s, sweep, code, {**entry, "task": task}) for task, s in enumerate(batch.cells)]
+    records = [_write_cell(s, sweep, code, {**entry, "task": task, **_planned(s, sweep)})
+               for task, s in enumerate(batch.cells)]
     try:
         job_id = start(request, runs)
     except slurm.SlurmAwayError:
@@ -165,6 +169,12 @@ def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], co
         record["submissions"][-1].update(state="submitted", job_id=f"{job_id}_{task}", **later)
         write_json(run.record, record, durable=False)
     return Submitted(job_id, array, batch.cells)
+
+
+def _planned(standing: Standing, sweep: Sweep) -> dict[str, float]:
+    """The estimate that a later submission holds against a budget while this cell waits or runs."""
+    planned = sweep.planned_gpu_h.get(standing.cell.signature)
+    return {"planned_gpu_h": planned} if planned else {}
 
 
 def _write_cell(standing: Standing, sweep: Sweep, code: CodeState, entry: Mapping[str, Any]) -> dict[str, Any]:

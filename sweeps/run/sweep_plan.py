@@ -60,6 +60,11 @@ class Plan:
         return {s.cell.signature for batch in self.batches for s in batch.cells}
 
     @property
+    def gpu_h(self) -> float:
+        """GPU-hours of the cells that this call submits; 0 on CPUs."""
+        return sum(self.sweep.planned_gpu_h.get(signature, 0.0) for signature in self.submits)
+
+    @property
     def ended(self) -> list[Standing]:
         """Cells that ended without a result and are not submitted again."""
         return [s for s in self.standings if s.kind in ENDED and s.cell.signature not in self.submits]
@@ -157,9 +162,11 @@ def plan_of(
     most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
     submits = choose(standings) if choose else chosen(standings, args.retry)
     batches = make_batches(submits, standings, classes, most)
-    sweep = Sweep(kind, place.cluster, profile, runs_dir, tuple(command), classes.max_parallel)
     unit = Unit(on_cpu=on_cpu or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
-    return Plan(sweep, place, classes, standings, batches, dict(zip([c.signature for c in cells], costs, strict=True)), unit)
+    by_cell = dict(zip([c.signature for c in cells], costs, strict=True))
+    planned = {signature: hours for signature, cost in by_cell.items() if (hours := unit.hours(cost.flops))}
+    sweep = Sweep(kind, place.cluster, profile, runs_dir, tuple(command), classes.max_parallel, planned_gpu_h=planned)
+    return Plan(sweep, place, classes, standings, batches, by_cell, unit)
 
 
 def _of_several_frames(cells: Sequence[Cell]) -> list[str]:

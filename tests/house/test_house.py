@@ -60,7 +60,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
                                 "vidmae.ranks", "vidmae.insight", "vidmae.insight.interpolation"},
     "vidmae.weights": {"vidmae.settings", "vidmae.runs", "vidmae.footage", "vidmae.clips", "vidmae.model",
                        "vidmae.model.formats"},
-    "vidmae.train": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.footage.archives", "vidmae.labels", "vidmae.clips", "vidmae.model",
+    "vidmae.train": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.runs.nodes", "vidmae.footage", "vidmae.footage.archives", "vidmae.labels", "vidmae.clips", "vidmae.model",
                      "vidmae.ranks", "vidmae.ranks.saving", "vidmae.ranks.health", "vidmae.evaluate", "vidmae.evaluate.corruptions", "vidmae.evaluate.temporal", "vidmae.evaluate.dense",
                      "vidmae.mixtures", "vidmae.insight"},
     # the launchers: run on the login node, import neither torch nor deepspeed
@@ -120,7 +120,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
 STDLIB_ONLY = {
     "jobs.standing.arrays", "jobs.place.scheduler.commands", "jobs.place.scheduler.slurm", "vidmae.footage.video_list",
     "vidmae.start.uncaught", "vidmae.ranks.preempt", "vidmae.ranks.watchdog", "vidmae.ranks.health.node_facts", "vidmae.ranks.health.node_verdicts", "vidmae.runs.nodes.check_log",
-    "vidmae.ranks.health.hang_report", "vidmae.ranks.health.stragglers", "vidmae.ranks.stack_file", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nodes.left_out", "vidmae.runs.nonfinite",
+    "vidmae.ranks.health.hang_report", "vidmae.ranks.health.stragglers", "vidmae.ranks.stack_file", "vidmae.runs.attempts", "vidmae.runs.cost", "vidmae.runs.gpus", "vidmae.runs.nodes.gpu_counter", "vidmae.runs.nodes.left_out", "vidmae.runs.nodes.usage", "vidmae.runs.nonfinite",
     "vidmae.runs.plan", "vidmae.runs.quarantine", "vidmae.runs.record", "vidmae.settings.command_line",
     "vidmae.settings.conv_sizes", "vidmae.settings.schedule", "vidmae.settings.sizes"}
 PURE_OF_TORCH = {

@@ -54,7 +54,7 @@ def launch(folder: Path, what: str, *more: str) -> subprocess.CompletedProcess[s
 FLAGS = {
     "pretrain.py": "-h --help --recipe --data --set --name --cluster --profile -N --nodes -p --partition -A --account -q --qos -t "
                    "--time --gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x "
-                   "--exclude -w --nodelist -d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --notify --dry-run --wait --follow "
+                   "--exclude -w --nodelist -d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --notify --dry-run --over-budget --wait --follow "
                    "--retry --checks --stage --profile-steps --runs-dir --json --print-config",
     "status.py": "-h --help --active --failed --runs-dir --watch --json",
     "logs.py": "-h --help --rank --job -n --tail -f --follow --runs-dir",

@@ -60,6 +60,9 @@ def test_two_nodes_train_and_every_command_tells_the_truth(cluster: Cluster, man
     shown = json.loads(cli("status", "--json", *runs).stdout)
     assert (shown["state"], shown["step"], shown["total_steps"]) == ("COMPLETED", 4, 4)
     assert "step 4/4" in cli("logs", path.name, *runs).stdout
+    (used,) = json.loads(cli("spent", "--json", *runs).stdout)["lines"]
+    seconds = float(cluster.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "ElapsedRaw").stdout)
+    assert used["run"] == path.name and used["gpu_h"] == pytest.approx(4 * seconds / 3600, abs=4 * 5 / 3600), "two GPUs a node"
 
     again = cli(*command)
     assert again.returncode == 0 and "done before" in again.stderr, again.stderr

@@ -1,8 +1,13 @@
-"""Read an HTML page as a reader would: headings, tables, pictures. The standard library's parser, not the code under test."""
+"""Read an HTML page as a reader would: headings, tables, pictures, by the standard library's parser; or in a real browser."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
+
+from tests.support.facilities import browser_exe, need
 
 
 class Reader(HTMLParser):
@@ -67,3 +72,15 @@ class Reader(HTMLParser):
     def facts(self, caption: str) -> dict[str, str]:
         """A table of names and values."""
         return dict(self.tables[caption])
+
+
+def browse(page: Path, folder: Path, *flags: str) -> tuple[str, str, list[str]]:
+    """Show a page in a headless browser: its output, what its console says, and every address that it asked for."""
+    need("browser")
+    net = folder / f"net{len(list(folder.iterdir()))}.json"
+    command = [browser_exe() or "", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
+               "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'profile'}",
+               f"--log-net-log={net}", *flags, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    asked = [event["params"]["url"] for event in json.loads(net.read_text())["events"] if "url" in event.get("params", {})]
+    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line), asked

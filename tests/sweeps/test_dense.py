@@ -20,7 +20,7 @@ LOCAL = ["--cluster", "local"]
 FLAGS = ("-h --help --sets --set "
          "--cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time --gpus-per-node --tasks-per-node "
          "--ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist -d --dependency -J --job-name "
-         "--signal-delay-s --max-requeues --sbatch --notify --dry-run --max-parallel --retry --wait --watch --runs-dir --out --json")
+         "--signal-delay-s --max-requeues --sbatch --notify --dry-run --over-budget --max-parallel --retry --wait --watch --runs-dir --out --json")
 
 
 def write_file(path: Path, *, frames: int = 4, width: int = 96) -> None:

@@ -35,7 +35,7 @@ LOCAL = [*GRID, "--cluster", "local"]
 FLAGS = ("-h --help --shots --fractions --checkpoints --data --seeds --method --select --views --recipe --set --vary --allow-fewer --shot-list --prepare "
          "--cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time --gpus-per-node --tasks-per-node "
          "--ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist -d --dependency -J --job-name "
-         "--signal-delay-s --max-requeues --sbatch --notify --dry-run --max-parallel --retry --after --wait --watch --then-collect "
+         "--signal-delay-s --max-requeues --sbatch --notify --dry-run --over-budget --max-parallel --retry --after --wait --watch --then-collect "
          "--runs-dir --out --json --print-config")
 
 

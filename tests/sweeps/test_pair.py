@@ -35,7 +35,7 @@ from vidmae.settings.schedule import Duration, Phase, Schedule
 
 FLAGS = ("-h --help --video --match --image --data --set --image-set --name --cluster --profile -N --nodes -p --partition -A --account "
          "-q --qos -t --time --gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude "
-         "-w --nodelist -d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --notify --dry-run --retry --wait --runs-dir --json")
+         "-w --nodelist -d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --notify --dry-run --over-budget --retry --wait --runs-dir --json")
 DEMO = ["--video", "demo", "--image", "demo_image"]
 
 

@@ -24,7 +24,7 @@ SMALL = ["--set", "model.name=vit_nano_patch16", "--set", "model.img_size=32", "
 FLAGS = ("-h --help --videos --probes --seeds --set --after "
          "--cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time --gpus-per-node --tasks-per-node "
          "--ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist -d --dependency -J --job-name "
-         "--signal-delay-s --max-requeues --sbatch --notify --dry-run --max-parallel --retry --wait --watch --runs-dir --json")
+         "--signal-delay-s --max-requeues --sbatch --notify --dry-run --over-budget --max-parallel --retry --wait --watch --runs-dir --json")
 
 
 def row(number: int) -> Row:

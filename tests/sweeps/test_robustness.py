@@ -27,7 +27,7 @@ LOCAL = ["--cluster", "local"]
 FLAGS = ("-h --help --data --conditions --part --sets --cues --label-map --own-classes --as-one --set "
          "--cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time --gpus-per-node --tasks-per-node "
          "--ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist -d --dependency -J --job-name "
-         "--signal-delay-s --max-requeues --sbatch --notify --dry-run --max-parallel --retry --wait --watch --runs-dir --json")
+         "--signal-delay-s --max-requeues --sbatch --notify --dry-run --over-budget --max-parallel --retry --wait --watch --runs-dir --json")
 
 
 @pytest.fixture(autouse=True)

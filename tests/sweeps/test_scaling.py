@@ -26,7 +26,7 @@ from vidmae.settings.layers import load
 FLAGS = ("-h --help --fractions --hours --repeats --subset --match --data --recipe --set --name --pattern --names --born --shots --labelled "
          "--seeds --method --select --fewshot --cluster --profile -N --nodes -p --partition -A --account -q --qos -t --time "
          "--gpus-per-node --tasks-per-node --ntasks-per-node -c --cpus-per-task --mem -C --constraint -x --exclude -w --nodelist "
-         "-d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --notify --dry-run --max-parallel --retry --wait "
+         "-d --dependency -J --job-name --signal-delay-s --max-requeues --sbatch --notify --dry-run --over-budget --max-parallel --retry --wait "
          "--runs-dir --manifests --out --json")
 CELLS = ["--shots", "2", "--seeds", "0,1", "--labelled", "toys", "--fewshot", "--recipe finetune_demo"]
 SMALL = ["--recipe", "demo", "--data", "s", "--fractions", "0.1,0.5,1", *CELLS]  # of 300 videos

@@ -39,6 +39,10 @@ class Attempt:
         first_step, last_step: Updates done at its start and now.
         repeated_steps: Steps that an earlier attempt, or this one before a roll-back, had done and lost.
         slowest_save_s: Longest save, from its beginning to the published checkpoint.
+        ranks: Processes that trained; 0 in records of earlier versions.
+        gpu: What torch calls the GPU of each; empty on CPUs.
+        energy_j: What the counters of the GPUs say, until the newest checkpoint; see vidmae/runs/nodes/gpu_counter.py.
+        energy_s: Seconds of the attempt that this covers; 0 where nothing was measured.
         ended: done, preempted, or empty while it runs and where it failed or was killed.
         restarted: Why the job started its ranks again in place for this attempt; empty where it is the job's first.
     """
@@ -57,6 +61,10 @@ class Attempt:
     repeated_steps: int = 0
     slowest_save_s: float = 0.0
     ended: str = ""
+    ranks: int = 0
+    gpu: str = ""
+    energy_j: float = 0.0
+    energy_s: float = 0.0
     restarted: str = ""
 
 
@@ -71,14 +79,17 @@ def start_of(attempt: Attempt) -> tuple[str, int]:
 
 
 def totals(attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """Seconds over all attempts, goodput (0 to 1, None before the first step) and seconds in the queue between them.
+    """Seconds over all attempts, goodput (0 to 1, None before the first step) and seconds in the queue between them; with
+    `energy_j` and the `energy_s` seconds that it covers where the counters of GPUs were read.
 
     `data_wait` is the share of first steps' seconds that went into waiting for clips, 0 to 1; None before the first.
     """
     sums = {part: sum(getattr(a, part) for a in attempts) for part in PARTS}
     spent, steps_s = sum(sums.values()), sums["useful_s"] + sums["waiting_s"]
     gaps = (later.started - earlier.updated for earlier, later in pairwise(attempts))
-    return {"attempts": len(attempts), **sums, "between_s": sum(max(0.0, gap) for gap in gaps),
+    measured = {name: sum(getattr(a, name) for a in attempts) for name in ("energy_j", "energy_s")}
+    return {"attempts": len(attempts), **sums, **(measured if measured["energy_s"] else {}),
+            "between_s": sum(max(0.0, gap) for gap in gaps),
             "repeated_steps": sum(a.repeated_steps for a in attempts),
             "goodput": sums["useful_s"] / spent if sums["useful_s"] else None,
             "data_wait": sums["waiting_s"] / steps_s if steps_s else None,
@@ -92,13 +103,15 @@ class AttemptLog:
         run: The run folder.
         started: When the program started, seconds since 1970.
         reached: The highest step that an earlier attempt did: of what follows, steps up to it are repeated.
+        ranks: Processes that train.
+        gpu: What torch calls the GPU of each; empty on CPUs.
     """
 
-    def __init__(self, run: RunFolder, *, started: float, reached: int) -> None:
+    def __init__(self, run: RunFolder, *, started: float, reached: int, ranks: int = 0, gpu: str = "") -> None:
         self._run, self._before, self._reached = run, read_attempts(run), reached
         self._training = False
-        self.now = Attempt(job_id(), int(os.environ.get("SLURM_RESTART_COUNT", "0")), started, time.time(),
-                           restarted=os.environ.get(RESTARTED, ""))
+        self.now = Attempt(job_id(), int(os.environ.get("SLURM_RESTART_COUNT", "0")), started, time.time(), ranks=ranks,
+                           gpu=gpu, restarted=os.environ.get(RESTARTED, ""))
         if self.now.restarted and self._before and start_of(self._before[-1]) == start_of(self.now):
             self.now.started = self._before[-1].updated
         self.write()
@@ -127,6 +140,10 @@ class AttemptLog:
         """Add a checkpoint: seconds that training stood still, and seconds until it was published."""
         self.now.saving_s += stall_s
         self.now.slowest_save_s = max(self.now.slowest_save_s, whole_s)
+
+    def used(self, energy_j: float, energy_s: float) -> None:
+        """Note what the GPUs have used so far, and for how many seconds that was measured."""
+        self.now.energy_j, self.now.energy_s = energy_j, energy_s
 
     def write(self, ended: str = "") -> None:
         """Put the account on disk."""

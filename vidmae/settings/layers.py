@@ -96,7 +96,10 @@ def read_yaml(path: Path, origin: str | None = None) -> Layer:
         raise ConfigError(f"{origin} must hold `key: value` lines, not {type(node).__name__}")
     lines: dict[str, int] = {}
     _collect_lines(node, "", origin, lines)
-    return Layer(origin, loader.construct_document(node), lines)
+    try:
+        return Layer(origin, loader.construct_document(node), lines)
+    except ValueError as error:  # a day that is not in the calendar
+        raise ConfigError(f"{origin} is not valid YAML: {error}") from error
 
 
 def _collect_lines(node: yaml.Node, prefix: str, origin: str, lines: dict[str, int]) -> None:

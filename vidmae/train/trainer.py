@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -32,6 +33,7 @@ from vidmae.ranks.saving import checkpoint
 from vidmae.ranks.saving.memory_saver import MemorySaver
 from vidmae.runs.attempts import AttemptLog
 from vidmae.runs.metrics import MetricsWriter, peak_memory_gib, read_metrics
+from vidmae.runs.nodes.gpu_counter import EnergyMeter
 from vidmae.runs.nonfinite import leave_out, skipped_windows, window_of
 from vidmae.runs.plan import Plan, make_plan
 from vidmae.runs.quarantine import Quarantine, Substitution
@@ -69,13 +71,15 @@ def train_to_end(run: RunFolder, config: RunConfig, ranks: Ranks, started: float
         NonFiniteError: More steps were not finite than recovery.max_skips allows.
     """
     check_nodes(run, config, ranks)
-    log = None
+    log, meter = None, EnergyMeter(gpu_uuid(ranks.device), ranks.world_size, partial(say, ranks))
     if ranks.is_main:
         touch_heartbeat(run, state="starting")
-        log = AttemptLog(run, started=started, reached=max((m["step"] for m in read_metrics(run)), default=0))
+        log = AttemptLog(run, started=started, reached=max((m["step"] for m in read_metrics(run)), default=0),
+                         ranks=ranks.world_size, gpu=device_name(ranks.device) if ranks.device.type == "cuda" else "")
     while True:
         try:
             trainer = make(log)
+            trainer.meter = meter
         except RuntimeError as error:
             if is_full(error):
                 raise states_too_large(config.train, error) from error
@@ -114,9 +118,11 @@ class Trainer(ABC, Generic[C]):
         skipped: Windows of data that are left out.
         step: Updates done.
         copies: In the memory of the nodes, where checkpoint.memory_steps asks for them.
+        meter: Of the energy that the GPUs of this attempt use.
     """
 
     copies: MemorySaver | None = None
+    meter: EnergyMeter | None = None
 
     def __init__(self, run: RunFolder, config: C, ranks: Ranks, manifest: Manifest, log: AttemptLog | None) -> None:
         watchdog.expect_within(config.recovery.start_limit_s)
@@ -317,6 +323,8 @@ class Trainer(ABC, Generic[C]):
         if now or due:
             watchdog.expect_within(self.config.recovery.start_limit_s)
             lost_s += self.saver.save(self.step) if now else self.saver.begin(self.step)
+            if self.meter is not None:
+                self.meter.note(self.ranks.sum, self.log)
         if self.copies:
             lost_s += self.copies.finish() if now else self.copies.begin(self.step)
             if now:
@@ -421,3 +429,8 @@ def blank_batch(config: RunConfig, clips: int) -> Batch:
 def device_name(device: torch.device) -> str:
     """What people call the device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def gpu_uuid(device: torch.device) -> str:
+    """What names a GPU all over the machine; empty for a CPU."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""

@@ -13,22 +13,21 @@ import numpy as np
 import pandas as pd
 
 from analysis.page.beside import unlike
-from analysis.page.chapters import code_facts, data_facts
+from analysis.page.chapters import facts_of
 from analysis.page.charts import last_steps
 from analysis.page.dossier import Dossier
-from analysis.page.wording import number, setting
+from analysis.page.wording import number
 from analysis.results.loss_curves import LossCurve
 from analysis.tables.sheet import MISSING, Sheet, texts
 from vidmae.runs.attempts import PARTS, totals
 
 EPOCHS = [round(power * digit) for power in 10.0 ** np.arange(6) for digit in (1, 1.5, 2, 3, 5, 7)]
 """At which losses are listed, beside the last one of each: close together at the start, where losses fall."""
-PLACES = ("name", "data.manifest")  # settings that say where a run lies, not what it is
 
 
 def settings_sheet(runs: Mapping[str, Dossier]) -> Sheet:
     """Settings and facts that are not the same for all runs, by letter of the run."""
-    facts = {name: _facts(run) for name, run in runs.items()}
+    facts = {name: facts_of(run) for name, run in runs.items()}
     keys = list(dict.fromkeys(key for of_run in facts.values() for key in of_run))
     rows = [{"setting": key, **{name: of_run.get(key, MISSING) for name, of_run in facts.items()}} for key in keys
             if len({of_run.get(key, MISSING) for of_run in facts.values()}) > 1]
@@ -68,14 +67,6 @@ def results_sheet(runs: Mapping[str, Dossier]) -> Sheet:
 def legend(named: Mapping[str, Dossier] | Mapping[str, LossCurve]) -> str:
     """Which letter is which."""
     return "; ".join(f"{letter} = {each.name}" for letter, each in named.items()) + "."
-
-
-def _facts(run: Dossier) -> dict[str, str]:
-    """Settings under dotted names, and facts on data and code, as texts without names of files."""
-    settings = {key: setting(value) for key, value in run.config.items() if key not in PLACES}
-    known = {label: text for label, text in [*data_facts(run), *code_facts(run)]
-             if label not in ("Signature", "Created", "Submissions")}
-    return {"kind": run.kind or MISSING, **settings, **known}
 
 
 def _results(run: Dossier) -> dict[str, Any]:

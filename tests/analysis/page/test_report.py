@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ from analysis.page.finding_tables import verdicts
 from analysis.page.findings import captions
 from analysis.page.html import to_html
 from analysis.page.wording import HIDDEN
-from tests.support.facilities import browser_exe, need
-from tests.support.html import Reader
+from tests.support.html import Reader, browse
 from tests.support.launching import cli
 from vidmae.runs.attempts import Attempt
 from vidmae.runs.cell_result import Learned, write_cell_result
@@ -375,18 +373,6 @@ def test_what_cannot_be_is_refused(runs: Path, tmp_path: Path, capsys: pytest.Ca
         assert not out and said in err
     done = cli("analysis/report.py", "nobody", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-
-
-def browse(page: Path, folder: Path, *flags: str) -> tuple[str, str, list[str]]:
-    """Show a page in a headless browser: its output, what its console says, and every address that it asked for."""
-    need("browser")
-    net = folder / f"net{len(list(folder.iterdir()))}.json"
-    command = [browser_exe() or "", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
-               "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'profile'}",
-               f"--log-net-log={net}", *flags, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    asked = [event["params"]["url"] for event in json.loads(net.read_text())["events"] if "url" in event.get("params", {})]
-    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line), asked
 
 
 def test_a_browser_shows_it_and_asks_for_nothing(page: Path, tmp_path: Path) -> None:
