@@ -136,11 +136,14 @@ def run_rank(program: str, run_path: str) -> None:
     preempt.listen()  # in place of submitit's handlers: those save on rank 0 alone and requeue under the others
     env = submitit.JobEnvironment()
     os.environ.update(rank_variables(env))
+    sys.dont_write_bytecode = env.global_rank != 0  # the snapshot has none yet: each rank would write that of all modules
     logging.getLogger("submitit").setLevel(logging.WARNING)  # it calls every end of a job a completion, cancelled ones, too
     if os.environ["RANK"] == "0":
         release_lock_of_dead_job(RunFolder(Path(run_path)))
     if code := importlib.import_module(program).main(run_path):
         note_exit_code(env.paths.folder / EXIT_CODE, code)
+    if env.global_rank and code in (0, preempt.EXIT_PREEMPTED):  # submitit would keep a file of each rank, which nobody reads
+        watchdog.end_process(0)
     if code == preempt.EXIT_PREEMPTED:  # srun would kill the other ranks for it, and those are just leaving too
         code = 0
     atexit.register(watchdog.end_process, code)  # once submitit has written what it writes

@@ -46,6 +46,13 @@ class RunLockedError(RuntimeError):
     """Another live job writes to the run folder."""
 
 
+def draft_of(path: Path) -> Path:
+    """Where this process writes a file before it takes its name. Processes of two nodes may have the same number, so the
+    host counts, too: as six hex digits, since names of figures may be nearly as long as a file system allows."""
+    host = hashlib.blake2b(socket.gethostname().encode(), digest_size=3).hexdigest()
+    return path.with_name(f".{path.name}.{os.getpid()}-{host}.tmp")
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
     """Write a file so that readers see the old or the new content, never a part.
 
@@ -55,7 +62,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
         mode: Its permissions.
         durable: Also after a power cut, which costs two disk flushes; not worth it for what can be written again.
     """
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tmp = draft_of(path)
     try:
         fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(fd, "wb") as f:
