@@ -142,7 +142,7 @@ def run_rank(program: str, run_path: str) -> None:
         release_lock_of_dead_job(RunFolder(Path(run_path)))
     if code := importlib.import_module(program).main(run_path):
         note_exit_code(env.paths.folder / EXIT_CODE, code)
-    if env.global_rank and code in (0, preempt.EXIT_PREEMPTED):  # submitit would keep a file of each rank, which nobody reads
+    if env.global_rank and code in (0, preempt.EXIT_PREEMPTED):  # submitit would keep a file of each rank for nobody
         watchdog.end_process(0)
     if code == preempt.EXIT_PREEMPTED:  # srun would kill the other ranks for it, and those are just leaving too
         code = 0

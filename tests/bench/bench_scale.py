@@ -17,7 +17,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,13 +165,13 @@ class _Engine:
     def backward(self, *_: Any) -> None:
         """Of nobody."""
 
-    def update(self, *, extra: list[float], watched: Any) -> tuple[float, float, list[float]]:
+    def update(self, *, extra: list[float], watched: Any) -> tuple[float, float, list[float]]:  # noqa: ARG002
         sums = self._ranks.sum_tensor(torch.tensor([1.0, *extra], dtype=torch.float64)).tolist()
         if self.not_finite:
             raise NonFiniteError("loss is nan")
         return 1.0, 1.0, [value / self._ranks.world_size for value in sums[1:]]
 
-    def shards(self, *, copied: bool) -> dict[str, Any]:
+    def shards(self, *, copied: bool) -> dict[str, Any]:  # noqa: ARG002
         own = {f"{TAG}/zero_pp_rank_{self._ranks.rank}_mp_rank_00_optim_states.pt": bytes(64)}
         return own | ({f"{TAG}/mp_rank_00_model_states.pt": bytes(64)} if self._ranks.is_main else {})
 
@@ -193,7 +192,7 @@ class _Pretrainer(pretrain.Pretrainer):
         self.spreads = []
         return torch.nn.Identity(), []
 
-    def inputs(self, batch: Any, position: int) -> tuple[Any, ...]:
+    def inputs(self, batch: Any, position: int) -> tuple[Any, ...]:  # noqa: ARG002
         return ()
 
     def train_step(self, step: int) -> Any:

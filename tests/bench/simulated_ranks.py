@@ -129,7 +129,7 @@ class Distributed:
             torch.stack(all_of).amin(0) if op == "min" else torch.stack(all_of).sum(0, dtype=tensor.dtype)))
         tensor.copy_(stacked)
 
-    def broadcast_object_list(self, box: list[Any], src: int, device: Any) -> None:
+    def broadcast_object_list(self, box: list[Any], src: int, device: Any) -> None:  # noqa: ARG002
         """Rank `src`'s objects on all ranks."""
         sends = rank_here() == src
         data = self._together(pickle.dumps(box) if sends else None, lambda all_of: all_of[src])

@@ -63,8 +63,8 @@ def compiles(run: RunFolder, train: TrainConfig, ranks: Ranks, say: Callable[[st
         say(f"train.compile auto: false ({problem})")
         wanted = False
     elif problem:
-        as_before = ", as the run began" if train.compile == "auto" else ""
-        raise ValueError(f"train.compile is {str(train.compile).lower()} and this run is to compile{as_before}, but {problem} "
+        as_then = ", as the run began" if train.compile == "auto" else ""
+        raise ValueError(f"train.compile is {str(train.compile).lower()} and this run is to compile{as_then}, but {problem} "
                          "(--set train.compile=false goes on without, with other rounding)")
     if wanted or "compile" in chosen:  # a run that began eagerly has no word on it, and stays eager without one
         keep_choice(run, ranks, compile=bool(wanted))

@@ -145,7 +145,8 @@ class Trainer(ABC, Generic[C]):
             self.writer = MetricsWriter(run, log, start_step=self.start, total_steps=self.total_steps,
                                         log_every_s=config.log.every_s,
                                         boards=open_boards(run, config, self.start, self.say))
-        self.quarantine = Quarantine(run, ranks.on_main(lambda: read_quarantine(run)), start_step=self.start, max_bad_pct=config.data.max_bad_pct,
+        self.quarantine = Quarantine(run, ranks.on_main(lambda: read_quarantine(run)), start_step=self.start,
+                                     max_bad_pct=config.data.max_bad_pct,
                                      videos_per_step=config.train.global_batch / config.data.repeat_aug,
                                      is_main=ranks.is_main, say=self.say)
         stage(config.data, manifest, ranks, self.say)
