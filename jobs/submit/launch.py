@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import logging
 import os
+import pickle
 import shlex
 import signal
 import subprocess
@@ -337,15 +338,14 @@ def _slurm_executor() -> type[Any]:
             top = self.folder.parent
             for place, delayed in enumerate(delayed_submissions):
                 delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
-                delayed.dump(top / f".{place}.pkl")
+                (top / f".{place}.pkl").write_bytes(pickle.dumps(delayed))
             job_id = self._submit_command(self._submitit_command_str).job_id
-            jobs: list[Any] = [submitit.SlurmJob(self.folder, f"{job_id}_{place}", tasks=list(range(self._num_tasks())))
-                    for place in range(len(delayed_submissions))]
-            for job in jobs:  # all folders first: a task that starts now writes its log there, and then waits for its call
-                job.paths.folder.mkdir(mode=0o700, exist_ok=True)
-            for place, job in enumerate(jobs):
-                (top / f".{place}.pkl").replace(job.paths.submitted_pickle)
-            return jobs
+            tasks = [f"{job_id}_{place}" for place in range(len(delayed_submissions))]
+            for task in tasks:  # all folders first: a task that starts now writes its log there, and then waits for its call
+                (top / task).mkdir(mode=0o700, exist_ok=True)
+            for place, task in enumerate(tasks):
+                (top / f".{place}.pkl").replace(top / task / f"{task}_submitted.pkl")
+            return [submitit.SlurmJob(self.folder, tasks[0], tasks=list(range(self._num_tasks())))]
 
     return LimitedSlurmExecutor
 
