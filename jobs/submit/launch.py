@@ -17,6 +17,7 @@ import importlib
 import logging
 import os
 import pickle
+import py_compile
 import shlex
 import signal
 import subprocess
@@ -38,6 +39,7 @@ from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_
 MALLOC = {  # keeps freed activations mapped: glibc otherwise returns and refaults them in every step (CPU training only)
     "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592",
 }
+ROOT = Path(__file__).parents[2]  # of a job its snapshot
 NO_LIMIT_MIN = 10 * 365 * 24 * 60
 KILLED_BY_LIMIT, INTERRUPTED = 124, 130
 EXIT_CODE = "exit_code"  # of a job: submit/<jobid>/exit_code
@@ -93,6 +95,8 @@ class Shard:
             return
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it, and a cancelled shard lived on until SIGKILL
         env = submitit.JobEnvironment()
+        if env.global_rank == 0:
+            keep_bytecode()
         os.environ.update(rank_variables(env))
         code = importlib.import_module(self.module).main([self.out, "--shard", f"{self.number}/{self.shards}"])
         if code or env.global_rank == 0:
@@ -137,19 +141,31 @@ def run_rank(program: str, run_path: str) -> None:
     preempt.listen()  # in place of submitit's handlers: those save on rank 0 alone and requeue under the others
     env = submitit.JobEnvironment()
     os.environ.update(rank_variables(env))
-    sys.dont_write_bytecode = env.global_rank != 0  # the snapshot has none yet: each rank would write that of all modules
+    if env.global_rank == 0:
+        keep_bytecode()
     logging.getLogger("submitit").setLevel(logging.WARNING)  # it calls every end of a job a completion, cancelled ones, too
     if os.environ["RANK"] == "0":
         release_lock_of_dead_job(RunFolder(Path(run_path)))
     if code := importlib.import_module(program).main(run_path):
         note_exit_code(env.paths.folder / EXIT_CODE, code)
-    if env.global_rank and code in (0, preempt.EXIT_PREEMPTED):  # submitit would keep a file of each rank for nobody
+    if env.global_rank and code in (0, preempt.EXIT_PREEMPTED):  # submitit would keep a file of each rank
         watchdog.end_process(0)
     if code == preempt.EXIT_PREEMPTED:  # srun would kill the other ranks for it, and those are just leaving too
         code = 0
     atexit.register(watchdog.end_process, code)  # once submitit has written what it writes
     if code:
         sys.exit(code)
+
+
+def keep_bytecode() -> None:
+    """Write the byte code of the snapshot from now on, and of what is loaded already. A snapshot begins without any: each of
+    1,024 ranks would write that of 126 modules, in the same folders at the same time."""
+    sys.dont_write_bytecode = False
+    for module in list(sys.modules.values()):
+        file, cached = getattr(module, "__file__", None) or "", getattr(module, "__cached__", None)
+        if cached and file.startswith(f"{ROOT}{os.sep}") and not Path(cached).exists():
+            with contextlib.suppress(OSError):
+                py_compile.compile(file, cached, quiet=2)
 
 
 def note_exit_code(path: Path, code: int) -> None:
@@ -211,6 +227,8 @@ class Request:
 def setup_lines(request: Request) -> list[str]:
     """Shell lines that prepare the job: the site's, the snapshot, thread counts, the site's variables (which win)."""
     exports = {"OMP_NUM_THREADS": str(max(1, request.resources.cpus_per_task - request.workers))}
+    if request.resources.world_size > 1:
+        exports["PYTHONDONTWRITEBYTECODE"] = "1"  # rank 0 does it for all, see `keep_bytecode`
     if request.on_cpu:
         exports |= {"DS_ACCELERATOR": "cpu", **MALLOC}
     lines = ["umask 077", *request.setup,

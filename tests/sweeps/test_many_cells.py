@@ -62,7 +62,7 @@ def test_the_files_of_a_cell_are_as_the_slow_way_writes_them(folder):
             assert run.config.read_text() == to_yaml(load(FinetuneConfig, run.config))
             job = record["submissions"][-1]["job_id"]
             assert job.endswith(f"_{task}") and (run.submit / job).resolve() == (array / "submit" / job).resolve()
-            assert os.readlink(run.code) == f"../arrays/{array.name}/code", "relative, so that the folder of the runs may be moved"
+            assert run.code.readlink() == Path(f"../arrays/{array.name}/code"), "relative, so that the folder of the runs may be moved"
 
 
 def test_cells_that_wait_are_not_looked_into_again(folder, monkeypatch):

@@ -356,7 +356,7 @@ def to_dict(config: Any, *, signed_only: bool = False) -> dict[str, Any]:
         signed_only: Leave out the fields that do not make it another experiment.
     """
     out: dict[str, Any] = {}
-    for name, signed, default in fields_of(type(config)):
+    for name, signed, default in fields_of(type(config)):  # type: ignore[arg-type]
         value = getattr(config, name)
         if not signed_only or (value != default if signed == "if changed" else signed):
             out[name] = value if type(value) in _LEAVES else plain(value, signed_only=signed_only)

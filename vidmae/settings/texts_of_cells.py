@@ -39,7 +39,7 @@ class Texts:
 
     def _fields(self, section: Any, where: str, depth: int) -> str:
         known, lines = self._yaml, []
-        for name, *_ in fields_of(type(section)):
+        for name, *_ in fields_of(type(section)):  # type: ignore[arg-type]
             value, at = getattr(section, name), f"{where}{name}."
             before = known.get(at)
             if before is None or before[0] is not value:
@@ -59,7 +59,7 @@ class Texts:
             without: Fields that are left out.
         """
         parts = []
-        for name, signed, default in sorted(fields_of(type(config)), key=lambda f: f[0]):
+        for name, signed, default in sorted(fields_of(type(config)), key=lambda f: f[0]):  # type: ignore[arg-type]
             value = getattr(config, name)
             if name in without or not (value != default if signed == "if changed" else signed):
                 continue
@@ -118,4 +118,5 @@ def _lines(name: str, value: Any, depth: int) -> str:
 
 def _is_plain(text: str) -> bool:
     """Whether YAML writes a text as it is, and reads it back as a text."""
-    return bool(_PLAIN.fullmatch(text)) and _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)) == _TEXT
+    tag: str = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    return bool(_PLAIN.fullmatch(text)) and tag == _TEXT
