@@ -244,7 +244,7 @@ def _load(engine: Engine, folder: Path, record: dict[str, Any], train: TrainConf
 
 
 def _marker(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """What COMPLETE of a checkpoint says, and why it cannot be used, or None. Of 1,024 ranks it is 0.2 MB: one reads it."""
+    """What COMPLETE of a checkpoint says, and why it cannot be used, or None. Of 1,024 ranks it is 0.1 MB: one reads it."""
     try:
         record = read_json(folder / COMPLETE)
     except (ValueError, OSError) as error:
