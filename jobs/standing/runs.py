@@ -148,14 +148,20 @@ def submissions(run: RunFolder) -> list[dict[str, Any]]:
     return list((read_json(run.record) or {}).get("submissions", []))
 
 
-def states(runs: Sequence[RunFolder]) -> tuple[list[State], list[str]]:
+def states(runs: Sequence[RunFolder], *, newest: Mapping[RunFolder, Mapping[str, Any]] | None = None,
+           queued: Mapping[str, slurm.Job] | None = None) -> tuple[list[State], list[str]]:
     """The state of each run, and what could not be asked.
 
     Slurm is asked once for all of them.
+
+    Args:
+        runs: The runs.
+        newest: The newest submission of each, where it was read already.
+        queued: What squeue says of all their jobs, where it was asked already.
     """
-    newest = {run: (submissions(run) or [{}])[-1] for run in runs}
+    newest = {run: (submissions(run) or [{}])[-1] for run in runs} if newest is None else newest
     ids = [s["job_id"] for s in newest.values() if s.get("cluster") == "slurm" and s.get("job_id")]
-    live, live_problem = _ask(slurm.queued, ids)
+    live, live_problem = _ask(slurm.queued, ids) if queued is None else (dict(queued), None)
     missing = [i for i in ids if i not in live]
     past, past_problem = _ask(slurm.accounted, missing)
     problems = [p for p in (live_problem, past_problem) if p]

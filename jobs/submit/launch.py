@@ -16,6 +16,8 @@ import contextlib
 import importlib
 import logging
 import os
+import pickle
+import py_compile
 import shlex
 import signal
 import subprocess
@@ -41,6 +43,7 @@ from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_
 MALLOC = {  # keeps freed activations mapped: glibc otherwise returns and refaults them in every step (CPU training only)
     "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592",
 }
+ROOT = Path(__file__).parents[2]  # of a job its snapshot
 NO_LIMIT_MIN = 10 * 365 * 24 * 60
 KILLED_BY_LIMIT, INTERRUPTED = 124, 130
 EXIT_CODE = "exit_code"  # of a job: submit/<jobid>/exit_code
@@ -96,6 +99,8 @@ class Shard:
             return
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it, and a cancelled shard lived on until SIGKILL
         env = submitit.JobEnvironment()
+        if env.global_rank == 0:
+            keep_bytecode()
         os.environ.update(rank_variables(env))
         code = importlib.import_module(self.module).main([self.out, "--shard", f"{self.number}/{self.shards}"])
         if code or env.global_rank == 0:
@@ -140,16 +145,31 @@ def run_rank(program: str, run_path: str) -> None:
     preempt.listen()  # in place of submitit's handlers: those save on rank 0 alone and requeue under the others
     env = submitit.JobEnvironment()
     os.environ.update(rank_variables(env))
+    if env.global_rank == 0:
+        keep_bytecode()
     logging.getLogger("submitit").setLevel(logging.WARNING)  # it calls every end of a job a completion, cancelled ones, too
     if os.environ["RANK"] == "0":
         release_lock_of_dead_job(RunFolder(Path(run_path)))
     if code := run_watched(program, RunFolder(Path(run_path)), env.job_id):
         note_exit_code(env.paths.folder / EXIT_CODE, code)
+    if env.global_rank and code in (0, preempt.EXIT_PREEMPTED):  # submitit would keep a file of each rank
+        watchdog.end_process(0)
     if code == preempt.EXIT_PREEMPTED:  # srun would kill the other ranks for it, and those are just leaving too
         code = 0
     atexit.register(watchdog.end_process, code)  # once submitit has written what it writes
     if code:
         sys.exit(code)
+
+
+def keep_bytecode() -> None:
+    """Write the byte code of the snapshot from now on, and of what is loaded already. A snapshot begins without any: each of
+    1,024 ranks would write that of 126 modules, in the same folders at the same time."""
+    sys.dont_write_bytecode = False
+    for module in list(sys.modules.values()):
+        file, cached = getattr(module, "__file__", None) or "", getattr(module, "__cached__", None)
+        if cached and file.startswith(f"{ROOT}{os.sep}") and not Path(cached).exists():
+            with contextlib.suppress(OSError):
+                py_compile.compile(file, cached, quiet=2)
 
 
 def note_exit_code(path: Path, code: int) -> None:
@@ -213,6 +233,8 @@ class Request:
 def setup_lines(request: Request) -> list[str]:
     """Shell lines that prepare the job: the site's, the snapshot, thread counts, the site's variables (which win)."""
     exports = {"OMP_NUM_THREADS": str(max(1, request.resources.cpus_per_task - request.workers))}
+    if request.resources.world_size > 1:
+        exports["PYTHONDONTWRITEBYTECODE"] = "1"  # rank 0 does it for all, see `keep_bytecode`
     if request.on_cpu:
         exports |= {"DS_ACCELERATOR": "cpu", **MALLOC}
     lines = ["umask 077", *request.setup,
@@ -342,15 +364,14 @@ def _slurm_executor() -> type[Any]:
             top = self.folder.parent
             for place, delayed in enumerate(delayed_submissions):
                 delayed.set_timeout(self.parameters["time"], self.max_num_timeout)
-                delayed.dump(top / f".{place}.pkl")
+                (top / f".{place}.pkl").write_bytes(pickle.dumps(delayed))
             job_id = self._submit_command(self._submitit_command_str).job_id
-            jobs: list[Any] = [submitit.SlurmJob(self.folder, f"{job_id}_{place}", tasks=list(range(self._num_tasks())))
-                    for place in range(len(delayed_submissions))]
-            for job in jobs:  # all folders first: a task that starts now writes its log there, and then waits for its call
-                job.paths.folder.mkdir(mode=0o700, exist_ok=True)
-            for place, job in enumerate(jobs):
-                (top / f".{place}.pkl").replace(job.paths.submitted_pickle)
-            return jobs
+            tasks = [f"{job_id}_{place}" for place in range(len(delayed_submissions))]
+            for task in tasks:  # all folders first: a task that starts now writes its log there, and then waits for its call
+                (top / task).mkdir(mode=0o700, exist_ok=True)
+            for place, task in enumerate(tasks):
+                (top / f".{place}.pkl").replace(top / task / f"{task}_submitted.pkl")
+            return [submitit.SlurmJob(self.folder, tasks[0], tasks=list(range(self._num_tasks())))]
 
     return LimitedSlurmExecutor
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,12 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
         ConfigError: There is no such checkpoint, it cannot be used, or its run is not done.
         SlurmError: The state of a run that is not done cannot be asked.
     """
-    pretrained = [run for run in all_runs(runs_dir) if (read_json(run.record) or {}).get("kind") == "pretrain"]
-    waiting = {run.path: run for name in after if (run := find_run(name, runs_dir, pretrained))}
-    names = list(given) or [SCRATCH, *([] if after else [str(run.path) for run in pretrained if run.result.exists()])]
+    @cache
+    def pretrained() -> list[RunFolder]:  # reads a file of each cell, too, so only where a run is looked for
+        return [run for run in all_runs(runs_dir) if (read_json(run.record) or {}).get("kind") == "pretrain"]
+
+    waiting = {run.path: run for name in after if (run := find_run(name, runs_dir, pretrained()))}
+    names = list(given) or [SCRATCH, *([] if after else [str(run.path) for run in pretrained() if run.result.exists()])]
     runs = dict(waiting)
     files: list[Init] = []
     for name in names:
@@ -58,7 +62,7 @@ def find_inits(given: Sequence[str], after: Sequence[str], runs_dir: Path) -> li
         elif is_file(name):
             files.append(_of_file(Path(name).expanduser().absolute()))
         elif name not in (SCRATCH, CONV):
-            run = find_run(name, runs_dir, pretrained)
+            run = find_run(name, runs_dir, pretrained())
             runs[run.path] = run
     found = [_of_run(run, run.path in waiting) for run in runs.values()] + files
     found = short_names(found)

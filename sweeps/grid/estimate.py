@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sweeps.grid.grid import CLUSTER, PROBES, Cell
 from vidmae.runs.cost import conv_like, step_flops, train_flops_of_vit, view_flops
 from vidmae.runs.plan import split_batch
-from vidmae.settings.finetune_config import FinetuneConfig
+from vidmae.settings.finetune_config import ClassifierConfig, FinetuneConfig
 from vidmae.settings.schedule import Schedule
 
 
@@ -24,6 +24,7 @@ def estimate(cells: Sequence[Cell]) -> list[Estimate]:
     """The cost of each cell; features that several cells share are counted for the first of them."""
     seen: set[tuple[str, str, str]] = set()
     clustered: set[tuple[str, str, str]] = set()  # of these the features of the validation clips alone are there
+    before: tuple[ClassifierConfig, float, float] | None = None  # a model, FLOPs of a clip in training and in a test
     found = []
     for cell in cells:
         steps = 0 if cell.method in PROBES else _steps(cell.config, cell.subset.clips)
@@ -35,9 +36,11 @@ def estimate(cells: Sequence[Cell]) -> list[Estimate]:
             found.append(Estimate(steps, clips * of_clip * view_flops(model)))
             (clustered if cell.method == CLUSTER else seen).add(cell.features)
             continue
-        trained = steps * cell.config.train.global_batch * step_flops(model)
+        if before is None or before[0] is not model:  # the cells of a checkpoint hold the same object
+            before = model, step_flops(model), view_flops(model)
+        trained = steps * cell.config.train.global_batch * before[1]
         tested = val * views + _looked_at(cell, steps)
-        found.append(Estimate(steps, trained + tested * view_flops(model)))
+        found.append(Estimate(steps, trained + tested * before[2]))
     return found
 
 

@@ -21,10 +21,11 @@ from vidmae.footage.manifest import AUTO, decoder_problem, read_summary
 from vidmae.preparing.preparation import Preparation
 from vidmae.runs.cell_record import amount_of
 from vidmae.runs.cost import step_flops
-from vidmae.runs.record import signature
+from vidmae.runs.record import signature_of_text
 from vidmae.settings.config import NO_TIME_TABLE
 from vidmae.settings.finetune_config import ClassifierConfig, FinetuneConfig, Method
-from vidmae.settings.layers import ConfigError, Layer, build, parse_set, to_dict
+from vidmae.settings.layers import ConfigError, Layer, build, parse_set
+from vidmae.settings.texts_of_cells import Texts
 
 KIND = "fewshot"
 PROBES = tuple(method for method in get_args(Method) if method != "finetune")  # on frozen features: one process, no looks
@@ -277,13 +278,14 @@ def make_grid(inits: Sequence[Init], subsets: Sequence[Subset], settings: Settin
 
 def _product(inits: Sequence[Init], subsets: Sequence[Subset], settings: Settings) -> Iterator[Cell]:
     sets = list(dict.fromkeys(subset.data for subset in subsets))
+    texts = Texts()
     for init, data, method, variant in itertools.product(inits, sets, settings.methods, settings.variants):
         base, origins = _config(init, data, method, variant, settings)
         for subset in subsets:
             if subset.data == data:
                 shown = [f"data.prepared={base.data.prepared}"] if base.data.prepared else []
                 learned = subset.without_clips if method == CLUSTER else subset
-                yield replace(_cell(init, learned, base, (*settings.overrides, *variant, *shown)), origins=origins)
+                yield _cell(init, learned, base, (*settings.overrides, *variant, *shown), origins, texts)
 
 
 def _config(init: Init, data: LabelledSet, method: str, variant: Sequence[str], settings: Settings,
@@ -355,13 +357,13 @@ def preparation_of(config: FinetuneConfig, prepare_px: int) -> Preparation:
     return Preparation.for_clips(config.model.img_size, config.data.target_fps / config.data.sampling_rate, prepare_px)
 
 
-def _cell(init: Init, subset: Subset, base: FinetuneConfig, overrides: tuple[str, ...]) -> Cell:
+def _cell(init: Init, subset: Subset, base: FinetuneConfig, overrides: tuple[str, ...], origins: Mapping[str, str],
+          texts: Texts) -> Cell:
     config = replace(base, name=_plain(f"{init.name}-{_tail(subset, base.method)}"), seed=subset.seed,
                      data=replace(base.data, shots=subset.shots, fraction=subset.fraction, subset=subset.path))
-    signed = to_dict(config, signed_only=True)
-    del signed["name"]  # what a checkpoint is called may change; what it is does not
+    signed = texts.signed(config, without=("name",))  # what a checkpoint is called may change; what it is does not
     content = hashlib.sha256(f"{subset.content} {subset.data.val_content}".encode()).hexdigest()
-    return Cell(init, subset, config, overrides, signature(KIND, signed, content))
+    return Cell(init, subset, config, overrides, signature_of_text(KIND, signed, content), origins)
 
 
 def _tail(subset: Subset, method: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,19 +51,37 @@ def look(cells: Sequence[AnyCell], runs_dir: Path, *, write: bool = True) -> tup
         write: Note the ids of arrays that an earlier call submitted and did not live to note; False in a dry run.
     """
     folders = find_folders(cells, runs_dir)
-    there = [run for run in folders if run.record.exists()]
+    names = {path.name for path in runs_dir.iterdir()} if runs_dir.is_dir() else set()
+    newest = {run: (submissions(run) or [{}])[-1] for run in folders if run.path.name in names and run.record.exists()}
     if write:
-        _adopt(there)
-    found, problems = states(there)
+        _adopt(newest)
+    found, problems = states(list(newest), newest=newest)
     known = {state.run.path: state for state in found}
     return [Standing(cell, run, kind_of(known.get(run.path)), known.get(run.path))
             for cell, run in zip(cells, folders, strict=True)], problems
 
 
 def look_again(standings: Sequence[Standing]) -> list[Standing]:
-    """How far cells are now; those that were done stay so, and are not asked for."""
-    found = {state.run.path: state for state in states([s.run for s in standings if s.kind != "done"])[0]}
+    """How far cells are now; those that were done stay so, and are not asked for.
+
+    Nothing changes in the folder of a cell before it starts, so those that waited in the queue and still wait there are not
+    looked into: of a hundred thousand, a thousand run.
+    """
+    open_cells = [s for s in standings if s.kind != "done"]
+    arrays = {slurm.base_id(s.state.job_id) for s in open_cells if s.state and s.state.cluster == "slurm" and s.state.job_id}
+    queued: dict[str, slurm.Job] = {}
+    with suppress(slurm.SlurmError):  # what can be known without it, `states` finds
+        queued = {job.id: job for job in slurm.queued(arrays)}
+    rest = [s.run for s in open_cells if not _still_waits(s, queued)]
+    newest = {run: (submissions(run) or [{}])[-1] for run in rest}
+    known = queued and all(slurm.base_id(str(one.get("job_id"))) in arrays for one in newest.values())
+    found = {state.run.path: state for state in states(rest, newest=newest, queued=queued if known else None)[0]}
     return [Standing(s.cell, s.run, kind_of(state), state) if (state := found.get(s.run.path)) else s for s in standings]
+
+
+def _still_waits(s: Standing, queued: Mapping[str, slurm.Job]) -> bool:
+    return s.state is not None and s.state.state == "PENDING" and s.state.source == "squeue" and (
+        (job := queued.get(s.state.job_id)) is not None and job.state == "PENDING")
 
 
 def find_folders(cells: Sequence[AnyCell], runs_dir: Path) -> list[RunFolder]:
@@ -72,7 +91,7 @@ def find_folders(cells: Sequence[AnyCell], runs_dir: Path) -> list[RunFolder]:
         by_signature[path.name[-8:]].append(path.name)
     found = []
     for cell in cells:
-        names = sorted(name for name in by_signature[cell.signature] if name.endswith(cell.tail))
+        names = sorted(name for name in by_signature.get(cell.signature, ()) if name.endswith(cell.tail))
         found.append(RunFolder(runs_dir / (cell.run_id if cell.run_id in names or not names else names[0])))
     return found
 
@@ -102,11 +121,10 @@ def chosen(standings: Iterable[Standing], retry: str | None) -> list[Standing]:
     return [s for s in standings if s.kind == "new" or s.kind in again]
 
 
-def _adopt(runs: Sequence[RunFolder]) -> None:
-    """Note the ids of arrays whose submission was not noted to its end."""
+def _adopt(newest: dict[RunFolder, Mapping[str, Any]]) -> None:
+    """Note the ids of arrays whose submission was not noted to its end, in `newest`, too."""
     arrays = defaultdict[tuple[str, str], list[RunFolder]](list)
-    for run in runs:
-        last = (submissions(run) or [{}])[-1]
+    for run, last in newest.items():
         if last.get("state") == "submitting" and last.get("cluster") == "slurm":
             arrays[last["job_name"], last["array"]].append(run)
     for (name, array), members in arrays.items():
@@ -116,3 +134,4 @@ def _adopt(runs: Sequence[RunFolder]) -> None:
             last = record["submissions"][-1]
             last.update(state="submitted", job_id=f"{max(ids, key=int)}_{last['task']}")
             write_json(run.record, record)
+            newest[run] = last

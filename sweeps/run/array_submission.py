@@ -19,15 +19,15 @@ from jobs.place.notify_ways import resolve
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources
 from jobs.place.scheduler import slurm
-from jobs.place.snapshot import CodeState, code_state, environment, take_snapshot
+from jobs.place.snapshot import CodeState, code_state, environment, share_snapshot, take_snapshot
 from jobs.standing.arrays import array_path, link_task, make_array
-from jobs.standing.runs import process_birth, submissions
+from jobs.standing.runs import process_birth
 from jobs.submit import launch, local_array, notice
 from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.batches import Batch
 from sweeps.grid.states import Standing
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
-from vidmae.settings.layers import to_yaml
+from vidmae.settings.texts_of_cells import Texts
 
 NO_LIMIT = 10**9
 COLLECT = Resources("", 1, 0, 1, 1, 2048, 30)
@@ -113,15 +113,16 @@ def submit(sweep: Sweep, batches: Sequence[Batch], say: Say) -> list[Submitted]:
         SlurmAwayError: sbatch was not answered; the next call finds the array, or submits it.
         SlurmError: sbatch refused; what was submitted before stays.
     """
-    code = code_state()
+    code, texts = code_state(), Texts()
     if sweep.cluster == "local":
         merged, first = merge(batches)
         array = array_path(sweep.runs_dir, sweep.name)
-        return [_submit(sweep, merged, array, (), code, lambda request, _: local_array.start(request, first))]
+        return [_submit(sweep, merged, array, (), code, texts, lambda request, _: local_array.start(request, first))]
     done: list[Submitted] = []
     for batch, array in zip(batches, _names(sweep, len(batches)), strict=True):
         waits_for = [done[i].job_id for i in batch.waits_for]
-        done.append(_submit(sweep, batch, array, waits_for, code, launch.submit_array))
+        of_first = done[0].array if done else None
+        done.append(_submit(sweep, batch, array, waits_for, code, texts, launch.submit_array, of_first))
         say(f"submitted array {done[-1].job_id}: {len(batch.cells)} cells, {array}")
     return done
 
@@ -139,19 +140,23 @@ def _names(sweep: Sweep, count: int) -> list[Path]:
     return [first] if count == 1 else [first.with_name(f"{first.name}-{i + 1}") for i in range(count)]
 
 
-def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], code: CodeState,
-            start: Callable[[launch.Request, list[RunFolder]], str]) -> Submitted:
+def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], code: CodeState, texts: Texts,
+            start: Callable[[launch.Request, list[RunFolder]], str], of_first: RunFolder | None = None) -> Submitted:
     runs = [s.run for s in batch.cells]
     array = make_array(path, runs)
-    take_snapshot(array, code)
+    if of_first:
+        share_snapshot(array, of_first)
+    else:
+        take_snapshot(array, code)
     request = make_request(sweep, batch, path, waits_for)
     notice.keep_ways(array.submit, request.notify, sweep.cluster)
     entry: dict[str, Any] = {
         "state": "submitting", "job_id": None, "cluster": sweep.cluster, "job_name": request.job_name, "array": str(path),
-        "command": list(sweep.command), **code.record(), **request.resources.record,
+        "command": sweep.command, **code.record(), **request.resources.record,
         **sweep.profile.rates.record, "host": socket.gethostname(),
         "submitted_at": _now(), "submitted_at_s": time.time()}
-    records = [_write_cell(s, sweep, code, {**entry, "task": task, **_planned(s, sweep)})
+    state = {**code.record(), "environment": environment()}
+    records = [_write_cell(s, sweep, state, texts, {**entry, "task": task, **_planned(s, sweep)})
                for task, s in enumerate(batch.cells)]
     try:
         job_id = start(request, runs)
@@ -167,7 +172,7 @@ def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], co
     for task, (run, record) in enumerate(zip(runs, records, strict=True)):
         link_task(run, array, f"{job_id}_{task}")
         record["submissions"][-1].update(state="submitted", job_id=f"{job_id}_{task}", **later)
-        write_json(run.record, record, durable=False)
+        _write_record(run, record, texts)
     return Submitted(job_id, array, batch.cells)
 
 
@@ -177,24 +182,40 @@ def _planned(standing: Standing, sweep: Sweep) -> dict[str, float]:
     return {"planned_gpu_h": planned} if planned else {}
 
 
-def _write_cell(standing: Standing, sweep: Sweep, code: CodeState, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _write_cell(standing: Standing, sweep: Sweep, code: Mapping[str, Any], texts: Texts, entry: dict[str, Any],
+                ) -> dict[str, Any]:
     """config.yaml and run.json of a cell; the record."""
     run, cell = standing.run, standing.cell
-    make_private_folder(run.path)
-    before = read_json(run.record) or {}
-    record = {**_identity(cell, run, sweep, before), **code.record(), "environment": environment(),
-              "submissions": [*submissions(run), dict(entry)]}
+    before = {} if _made(run.path) else read_json(run.record) or {}
+    record = {**_identity(cell, run, sweep, before, entry["submitted_at"]), **code,
+              "submissions": [*before.get("submissions", []), entry]}
     name = run.path.name.removesuffix(f"-{cell.signature}")
-    write_atomic(run.config, to_yaml(replace(cell.config, name=name)).encode(), durable=False)
-    write_json(run.record, record, durable=False)
+    config = cell.config if cell.config.name == name else replace(cell.config, name=name)
+    write_atomic(run.config, texts.yaml(config).encode(), durable=False)
+    _write_record(run, record, texts)
     return record
 
 
-def _identity(cell: AnyCell, run: RunFolder, sweep: Sweep, before: Mapping[str, Any]) -> dict[str, Any]:
+def _made(folder: Path) -> bool:
+    """Whether the folder of a run was not there; it is now."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:  # nor is that of all runs
+        make_private_folder(folder)
+    return True
+
+
+def _write_record(run: RunFolder, record: Mapping[str, Any], texts: Texts) -> None:
+    write_atomic(run.record, f"{texts.json(record)}\n".encode(), durable=False)
+
+
+def _identity(cell: AnyCell, run: RunFolder, sweep: Sweep, before: Mapping[str, Any], now: str) -> dict[str, Any]:
     return {
         "schema": SCHEMA, "kind": cell.kind, "name": run.path.name.removesuffix(f"-{cell.signature}"),
-        "signature": cell.signature, "created": before.get("created", _now()),
-        "command": before.get("command", list(sweep.command)), "cell": before.get("cell", cell.record(sweep.name)),
+        "signature": cell.signature, "created": before.get("created", now),
+        "command": before.get("command", sweep.command), "cell": before.get("cell", cell.record(sweep.name)),
         **cell.identity(),
     }
 

@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jobs.place.scheduler import slurm
@@ -34,6 +35,7 @@ class Watch:
     standings: list[Standing]
     began: float
     done_before: int
+    found_pct: dict[Path, float] = field(default_factory=dict)  # top-1 of cells that are done: each result is read once
 
     def left_s(self, group: Sequence[Standing]) -> float | None:
         """Time left, where as many cells a second end as until now."""
@@ -56,9 +58,14 @@ class Watch:
     def _numbers(self, group: Sequence[Standing], *, mean: bool = True) -> Row:
         kinds = Counter(_word(s) for s in group)
         ended = sum(kinds[kind] for kind in ENDED)
-        values = [value for s in group if mean and s.kind == "done" and (value := _top1_pct(s)) is not None]
+        values = [value for s in group if mean and s.kind == "done" and (value := self._top1_pct(s)) is not None]
         return (str(kinds["done"]), str(kinds["running"]), str(kinds["waiting"] + kinds["new"]), str(ended),
                 f"{sum(values) / len(values):.1f} %" if values else "-" if mean else "")
+
+    def _top1_pct(self, s: Standing) -> float | None:
+        if s.run.path not in self.found_pct and (value := _top1_pct(s)) is not None:
+            self.found_pct[s.run.path] = value
+        return self.found_pct.get(s.run.path)
 
     def line(self) -> str:
         """All of it in one line."""

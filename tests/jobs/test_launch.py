@@ -22,6 +22,7 @@ from tests.support.facilities import builder, need
 from tests.support.launching import ROOT, STAND_IN
 from tests.support.runs import make_manifest, make_run
 from vidmae.footage.manifest import Manifest
+from vidmae.ranks import preempt, watchdog
 from vidmae.runs.record import RunFolder, read_json
 
 PLAIN = Resources("gpu", 2, 0, 2, 4, 0, 90)
@@ -61,6 +62,50 @@ def test_scripts_are_valid_shell_whatever_is_in_the_paths(tmp_path: Path, cluste
     done = subprocess.run(["bash", "-c", setup], cwd=tmp_path, env={"PATH": os.environ["PATH"], "PYTHONPATH": "/old"},
                           capture_output=True, text=True)
     assert done.stdout == f"{folder}/code:/old|it's $HOME `id`|" and not list(tmp_path.iterdir())
+
+
+def test_one_rank_writes_byte_code_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported = "export PYTHONDONTWRITEBYTECODE=1"
+    assert exported in launch.setup_lines(request(tmp_path, resources=replace(PLAIN, nodes=2)))
+    assert exported not in launch.setup_lines(request(tmp_path, resources=replace(PLAIN, nodes=1, tasks_per_node=1)))
+    (tmp_path / "early.py").write_text("X = 1\n")
+    early = SimpleNamespace(__file__=str(tmp_path / "early.py"), __cached__=str(tmp_path / "__pycache__/early.pyc"))
+    other = SimpleNamespace(__file__="/elsewhere/other.py", __cached__=str(tmp_path / "__pycache__/other.pyc"))
+    monkeypatch.setattr(launch, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "modules", {**sys.modules, "early": early, "other": other})
+    launch.keep_bytecode()
+    assert not sys.dont_write_bytecode and [path.name for path in (tmp_path / "__pycache__").iterdir()] == ["early.pyc"]
+
+
+@pytest.mark.parametrize(("rank", "code", "left"), [(3, 0, "ended 0"), (3, 75, "ended 0"), (3, 1, "exit 1"), (0, 0, None), (0, 75, None)])
+def test_only_rank_0_lets_submitit_keep_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, code: int, left: str | None) -> None:
+    import submitit
+
+    env = SimpleNamespace(global_rank=rank, local_rank=0, num_tasks=4, num_nodes=1, hostnames=["a"], job_id="7", paths=SimpleNamespace(folder=tmp_path))
+    said: list[str] = []
+
+    def end(code: int) -> None:
+        raise InterruptedError(f"ended {code}")
+
+    monkeypatch.setattr(submitit, "JobEnvironment", lambda: env)
+    monkeypatch.setattr(launch, "importlib", SimpleNamespace(import_module=lambda _: SimpleNamespace(main=lambda _: code)))
+    monkeypatch.setattr(launch, "atexit", SimpleNamespace(register=lambda *_: None))
+    monkeypatch.setattr(preempt, "listen", lambda: None)
+    monkeypatch.setattr(watchdog, "end_process", end)
+    monkeypatch.setattr(launch, "keep_bytecode", lambda: said.append("bytecode"))
+    with monkeypatch.context() as patch:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "VIDMAE_JOB_ID"):
+            patch.setenv(name, "")
+        try:
+            launch.run_rank("any", str(tmp_path))
+            found = None
+        except InterruptedError as error:
+            found = str(error)
+        except SystemExit as error:
+            found = f"exit {error.code}"
+    assert found == left and ("bytecode" in said) == (rank == 0)
+    assert (tmp_path / launch.EXIT_CODE).exists() == bool(code)
 
 
 def test_cpu_ranks_get_the_allocator_and_threads(tmp_path: Path) -> None:

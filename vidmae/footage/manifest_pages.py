@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from vidmae.runs.record import draft_of
+
 Content = tuple[dict[str, list[str]], dict[str, np.ndarray]]
 """Lists of texts, and arrays, by name."""
 SCHEMA = 1
@@ -74,7 +76,7 @@ def read_pages(manifest: Path, csv_sha256: str) -> Content | None:
 def write_pages(manifest: Path, csv_sha256: str, texts: Mapping[str, list[str]], arrays: Mapping[str, np.ndarray]) -> bool:
     """Store texts and arrays (1-dimensional) of a manifest; whether the folder let it."""
     path = pages_path(manifest)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    draft = draft_of(path)
     layout, start = dict[str, tuple[str, int, int]](), 0
     for name, array in arrays.items():
         layout[name] = (array.dtype.str, len(array), start)

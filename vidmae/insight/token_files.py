@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidmae.runs.record import fsync_folder, make_private_folder
+from vidmae.runs.record import draft_of, fsync_folder, make_private_folder
 
 FOLDER = "tokens"
 
@@ -47,7 +47,7 @@ def write_token_file(path: Path, parts: Sequence[np.ndarray]) -> None:
         raise ValueError(f"the tokens of {bad} clips are NaN or too large for {parts[0].dtype}; are the weights whole? "
                          "--token-type float32 holds larger numbers")
     make_private_folder(path.parent)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tmp = draft_of(path)
     header = {"descr": np.lib.format.dtype_to_descr(parts[0].dtype), "fortran_order": False,
               "shape": (sum(map(len, parts)), *parts[0].shape[1:])}
     try:

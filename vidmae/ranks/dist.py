@@ -8,11 +8,13 @@ was meant to have 64 ranks must not train as 64 jobs of one.
 from __future__ import annotations
 
 import os
+import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as torch_dist
@@ -20,6 +22,7 @@ import torch.distributed as torch_dist
 from vidmae.runs.record import port_of_job
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+T = TypeVar("T")
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -34,6 +37,10 @@ class NoGpuError(RankError):
 @dataclass(frozen=True)
 class Ranks:
     """This process among all.
+
+    With many ranks, what they tell each other and what they ask of a shared file system is what grows. `on_main`,
+    `main_first`, `first` and `joined` keep that small; `gather` sends every rank's value to every rank, each as long as the
+    longest, and is for what is rare. tests/bench/bench_scale.py counts it for 1,024 ranks.
 
     Attributes:
         rank: 0 to world_size - 1.
@@ -77,9 +84,68 @@ class Ranks:
 
     def from_main(self, value: Any) -> Any:
         """Rank 0's value on every rank."""
+        return self._from(0, value)
+
+    def _from(self, rank: int, value: Any) -> Any:
+        if self.world_size == 1:
+            return value
         box = [value]
-        torch_dist.broadcast_object_list(box, src=0, device=self.device)
+        torch_dist.broadcast_object_list(box, src=rank, device=self.device)
         return box[0]
+
+    def on_main(self, act: Callable[[], T]) -> T:
+        """What rank 0 finds, on every rank: the others open no file for it. Where it fails, all ranks fail alike.
+
+        Args:
+            act: Called on rank 0 alone; what it returns or raises is sent to the others.
+        """
+        if self.world_size == 1:
+            return act()
+        found: tuple[Any, Exception | None] = None, None
+        if self.is_main:
+            try:
+                found = act(), None
+            except Exception as error:
+                found = None, error
+        value, problem = self.from_main(found)
+        if problem is not None:
+            raise problem
+        return value  # type: ignore[no-any-return]
+
+    def main_first(self, act: Callable[[], T]) -> T:
+        """What `act` finds on this rank; rank 0 calls it before the others, which then read what it has made."""
+        mine: list[T] = []
+        self.on_main(lambda: mine.append(act()))
+        return mine[0] if self.is_main else act()
+
+    def first(self, value: T | None) -> T | None:
+        """The value of the lowest rank that has one, on every rank; None where none has."""
+        if self.world_size == 1:
+            return value
+        holder = torch.tensor([self.world_size if value is None else self.rank], device=self.device)
+        torch_dist.all_reduce(holder, op=torch_dist.ReduceOp.MIN)
+        rank = int(holder)
+        return None if rank == self.world_size else self._from(rank, value)
+
+    def joined(self, values: Sequence[T]) -> list[T]:
+        """The values of all ranks, one behind the other in rank order, on every rank.
+
+        For lists that are empty on most ranks: what is sent is the values that there are, and 8 bytes for each rank.
+        """
+        if self.world_size == 1:
+            return list(values)
+        mine = bytearray(pickle.dumps(list(values))) if values else bytearray()
+        sizes = torch.zeros(self.world_size, dtype=torch.int64, device=self.device)
+        sizes[self.rank] = len(mine)
+        torch_dist.all_reduce(sizes)
+        ends = [0, *torch.cumsum(sizes, 0).tolist()]
+        whole = torch.zeros(ends[-1], dtype=torch.uint8, device=self.device)
+        if mine:
+            whole[ends[self.rank]:ends[self.rank + 1]] = torch.frombuffer(mine, dtype=torch.uint8).to(self.device)
+        if ends[-1]:
+            torch_dist.all_reduce(whole)  # a sum of which all ranks but one give zeros
+        data = whole.cpu().numpy().tobytes()
+        return [value for start, end in pairwise(ends) if start < end for value in pickle.loads(data[start:end])]
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value on every rank, in rank order."""

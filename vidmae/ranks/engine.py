@@ -136,6 +136,7 @@ class Engine:
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._engine.checkpoint_engine = self._files = _Files()
         self._engine._copy_recovery_script = lambda _: None  # two programs that it would add to each checkpoint
+        _name_own_files(self._engine)
         self._ranks, self._train, self._grad_accum = ranks, train, grad_accum
         self._losses: list[Tensor] = []
         self._sums: Tensor = torch.empty(0)
@@ -369,6 +370,16 @@ class Engine:
             yield name, full.detach().float().cpu()
         saved = self.module.state_dict().keys()
         yield from ((name, buffer.float().cpu()) for name, buffer in self.module.named_buffers() if name in saved)
+
+
+def _name_own_files(engine: Any) -> None:
+    """Let deepspeed open the files of a checkpoint by their names. By itself each rank lists the folder and looks for the
+    shards of all ranks: a million questions to the file system where 1,024 ranks continue. Who calls `load` has checked that
+    all files are there."""
+    engine._get_all_ckpt_names = lambda folder, tag: [engine._get_ckpt_name(folder, tag)]
+    engine._get_all_zero_checkpoint_names = lambda folder, tag, bf16: engine._get_mp_rank_zero_checkpoint_names(
+        load_dir=folder, tag=tag, mp_rank=engine.checkpoint_mp_rank, dp_world_size=engine.loaded_checkpoint_dp_world_size,
+        bf16_mode=bf16)
 
 
 def average_file(rank: int) -> str:

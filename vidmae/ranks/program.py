@@ -59,7 +59,7 @@ def run_program(run_path: str, schema: type[C], train: Train[C]) -> int:
             watchdog.expect_within(config.recovery.start_limit_s)
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
-        if ranks.from_main(run.result.exists()):
+        if ranks.on_main(run.result.exists):
             say(ranks, f"{run.result} exists: this run is done")
             return EXIT_OK
         return EXIT_OK if _with_lock(run, config, ranks, train, started) else preempt.EXIT_PREEMPTED

@@ -104,8 +104,7 @@ def write_shards(folder: Path, shards: dict[str, Any]) -> dict[str, dict[str, An
 def _write(path: Path, state: Any) -> dict[str, Any]:
     torch.serialization.set_crc32_options(False)  # the hash covers it, and crc32 would hold Python's lock meanwhile
     try:
-        with path.open("wb", buffering=0) as file:
-            path.chmod(0o600)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0) as file:
             sink: Any = _Sink(file.fileno())
             if isinstance(state, bytes):
                 sink.write(state)

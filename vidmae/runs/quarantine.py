@@ -53,6 +53,7 @@ class Quarantine:
 
     Args:
         run: The run folder.
+        before: Of `read_quarantine`: lines of earlier attempts.
         start_step: Updates done at the start; later lines of an earlier attempt are dropped, for they come again.
         max_bad_pct: Share that may be replaced, percent (data.max_bad_pct).
         videos_per_step: Videos whose turn comes in a step: global_batch / repeat_aug.
@@ -60,27 +61,27 @@ class Quarantine:
         say: Takes a line for the log; called once for each unreadable row.
     """
 
-    def __init__(self, run: RunFolder, *, start_step: int, max_bad_pct: float, videos_per_step: float, is_main: bool,
-                 say: Callable[[str], object]) -> None:
+    def __init__(self, run: RunFolder, before: Iterable[tuple[int, Substitution]], *, start_step: int, max_bad_pct: float,
+                 videos_per_step: float, is_main: bool, say: Callable[[str], object]) -> None:
         self._run, self._is_main, self._say = run, is_main, say
         self._max_bad_pct, self._videos_per_step = max_bad_pct, videos_per_step
-        kept = [(step, s) for step, s in read_quarantine(run) if step <= start_step]
+        kept = [(step, s) for step, s in before if step <= start_step]
         self.unreadable: dict[int, str] = {s.row: s.reason for _, s in kept}
         """Rows that could not be read so far, and why."""
         self._turns = {(s.epoch, s.slot) for _, s in kept}
         if is_main:
             write_atomic(run.quarantine, (_csv([COLUMNS]) + _lines(kept)).encode())
 
-    def add(self, step: int, gathered: Iterable[Iterable[Substitution]]) -> None:
+    def add(self, step: int, replaced: Iterable[Substitution]) -> None:
         """Take in the substitutions of one step. Call it on every rank with the same.
 
         Args:
             step: Updates done with this one, as in metrics.jsonl.
-            gathered: What each rank has replaced.
+            replaced: What all ranks have replaced, in rank order.
         Raises:
             QuarantineError: More were replaced than the settings allow; on every rank alike.
         """
-        new = _merged(s for of_rank in gathered for s in of_rank)
+        new = _merged(replaced)
         if self._is_main and new:
             with self._run.quarantine.open("a", encoding="utf-8") as f:
                 f.write(_lines((step, s) for s in new))

@@ -33,7 +33,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,17 @@ class RunLockedError(RuntimeError):
     """Another live job writes to the run folder."""
 
 
+def draft_of(path: Path) -> Path:
+    """Where this process writes a file before it takes its name. Processes of two nodes may have the same number, so the
+    host counts, too: as six hex digits, since names of figures may be nearly as long as a file system allows."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{_host_digits(socket.gethostname())}.tmp")
+
+
+@cache
+def _host_digits(host: str) -> str:
+    return hashlib.blake2b(host.encode(), digest_size=3).hexdigest()
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
     """Write a file so that readers see the old or the new content, never a part.
 
@@ -58,17 +69,19 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
         mode: Its permissions.
         durable: Also after a power cut, which costs two disk flushes; not worth it for what can be written again.
     """
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tmp = draft_of(path)
     try:
         fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(fd, "wb") as f:
-            f.write(data)
-            f.flush()
+        with os.fdopen(fd, "wb", buffering=0) as f:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[f.write(rest):]
             if durable:
-                os.fsync(f.fileno())
+                os.fsync(fd)
         tmp.replace(path)
-    finally:
+    except BaseException:
         tmp.unlink(missing_ok=True)
+        raise
     if durable:
         fsync_folder(path.parent)
 
@@ -143,7 +156,12 @@ def signature(kind: str, signed: Mapping[str, Any], data_sha256: str) -> str:
         signed: The configuration without what does not change the experiment (`layers.to_dict(signed_only=True)`).
         data_sha256: Hash of the manifest's content.
     """
-    text = json.dumps([kind, signed, data_sha256], sort_keys=True, separators=(",", ":"))
+    return signature_of_text(kind, json.dumps(signed, sort_keys=True, separators=(",", ":")), data_sha256)
+
+
+def signature_of_text(kind: str, signed: str, data_sha256: str) -> str:
+    """The same where the settings are a text already: JSON with sorted keys and without spaces."""
+    text = f"[{json.dumps(kind)},{signed},{json.dumps(data_sha256)}]"
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 

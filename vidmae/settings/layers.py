@@ -33,6 +33,7 @@ from vidmae.settings.schedule import EITHER, Duration
 
 T = TypeVar("T")
 INSTEAD = "which takes the place of"  # of an origin: the value is null because another layer gives the other of two keys
+_LEAVES = (str, int, float, bool, type(None))
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's writes the same, and a thousand files in a second
 
 
@@ -358,20 +359,27 @@ def to_dict(config: Any, *, signed_only: bool = False) -> dict[str, Any]:
         signed_only: Leave out the fields that do not make it another experiment.
     """
     out: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
-        value, signed = getattr(config, f.name), f.metadata.get("signature", True)
-        if not signed_only or (value != f.default if signed == "if changed" else signed):
-            out[f.name] = _plain(value, signed_only)
+    for name, signed, default in fields_of(type(config)):  # type: ignore[arg-type]
+        value = getattr(config, name)
+        if not signed_only or (value != default if signed == "if changed" else signed):
+            out[name] = value if type(value) in _LEAVES else plain(value, signed_only=signed_only)
     return out
 
 
-def _plain(value: Any, signed_only: bool) -> Any:
+@functools.cache
+def fields_of(cls: Any) -> list[tuple[str, Any, Any]]:
+    """Name, signature (see `unsigned`) and default of each field; sweeps ask for those of a hundred thousand cells."""
+    return [(f.name, f.metadata.get("signature", True), f.default) for f in dataclasses.fields(cls)]
+
+
+def plain(value: Any, *, signed_only: bool = False) -> Any:
+    """One value of a configuration as `to_dict` has it."""
     if isinstance(value, Duration):
         return str(value)
     if dataclasses.is_dataclass(value):
         return to_dict(value, signed_only=signed_only)
     if isinstance(value, (list, tuple)):
-        return [_plain(v, signed_only) for v in value]
+        return [plain(v, signed_only=signed_only) for v in value]
     return value
 
 

@@ -43,8 +43,8 @@ def compiles(run: RunFolder, train: TrainConfig, ranks: Ranks, say: Callable[[st
     Raises:
         ValueError: It is to compile and cannot; the message says why and what would do.
     """
-    began_eager = run.metrics.exists() and "compile" not in read_choices(run)
-    before = ranks.from_main(False if began_eager else read_choices(run).get("compile"))
+    chosen, began = ranks.on_main(lambda: (read_choices(run), run.metrics.exists()))
+    before = chosen.get("compile", False if began else None)
     on_gpu = ranks.device.type == "cuda"
     if train.compile == "auto":
         wanted = before if before is not None else on_gpu and train.zero_stage < 3
@@ -54,8 +54,7 @@ def compiles(run: RunFolder, train: TrainConfig, ranks: Ranks, say: Callable[[st
             say("train.compile auto: false (ZeRO 3 gathers weights inside the blocks; ZeRO 1 and 2 compile)")
     else:
         wanted = bool(train.compile)
-    problems = ranks.gather(compiled.why_not(ranks.device)) if wanted else []
-    problem = next(filter(None, problems), None)
+    problem = ranks.first(compiled.why_not(ranks.device)) if wanted else None
     if wanted and train.zero_stage == 3:
         problem = "train.zero_stage is 3, which gathers weights inside the blocks; 0 to 2 can compile"
     if train.compile == "graphs" and not on_gpu:
@@ -64,9 +63,9 @@ def compiles(run: RunFolder, train: TrainConfig, ranks: Ranks, say: Callable[[st
         say(f"train.compile auto: false ({problem})")
         wanted = False
     elif problem:
-        began = ", as the run began" if train.compile == "auto" else ""
-        raise ValueError(f"train.compile is {str(train.compile).lower()} and this run is to compile{began}, but {problem} "
+        as_then = ", as the run began" if train.compile == "auto" else ""
+        raise ValueError(f"train.compile is {str(train.compile).lower()} and this run is to compile{as_then}, but {problem} "
                          "(--set train.compile=false goes on without, with other rounding)")
-    if wanted or "compile" in read_choices(run):  # a run that began eagerly has no word on it, and stays eager without one
+    if wanted or "compile" in chosen:  # a run that began eagerly has no word on it, and stays eager without one
         keep_choice(run, ranks, compile=bool(wanted))
     return bool(wanted)

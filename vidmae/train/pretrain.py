@@ -54,7 +54,8 @@ def load_before_fork(device_type: str) -> None:
 
 def train(run: RunFolder, config: PretrainConfig, ranks: dist.Ranks, started: float) -> bool:
     """Train to the last step and write result.json; False where a signal asked to stop and the state is saved."""
-    footage = read_footage(config.data, num_frames=config.in_window, seed=config.seed)
+    # rank 0 makes what is missing of a large manifest; of all ranks each would make it
+    footage = ranks.main_first(lambda: read_footage(config.data, num_frames=config.in_window, seed=config.seed))
     trainer, reached, log = train_to_end(run, config, ranks, started,
                                          lambda log: Pretrainer(run, config, ranks, footage, log))
     if log is not None:

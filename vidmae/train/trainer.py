@@ -36,7 +36,7 @@ from vidmae.runs.metrics import MetricsWriter, peak_memory_gib, read_metrics
 from vidmae.runs.nodes.gpu_counter import EnergyMeter
 from vidmae.runs.nonfinite import leave_out, skipped_windows, window_of
 from vidmae.runs.plan import Plan, make_plan
-from vidmae.runs.quarantine import Quarantine, Substitution
+from vidmae.runs.quarantine import Quarantine, Substitution, read_quarantine
 from vidmae.runs.record import RunFolder, touch_heartbeat
 from vidmae.settings.config import RunConfig
 from vidmae.settings.sizes import CHANNELS, EncoderShape
@@ -134,7 +134,7 @@ class Trainer(ABC, Generic[C]):
             self.config = config = self._with_micro_batch(config)
         self.plan = plan = self.make_plan()
         self.total_steps = plan.schedule.total_steps
-        self.skipped: tuple[int, ...] = ranks.from_main(skipped_windows(run))
+        self.skipped: tuple[int, ...] = ranks.on_main(lambda: skipped_windows(run))
         self._choose_attention()
         model, groups = self.build()
         if self.compiled:
@@ -165,7 +165,8 @@ class Trainer(ABC, Generic[C]):
             self.writer = MetricsWriter(run, log, start_step=self.start, total_steps=self.total_steps,
                                         log_every_s=config.log.every_s,
                                         boards=open_boards(run, config, self.start, self.say))
-        self.quarantine = Quarantine(run, start_step=self.start, max_bad_pct=config.data.max_bad_pct,
+        self.quarantine = Quarantine(run, ranks.on_main(lambda: read_quarantine(run)), start_step=self.start,
+                                     max_bad_pct=config.data.max_bad_pct,
                                      videos_per_step=config.train.global_batch / config.data.repeat_aug,
                                      is_main=ranks.is_main, say=self.say)
         stage(config.data, manifest, ranks, self.say)
@@ -234,7 +235,7 @@ class Trainer(ABC, Generic[C]):
         if device.type != "cuda":
             raise ValueError("train.micro_batch is auto, which measures the memory of a GPU, and this run is on a CPU; "
                              "allowed here: a number of clips (--set train.micro_batch=16)")
-        name, known = device_name(device), ranks.from_main(read_choices(self.run).get("micro_batch", {}))
+        name, known = device_name(device), ranks.on_main(lambda: read_choices(self.run)).get("micro_batch", {})
         if name not in known:
             share = self.make_plan().micro_batch
             trial = Trial(self.build()[0], lambda clips: self.inputs(blank_batch(config, clips), 0), config.train,
@@ -253,7 +254,7 @@ class Trainer(ABC, Generic[C]):
         if device.type != "cuda" or self.config.model.attention == "naive" or not self.attention_shapes():
             return
         key = "attention_deterministic" if train.deterministic else "attention"
-        kernel, said = read_choices(self.run).get(key), "what the run began with"
+        kernel, said = self.ranks.on_main(lambda: read_choices(self.run)).get(key), "what the run began with"
         if kernel is None and self.ranks.is_main:
             dtype = kernels.HALF.get(train.precision, torch.float32)
             kernel, said = kernels.fastest_attention(self.attention_shapes(), self.plan.micro_batch, dtype, device,
@@ -368,12 +369,12 @@ class Trainer(ABC, Generic[C]):
                 extra=[waited_s, stop, self.saver.busy, clips_replaced, len(rechecked)], watched=self.watched())
         except NonFiniteError as error:
             mine = {"rank": self.ranks.rank, "rows": rows, "losses": [str(x) for x in losses.tolist()]}
-            raise BadWindowError(str(error), step, window_of(step, self.skipped), self.ranks.gather(mine)) from error
+            raise BadWindowError(str(error), step, window_of(step, self.skipped), self.ranks.joined([mine])) from error
         if engine.skipped_steps == skipped:
             self.updated(step)
         if substituted:
-            self.quarantine.add(step + 1, self.ranks.gather(replaced))
-        found = [r for of_rank in self.ranks.gather(rechecked) for r in of_rank] if looked else []
+            self.quarantine.add(step + 1, self.ranks.joined(replaced))
+        found = self.ranks.joined(rechecked) if looked else []
         for each in found:
             if each.problem:
                 self.say(f"step {step + 1}: row {each.row + 1} of the manifest was read a second time: {each.problem}")

@@ -34,7 +34,7 @@ from vidmae.runs.record import make_private_folder, write_atomic
 LEARN, TEST, FEW = "digits", "digits-val", "digits-100"
 MOST_FEW = 10  # of each class
 SIDE_PX, LARGER, BRIGHTEST = 8, 4, 16
-OWN = r"\d/(\d{4}\.png|\.\d{4}\.png\.\d+\.tmp)"  # the second is left where the command was cut off
+OWN = r"\d/(\d{4}\.png|\.\d{4}\.png\.[^/]+\.tmp)"  # the second is left where the command was cut off
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,12 @@
 """Trains a small network through vidmae.ranks.engine and prints what happened as JSON; started by test_engine.py."""
 
 import json
+import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -118,6 +121,15 @@ def state(engine: Engine) -> dict[str, list]:
     return {name: value.tolist() for name, value in {**dict(engine.full_parameters()), **averages}.items()}
 
 
+def noting(function: Callable[..., Any], paths: list[str]) -> Callable[..., Any]:
+    """A function of `os` that notes what it was called for."""
+    def call(path: Any, *args: Any, **more: Any) -> Any:
+        paths.append(str(path))
+        return function(path, *args, **more)
+
+    return call
+
+
 def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path) -> dict:
     """Six steps of eight clips; `mode` adds a save, a resume, an optimizer reset, a NaN loss or an infinite gradient.
 
@@ -132,8 +144,10 @@ def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path
     losses, norms, error, saved, resumes = [], [], "", None, mode.startswith(("resume", "elastic"))
     averages = resumes or mode == "save"
     engine = Engine(net, groups, config, ranks, micro_batch=micro, grad_accum=accum, averages=averages)
+    looked: list[str] = []
     if mode == "resume":
-        engine.load(folder / f"{precision}-{stage}-{ranks.world_size}")
+        with mock.patch("os.stat", noting(os.stat, looked)), mock.patch("os.scandir", noting(os.scandir, looked)):
+            engine.load(folder / f"{precision}-{stage}-{ranks.world_size}")
     elif resumes:
         old_ranks, old_stage = map(int, mode.split(":")[1:])
         engine.load_resharded(folder / f"{precision}-{old_stage}-{old_ranks}", zero_stage=old_stage, world_size=old_ranks)
@@ -170,6 +184,7 @@ def train(ranks: dist.Ranks, stage: int, precision: str, mode: str, folder: Path
     if mode == "save":  # the copies taken at step 3, after training went on
         write(folder / f"{precision}-{stage}-{ranks.world_size}-later", later)
     return {"losses": losses, "norms": norms, "weights": state(engine), "error": error, "saved": saved,
+            "looked": sum(str(folder) in path for path in looked),
             "compiler": "torch._inductor.compile_fx" in sys.modules}
 
 

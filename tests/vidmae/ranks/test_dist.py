@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.support.facilities import need
-from vidmae.ranks.dist import NoGpuError, RankError, choose_device, first_host, rank_env
+from tests.support.ranks import run_ranks
+from vidmae.ranks.dist import NoGpuError, RankError, Ranks, choose_device, first_host, rank_env
 
 FULL = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "cn1", "MASTER_PORT": "29500"}
 SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "cn[2-3]",
@@ -54,3 +55,17 @@ def test_a_granted_gpu_that_torch_cannot_see_is_an_error_not_the_cpu():
         choose_device("auto", {"SLURM_GPUS_ON_NODE": "2"}, 0)
     with pytest.raises(RankError, match=r"the device is cuda .*--device cpu"):
         choose_device("cuda", {}, 0)
+
+
+def test_what_three_ranks_tell_each_other():
+    found = run_ranks("tests.support.programs.agree", world_size=3)
+    told = {"on_main": 40, "first": "of 1", "nobody": None, "joined": [[0, ""], 0, [2, "aa"], 2], "none": [], "all": True,
+            "failed": "rank 0 cannot"}
+    for rank, seen in enumerate(found):
+        assert {key: seen[key] for key in told} == told
+        assert seen["main_first"] == 40 + rank and (seen["called"], seen["called_first"]) == ((1, 2) if rank == 0 else (0, 1))
+
+
+def test_one_rank_asks_nobody():
+    alone = Ranks(0, 1, 0, torch.device("cpu"))  # in no process group
+    assert alone.on_main(lambda: 3) == 3 and alone.first(None) is None and alone.first("why") == "why" and alone.joined((1, 2)) == [1, 2]

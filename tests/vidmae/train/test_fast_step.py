@@ -18,6 +18,7 @@ from tests.support.interruptions import differences, wait_for_step
 from tests.support.runs import finish, make_manifest, make_run, start, train
 from vidmae.clips.loader import Batch
 from vidmae.model import compiled
+from vidmae.ranks.dist import Ranks
 from vidmae.ranks.kernels import NOT_DETERMINISTIC
 from vidmae.runs import cost
 from vidmae.runs.metrics import read_metrics
@@ -125,21 +126,6 @@ def test_a_trial_asks_the_device_and_leaves_nothing_behind(monkeypatch):
         trial.fits(1)
 
 
-class Alone:
-    """One rank, on whatever device."""
-
-    is_main, world_size, rank = True, 1, 0
-
-    def __init__(self, device):
-        self.device = device
-
-    def from_main(self, value):
-        return value
-
-    def gather(self, value):
-        return [value]
-
-
 @pytest.fixture
 def choose(tmp_path, monkeypatch):
     """Whether a run compiles, and what it said."""
@@ -148,7 +134,7 @@ def choose(tmp_path, monkeypatch):
     def of(device, *, problem=None, **settings):
         said = []
         monkeypatch.setattr(compiled, "why_not", lambda _: problem)
-        return compiles(run, TrainConfig(**settings), Alone(device), said.append), " ".join(said)
+        return compiles(run, TrainConfig(**settings), Ranks(0, 1, 0, device), said.append), " ".join(said)
 
     of.run = run
     return of
@@ -184,8 +170,8 @@ def test_auto_does_without_a_compiler_and_true_does_not(choose):
 
 def test_choices_stand_beside_each_other(tmp_path):
     run = RunFolder(tmp_path)
-    keep_choice(run, Alone(GPU), micro_batch={"NVIDIA H100": 64})
-    keep_choice(run, Alone(GPU), attention="flash")
+    keep_choice(run, Ranks(0, 1, 0, GPU), micro_batch={"NVIDIA H100": 64})
+    keep_choice(run, Ranks(0, 1, 0, GPU), attention="flash")
     assert read_choices(run) == {"schema": 1, "micro_batch": {"NVIDIA H100": 64}, "attention": "flash"}
 
 
@@ -213,7 +199,7 @@ def test_states_that_do_not_fit_are_told_before_the_first_step(tmp_path):
 
     config = PretrainConfig(train=TrainConfig(zero_stage=1), recovery=RecoveryConfig(checks="off"))  # the GPU is a pretence
     with pytest.raises(ValueError, match=r"train.zero_stage 1 and train.offload none; .*--set train.offload=optimizer.* memory. Tried$") as told:
-        train_to_end(RunFolder(tmp_path), config, Alone(GPU), 0.0, make)
+        train_to_end(RunFolder(tmp_path), config, Ranks(0, 1, 0, GPU), 0.0, make)
     assert told.type.__name__ == "FullMemoryError", "by which a sweep knows it (sweeps/grid/states.py)"
 
 

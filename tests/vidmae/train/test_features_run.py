@@ -136,7 +136,7 @@ class Counted(Pretrainer):
 
     def __init__(self, engine):
         self.engine, self.heard, self.skipped, self.spreads = engine, [], (), []
-        self.ranks = SimpleNamespace(device=torch.device("cpu"), rank=0, world_size=1, gather=lambda value: [value])
+        self.ranks = SimpleNamespace(device=torch.device("cpu"), rank=0, world_size=1, joined=list)
         self.config = build(PretrainConfig, parse_set(["model.target=features"]))[0]
         schedule = SimpleNamespace(phase_at=lambda _: 0, start_of=lambda _: 0, lr_at=lambda _: 0.1)
         self.plan = SimpleNamespace(schedule=schedule, grad_accum=1, steps_per_epoch=1)

@@ -18,6 +18,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +141,12 @@ class Saver:
         """End the stage that is under way, waiting for it where it must be, and start the next."""
         started, took_s = time.monotonic(), None
         if self._writing:
-            parts, self._writing = self._agree(self._writing), None
-            files = {name: seal for part in parts for name, seal in part.items()}
+            own, self._writing = self._agree(self._writing), None
+            files = dict(self._ranks.joined(list(own.items())))  # the one thing that each rank has to say: its files' hashes
             self._publishing = self._on_main(lambda: self._publish(files))
         elif self._publishing:
-            (took_s, *_), self._publishing = self._agree(self._publishing), None
+            own, self._publishing = self._agree(self._publishing), None
+            took_s = self._ranks.from_main(own)
         lost_s = time.monotonic() - started
         self._lost_s += lost_s
         if took_s is not None:
@@ -160,19 +162,18 @@ class Saver:
     def _on_main(self, act: Callable[[], Any]) -> Background:
         return Background(act if self._ranks.is_main else lambda: None)
 
-    def _agree(self, stage: Background) -> list[Any]:
-        """Every rank's result of a stage; where one has failed, all fail with it."""
+    def _agree(self, stage: Background) -> Any:
+        """This rank's result of a stage; where one rank has failed, all fail with it."""
         stage.wait()
-        parts = self._ranks.gather((stage.result, stage.problem))
-        for rank, (_, problem) in enumerate(parts):
-            if problem:
-                if self._ranks.is_main:
-                    shutil.rmtree(self._tmp, ignore_errors=True)
-                raise CheckpointError(
-                    f"the checkpoint of step {self._saved} could not be saved: rank {rank}: {problem}. Earlier ones in "
-                    f"{self._run.checkpoints} are as they were. Make room there (disk or quota) or make it writable, then "
-                    "continue with --retry; fewer checkpoints stay with --set checkpoint.keep_last=N")
-        return [result for result, _ in parts]
+        problem = self._ranks.first(f"rank {self._ranks.rank}: {stage.problem}" if stage.problem else None)
+        if problem:
+            if self._ranks.is_main:
+                shutil.rmtree(self._tmp, ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint of step {self._saved} could not be saved: {problem}. Earlier ones in "
+                f"{self._run.checkpoints} are as they were. Make room there (disk or quota) or make it writable, then "
+                "continue with --retry; fewer checkpoints stay with --set checkpoint.keep_last=N")
+        return stage.result
 
     def _publish(self, files: dict[str, Any]) -> float:
         """Make the checkpoint appear and old ones go; seconds since `begin`."""
@@ -202,17 +203,17 @@ def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, sa
         CheckpointError: There are checkpoints but none is complete, or the one found was saved in another precision,
             or ZeRO is stage 0 on one side only.
     """
-    names = sorted((p.name for p in run.checkpoints.glob("step_*")), reverse=True) if run.checkpoints.is_dir() else []
     damage = []
-    for name in ranks.from_main(names):
+    for name in ranks.on_main(lambda: sorted((p.name for p in run.checkpoints.glob("step_*")), reverse=True)):
         if from_memory and (step := from_memory(engine, int(name.removeprefix("step_")))):
             return step
         folder = run.checkpoints / name
-        problem = _problem(folder, ranks)
+        record, problem = ranks.on_main(partial(_marker, folder))
+        problem = problem or _problem(folder, record, ranks)
         if problem is None:
             if ranks.is_main:
                 restore_records(run, folder)
-            return _load(engine, folder, train, ranks, say)
+            return _load(engine, folder, record, train, ranks, say)
         damage.append(f"{name}: {problem}")
         say(f"checkpoint {damage[-1]}; trying the one before")
     if from_memory and (step := from_memory(engine, 0)):
@@ -230,9 +231,7 @@ def restore_records(run: RunFolder, folder: Path) -> None:
             write_atomic(path, (folder / path.name).read_bytes())
 
 
-def _load(engine: Engine, folder: Path, train: TrainConfig, ranks: Ranks, say: Say) -> int:
-    record = read_json(folder / COMPLETE)
-    assert record is not None
+def _load(engine: Engine, folder: Path, record: dict[str, Any], train: TrainConfig, ranks: Ranks, say: Say) -> int:
     step, world_size, stage = int(record["step"]), int(record["world_size"]), int(record["zero_stage"])
     if record["precision"] != train.precision:
         raise CheckpointError(f"{folder} was saved with train.precision {record['precision']}, this job has "
@@ -251,19 +250,24 @@ def _load(engine: Engine, folder: Path, train: TrainConfig, ranks: Ranks, say: S
     return step
 
 
-def _problem(folder: Path, ranks: Ranks) -> str | None:
+def _marker(folder: Path) -> tuple[dict[str, Any], str | None]:
+    """What COMPLETE of a checkpoint says, and why it cannot be used, or None. Of 1,024 ranks it is 0.1 MB: one reads it."""
+    try:
+        record = read_json(folder / COMPLETE)
+    except (ValueError, OSError) as error:
+        return {}, str(error)
+    return record or {}, None if record is not None else f"no {COMPLETE} marker"
+
+
+def _problem(folder: Path, record: dict[str, Any], ranks: Ranks) -> str | None:
     """Why a checkpoint is not complete, or None. Each rank hashes its share of the files; all get the same answer."""
     problem = None
     try:
-        record = read_json(folder / COMPLETE)
-        if record is None:
-            problem = f"no {COMPLETE} marker"
-        else:
-            for name in _share(sorted(record["files"]), ranks):
-                problem = problem or _mismatch(folder / name, record["files"][name])
+        for name in _share(sorted(record["files"]), ranks):
+            problem = problem or _mismatch(folder / name, record["files"][name])
     except (ValueError, KeyError, TypeError, OSError) as error:
-        problem = str(error)
-    return next((p for p in ranks.gather(problem) if p), None)
+        problem = str(error) or type(error).__name__
+    return ranks.first(problem)
 
 
 def _mismatch(path: Path, expected: dict[str, Any]) -> str | None:
