@@ -30,25 +30,30 @@ def to_cancel(seen: Sequence[Seen]) -> list[State]:
     return [one.state for one in seen if one.state.active]
 
 
-def cancel_listed(listed: Sequence[State], *, whole_array: bool) -> list[str]:
-    """Cancel jobs that were listed, as jobs/cancel.py does; what was done, in words.
+def cancel_listed(listed: Sequence[State], *, whole_array: bool) -> tuple[list[str], bool]:
+    """Cancel jobs that were listed, as jobs/cancel.py does.
 
     A job that is over by now, or that was followed by another one, is left alone.
 
     Args:
         listed: See `to_cancel`.
         whole_array: They are all active cells of an array, which is then cancelled by one call.
-    Raises:
-        SlurmError: Slurm refused, or does not answer; the same again goes on.
-        ConfigError: A job of another machine.
+    Returns:
+        What was done, in words, and whether all of it could be done. It ends at the first job that could not be cancelled.
     """
-    wanted = {state.run.path: state.job_id for state in listed}
-    now = sure_states([state.run for state in listed])
-    still = [state for state in now if state.active and state.job_id == wanted[state.run.path]]
-    said = [f"{state.run_id}: left alone, job {state.job_id} is {state.state}" for state in now if state not in still]
-    if whole_array and len({slurm.base_id(state.job_id) for state in still}) == 1 and len(still) > 1:
-        return [*said, cancel.cancel_array(still)]
-    return said + [f"{state.run_id}: {cancel.cancel(state)}" for state in still]
+    wanted, said = {state.run: state.job_id for state in listed}, list[str]()
+    try:
+        now = sure_states([state.run for state in listed])
+        still = [state for state in now if state.active and state.job_id == wanted[state.run]]
+        said += [f"{state.run_id}: left alone, job {state.job_id} is {state.state}" for state in now if state not in still]
+        if whole_array and len({slurm.base_id(state.job_id) for state in still}) == 1 and len(still) > 1:
+            said.append(cancel.cancel_array(still))
+        else:
+            for state in still:
+                said.append(f"{state.run_id}: {cancel.cancel(state)}")  # one by one: what was done before an error is said
+    except (slurm.SlurmError, ValueError, OSError) as error:
+        return [*said, f"error: {error}"], False
+    return said, True
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from textual.events import Resize
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from jobs.place.scheduler.commands import SlurmError
 from jobs.standing.runs import State, why
 from jobs.watching.acting import Retry, cancel_listed, retry_of, run_in_terminal, to_cancel
 from jobs.watching.background import Details, Looks, Peeks, Repeat
@@ -45,6 +44,7 @@ ST is the state as squeue writes it. RESULT is the last loss, of a cell that is 
 first step to the newest. WAIT is the share of time that training waits for clips, GOOD is goodput (jobs/README.md)."""
 
 
+TOLD_S = 8.0
 FACTS = {"CLIPS/S": "clips/s", "WAIT": "waiting", "MFU": "MFU", "GIB": "GiB", "STRAGGLER": "straggler", "GOOD": "goodput"}
 """Columns that the panel of a run says, too, since a narrow terminal lacks them; and what they are called there."""
 
@@ -120,6 +120,10 @@ class WatchApp(App[int]):
         """From any thread; what comes after the end is dropped."""
         self.post_message(message)
 
+    def _tell(self, text: str, *, failed: bool = False) -> None:
+        """Show a sentence for some seconds."""
+        self.notify(text, severity="error" if failed else "information", timeout=TOLD_S, markup=False)
+
     def _failed(self, text: str) -> None:
         self._post(Said(text, failed=True))
 
@@ -170,7 +174,7 @@ class WatchApp(App[int]):
 
     def on_said(self, message: Said) -> None:
         """Tell what became of a request."""
-        self.notify(message.text, severity="error" if message.failed else "information", timeout=10, markup=False)
+        self._tell(message.text, failed=message.failed)
         if not message.failed:
             self._looking.wake()
 
@@ -270,7 +274,7 @@ class WatchApp(App[int]):
         line = self.table.chosen
         listed = to_cancel(line.seen) if line else []
         if not line or not listed:
-            self.notify("no job of this run waits or runs; there is nothing to cancel", timeout=5)
+            self._tell("no job of this run waits or runs; there is nothing to cancel")
             return
         whole = line.is_array and {s.run_id for s in listed} == {
             one.name for one in self.picture.seen if one.array == line.key and one.state.active}
@@ -282,12 +286,9 @@ class WatchApp(App[int]):
     def _cancel(self, listed: Sequence[State], whole: bool) -> None:
         """Cancel in a thread of its own: a job may save for minutes."""
         def work() -> None:
-            try:
-                self._post(Said("\n".join(cancel_listed(listed, whole_array=whole))))
-            except (SlurmError, ValueError, OSError) as error:
-                self._post(Said(str(error), failed=True))
-            finally:
-                self.busy -= 1
+            said, done = cancel_listed(listed, whole_array=whole)
+            self.busy -= 1
+            self._post(Said("\n".join(said), failed=not done))
         self.busy += 1
         Thread(target=work, daemon=True).start()
 
@@ -313,16 +314,16 @@ class WatchApp(App[int]):
             state = line.seen[0].state
             self.push_screen(LogView(state.log, f"{state.run_id}, job {state.job_id}, rank 0"))
         else:
-            self.notify("this run has no job yet, so it has no log", timeout=5)
+            self._tell("this run has no job yet, so it has no log")
 
     def action_pager(self) -> None:
         """Show the log in the user's own program."""
         pager = shlex.split(os.environ.get("PAGER", "less"))
         log = self.table.chosen.seen[0].state.log if self.table.chosen else None
         if log is None or not log.is_file():
-            self.notify("this run has no log yet", timeout=5)
+            self._tell("this run has no log yet")
         elif not pager or shutil.which(pager[0]) is None:
-            self.notify(f"the pager {' '.join(pager) or '(PAGER is empty)'} is not installed; l shows the log", timeout=5)
+            self._tell(f"the pager {' '.join(pager) or '(PAGER is empty)'} is not installed; l shows the log")
         else:
             self._in_terminal([*pager, str(log)], Path.cwd(), "")
 
@@ -337,9 +338,9 @@ class WatchApp(App[int]):
                     print(f"exit code {code}; Enter goes back", flush=True)
                     wait_for_enter()
         except SuspendNotSupported:
-            self.notify(f"this terminal cannot be given to a command; type {shlex.join(words)}", timeout=20)
+            self._tell(f"this terminal cannot be given to a command; type {shlex.join(words)}")
         except OSError as error:
-            self.notify(f"{shlex.join(words)}: {error.strerror}", severity="error", timeout=20)
+            self._tell(f"{shlex.join(words)}: {error.strerror}", failed=True)
         self._looking.wake()
 
 

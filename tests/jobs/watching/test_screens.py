@@ -18,8 +18,10 @@ from textual.pilot import Pilot
 from jobs.standing.runs import all_runs
 from jobs.watching.acting import cancel_listed, retry_of, run_in_terminal, to_cancel
 from jobs.watching.looking import Seen, Watcher
+from jobs.watching.screens import watch_app
 from jobs.watching.screens.watch_app import WatchApp
 from tests.jobs.watching.made_runs import Made, make_array, make_pretraining, make_slurm, write, write_log
+from tests.support.launching import write_program
 from vidmae.runs.record import RunFolder
 
 ARRAY = "20261128T100000-fewshot-9000"
@@ -30,6 +32,7 @@ Script = Callable[[WatchApp, Pilot[int]], Awaitable[None]]
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Made]:
     """Four pretraining runs and an array of five cells, and a Slurm that knows their jobs."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(watch_app, "TOLD_S", 600.0)  # a busy machine may draw seldom
     now = time.time()
     found = [make_pretraining(tmp_path / "runs", n, kind, now=now) for n, kind in enumerate(("running", "waiting", "failed", "done"))]
     cells = make_array(tmp_path / "runs", 9000, ["running", "waiting", "failed", "done", "failed"], now=now)
@@ -53,7 +56,7 @@ def text_of(app: WatchApp) -> str:
 
 async def shown(app: WatchApp, pilot: Pilot[int], *words: str, gone: str = "") -> str:
     """The screen, once all words stand on it and another one no more."""
-    deadline = time.monotonic() + 12
+    deadline = time.monotonic() + 120
     while True:
         await pilot.pause()
         text = text_of(app)
@@ -176,8 +179,12 @@ def test_a_job_that_changed_since_it_was_listed_is_left_alone(made: list[Made], 
     write(record, run)
     write(tmp_path / "runs" / made[1].name / "result.json", {"steps": 1000, "last_loss": 0.5})
     said = cancel_listed([state for state in listed if state.job_id in ("5000", "5001")], whole_array=False)
-    assert said == [f"{made[0].name}: left alone, job 5001 is PENDING", f"{made[1].name}: left alone, job 5001 is COMPLETED"]
+    assert said == ([f"{made[0].name}: left alone, job 5001 is PENDING", f"{made[1].name}: left alone, job 5001 is COMPLETED"], True)
     assert cancelled(tmp_path) == []
+    cells = [state for state in listed if state.job_id.startswith("9000")]
+    write_program(tmp_path / "bin", "scancel", "case $1 in 9000_1) echo 'error: Access denied' >&2; exit 1;; esac")
+    said, done = cancel_listed(cells, whole_array=False)
+    assert not done and said[0].startswith(f"{made[4].name}: cancelled Slurm job 9000_0") and "Access denied" in said[1]
 
 
 def test_a_command_is_shown_and_runs_only_when_confirmed(made: list[Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
