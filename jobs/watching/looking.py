@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.place.scheduler import slurm
-from jobs.standing.runs import Answer, State, ask_slurm, newest_submission, state_by
+from jobs.standing.runs import Answer, State, ask_slurm, newest_submission, state_by, why
 from jobs.standing.shard_runs import ShardRun
-from jobs.status import record_of, row_of
+from jobs.status import is_over, record_of, row_of
 from jobs.watching.curve import newest_line
 from vidmae.runs.record import RunFolder
 
@@ -37,6 +37,7 @@ class Seen:
         submitted_s: When its newest job was submitted, seconds since 1970; 0 where that is not known.
         newest: Its newest line of metrics.jsonl; empty where there is none.
         submission: What run.json says of its newest job.
+        why: Why it is over without a result, or empty.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Seen:
     submitted_s: float
     newest: Mapping[str, Any]
     submission: Mapping[str, Any]
+    why: str
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Watcher:
             name = f"{state.run_id}/{run.number}" if isinstance(run, ShardRun) else state.run_id
             said, array = known.submission, Path(str(known.submission.get("array") or "")).name
             known.seen = Seen(name, state, record, row_of(state, record), array, float(said.get("submitted_at_s") or 0),
-                              newest_line(run.metrics), said)
+                              newest_line(run.metrics), said, why(state) if is_over(state) else "")
         except (ValueError, OSError, TypeError, KeyError) as error:  # a folder that was removed meanwhile, a damaged record
             notes.append(f"{run.path.name} cannot be read: {error}")
             known.stamp = -1.0

@@ -19,7 +19,7 @@ from textual.events import Resize
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from jobs.standing.runs import State, why
+from jobs.standing.runs import State
 from jobs.watching.acting import Retry, cancel_listed, retry_of, run_in_terminal, to_cancel
 from jobs.watching.background import Details, Looks, Peeks, Repeat
 from jobs.watching.curve import sparkline
@@ -356,8 +356,7 @@ def facts(line: Line, details: Details) -> list[str]:
     if line.is_array:
         return [counts(line.seen).replace("runs", "cells"), f"the log of {one.name}:"]
     lines = [f"job {state.job_id or '-'}  {state.state} ({state.source})  {state.elapsed}  {state.where}".rstrip()]
-    if state.active is False and state.state not in ("COMPLETED", "NEW"):
-        lines.append(why(state))
+    lines += [one.why] if one.why else []
     losses = details.losses.get(one.name, ())
     if losses:
         lines.append(f"loss {losses[0]:.4g} {sparkline(losses, 32)} {losses[-1]:.4g}")
