@@ -25,8 +25,8 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from jobs.place.launch_flags import RUN_HELP, RUNS, Parser, add_runs_dir
 from jobs.standing.runs import all_runs
 from jobs.standing.shard_runs import find_runs
-from jobs.watching.looking import Watcher
 from jobs.watching.plain import show_plain, why_plain
+from jobs.watching.seen_runs import Watcher
 from vidmae.runs.record import RunFolder
 from vidmae.settings.layers import ConfigError
 

@@ -18,7 +18,7 @@ from jobs.place.scheduler import slurm
 from jobs.place.snapshot import ROOT
 from jobs.standing.runs import State, sure_states
 from jobs.status import is_over
-from jobs.watching.looking import Seen
+from jobs.watching.seen_runs import Seen
 
 BLOCKING = ("--wait", "--follow", "--watch")  # a command that is typed again is not to stay until the jobs end
 MASKED = "=***"  # jobs/place/launch_flags.py leaves secrets out of the record

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jobs.standing.follow import Tail
 from jobs.watching.curve import sampled_losses
-from jobs.watching.looking import Picture, Seen, Watcher
+from jobs.watching.seen_runs import Picture, Seen, Watcher
 
 MOST_PAUSE_S = 60.0  # between two looks where Slurm does not answer
 PEEK_S = 1.0

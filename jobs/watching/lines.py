@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.standing.runs import format_seconds
 from jobs.status import is_over
-from jobs.watching.looking import Seen
+from jobs.watching.seen_runs import Seen
 
 COLUMNS = ("NAME", "ST", "STEP/TOTAL", "RESULT", "CURVE", "CLIPS/S", "WAIT", "MFU", "GIB", "STRAGGLER", "GOOD", "LEFT",
            "JOBID")

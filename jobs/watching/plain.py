@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from jobs.status import HEADER, table
 from jobs.watching.lines import counts
-from jobs.watching.looking import Picture, Watcher
+from jobs.watching.seen_runs import Picture, Watcher
 
 
 def why_plain(asked: str) -> str:

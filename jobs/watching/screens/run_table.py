@@ -17,7 +17,7 @@ from textual.strip import Strip
 
 from jobs.watching.curve import sparkline
 from jobs.watching.lines import COLUMNS, CURVE_CHARS, GAP, Line, chosen_columns
-from jobs.watching.looking import Seen
+from jobs.watching.seen_runs import Seen
 
 STATE, CURVE = COLUMNS.index("ST"), COLUMNS.index("CURVE")
 CODES = {"R": "green", "CG": "green", "PD": "yellow", "CF": "yellow", "SB": "yellow", "CD": "bright_black", "?": "magenta",

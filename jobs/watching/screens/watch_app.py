@@ -24,9 +24,9 @@ from jobs.watching.acting import Retry, cancel_listed, retry_of, run_in_terminal
 from jobs.watching.background import Details, Looks, Peeks, Repeat
 from jobs.watching.curve import sparkline
 from jobs.watching.lines import COLUMNS, SORTS, Line, counts, lines_of
-from jobs.watching.looking import Picture, Seen, Watcher
 from jobs.watching.screens.dialogs import LogView, Question
 from jobs.watching.screens.run_table import RunTable
+from jobs.watching.seen_runs import Picture, Seen, Watcher
 
 KEYS = "/ filter  s sort  Enter cells  c cancel  r retry  l log  p pager  F5 look now  ? help  q quit"
 HELP = """\

@@ -17,9 +17,9 @@ from textual.pilot import Pilot
 
 from jobs.standing.runs import all_runs
 from jobs.watching.acting import cancel_listed, retry_of, run_in_terminal, to_cancel
-from jobs.watching.looking import Seen, Watcher
 from jobs.watching.screens import watch_app
 from jobs.watching.screens.watch_app import WatchApp
+from jobs.watching.seen_runs import Seen, Watcher
 from tests.jobs.watching.made_runs import Made, make_array, make_pretraining, make_slurm, write, write_log
 from tests.support.launching import write_program
 from vidmae.runs.record import RunFolder

@@ -18,7 +18,7 @@ from jobs.watching import plain
 from jobs.watching.background import Looks, plain_text
 from jobs.watching.curve import newest_line, sampled_losses, sparkline
 from jobs.watching.lines import COLUMNS, SORTS, chosen_columns, lines_of, straggler_of, texts
-from jobs.watching.looking import Picture, Seen, Watcher
+from jobs.watching.seen_runs import Picture, Seen, Watcher
 from tests.jobs.watching.made_runs import STEPS, Made, loss_at, make_array, make_pretraining, make_slurm, metrics_line, write
 from tests.support.launching import write_program
 
@@ -98,7 +98,7 @@ def test_a_run_that_is_over_is_asked_about_once_a_minute(made: list[Made], watch
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     watcher.look()
     asked(tmp_path)
-    monkeypatch.setattr("jobs.watching.looking.REASK_S", 0.0)
+    monkeypatch.setattr("jobs.watching.seen_runs.REASK_S", 0.0)
     watcher.look()
     assert asked(tmp_path) == ["5000,5001,5002,9000"], "all but the one that has a result"
 
