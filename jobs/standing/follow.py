@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from jobs.standing.runs import State, progress, state_of, why
 from vidmae.runs.record import RunFolder
 
 LOOK_S, FIRST_ASK_S, SLOWEST_ASK_S = 0.3, 1.0, 10.0
+BLOCK_BYTES = 64 * 1024
 SILENT_S = 600.0  # a controller that does not answer for this long ends the wait
 
 
@@ -24,10 +26,8 @@ class Tail:
     def __init__(self, path: Path, *, last_lines: int | None = None) -> None:
         self._path, self._place, self._rest = path, 0, ""
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
-        if last_lines is not None and path.exists():
-            data = path.read_bytes()
-            lines = data.splitlines(keepends=True)
-            self._place = len(data) - sum(map(len, lines[max(0, len(lines) - last_lines):]))
+        if last_lines is not None:
+            self._place = _place_of_last(path, last_lines)
 
     def lines(self) -> list[str]:
         """What was added since the last call."""
@@ -44,6 +44,20 @@ class Tail:
     def rest(self) -> list[str]:
         """The last line, where it has no end."""
         return [self._rest] if self._rest else []
+
+
+def _place_of_last(path: Path, lines: int) -> int:
+    """Where the last lines of a file begin; 0 where there is none. It is read from its end, for a log may have gigabytes."""
+    try:
+        with path.open("rb") as f:
+            place, found = f.seek(0, os.SEEK_END), b""
+            while place and found.count(b"\n") <= lines:
+                before = max(0, place - BLOCK_BYTES)
+                f.seek(before)
+                found, place = f.read(place - before) + found, before
+    except FileNotFoundError:
+        return 0
+    return place + sum(map(len, (whole := found.splitlines(keepends=True))[:max(0, len(whole) - lines)]))
 
 
 def wait_for(run: RunFolder, *, show: bool, last_lines: int | None = None) -> State:

@@ -13,7 +13,7 @@ import argparse
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatch
 from pathlib import Path
@@ -159,14 +159,42 @@ def states(runs: Sequence[RunFolder], *, newest: Mapping[RunFolder, Mapping[str,
         newest: The newest submission of each, where it was read already.
         queued: What squeue says of all their jobs, where it was asked already.
     """
-    newest = {run: (submissions(run) or [{}])[-1] for run in runs} if newest is None else newest
-    ids = [s["job_id"] for s in newest.values() if s.get("cluster") == "slurm" and s.get("job_id")]
+    newest = {run: newest_submission(run) for run in runs} if newest is None else newest
+    answer = ask_slurm((newest[run] for run in runs), queued)
+    return [state_by(run, newest[run], answer) for run in runs], list(answer.problems)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What Slurm said of the newest jobs of runs.
+
+    Attributes:
+        jobs: Those that it knows, by id.
+        gone: Whether squeue answered: a job that it did not name is over then.
+        problems: What could not be asked.
+    """
+
+    jobs: Mapping[str, slurm.Job]
+    gone: bool
+    problems: tuple[str, ...] = ()
+
+
+def newest_submission(run: RunFolder) -> Mapping[str, Any]:
+    """What run.json says of the newest job; empty where there is none."""
+    return (submissions(run) or [{}])[-1]
+
+
+def ask_slurm(newest: Iterable[Mapping[str, Any]], queued: Mapping[str, slurm.Job] | None = None) -> Answer:
+    """Ask squeue of the jobs of these submissions, and sacct of those that squeue does not know; each once.
+
+    Args:
+        newest: The submissions.
+        queued: What squeue says, where it was asked already.
+    """
+    ids = [s["job_id"] for s in newest if s.get("cluster") == "slurm" and s.get("job_id")]
     live, live_problem = _ask(slurm.queued, ids) if queued is None else (dict(queued), None)
-    missing = [i for i in ids if i not in live]
-    past, past_problem = _ask(slurm.accounted, missing)
-    problems = [p for p in (live_problem, past_problem) if p]
-    found = [_state(run, newest[run], {**past, **live}, gone=live_problem is None) for run in runs]
-    return found, problems
+    past, past_problem = _ask(slurm.accounted, [i for i in ids if i not in live])
+    return Answer({**past, **live}, live_problem is None, tuple(p for p in (live_problem, past_problem) if p))
 
 
 def state_of(run: RunFolder) -> State:
@@ -194,10 +222,17 @@ def _ask(query: Any, ids: list[str]) -> tuple[dict[str, slurm.Job], str | None]:
         return {}, str(error)
 
 
-def _state(run: RunFolder, submission: Mapping[str, Any], jobs: Mapping[str, slurm.Job], *, gone: bool) -> State:
+def state_by(run: RunFolder, submission: Mapping[str, Any], answer: Answer) -> State:
+    """The state of a run.
+
+    Args:
+        run: Its folder.
+        submission: Its newest, see `newest_submission`.
+        answer: What Slurm said.
+    """
     job_id, cluster = str(submission.get("job_id") or ""), str(submission.get("cluster") or "")
-    job = jobs.get(job_id) if cluster == "slurm" else None
-    if job and (job.name != submission.get("job_name", job.name) or (job.active and job.source == "sacct" and gone)):
+    job = answer.jobs.get(job_id) if cluster == "slurm" else None
+    if job and (job.name != submission.get("job_name", job.name) or (job.active and job.source == "sacct" and answer.gone)):
         job = None  # another job of this id; or an end that the accounting has missed: squeue knows all that is active
     if job:
         found = State(run, job_id, cluster, job.state, job.active, job.elapsed, job.nodes, job.where, job.source,
@@ -211,7 +246,7 @@ def _state(run: RunFolder, submission: Mapping[str, Any], jobs: Mapping[str, slu
     elif not job_id:
         found = State(run, "", cluster, "SUBMITTING", False, source="run.json")
     else:
-        found = _by_records(run, job_id, cluster, gone=gone)
+        found = _by_records(run, job_id, cluster, gone=answer.gone)
     if run.result.exists():
         return replace(found, state="COMPLETED", active=False, source="result.json", exit_code=0)
     return found
@@ -269,7 +304,7 @@ def why(state: State) -> str:
 
 def _refusal(run: RunFolder) -> str:
     """What sbatch said to the newest submission, where it refused it."""
-    return str((submissions(run) or [{}])[-1].get("problem", ""))
+    return str(newest_submission(run).get("problem", ""))
 
 
 @singledispatch

@@ -37,7 +37,7 @@ SCRIPTS = sorted(str(path.relative_to(ROOT)) for wing in ("jobs", "sweeps", "ana
 DRY = {"jobs/pretrain.py", "jobs/evaluate.py", "jobs/embed.py", "jobs/interpolate.py", "jobs/surprise.py", "sweeps/fewshot.py",
        "sweeps/objects.py", "sweeps/robustness.py", "sweeps/dense.py", "sweeps/scaling.py", "sweeps/pair.py",
        "sweeps/pretrain.py", "sweeps/probes.py", "analysis/attention.py"}
-SHORTER = {**dict.fromkeys(DRY, "--dry-run"), "analysis/embeddings.py": "--no-pictures",
+SHORTER = {**dict.fromkeys(DRY, "--dry-run"), "jobs/watch.py": "--once", "analysis/embeddings.py": "--no-pictures",
            **dict.fromkeys(("analysis/scaling.py", "analysis/robustness.py", "analysis/time.py", "analysis/footage.py"), "--no-figures")}
 ENDS_WITH = {"analysis/collect.py": (0, 3), "manifest": (0, 3), "footage": (0, 3)}  # 3: results are incomplete, and not one readable video
 VERBS = {"jobs/prepare.py": [["manifest"], ["check"], ["shots"], ["fraction"], ["withdraw"], ["footage"]],

@@ -70,7 +70,10 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "jobs.submit": {"vidmae", "jobs.place.scheduler", "jobs.place", "jobs.standing"},
     "jobs.submit.example": {"vidmae", "jobs.place", "jobs"},
     "jobs.keeping": {"vidmae", "jobs.place.scheduler", "jobs.place", "jobs.standing", "jobs.submit"},
-    "jobs": {"vidmae", "jobs.place.scheduler", "jobs.place", "jobs.standing", "jobs.submit", "jobs.submit.example", "jobs.keeping"},
+    "jobs.watching": {"vidmae", "jobs.place.scheduler", "jobs.place", "jobs.standing", "jobs"},
+    "jobs.watching.screens": {"vidmae", "jobs.place.scheduler", "jobs.standing", "jobs.watching"},
+    "jobs": {"vidmae", "jobs.place.scheduler", "jobs.place", "jobs.standing", "jobs.submit", "jobs.submit.example", "jobs.keeping", "jobs.watching",
+             "jobs.watching.screens"},
     # grids of runs as Slurm arrays
     "sweeps.grid": {"vidmae", "jobs"},
     "sweeps.run": {"vidmae", "jobs", "sweeps.grid"},
@@ -94,7 +97,7 @@ READ_BY_ANALYSIS = {  # of vidmae, analysis takes settings and runs, and these f
     "vidmae.start.uncaught", "vidmae.settings", "vidmae.runs", "vidmae.footage.manifest", "vidmae.ranks.local_program", "vidmae.clips.clips_flags",
     "vidmae.insight.embedding_files", "vidmae.insight.paired", "vidmae.labels.shots", "vidmae.labels.splits",
     "vidmae.weights.finding"}
-SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "surprise", "weights", "probes"}  # a command, and the program or the command that goes with it
+SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "surprise", "weights", "probes", "watch"}  # a command, and the program or the command that goes with it
 MOST_ENTRIES = 16
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.ranks.engine"},
@@ -114,6 +117,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "cv2": {"vidmae.clips.transforms", "vidmae.insight.vision", "vidmae.preparing.kept_frames", "vidmae.evaluate.corruptions.pixels"},
     "pynvml": {"vidmae.ranks.health.nvml_reading"},
     "simplejpeg": {"vidmae.footage.archives.jpeg"},
+    "textual": {"jobs.watching.screens"},
     "skimage": {"vidmae.insight.interpolation.scores", "vidmae.preparing.archive_parts"},
     "sklearn": {"vidmae.evaluate.probes", "vidmae.evaluate.clustering", "analysis.tables.survey.neighbours.nearest", "analysis.tables.survey.neighbours.embedding_pictures"},
 }

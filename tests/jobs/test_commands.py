@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cancel, logs, pretrain, status
+from jobs import cancel, logs, pretrain, status, watch
 from jobs.place.launch_flags import masked_argv
 from jobs.standing.follow import Tail
 from jobs.standing.runs import State, all_runs, find_run, process_birth
@@ -59,17 +59,18 @@ FLAGS = {
     "status.py": "-h --help --active --failed --runs-dir --watch --json",
     "logs.py": "-h --help --rank --job -n --tail -f --follow --runs-dir",
     "cancel.py": "-h --help --runs-dir",
+    "watch.py": "-h --help --runs-dir --every --plain --once",
 }
 
 
 @pytest.mark.parametrize("script", FLAGS)
 def test_the_flags_are_frozen(script: str) -> None:
-    parser = {"pretrain.py": pretrain, "status.py": status, "logs.py": logs, "cancel.py": cancel}[script].make_parser()
+    parser = {"pretrain.py": pretrain, "status.py": status, "logs.py": logs, "cancel.py": cancel, "watch.py": watch}[script].make_parser()
     assert set(parser._option_string_actions) == set(FLAGS[script].split())
 
 
 def test_the_commands_in_the_help_are_parsed() -> None:
-    for module in (pretrain, status, logs, cancel):
+    for module in (pretrain, status, logs, cancel, watch):
         commands = [line.split("  ")[0] for line in re.findall(r"^    python jobs/\w+\.py(.*)$", module.__doc__ or "", re.M)]
         assert 2 <= len(commands) <= 5
         for command in commands:

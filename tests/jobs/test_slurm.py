@@ -96,6 +96,24 @@ def test_a_job_that_squeue_has_forgotten_is_no_error(programs: Path) -> None:
     assert slurm.queued(["7"]) == []
 
 
+def test_what_waits_in_the_queue(programs: Path) -> None:
+    write_program(programs, "squeue", "echo '8_[4-9%2]|a|b|gpu,long|8|17|2026-11-30T10:00:00|Priority'; echo '9|c|gpu|1|40|N/A|Resources'")
+    assert slurm.waiting() == [slurm.Waiting("9", "c", "gpu", "1", 40, "N/A", "Resources"),
+                               slurm.Waiting("8_[4-9%2]", "a|b", "gpu,long", "8", 17, "2026-11-30T10:00:00", "Priority")]
+
+
+def test_very_many_jobs_are_asked_for_in_several_calls(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux takes 128 KiB in one argument."""
+    text = "echo \"$*\" >> CALLS; for id in $(echo \"$*\" | grep -o 'jobs=[0-9,]*' | tr -c '0-9\n' ' '); do echo LINE; done"
+    for name, line in (("squeue", '"$id|RUNNING|1:02|2|a|cn1|x"'), ("sacct", '"$id|FAILED|1:02|2|1:0|cn1|a"')):
+        write_program(programs, name, text.replace("CALLS", f"{programs}/{name}.calls").replace("LINE", line))
+    monkeypatch.setattr(slurm, "MOST_IDS", 20)
+    ids = [str(i) for i in range(100, 150)]
+    assert [job.id for job in slurm.queued(ids)] == ids == [job.id for job in slurm.accounted([*ids, "100_3"])]
+    for name in ("squeue", "sacct"):
+        assert len((programs / f"{name}.calls").read_text().splitlines()) == 3
+
+
 def test_jobs_of_sacct(programs: Path) -> None:
     write_program(programs, "sacct", "echo '7|CANCELLED by 1000|00:01:02|2|15:0|cn[1-2]|run-a'")
     (job,) = slurm.accounted(["7"])

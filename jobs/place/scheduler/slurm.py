@@ -20,6 +20,7 @@ ABSENT_TIMEOUT_S = 5.0
 ACT_TIMEOUT_S = 30.0  # what changes a job waits for locks that a question does not need
 SUBMIT_TIMEOUT_S = 60.0
 DEFAULT_ARRAY_SIZE = 1001  # MaxArraySize where slurm.conf does not say
+MOST_IDS = 5000  # in one command: Linux takes 128 KiB in an argument
 
 STATES = {  # state -> what squeue calls it in two letters, and whether the job may still do something
     "PENDING": ("PD", True), "CONFIGURING": ("CF", True), "RUNNING": ("R", True), "COMPLETING": ("CG", True),
@@ -78,6 +79,29 @@ class Partition:
     def nodes_with(self, gpus: int) -> int:
         """Nodes that have at least this many GPUs."""
         return sum(s.count for s in self.shapes if s.gpus >= gpus)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A job, or the tasks of an array, that wait in the queue.
+
+    Attributes:
+        id: As Slurm writes it (`123`, `123_[4-99%8]`).
+        name: Job name.
+        partition: Where it is to run; several have commas between them.
+        nodes: How many nodes it wants.
+        priority: Slurm's number; the largest starts first.
+        start: When Slurm expects to start it (`2026-11-30T10:00:00`), or `N/A`.
+        reason: Why it waits, in Slurm's word.
+    """
+
+    id: str
+    name: str
+    partition: str
+    nodes: str
+    priority: int
+    start: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -263,21 +287,48 @@ def queued(ids: Iterable[str] = (), *, name: str | None = None) -> list[Job]:
     if not wanted and name is None:
         return []
     command = ["squeue", "--noheader", "--all", "--array", "--states=all", "--format=%i|%T|%M|%D|%j|%R|%k"]
-    command += [f"--jobs={','.join(sorted({base_id(i) for i in wanted}))}"] if wanted else [f"--name={name}", "--me"]
-    try:
-        text = ask(command).stdout
-    except SlurmError as error:
-        if "Invalid job id" not in str(error):
-            raise
-        return []  # a job that squeue has forgotten
+    which = [[f"--jobs={some}"] for some in _lists(wanted)] if wanted else [[f"--name={name}", "--me"]]
     jobs = []
-    for line in text.splitlines():
+    for line in "".join(_known(command + words) for words in which).splitlines():
         fields = line.split("|", 6)
         if len(fields) == 7:
             number, state, elapsed, nodes, job_name, where, comment = fields
             jobs.append(Job(number, job_name, state, elapsed, nodes, where, None, "squeue",
                             "" if comment == "(null)" else comment))
     return _asked_for(wanted, jobs) if wanted else jobs
+
+
+def _lists(ids: Iterable[str]) -> list[str]:
+    """The jobs and arrays of these ids, with commas between them; several lists where one would be too long to give."""
+    bases = sorted({base_id(i) for i in ids})
+    return [",".join(bases[first:first + MOST_IDS]) for first in range(0, len(bases), MOST_IDS)]
+
+
+def _known(command: list[str]) -> str:
+    """What squeue prints; nothing of a single job that it has forgotten, which it calls an error."""
+    try:
+        return ask(command).stdout
+    except SlurmError as error:
+        if "Invalid job id" not in str(error):
+            raise
+        return ""
+
+
+def waiting() -> list[Waiting]:
+    """What of the user's jobs waits, the largest priority first; the tasks of an array that wait are one.
+
+    Raises:
+        SlurmError: The controller does not answer.
+    """
+    text = ask(["squeue", "--noheader", "--me", "--states=PENDING", "--format=%i|%j|%P|%D|%Q|%S|%r"]).stdout
+    found = []
+    for line in text.splitlines():
+        number, _, rest = line.partition("|")
+        fields = rest.rsplit("|", 5)  # a name may hold what divides the others
+        if len(fields) == 6:
+            name, partition, nodes, priority, start, reason = fields
+            found.append(Waiting(number, name, partition, nodes, _number(priority), start, reason))
+    return sorted(found, key=lambda job: -job.priority)
 
 
 def accounted(ids: Iterable[str]) -> list[Job]:
@@ -289,9 +340,8 @@ def accounted(ids: Iterable[str]) -> list[Job]:
     wanted = set(ids)
     if not wanted:
         return []
-    text = ask(["sacct", "--allocations", "--noheader", "--parsable2",
-                f"--jobs={','.join(sorted({base_id(i) for i in wanted}))}",
-                "--format=JobID,State,Elapsed,NNodes,ExitCode,NodeList,JobName"]).stdout
+    text = "".join(ask(["sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={some}",
+                        "--format=JobID,State,Elapsed,NNodes,ExitCode,NodeList,JobName"]).stdout for some in _lists(wanted))
     jobs = []
     for line in text.splitlines():
         fields = line.split("|", 6)
