@@ -1,4 +1,4 @@
-"""From a request to a batch script and a job. The only module that imports submitit, and only when it is needed.
+"""From a request to a batch script and a job. Imports submitit, as local_controller.py does, and only when it is needed.
 
 A job carries a `Pretrain` (or a `Cell`) with the run folder's path and nothing else. The script that --dry-run shows is
 the one that is submitted: both are written by the same executor.
@@ -34,18 +34,15 @@ from jobs.place.scheduler import slurm
 from jobs.place.scheduler.commands import is_away
 from jobs.standing.locks import release_lock_of_dead_job
 from jobs.standing.runs import EXIT_RECORD
-from jobs.submit import notice
 from jobs.submit.watched import run_watched
-from vidmae.ranks.health.hang_report import report_hang
-from vidmae.ranks.preempt import EXIT_PREEMPTED
-from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, port_of_job, write_json
+from vidmae.runs.record import SCHEMA, RunFolder, port_of_job, write_json
 
 MALLOC = {  # keeps freed activations mapped: glibc otherwise returns and refaults them in every step (CPU training only)
     "MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592",
 }
 ROOT = Path(__file__).parents[2]  # of a job its snapshot
 NO_LIMIT_MIN = 10 * 365 * 24 * 60
-KILLED_BY_LIMIT, INTERRUPTED = 124, 130
+KILLED_BY_LIMIT = 124
 EXIT_CODE = "exit_code"  # of a job: submit/<jobid>/exit_code
 
 
@@ -437,66 +434,4 @@ def local_script(request: Request, command: str, folder: Path) -> str:
         "#!/bin/bash", "", "# setup", *setup_lines(request), visible,
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
         "", "# command", f"cd {shlex.quote(str(request.run.code))} || exit 1",
-        f"exec {shlex.quote(sys.executable)} -u -m jobs.submit.launch {shlex.quote(str(folder))}", ""])
-
-
-def control_local_job(folder: str) -> int:
-    """Be the controller of a local job: start the ranks, end all once one fails, leave the exit code in exit.json.
-
-    Where a file `cancelled` appears in the job's folder (jobs/cancel.py), the ranks get the run's signal: they save and
-    leave, or are killed after the signal delay.
-    """
-    from submitit.local.local import Controller, LocalJobEnvironment
-
-    class StrictController(Controller):
-        """submitit's controller waits for every rank, also for those that wait for one that has failed."""
-
-        @property
-        def cancelled(self) -> bool:
-            return (self.folder / CANCELLED).exists()
-
-        def wait(self, freq: int = 10) -> list[int | None]:
-            ends = time.monotonic() + self.timeout_s
-            warned = False
-            while True:
-                codes = [task.poll() for task in self.tasks]
-                if None not in codes or any(codes) or time.monotonic() > ends:
-                    return codes
-                if not warned and (self.cancelled or time.monotonic() > ends - self.signal_delay_s):
-                    self._forward_signal(LocalJobEnvironment._usr_sig())
-                    warned, ends = True, min(ends, time.monotonic() + self.signal_delay_s)
-                time.sleep(1 / freq)
-
-    controller = StrictController(Path(folder.replace("%j", str(os.getpid()))))
-    codes: list[int | None] = [INTERRUPTED]  # cancelled before they started, or a person's own Ctrl-C
-    try:
-        if not controller.cancelled:
-            controller.start_tasks()
-            codes = controller.wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        if controller.cancelled:
-            controller._forward_signal(signal.SIGKILL)  # kill_tasks interrupts first, which leaves a traceback
-        controller.kill_tasks()
-    failed = [code for code in codes if code]
-    noted = controller.folder / EXIT_CODE
-    left = int(noted.read_text()) if noted.exists() else 0  # ranks that saved and left exit 0
-    code = failed[0] if failed else KILLED_BY_LIMIT if None in codes else left
-    if controller.cancelled:
-        code = code_of_cancelled(code)
-    if code and not controller.cancelled:
-        with contextlib.suppress(OSError):  # the disk is full: the logs have the stacks
-            report_hang(RunFolder(controller.folder.parents[1]), controller.folder.name)
-    write_json(controller.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "time": time.time()})
-    notice.run_ended(RunFolder(controller.folder.parents[1]), controller.folder.name)
-    return code if 0 <= code < 256 else 1
-
-
-def code_of_cancelled(code: int) -> int:
-    """Exit code of a local job that was cancelled: an end by that is no preemption; other ends stay as they are."""
-    return INTERRUPTED if code < 0 or code in (EXIT_PREEMPTED, KILLED_BY_LIMIT) else code
-
-
-if __name__ == "__main__":
-    sys.exit(control_local_job(sys.argv[1]))
+        f"exec {shlex.quote(sys.executable)} -u -m jobs.submit.local_controller {shlex.quote(str(folder))}", ""])

@@ -26,15 +26,8 @@ from jobs.standing.arrays import cells_of
 from jobs.standing.runs import EXIT_RECORD
 from jobs.submit import notice
 from jobs.submit.forked_cell import ForkedCell, load_programs, run_cell
-from jobs.submit.launch import (
-    INTERRUPTED,
-    KILLED_BY_LIMIT,
-    Request,
-    by_shell,
-    code_of_cancelled,
-    own_environment,
-    setup_lines,
-)
+from jobs.submit.launch import KILLED_BY_LIMIT, Request, by_shell, own_environment, setup_lines
+from jobs.submit.local_controller import INTERRUPTED, code_of_cancelled
 from jobs.submit.watched import is_worth_a_restart, restarts_allowed
 from vidmae.runs.attempts import RESTARTED
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, make_private_folder, write_json

@@ -121,7 +121,7 @@ def chosen(standings: Iterable[Standing], retry: str | None) -> list[Standing]:
     return [s for s in standings if s.kind == "new" or s.kind in again]
 
 
-def _adopt(newest: dict[RunFolder, Mapping[str, Any]]) -> None:
+def _adopt(newest: dict[RunFolder, dict[str, Any]]) -> None:
     """Note the ids of arrays whose submission was not noted to its end, in `newest`, too."""
     arrays = defaultdict[tuple[str, str], list[RunFolder]](list)
     for run, last in newest.items():

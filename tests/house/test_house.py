@@ -101,7 +101,7 @@ SAME_NAME = {"pretrain", "interpolate", "embed", "scaling", "robustness", "surpr
 MOST_ENTRIES = 16
 SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "deepspeed": {"vidmae.ranks.engine"},
-    "submitit": {"jobs.submit.launch"},
+    "submitit": {"jobs.submit.launch", "jobs.submit.local_controller"},
     "argcomplete": {"jobs.place.console"},
     "decord": {"vidmae.footage.decoders.with_decord"},
     "av": {"vidmae.footage.decoders.packets", "vidmae.footage.decoders.with_pyav", "vidmae.footage.encode",

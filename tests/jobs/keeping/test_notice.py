@@ -22,7 +22,7 @@ from jobs.place.profiles import read_site
 from jobs.place.resources import Resources
 from jobs.place.scheduler import slurm
 from jobs.standing.arrays import make_array
-from jobs.submit import launch, local_array, notice, recover
+from jobs.submit import launch, local_array, local_controller, notice, recover
 from sweeps import fewshot
 from tests.jobs.keeping.conftest import copy_run
 from tests.support.labelled import write_labelled
@@ -181,7 +181,7 @@ def test_jobs_of_this_machine_tell_too(runs: Path, hook: tuple[str, list[bytes],
     folder = run.submit / str(os.getpid())
     folder.mkdir()
     (folder / "cancelled").touch()  # before it started, so nothing is run
-    assert launch.control_local_job(str(run.submit / "%j")) == 130
+    assert local_controller.control_local_job(str(run.submit / "%j")) == 130
     array = make_array(runs / "arrays/x", [run])
     notice.keep_ways(array.submit, resolve([f"webhook:{hook[0]}"]), "local")
     make_private_folder(array.submit / f"{os.getpid()}_0").joinpath("cancelled").touch()
