@@ -56,6 +56,7 @@ birth_date, session, licence and embargo those that are there. --names reads chi
 """
 
 
+UNTIL_2026 = "decord,pyav,torchcodec"  # the order of auto before PyAV was first: runs from then go on with it
 PICTURE_KINDS = {  # kind of a picture -> what is said of how it is read
     "grey": "are grey", "palette": "have a palette", "cmyk": "are CMYK, which becomes RGB",
     "16-bit": "have 16 bits, of which the higher 8 count", "transparent": "are transparent, which is left out",
@@ -78,9 +79,9 @@ def add_options(p: argparse.ArgumentParser) -> None:
     what.add_argument("--names", choices=tuple(NAMINGS), help="names that say child and date; --about goes before them")
     what.add_argument("--partial", action="store_true",
                       help="take it that rows of --about name no video, that videos are not in it, and other --names")
-    what.add_argument("--decoder", choices=(AUTO, *DECODERS), default=AUTO,
-                      help="auto: each file gets the first of these that reads it rightly; another lists what it reads "
-                           "wrongly as unreadable (default: %(default)s)")
+    what.add_argument("--decoder", choices=(AUTO, *DECODERS, UNTIL_2026), default=AUTO,
+                      help=f"auto: each file gets the first of {', '.join(DECODERS)} that reads it rightly; {UNTIL_2026}: the "
+                           "first of these; a single one: what it reads wrongly is unreadable (default: %(default)s)")
     what.add_argument("--no-verify", action="store_true", help="read one frame of each file instead of all")
     control = p.add_argument_group("processes")
     control.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
@@ -161,7 +162,7 @@ def _say(console: Console, path: Path, summary: Summary, reused: int, args: argp
     _say_totals(console, path, summary, reused)
     if summary.unreadable:
         _say_unreadable(console, path, args.show_names)
-        if summary.decoder not in (AUTO, PILLOW):
+        if summary.decoder not in (AUTO, UNTIL_2026, PILLOW):
             console.print("  --decoder auto may read more of them", highlight=False)
     if withdrawn := len(read_withdrawn(path)):
         console.print(f"note: {withdrawn} recordings were withdrawn before and stay out ({withdrawn_path(path).name})",

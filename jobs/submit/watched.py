@@ -17,7 +17,7 @@ from vidmae.settings.layers import Layer, build, read_yaml
 
 
 def run_watched(program: str, run: RunFolder, job_id: str) -> int:
-    """Run the `main` of a module; with recovery.restarts_in_place under an agent (vidmae/ranks/in_place.py).
+    """Run the `main` of a module; with recovery.restarts_in_place under an agent (vidmae/ranks/health/in_place.py).
 
     Args:
         program: The module. One that can be started again has `load_before_fork`, which an agent calls once.
@@ -29,7 +29,7 @@ def run_watched(program: str, run: RunFolder, job_id: str) -> int:
     module, recovery, device = importlib.import_module(program), *_settings(run)
     if not recovery.restarts_in_place or not hasattr(module, "load_before_fork"):
         return int(module.main(str(run.path)))
-    from vidmae.ranks import in_place
+    from vidmae.ranks.health import in_place
 
     what = in_place.Watched(program, run, recovery, in_place.device_type(device))
     return in_place.watch(what, lambda code: is_worth_a_restart(run, job_id, code))

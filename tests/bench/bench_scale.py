@@ -1,7 +1,7 @@
 """1,024 ranks as threads: the real start, steps, saves, roll-back and records of a run without a model, decoders and a network.
 
 What runs is `vidmae.ranks.program.run_program` with `vidmae.train.pretrain.train`. Stood in for are torch.distributed
-(tests/bench/simulated_ranks.py says how its cost is counted), the engine, which has no weights, and the reader, which fills
+(tests/bench/peers/simulated_ranks.py says how its cost is counted), the engine, which has no weights, and the reader, which fills
 no clip and cannot read two videos of the second step. The fifth step is not finite: all ranks go back to the checkpoint of
 step 3. Every file is one that a real run would read or write; of the shards each has 64 bytes.
 
@@ -26,8 +26,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import simulated_ranks
-from tests.bench.simulated_ranks import Account, Distributed, counted_files, enter, exponent, run_ranks_as_threads
+from tests.bench.peers import simulated_ranks
+from tests.bench.peers.simulated_ranks import Account, Distributed, counted_files, enter, exponent, run_ranks_as_threads
 from vidmae.clips.order import ShuffledVideos
 from vidmae.footage.manifest import Check, Row, write_manifest
 from vidmae.ranks import dist, preempt, program, watchdog

@@ -1,6 +1,6 @@
 """One training step (forward and backward) of the model against other forms of it.
 
-Peers, in tests/bench/textbook.py, of the same mathematics: `textbook`, whose attention keeps its scores in memory, as the
+Peers, in tests/bench/peers/textbook.py, of the same mathematics: `textbook`, whose attention keeps its scores in memory, as the
 first released code; and `fused`, which calls torch's fused attention, as the author's code does since 2024. Both embed
 and predict all tokens. Every ratio names its peer. `decoder50` is this model with model.decoder_mask_ratio 0.5, which is
 other mathematics, against the model without.
@@ -19,7 +19,7 @@ what is alive at the peak, without glibc's fragmentation. Fused attention in eve
 measured as ZeRO 1-3 trains, with 16-bit weights, and under autocast, as stage 0 does: there the peers' 16-bit copies of
 all weights, 0.19 GiB, count too. Measured for ViT-B/16 as above, and with the paper's 2,048 tokens and width (ViT-H/14,
 4 of its 32 encoder blocks, batch 1), to look at only: the saving over the textbook grows with L^2.
-Profile: where the time goes (tests/bench/step_parts.py), which says what a ratio can be at most.
+Profile: where the time goes (tests/bench/peers/step_parts.py), which says what a ratio can be at most.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from typing import Any
 import torch
 
 from jobs.submit.launch import MALLOC
-from tests.bench.step_parts import Parts, median_parts, parts_of
-from tests.bench.textbook import Textbook
+from tests.bench.peers.step_parts import Parts, median_parts, parts_of
+from tests.bench.peers.textbook import Textbook
 from vidmae.model.blocks import AttentionKernel
 from vidmae.model.mae import MaskedAutoencoder
 from vidmae.model.masking import random_mask

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.bench.textbook import Textbook
+from tests.bench.peers.textbook import Textbook
 from tests.gpu.report import seconds_left
 from tests.gpu.scales import Scale
 from vidmae.model.groups import param_groups

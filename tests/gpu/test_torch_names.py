@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PLACES = ("vidmae", "tests/gpu", "tests/bench/textbook.py", "tests/support/interruptions.py", "tests/support/programs/poison.py")
+PLACES = ("vidmae", "tests/gpu", "tests/bench/peers/textbook.py", "tests/support/interruptions.py", "tests/support/programs/poison.py")
 
 
 def used() -> set[str]:

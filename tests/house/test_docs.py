@@ -47,7 +47,8 @@ STANDS_FOR = {"FILE.pth": "say.pth", "OUT": "results/s-ssv2", "RUN": "runs/s-vit
               "mysite": "mysite.yaml"}
 NAMES_STAND_FOR = {"recipe": "demo"}  # --recipe NAME
 KIT = ("tests/gpu/run.py", "tests/gpu/bundle.py")
-FOREIGN = {"--array", "--cpus-per-task", "--wrap", "--kill-on-bad-exit", "--signal", "--nv", "--bind", "--file", "--tag", "--env-host"}  # flags of srun, scancel, apptainer and podman
+MODULES = {"tests.golden.make_golden"}  # that pages start by name; --check is one of its flags
+FOREIGN = {"--check", "--array", "--cpus-per-task", "--wrap", "--kill-on-bad-exit", "--signal", "--nv", "--bind", "--file", "--tag", "--env-host"}  # flags of srun, scancel, apptainer and podman
 DOCUMENTED = commands()
 
 
@@ -115,6 +116,9 @@ def test_a_command_runs(command: Command, at_site: Path) -> None:
     elif words[0] in ("python", "python3") and words[1] in KIT:
         done = subprocess.run([sys.executable, *words[1:], "--help"], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr  # the flags before it are looked at first
+    elif words[:2] == ["python", "-m"] and words[2] in MODULES:
+        done = subprocess.run([sys.executable, *words[1:], "--help"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     elif words[:3] == ["python", "-m", "pytest"]:
         paths = [word for word in words[3:] if "/" in word]
         assert all((ROOT / path).exists() for path in paths) and set(words[3:]) - set(paths) <= {"-m", "slow"}

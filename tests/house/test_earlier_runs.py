@@ -55,7 +55,9 @@ def test_one_that_was_stopped_goes_on_from_its_checkpoint(here: Path) -> None:
     (here / "clips").mkdir()
     for clip in demo_clips():
         shutil.copy(clip, here / "clips")
-    prepared = cli("prepare.py", "manifest", "clips", "--name", "clips", "--no-clip-cost", cwd=here, timeout_s=300)
+    order = "decord,pyav,torchcodec"  # in which decoders were tried then; the one that reads a file is part of a run's id
+    prepared = cli("prepare.py", "manifest", "clips", "--name", "clips", "--decoder", order, "--no-clip-cost", cwd=here,
+                   timeout_s=300)
     assert prepared.returncode == 0, prepared.stderr
     for clip in small_clips():
         shutil.copy(clip, here / "clips")

@@ -84,7 +84,7 @@ class Summary:
         seconds: Footage in all.
         bytes: Size of all files.
         classes: Different labels.
-        decoder: What was asked for: auto, or the one decoder that the files were checked with.
+        decoder: What was asked for: auto, or the decoders that the files were checked with.
         decoders: How many of the videos each decoder reads.
         verified: Whether every file was decoded in full.
         percentiles_s: 101 numbers: the lengths of the videos, from the shortest (0 %) to the longest (100 %).
@@ -405,7 +405,7 @@ class Check:
     """How files are judged.
 
     Attributes:
-        decoder: auto, or the one decoder that may read them: for pictures PILLOW.
+        decoder: auto, or the decoders that may read them, with commas: for pictures PILLOW.
         verify: Decode every file in full; else look at one frame.
     """
 

@@ -46,15 +46,15 @@ def candidates(asked: str) -> tuple[str, ...]:
     """The decoders that may read a file, in the order in which they are tried.
 
     Args:
-        asked: One of DECODERS, PILLOW for pictures, or auto: all of DECODERS that are installed (decord and torchcodec need
-            not be).
+        asked: Some of DECODERS with commas between them, PILLOW for pictures, or auto: all of DECODERS. Of several those
+            that are installed (decord and torchcodec need not be).
     Raises:
         ValueError: There is no such decoder.
     """
-    if asked == AUTO:
-        return tuple(name for name in DECODERS if name == "pyav" or is_installed(name))
-    _reader(asked)
-    return (asked,)
+    names = DECODERS if asked == AUTO else tuple(asked.split(","))
+    for name in names:
+        _reader(name)
+    return tuple(name for name in names if len(names) == 1 or name == "pyav" or is_installed(name))
 
 
 def is_installed(decoder: str) -> bool:

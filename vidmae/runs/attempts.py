@@ -1,7 +1,7 @@
 """Where the seconds of a run went, attempt by attempt: attempts.json, written by rank 0.
 
 An attempt is one start of the ranks; a run that is requeued ten times has eleven. A job that starts its ranks again in place
-(vidmae/ranks/in_place.py) has one for each time. Its seconds are
+(vidmae/ranks/health/in_place.py) has one for each time. Its seconds are
 
     starting_s    from the start of the program to its first step: imports, restore, first clips; in place from the last
                   record of the attempt before, since the job held its nodes meanwhile

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.bench.textbook import Textbook
+from tests.bench.peers.textbook import Textbook
 from tests.gpu import steps
 from tests.gpu.report import Report
 from tests.gpu.scales import Scale, at_width_of_base

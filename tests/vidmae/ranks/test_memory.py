@@ -15,8 +15,8 @@ BOTH = ["rank_00000", "rank_00001"]
 
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory):
-    """What came of every fault in tests/support/programs/memory.py, in ZeRO 2; the same on both ranks but for what they say."""
-    first, second = run_ranks("tests.support.programs.memory", str(tmp_path_factory.mktemp("memory")), "2", world_size=2)
+    """What came of every fault in tests/support/programs/health/memory.py, in ZeRO 2; the same on both ranks but for what they say."""
+    first, second = run_ranks("tests.support.programs.health.memory", str(tmp_path_factory.mktemp("memory")), "2", world_size=2)
     assert [first[name] | {"said": 0} | {"warned": 0} for name in first] == [second[name] | {"said": 0} | {"warned": 0} for name in first]
     return first
 
@@ -64,14 +64,14 @@ def test_nothing_stays_in_memory_once_all_is_on_disk(faults):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 3])
 def test_other_stages_go_on_from_the_partners_copies(tmp_path, stage):
-    first, _ = run_ranks("tests.support.programs.memory", str(tmp_path), str(stage), "lost_node", world_size=2)
+    first, _ = run_ranks("tests.support.programs.health.memory", str(tmp_path), str(stage), "lost_node", world_size=2)
     assert (first["lost_node"]["step"], first["lost_node"]["same"]) == (3, True), first
 
 
 @pytest.mark.slow
 def test_four_nodes_of_which_two_are_lost_and_two_nodes_with_two_ranks_each(tmp_path):
     """Ranks 0 and 1, then 2 and 3, come back on one node each: that of rank 1 is on node c, that of rank 3 on node a."""
-    found = run_ranks("tests.support.programs.memory", str(tmp_path), "2", "lost_two", "lost_node", world_size=4)[0]
+    found = run_ranks("tests.support.programs.health.memory", str(tmp_path), "2", "lost_two", "lost_node", world_size=4)[0]
     for fault in ("lost_two", "lost_node"):
         assert (found[fault]["step"], found[fault]["same"]) == (3, True), found
         assert "2 of 4 ranks have theirs on their node, 2 got it from another" in found[fault]["said"][-1]

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.bench.bench_scale import BAD_STEP, PHASES, simulate, write_videos
-from tests.bench.simulated_ranks import Account, exponent
+from tests.bench.peers.simulated_ranks import Account, exponent
 from vidmae.runs.quarantine import read_quarantine
 from vidmae.runs.record import RunFolder, read_json
 

@@ -106,7 +106,7 @@ def rank_of(agent: Started) -> int:
 def test_a_killed_rank_comes_back_in_place_and_a_signal_still_stops_all(whole, manifest, tmp_path):
     """Agents as in a job: rank 0 is killed, later a signal to one agent alone makes all save and leave."""
     run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "data.workers=1", *LONG)
-    watched = {"world_size": 2, "program": "tests.support.programs.watched", "env": {"VIDMAE_JOB_ID": "7"}}
+    watched = {"world_size": 2, "program": "tests.support.programs.health.watched", "env": {"VIDMAE_JOB_ID": "7"}}
     agents = start(run, **watched)
     wait_for_step(run, 13)
     os.kill(rank_of(agents[0]), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Whether nodes and ranks are fit: checks before the first step, who holds up the others, and who hangs.
+"""Whether nodes and ranks are fit: checks before the first step, who holds up the others or hangs, restarts in place.
 
-May import settings, runs, runs.nodes and ranks.
+May import settings, runs, runs.nodes, footage and ranks.
 """

@@ -42,7 +42,7 @@ class ManifestConfig:
     manifest: str = ""
     """The manifest to write when all parts are checked."""
     decoder: str = unsigned("auto")
-    """auto, or the one decoder that may read the files."""
+    """auto, or the decoders that may read the files, in the order in which they are tried, with commas between them."""
     verify: bool = unsigned(True)
     """Decode every file in full; else look at one frame."""
     workers: int = unsigned(0)

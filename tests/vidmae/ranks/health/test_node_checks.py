@@ -156,7 +156,7 @@ def test_three_nodes_check_each_other_and_the_one_with_the_full_disk_is_left_out
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     with full_file_system(tmp_path / "scratch/cn2"):
-        said = run_ranks("tests.support.programs.checks", str(run.path), "enforce", f"{tmp_path}/scratch/$SLURMD_NODENAME", "7",
+        said = run_ranks("tests.support.programs.health.checks", str(run.path), "enforce", f"{tmp_path}/scratch/$SLURMD_NODENAME", "7",
                          world_size=3)
     assert all(each["same"] for each in said), "random numbers, threads and the process group are as they were"
     assert len({each["raised"] for each in said}) == 1, said

@@ -177,7 +177,7 @@ def test_ranks_find_the_slow_one_among_them(tmp_path):
     """Three real ranks; in the middle of their steps the forward pass of the last one takes longer."""
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    first, *others = run_ranks("tests.support.programs.pace", str(run.path), world_size=3)
+    first, *others = run_ranks("tests.support.programs.health.pace", str(run.path), world_size=3)
     assert others == [{"metrics": [], "said": [], "slow": None}] * 2
     metrics = {m["step"]: m for m in first["metrics"]}
     assert set(metrics) == set(range(3, 61, 2)), "every 2 steps, told one later; the first step does not count"

@@ -1,4 +1,4 @@
-"""A rank that calls itself a node and checks it: `python -m tests.support.programs.checks RUN MODE STAGE JOB`."""
+"""A rank that calls itself a node and checks it: `python -m tests.support.programs.health.checks RUN MODE STAGE JOB`."""
 
 from __future__ import annotations
 

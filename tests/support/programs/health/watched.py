@@ -1,4 +1,4 @@
-"""A rank that is watched as the launcher's are: `python -m tests.support.programs.watched RUN`, after a start of torchrun's kind."""
+"""A rank that is watched as the launcher's are: `python -m tests.support.programs.health.watched RUN`, after a start of torchrun's kind."""
 
 import sys
 from pathlib import Path

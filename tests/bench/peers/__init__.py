@@ -1,0 +1,1 @@
+"""What measurements are compared with, and what they are made of."""

@@ -1,0 +1,1 @@
+"""What a command stands on: profiles of clusters, data sets."""

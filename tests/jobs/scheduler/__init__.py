@@ -1,0 +1,1 @@
+"""How Slurm is asked, with stand-ins for its commands."""

@@ -1,0 +1,1 @@
+"""Programs of ranks that are watched, checked, or keep copies of each other."""
