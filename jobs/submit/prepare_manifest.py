@@ -80,8 +80,8 @@ def add_options(p: argparse.ArgumentParser) -> None:
     what.add_argument("--partial", action="store_true",
                       help="take it that rows of --about name no video, that videos are not in it, and other --names")
     what.add_argument("--decoder", choices=(AUTO, *DECODERS, UNTIL_2026), default=AUTO,
-                      help=f"auto: each file gets the first of {', '.join(DECODERS)} that reads it rightly; {UNTIL_2026}: the "
-                           "first of these; a single one: what it reads wrongly is unreadable (default: %(default)s)")
+                      help=f"auto: each file gets the first of {', '.join(DECODERS)} that reads it rightly; {UNTIL_2026}: "
+                           "the first of these; a single one: what it reads wrongly is unreadable (default: %(default)s)")
     what.add_argument("--no-verify", action="store_true", help="read one frame of each file instead of all")
     control = p.add_argument_group("processes")
     control.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: all %(default)s cores")
