@@ -45,7 +45,7 @@ class RecoveryConfig:
     step_limit_s: float = 600.0
     """Longest time for any later step, also while a save goes on in the background; then the rank ends itself and the job is
     requeued; 0 waits for ever."""
-    checks: Literal["off", "warn", "enforce"] = "warn"
+    checks: Literal["off", "warn", "enforce", False] = "warn"
     """Before the first step the nodes check themselves and each other. warn: what is wrong or too slow is named and noted.
     enforce: the job is requeued without such nodes. off: nothing is checked."""
     max_skips: int = 3
@@ -65,6 +65,8 @@ class RecoveryConfig:
     one or hung; then the job is requeued. 0: it is requeued at once."""
 
     def __post_init__(self) -> None:
+        if self.checks is False:  # what YAML reads where `off` stands without quotes
+            object.__setattr__(self, "checks", "off")
         check(len(self.signals) >= 1, "recovery.signals", list(self.signals), "at least one, such as USR2")
         for name in self.signals:
             try:

@@ -24,7 +24,7 @@ from vidmae.runs.nodes.check_log import checks_in_short, newest_checks
 from vidmae.runs.nodes.left_out import leave_out_node, nodes_left_out
 from vidmae.runs.record import RunFolder
 from vidmae.settings.config import PretrainConfig
-from vidmae.settings.layers import to_yaml
+from vidmae.settings.layers import build, parse_set, to_yaml
 
 
 @pytest.mark.parametrize("nodes", range(1, 10))
@@ -167,6 +167,11 @@ def test_three_nodes_check_each_other_and_the_one_with_the_full_disk_is_left_out
     if {found["node"] for found in record["findings"]} == {"cn2"}:  # but for a machine so busy that another is named, too
         assert said[2]["raised"] == "LeaveError: leaving, so that the job is requeued without cn2"
         assert nodes_left_out(run, "7") == {"cn2": full} and (short["action"], short["left_out"]) == ("requeued", ["cn2"])
+
+
+def test_off_means_off_though_yaml_reads_it_as_false():
+    for given, wanted in (("off", "off"), ("'off'", "off"), ("enforce", "enforce")):
+        assert build(PretrainConfig, parse_set([f"recovery.checks={given}"]))[0].recovery.checks == wanted
 
 
 def test_nodes_are_left_out_for_a_time(tmp_path, monkeypatch):
