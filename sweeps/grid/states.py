@@ -16,6 +16,7 @@ from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.record import RunFolder, read_json, write_json
 
 RETRY = ("failed", "timeout", "oom", "missing", "all")
+NEEDED = ("state", "cluster", "job_id", "job_name", "array", "task", "host", "submitted_at_s", "process_birth")
 TIMEOUTS = ("TIMEOUT", "DEADLINE", "PREEMPTED")
 
 
@@ -52,7 +53,7 @@ def look(cells: Sequence[AnyCell], runs_dir: Path, *, write: bool = True) -> tup
     """
     folders = find_folders(cells, runs_dir)
     names = {path.name for path in runs_dir.iterdir()} if runs_dir.is_dir() else set()
-    newest = {run: (submissions(run) or [{}])[-1] for run in folders if run.path.name in names and run.record.exists()}
+    newest = {run: _newest(run) for run in folders if run.path.name in names and run.record.exists()}
     if write:
         _adopt(newest)
     found, problems = states(list(newest), newest=newest)
@@ -73,10 +74,16 @@ def look_again(standings: Sequence[Standing]) -> list[Standing]:
     with suppress(slurm.SlurmError):  # what can be known without it, `states` finds
         queued = {job.id: job for job in slurm.queued(arrays)}
     rest = [s.run for s in open_cells if not _still_waits(s, queued)]
-    newest = {run: (submissions(run) or [{}])[-1] for run in rest}
+    newest = {run: _newest(run) for run in rest}
     known = queued and all(slurm.base_id(str(one.get("job_id"))) in arrays for one in newest.values())
     found = {state.run.path: state for state in states(rest, newest=newest, queued=queued if known else None)[0]}
     return [Standing(s.cell, s.run, kind_of(state), state) if (state := found.get(s.run.path)) else s for s in standings]
+
+
+def _newest(run: RunFolder) -> dict[str, Any]:
+    """What a state follows from; of a hundred thousand cells the rest, such as the command, would take half a gigabyte."""
+    last = (submissions(run) or [{}])[-1]
+    return {key: last[key] for key in NEEDED if key in last}
 
 
 def _still_waits(s: Standing, queued: Mapping[str, slurm.Job]) -> bool:
