@@ -81,6 +81,7 @@ serialization serialization.get_unsafe_globals_in_checkpoint serialization.safe_
 use_deterministic_algorithms utils utils.checkpoint.checkpoint utils.data.DataLoader utils.data.Dataset
 utils.data.get_worker_info utils.deterministic utils.deterministic.fill_uninitialized_memory
 distributed.all_gather_into_tensor distributed.irecv distributed.isend distributed.new_group export export.Dim export.Dim.AUTO export.export export.load export.save full_like nn.functional.l1_loss nn.functional.layer_norm nn.functional.smooth_l1_loss
+cumsum distributed.ReduceOp distributed.ReduceOp.MIN frombuffer
 utils.tensorboard.SummaryWriter var_mean version version.cuda where zeros zeros_like
 distributed.P2POp distributed.ReduceOp distributed.ReduceOp.MAX distributed.batch_isend_irecv distributed.irecv distributed.isend
 empty_like int32 ones ones_like version.hip

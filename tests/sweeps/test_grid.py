@@ -300,7 +300,8 @@ def test_the_live_table_counts_cells_and_shows_the_mean(tmp_path: Path) -> None:
     assert total[-1] == "00:00:30" and watch.line() == "2/5 cells done, 1 running, 1 waiting, 1 failed, 00:00:30 left"
     found[1].run.result.write_text('{"top1_pct": NaN}')
     found[0].run.result.write_text('{"top1_pct": 2')
-    assert watch.rows()[1][8] == "-", "damaged results are for the tables to name"
+    assert watch.rows()[1][8] == "28.1 %", "each is read once"
+    assert Watch(found, time.time() - 30, 0).rows()[1][8] == "-", "damaged results are for the tables to name"
 
 
 WIDE = {  # tables with long names and large numbers, and how many columns of words they have
