@@ -112,7 +112,7 @@ def keys(folder: Path) -> Iterator[dict[str, Any]]:
     os.environ["PATH"] = environment(folder)["PATH"]
     seen = Watcher(lambda: all_runs(folder / "runs")).look().seen
     names = [line.key for line in lines_of(seen)]
-    moving, over_all, cpu_ms = [], [], 0.0
+    moving, over_all, spent_ms = [], [], [0.0, 0.0]
     for _ in range(ROUNDS):
         terminal = Terminal(folder)
         terminal.read_until(f"{WATCHED} runs: ")
@@ -120,17 +120,20 @@ def keys(folder: Path) -> Iterator[dict[str, Any]]:
         places = [*range(1, KEYS // 2 + 1), *range(KEYS // 2 - 1, -1, -1)]
         before_ms = terminal.cpu_ms
         moving += [terminal.key_ms(b"\x1b[B" if n < KEYS // 2 else b"\x1b[A", f"─ {names[place]} ─") for n, place in enumerate(places)]
-        cpu_ms += terminal.cpu_ms - before_ms
+        spent_ms[0] += terminal.cpu_ms - before_ms
+        before_ms = terminal.cpu_ms
         for order in ("newest", "name", "state", "loss", "clips/s", "wait", "goodput", "time left", "active first"):
             over_all.append(terminal.key_ms(b"s", f"[{order}]"))
         terminal.key_ms(b"/", "words that all fit")
         over_all += [terminal.key_ms(letter.encode(), f"only: {'seed1'[:n]}") for n, letter in enumerate("seed1", 1)]
+        spent_ms[1] += terminal.cpu_ms - before_ms
         terminal.key_ms(b"\x1b", "[active first]  ")
         terminal.end()
-    for name, times, more in (("move", moving, {"cpu_ms": cpu_ms / len(moving)}), ("sort_and_filter", over_all, {})):
+    for name, times, cpu_ms in (("move", moving, spent_ms[0]), ("sort_and_filter", over_all, spent_ms[1])):
         last = statistics.quantiles(times, n=20)[-1]
         yield {"name": f"watch_{name}_ms", "unit": f"ms with {WATCHED:,} runs, 95th percentile", "target": 1.0, "rounds": len(times), "ours": last,
-               "peer": LIMIT_MS, "ratio": LIMIT_MS / last, "median_ms": statistics.median(times), "most_ms": max(times), **more}
+               "peer": LIMIT_MS, "ratio": LIMIT_MS / last, "median_ms": statistics.median(times), "most_ms": max(times),
+               "cpu_ms": cpu_ms / len(times)}
 
 
 def looks(folder: Path) -> dict[str, Any]:
