@@ -16,8 +16,6 @@ import math
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -167,22 +165,24 @@ def send(ways: Path, line: str) -> None:
         print(f"warning: --notify {kind}: {problem}" if problem else f"told by {kind}: {line}", flush=True)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """An answer that sends elsewhere is a failure: elsewhere may not be https."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 def post(url: str, line: str) -> str:
     """Post a line to a webhook; why it did not work, without the address, or nothing."""
+    import urllib.error  # here: every rank loads this module, and HTTP takes longer than all the rest of it
+    import urllib.request
+
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        """An answer that sends elsewhere is a failure: elsewhere may not be https."""
+
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
     if problem := problem_of(url):
         return problem
     data = json.dumps({"text": line}).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", "User-Agent": "vidmae"})
     own = [urllib.request.ProxyHandler({})] if urlsplit(url).hostname in HERE else []  # a proxy has another localhost
     try:
-        with urllib.request.build_opener(_NoRedirect, *own).open(request, timeout=SEND_LIMIT_S):
+        with urllib.request.build_opener(NoRedirect, *own).open(request, timeout=SEND_LIMIT_S):
             return ""
     except urllib.error.HTTPError as error:
         return f"it answered with HTTP {error.code}"
