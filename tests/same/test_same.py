@@ -54,7 +54,8 @@ def check(*flags: str, cwd: Path, append: tuple[str, str] | None = None) -> subp
 
 
 @pytest.mark.parametrize(("flags", "runs"), [
-    (("--no-cell",), ["pretraining"]), pytest.param((), ["pretraining", "cell"], marks=pytest.mark.slow)])
+    pytest.param(("--no-cell",), ["pretraining"], marks=pytest.mark.slow),  # tests/vidmae/train/test_recovery.py kills, too
+    pytest.param((), ["pretraining", "cell"], marks=pytest.mark.slow)])
 def test_a_run_that_was_killed_and_has_other_workers_is_the_same(tmp_path, flags, runs):
     done = check(*flags, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -67,6 +67,7 @@ def status(folder: Path) -> tuple[dict[str, object], str]:
     return json.loads(done.stdout), done.stderr
 
 
+@pytest.mark.slow  # it waits; tests/jobs/scheduler/test_away.py has the same with stand-ins
 def test_status_waits_for_a_controller_that_restarts(cluster: Cluster, folder: Path) -> None:
     assert status(folder)[0]["state"] == "RUNNING"  # and what forks commands has begun
     with controller_away(cluster, 11):  # longer than one try of squeue

@@ -151,6 +151,7 @@ def test_without_accounting_the_end_of_a_job_is_known(cluster: Cluster, folder: 
         cluster.start_slurmdbd()
 
 
+@pytest.mark.slow  # it waits half a minute; tests/jobs/scheduler/test_away.py has the same with stand-ins
 def test_a_controller_that_does_not_answer_is_said_soon(cluster: Cluster, folder: Path) -> None:
     job = launch(folder, "sleep").stdout.strip()
     wait_for_ranks(folder, job)

@@ -293,6 +293,7 @@ def test_what_slurm_refuses_half_way_is_submitted_by_the_next_call(folder: Path,
     assert [flags["--dependency"] for flags in script_flags(folder)[4:7]] == ["afterok:101", "afterok:103", "afterok:104"]
 
 
+@pytest.mark.slow  # on a real Slurm it runs in tests/slurm/test_studies.py
 def test_on_this_machine_one_thing_runs_after_the_other_up_to_the_figure(folder: Path) -> None:
     profile = str(write_cell_profile(folder, pretrain="ok", GROWS="7.5"))
     args = [*SMALL, "--seeds", "0", "--repeats", "1", "--cluster", "local", "--profile", profile, "--set", "data.workers=0"]
