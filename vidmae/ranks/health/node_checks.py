@@ -41,7 +41,7 @@ def check_nodes(run: RunFolder, config: RunConfig, ranks: Ranks) -> None:
         LostNodeError: The GPU of this rank fails; its node is noted.
         UnfitNodesError: Bad nodes may not be used, and cannot be left out.
     """
-    mode = config.recovery.checks
+    mode = config.recovery.checks or "off"
     if mode == "off":
         return
     began = time.monotonic()
