@@ -122,11 +122,10 @@ def array_texts(name: str, cells: Sequence[Seen], *, is_open: bool) -> tuple[str
 
 
 def straggler_of(one: Seen) -> str:
-    """The rank or node that is slower than the others, where the run says so; else a dash."""
-    said = one.newest.get("straggler") or one.record.get("straggler")
-    if isinstance(said, Mapping):
-        said = " ".join(str(said[key]) for key in ("node", "host", "rank", "ratio") if said.get(key) is not None)
-    return shortened(str(said), 20) if said not in (None, "", 0, [], ()) else "-"
+    """The node that holds up the others, and by how much; else a dash."""
+    for slow in one.record["slow"]:
+        return shortened(f"{slow['node'] or slow['cause']} {slow['pct']:.0f} %", 20)
+    return "-"
 
 
 def shortened(text: str, most: int) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from jobs.watching.lines import COLUMNS, SORTS, chosen_columns, lines_of, stragg
 from jobs.watching.seen_runs import Picture, Seen, Watcher
 from tests.jobs.watching.made_runs import STEPS, Made, loss_at, make_array, make_pretraining, make_slurm, metrics_line, write
 from tests.support.launching import write_program
+from vidmae.ranks.health.stragglers import EXCHANGES, WAITS, Slow
 
 ARRAY = "20261128T100000-fewshot-9000"
 
@@ -152,10 +153,11 @@ def test_filters_orders_and_arrays(made: list[Made], watcher: Watcher) -> None:
     assert len(chosen_columns(lines, 400)) == len(COLUMNS)
 
 
-@pytest.mark.parametrize(("said", "shown"), [(None, "-"), ("cn7", "cn7"), (3, "3"), ({"node": "cn7", "rank": 3, "ratio": 1.4}, "cn7 3 1.4"), ([], "-")])
-def test_a_straggler_is_shown_where_a_run_names_one(watcher: Watcher, said: object, shown: str) -> None:
+@pytest.mark.parametrize(("slow", "shown"), [
+    ([], "-"), ([Slow("cn7", (3,), 41.7, WAITS), Slow("cn8", (4,), 20.0, WAITS)], "cn7 42 %"), ([Slow("", (), 30.0, EXCHANGES)], "slow exch…ranks 30 %")])
+def test_who_holds_up_a_run_is_shown(watcher: Watcher, slow: list[Slow], shown: str) -> None:
     one = watcher.look().seen[0]
-    one = replace(one, newest={**one.newest, "straggler": said})
+    one = replace(one, record={**one.record, "slow": [asdict(each) for each in slow]})
     assert straggler_of(one) == shown == texts(one)[COLUMNS.index("STRAGGLER")]
 
 
