@@ -127,6 +127,20 @@ def test_a_killed_rank_comes_back_in_place_and_a_signal_still_stops_all(whole, m
     assert read_attempts(run)[-1].restarted == ""
 
 
+@pytest.mark.slow
+def test_a_rank_that_hangs_comes_back_in_place_and_is_named(whole, manifest, tmp_path):
+    """On a real Slurm the fault matrix has it."""
+    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.step_limit_s=6", *LONG)
+    agents = start(run, world_size=2, program="tests.support.programs.health.watched", env={"VIDMAE_JOB_ID": "7"})
+    wait_for_step(run, 13)
+    os.kill(rank_of(agents[1]), signal.SIGSTOP)
+    codes, said = finish(agents)
+    assert codes == [0, 0] and differences(run, whole(2)) == [], said
+    assert read_attempts(run)[1].restarted == "rank 0 left with exit code 1"
+    assert "rank 1 (node" in run.hang.read_text() and "gave no sign any more" in said
+    assert not run.failure.exists() and not run.stacks.exists()
+
+
 def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):
     """What follows, requeueing and the same end, is in the fault matrix (tests/slurm)."""
     run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.step_limit_s=4", *LONG,

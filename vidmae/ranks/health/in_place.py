@@ -41,8 +41,9 @@ from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousIn
 
 from vidmae.footage.killable import end_with_parent
 from vidmae.ranks import preempt, watchdog
+from vidmae.ranks.health.hang_report import report_hang
 from vidmae.runs.attempts import RESTARTED
-from vidmae.runs.record import RunFolder, read_json
+from vidmae.runs.record import RunFolder, job_id, read_json
 from vidmae.settings.keeping_config import RecoveryConfig
 from vidmae.settings.signals import number_of
 
@@ -91,7 +92,8 @@ def watch(what: Watched, worth: Callable[[int], bool]) -> int:
         logging.getLogger(f"torch.distributed.elastic.{quiet}").setLevel(logging.CRITICAL)
     os.environ.update(OWN)
     importlib.import_module(what.program).load_before_fork(what.device_type)
-    rounds = Rounds(rank, world_size, limit_s=what.recovery.start_limit_s or FOR_EVER_S)
+    rounds = Rounds(rank, world_size, limit_s=what.recovery.start_limit_s or FOR_EVER_S,
+                    between=lambda: _say_who_hung(what.run))
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     spec = WorkerSpec(
         role="rank", local_world_size=1, rdzv_handler=rounds, entrypoint=_be_rank,
@@ -119,13 +121,14 @@ class Rounds(RendezvousHandler):
         rank: Of this agent's rank.
         world_size: Agents.
         limit_s: Within which all come to the first start.
+        between: Called on rank 0's agent before each later start, while no rank of the job lives.
     Attributes:
         number: Of the newest start, from 1.
         look_s: Seconds between two questions to the store.
     """
 
-    def __init__(self, rank: int, world_size: int, *, limit_s: float) -> None:
-        self._rank, self._world_size, self._limit_s = rank, world_size, limit_s
+    def __init__(self, rank: int, world_size: int, *, limit_s: float, between: Callable[[], None] = lambda: None) -> None:
+        self._rank, self._world_size, self._limit_s, self._between = rank, world_size, limit_s, between
         self._address = os.environ["MASTER_ADDR"]
         self._store: Any = None
         self._of_ranks: Any = None
@@ -149,6 +152,8 @@ class Rounds(RendezvousHandler):
             time.sleep(self.look_s)
         store = torch_dist.PrefixStore(f"round/{self.number}", self._store)
         if self._rank == 0:
+            if not first:
+                self._between()  # the others wait for the port
             self._of_ranks = torch_dist.TCPStore(self._address, 0, is_master=True, wait_for_workers=False)
         port = self._of_ranks.port if self._rank == 0 else None
         where = RendezvousStoreInfo.build(self._rank, store, local_addr=self._address, server_port=port)
@@ -313,6 +318,12 @@ def _be_rank(program: str, run_path: str, signals: tuple[str, ...], names: Mappi
         watchdog.end_process(code)
     multiprocessing.util.Finalize(None, watchdog.end_process, args=(0,), exitpriority=100)  # once torch has the code
     return code
+
+
+def _say_who_hung(run: RunFolder) -> None:
+    with suppress(OSError):  # the disk is full: the logs have the stacks
+        if sentence := report_hang(run, job_id()):
+            print(sentence, flush=True)
 
 
 def _release_lock(run: RunFolder, pid: int) -> None:
