@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-STEPS, ROUNDS = 5, 6
+STEPS, ROUNDS = 5, 3
 
 
 def results() -> Iterator[dict[str, Any]]:
