@@ -78,16 +78,17 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], RunFolder]:
+def whole(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunFolder]:
     """The same run without Slurm, undisturbed and unchecked, on so many ranks."""
-    made: dict[int, RunFolder] = {}
+    made: dict[tuple[object, ...], RunFolder] = {}
 
-    def on(ranks: int) -> RunFolder:
-        if ranks not in made:
-            made[ranks] = make_run(tmp_path_factory.mktemp("whole") / "run", manifest, *SETTINGS, "recovery.checks=off")
-            codes, said = train(made[ranks], world_size=ranks)
+    def on(ranks: int, *more: str) -> RunFolder:
+        if (ranks, *more) not in made:
+            made[(ranks, *more)] = run = make_run(tmp_path_factory.mktemp("whole") / "run", manifest, *SETTINGS, *more,
+                                                  "recovery.checks=off")
+            codes, said = train(run, world_size=ranks)
             assert set(codes) == {0}, said
-        return made[ranks]
+        return made[(ranks, *more)]
 
     return on
 
@@ -104,17 +105,17 @@ def ended_without(job: faults.Job, node: str, said: str, whole: RunFolder) -> No
 
 
 @pytest.mark.slow
-def test_a_node_whose_disk_is_full_is_left_out(cluster: Cluster, manifest: Path, tmp_path: Path, whole: Callable[[int], RunFolder]) -> None:
+def test_a_node_whose_disk_is_full_is_left_out(cluster: Cluster, manifest: Path, tmp_path: Path, whole: Callable[..., RunFolder]) -> None:
     need("tmpfs")
     scratch = tmp_path / "scratch"
     with full_file_system(scratch / "cn1"):
         more = ["--checks", "enforce", "--stage", f"{scratch}/$SLURMD_NODENAME"]
         job = submitted(cluster, words(manifest, tmp_path / "runs", 2, *more), tmp_path / "runs")
-        ended_without(job, "cn1", "data.stage cannot be written: No space left on device", whole(2))
+        ended_without(job, "cn1", "data.stage cannot be written: No space left on device", whole(2, f"data.stage={scratch}/other"))
 
 
 @pytest.mark.slow
-def test_a_node_with_other_code_is_left_out(cluster: Cluster, manifest: Path, tmp_path: Path, whole: Callable[[int], RunFolder]) -> None:
+def test_a_node_with_other_code_is_left_out(cluster: Cluster, manifest: Path, tmp_path: Path, whole: Callable[..., RunFolder]) -> None:
     """Of three nodes the first one runs a copy that differs by a comment, as after an update that one node has missed."""
     shutil.copytree(faults.ROOT / "vidmae", tmp_path / "old/vidmae", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "old/vidmae/train/build.py").open("a") as file:
@@ -132,7 +133,7 @@ def test_a_node_with_other_code_is_left_out(cluster: Cluster, manifest: Path, tm
 
 @pytest.mark.slow
 def test_a_node_that_gets_a_tenth_of_its_core_is_left_out(
-    cluster: Cluster, manifest: Path, tmp_path: Path, whole: Callable[[int], RunFolder]
+    cluster: Cluster, manifest: Path, tmp_path: Path, whole: Callable[..., RunFolder]
 ) -> None:
     runs = tmp_path / "runs"
     job = submitted(cluster, words(manifest, runs, 2, "--checks", "enforce"), runs)
@@ -143,16 +144,16 @@ def test_a_node_that_gets_a_tenth_of_its_core_is_left_out(
 
 @contextlib.contextmanager
 def _a_tenth_for(job: faults.Job, rank: int) -> Iterator[list[str]]:
-    """From the moment at which all ranks are there, a rank computes 5 ms of every 50, as under a quota; its node."""
+    """From its start on a rank computes 5 ms of every 50, as under a quota; its node."""
     over, node = threading.Event(), list[str]()
 
     def hold() -> None:
         pid = 0
-        while not pid or not job.run.lock.exists():
+        while not pid:
             with contextlib.suppress(LookupError):
-                pid = pid or job.pid(rank)
-                node[:] = node or [job.node(rank)]
-            if over.wait(0.002 if pid else 0.2):
+                pid = job.pid(rank)
+                node.append(job.node(rank))
+            if over.wait(0.2):
                 return
         with contextlib.suppress(ProcessLookupError):
             while not over.is_set():
