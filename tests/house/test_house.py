@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {  # a room -> the rooms that it may import; of ano
     "vidmae.model.formats": {"vidmae.settings"},
     "vidmae.model": {"vidmae.settings", "vidmae.runs", "vidmae.model.formats"},
     "vidmae.ranks": {"vidmae.settings", "vidmae.runs", "vidmae.runs.nodes", "vidmae.footage"},
-    "vidmae.ranks.saving": {"vidmae.settings", "vidmae.runs", "vidmae.ranks"},
+    "vidmae.ranks.saving": {"vidmae.settings", "vidmae.runs", "vidmae.runs.nodes", "vidmae.ranks"},
     "vidmae.ranks.health": {"vidmae.settings", "vidmae.runs", "vidmae.runs.nodes", "vidmae.footage", "vidmae.ranks"},
     "vidmae.preparing": {"vidmae.settings", "vidmae.settings.programs", "vidmae.runs", "vidmae.footage", "vidmae.footage.decoders", "vidmae.footage.known",
                          "vidmae.footage.archives", "vidmae.ranks"},

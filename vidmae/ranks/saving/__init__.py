@@ -1,4 +1,4 @@
 """The state of a run outside of the processes: checkpoints on disk, which of them stay, and copies in the memory of nodes.
 
-May import settings, runs and ranks.
+May import settings, runs, runs.nodes and ranks.
 """

@@ -17,7 +17,6 @@ import hashlib
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import Any
 
 from vidmae.ranks.saving.retention import GIB, free_bytes
 from vidmae.ranks.shard_writer import hash_file
+from vidmae.runs.nodes.left_out import node_name
 from vidmae.runs.record import is_private_folder, make_private_folder, read_json, write_json
 
 FOLDER = "VIDMAE_MEMORY_DIR"  # in the environment: another folder than /dev/shm, on every node
@@ -56,11 +56,6 @@ class Generation:
 def rank_name(rank: int) -> str:
     """Name of a rank's copy in the folder of a generation."""
     return f"rank_{rank:05d}"
-
-
-def node_name() -> str:
-    """What Slurm calls this node, else the name of the machine."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 class NodeCopies:

@@ -21,7 +21,6 @@ from vidmae.ranks.saving.memory_copies import (
     KEPT,
     Generation,
     NodeCopies,
-    node_name,
     rank_name,
     resident_bytes,
 )
@@ -29,6 +28,7 @@ from vidmae.ranks.saving.memory_restore import MemoryRestore
 from vidmae.ranks.saving.partner import Partners
 from vidmae.ranks.saving.retention import GIB, HEADROOM
 from vidmae.ranks.shard_writer import Background, write_shards
+from vidmae.runs.nodes.left_out import node_name
 from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.config import TrainConfig
 

@@ -14,8 +14,9 @@ import torch
 import torch.distributed as torch_dist
 
 from vidmae.ranks.dist import COLLECTIVE_TIMEOUT, Ranks
-from vidmae.ranks.saving.memory_copies import Generation, NodeCopies, node_name, rank_name
+from vidmae.ranks.saving.memory_copies import Generation, NodeCopies, rank_name
 from vidmae.ranks.saving.transfer import Receiving, run_together, sending
+from vidmae.runs.nodes.left_out import node_name
 
 
 def partners(nodes: Sequence[str]) -> list[int]:
