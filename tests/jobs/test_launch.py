@@ -207,6 +207,8 @@ def main(run_path):
 def test_a_local_job_comes_back_in_place_until_that_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int,
                                                               code: int) -> None:
     monkeypatch.setattr(sys.modules[__name__], "STAND_IN", DIES)
+    (tmp_path / "runs/a-12345678").mkdir(parents=True)
+    (tmp_path / "runs/a-12345678/config.yaml").write_text("recovery: {restarts_in_place: 3}\n")
     run, job = run_locally(tmp_path, str(deaths))
     assert (read_json(run.submit / job / "exit.json") or {})["exit_code"] == code
     started = min(deaths, 3) * ["rank 1 was killed by signal 9"]

@@ -60,7 +60,7 @@ class Job:
     def pid(self, rank: int) -> int:
         """Process of a rank: its task, or where that watches it (recovery.restarts_in_place) the task's only child."""
         task = self.task(rank)
-        if "recovery.restarts_in_place=0" in self.arguments:
+        if "recovery.restarts_in_place=3" not in self.arguments:
             return task
         children = Path(f"/proc/{task}/task/{task}/children").read_text().split()
         if not children:
@@ -231,31 +231,32 @@ class Fault:
 
 
 COPIES = ("--time", "20", "--set", f"checkpoint.memory_steps={MEMORY}")
-REQUEUED = ("--time", "20", "--set", "recovery.restarts_in_place=0")
+IN_PLACE = ("--time", "20", "--set", "recovery.restarts_in_place=3")
 FAULTS = {
     "usr2": Fault("USR2 to the job", usr2, may_lose=0),
     "term": Fault("TERM to the job", term, may_lose=0),
     "preempt": Fault("preempted by another job", preempt, may_lose=0),
     "limit": Fault("time limit", time_limit, may_lose=0, flags=("--time", "3", "--signal-delay-s", "100")),
-    "kill0": Fault("kill -9 of rank 0", kill_rank_0, in_place=True),
-    "kill1": Fault("kill -9 of rank 1", kill_rank_1, in_place=True),
-    "requeued0": Fault("kill -9 of rank 0, no restart in place", kill_rank_0, flags=REQUEUED),
-    "requeued1": Fault("kill -9 of rank 1, no restart in place", kill_rank_1, flags=REQUEUED),
-    "task1": Fault("kill -9 of rank 1 and its task", kill_task_1),
+    "kill0": Fault("kill -9 of rank 0", kill_rank_0),
+    "kill1": Fault("kill -9 of rank 1", kill_rank_1),
+    "place0": Fault("kill -9 of rank 0, restarted in place", kill_rank_0, flags=IN_PLACE, in_place=True),
+    "place1": Fault("kill -9 of rank 1, restarted in place", kill_rank_1, flags=IN_PLACE, in_place=True),
+    "task1": Fault("kill -9 of rank 1 and what watches it", kill_task_1, flags=IN_PLACE),
+    "hungplace": Fault("a rank stopped, restarted in place", hung_collective, in_place=True,
+                       flags=(*IN_PLACE, "--set", "recovery.step_limit_s=8")),
     "slurmd": Fault("kill -9 of a slurmd and its job steps", kill_slurmd),
     "down": Fault("node set down", node_down),
     "requeue": Fault("scontrol requeue", requeue),
     "disk": Fault("disk full, then room and --retry", disk_full),
-    "truncated": Fault("newest checkpoint truncated, rank killed", truncated_checkpoint, after=22, may_lose=2 * EVERY,
-                       in_place=True),
-    "hung": Fault("hung collective (a rank stopped)", hung_collective, in_place=True,
+    "truncated": Fault("newest checkpoint truncated, rank killed", truncated_checkpoint, after=22, may_lose=2 * EVERY),
+    "hung": Fault("hung collective (a rank stopped)", hung_collective,
                   flags=("--time", "20", "--set", "recovery.step_limit_s=8")),
-    "slurmdbd": Fault("kill -9 of rank 1, slurmdbd stopped", no_accounting, flags=REQUEUED),
-    "slurmctld": Fault("kill -9 of rank 1, slurmctld restarted", controller_restart, flags=REQUEUED),
+    "slurmdbd": Fault("kill -9 of rank 1, slurmdbd stopped", no_accounting),
+    "slurmctld": Fault("kill -9 of rank 1, slurmctld restarted", controller_restart),
     "copies0": Fault(f"kill -9 of rank 0, copies in memory every {MEMORY} steps", kill_rank_0, after=AFTER_COPIES,
-                     may_lose=2 * MEMORY, flags=COPIES, in_place=True),
+                     may_lose=2 * MEMORY, flags=COPIES),
     "copies1": Fault(f"kill -9 of rank 1, copies in memory every {MEMORY} steps", kill_rank_1, after=AFTER_COPIES,
-                     may_lose=2 * MEMORY, flags=COPIES, in_place=True),
+                     may_lose=2 * MEMORY, flags=COPIES),
     "lost_node": Fault(f"a node and its memory lost, copies in memory every {MEMORY} steps", lose_node, after=AFTER_COPIES,
                        may_lose=2 * MEMORY, flags=(*COPIES, "--exclude", "cn4")),  # three nodes: two are left, and both are needed
 }

@@ -235,7 +235,7 @@ def test_a_cell_that_cannot_be_started_ends_alone(tmp_path: Path, monkeypatch: p
 
 def test_a_cell_that_is_killed_starts_again_in_its_place(tmp_path: Path) -> None:
     runs = [RunFolder(make_private_folder(tmp_path / f"runs/cell{i}")) for i in range(2)]
-    runs[1].config.write_text("recovery: {restarts_in_place: 0}\n")
+    runs[0].config.write_text("recovery: {restarts_in_place: 3}\n")
     array = arrays.make_array(tmp_path / "runs/arrays/a", runs)
     write_program(tmp_path / "bin", "python", 'for cell; do :; done; echo "$VIDMAE_RESTARTED" >> "$cell/starts"\n'
                                               '[ "$(wc -l < "$cell/starts")" = 1 ] && kill -9 $$; exit 0')

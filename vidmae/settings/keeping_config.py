@@ -60,9 +60,9 @@ class RecoveryConfig:
     job then needs another one. 0: it is named and stays."""
     leave_out_s: float = 1800.0
     """How long a node must be that slow, with leave_out_pct."""
-    restarts_in_place: int = 3
+    restarts_in_place: int = 0
     """How often one start of a job may start all ranks again on the nodes that it has, after a rank was killed, lost another
-    one or hung; then the job is requeued. 0: it is requeued at once."""
+    one or hung, such as 3; then the job is requeued. 0: it is requeued at once."""
 
     def __post_init__(self) -> None:
         if self.checks is False:  # what YAML reads where `off` stands without quotes

@@ -105,7 +105,7 @@ def rank_of(agent: Started) -> int:
 
 def test_a_killed_rank_comes_back_in_place_and_a_signal_still_stops_all(whole, manifest, tmp_path):
     """Agents as in a job: rank 0 is killed, later a signal to one agent alone makes all save and leave."""
-    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "data.workers=1", *LONG)
+    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "data.workers=1", "recovery.restarts_in_place=3", *LONG)
     watched = {"world_size": 2, "program": "tests.support.programs.health.watched", "env": {"VIDMAE_JOB_ID": "7"}}
     agents = start(run, **watched)
     wait_for_step(run, 13)
@@ -130,7 +130,8 @@ def test_a_killed_rank_comes_back_in_place_and_a_signal_still_stops_all(whole, m
 @pytest.mark.slow
 def test_a_rank_that_hangs_comes_back_in_place_and_is_named(whole, manifest, tmp_path):
     """On a real Slurm the fault matrix has it."""
-    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.step_limit_s=6", *LONG)
+    run = make_run(tmp_path / "run", manifest, "train.zero_stage=2", "recovery.step_limit_s=6", "recovery.restarts_in_place=3",
+                   *LONG)
     agents = start(run, world_size=2, program="tests.support.programs.health.watched", env={"VIDMAE_JOB_ID": "7"})
     wait_for_step(run, 13)
     os.kill(rank_of(agents[1]), signal.SIGSTOP)
