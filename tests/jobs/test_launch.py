@@ -89,7 +89,7 @@ def test_only_rank_0_lets_submitit_keep_a_result(tmp_path: Path, monkeypatch: py
         raise InterruptedError(f"ended {code}")
 
     monkeypatch.setattr(submitit, "JobEnvironment", lambda: env)
-    monkeypatch.setattr(launch, "importlib", SimpleNamespace(import_module=lambda _: SimpleNamespace(main=lambda _: code)))
+    monkeypatch.setattr(launch, "run_watched", lambda *_: code)
     monkeypatch.setattr(launch, "atexit", SimpleNamespace(register=lambda *_: None))
     monkeypatch.setattr(preempt, "listen", lambda: None)
     monkeypatch.setattr(watchdog, "end_process", end)

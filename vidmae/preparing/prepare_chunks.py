@@ -4,7 +4,7 @@
     OUT/KEY-000.mp4, KEY-001.mp4   H.264 with a key frame every 16 frames; KEY.json is written last and says how many
     manifests/NAME.csv             made of the chunks like that of any footage: each is decoded in full
 
-A clip of an archive costs a quarter to read; chunks take half of the bytes.
+A clip of an archive costs a third to read; chunks take half of the bytes.
 """
 
 from __future__ import annotations

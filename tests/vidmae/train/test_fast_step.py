@@ -193,11 +193,13 @@ def test_a_first_step_that_cannot_be_says_what_would_do(tmp_path, error, said):
         trainer.run_to_end()
 
 
-def test_states_that_do_not_fit_are_told_before_the_first_step(tmp_path):
+def test_states_that_do_not_fit_are_told_before_the_first_step(tmp_path, monkeypatch):
     def make(_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried\nto")
 
-    config = PretrainConfig(train=TrainConfig(zero_stage=1), recovery=RecoveryConfig(checks="off"))  # the GPU is a pretence
+    for asked in ("gpu_uuid", "device_name"):  # the GPU is a pretence
+        monkeypatch.setattr(f"vidmae.train.trainer.{asked}", lambda _: "")
+    config = PretrainConfig(train=TrainConfig(zero_stage=1), recovery=RecoveryConfig(checks="off"))
     with pytest.raises(ValueError, match=r"train.zero_stage 1 and train.offload none; .*--set train.offload=optimizer.* memory. Tried$") as told:
         train_to_end(RunFolder(tmp_path), config, Ranks(0, 1, 0, GPU), 0.0, make)
     assert told.type.__name__ == "FullMemoryError", "by which a sweep knows it (sweeps/grid/states.py)"

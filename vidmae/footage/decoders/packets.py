@@ -17,7 +17,9 @@ SAME_FPS = 0.01  # a measured rate this close (relative) to the header's is the 
 VFR_SHARE = 0.25  # a frame that lasts this much (relative) longer or shorter than the median one: variable rate
 FIRST_PACKETS = 64  # are looked at where the rest is taken from a table
 NO_PTS = np.iinfo(np.int64).min
-BUILT_ON = frozenset({"hevc"})  # "not a reference" speaks of one temporal layer alone: higher ones may be built on it
+MAY_SKIP = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
+"""Codecs whose frames say rightly that no other is built on them. HEVC says it of one temporal layer alone; dav1d, which
+decodes AV1, then loses frames that are wanted."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def decoded(stream: Any, packets: Iterable[Any], wanted: Callable[[], Container[
         wanted: Gives the time stamps that are wanted now; None is all.
     """
     context = stream.codec_context
-    skips = context.codec.canonical_name not in BUILT_ON
+    skips = context.codec.canonical_name in MAY_SKIP
     for packet in packets:
         now = wanted() if skips and packet.size else None
         context.skip_frame = "DEFAULT" if now is None or packet.pts in now else "NONREF"

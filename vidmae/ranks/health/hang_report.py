@@ -36,14 +36,16 @@ class Frame:
     function: str
 
     def __str__(self) -> str:
-        place = self.path
-        for mark in ("/vidmae/", "/site-packages/"):
-            if mark in place:
-                place = (mark[1:] if mark == "/vidmae/" else "") + place.rpartition(mark)[2]
-                break
+        if self.is_ours:
+            place = f"vidmae/{self.path.rpartition('/vidmae/')[2]}"
         else:
-            place = Path(place).name
+            place = self.path.rpartition("/site-packages/")[2] if "/site-packages/" in self.path else Path(self.path).name
         return f"{place} line {self.line} in {self.function}"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is code of this suite; the environment may lie within a checkout that is called vidmae."""
+        return "/vidmae/" in self.path and "/site-packages/" not in self.path
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Stack:
         """The innermost line of this suite, and the innermost of all where that is another."""
         if not self.main:
             return "nowhere in Python"
-        ours = next((frame for frame in self.main if "/vidmae/" in frame.path), self.main[0])
+        ours = next((frame for frame in self.main if frame.is_ours), self.main[0])
         return str(ours) + ("" if ours is self.main[0] else f" (there {self.main[0]})")
 
 

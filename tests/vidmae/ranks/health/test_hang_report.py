@@ -15,7 +15,7 @@ from vidmae.ranks.health.hang_report import read_stacks, report_hang, who_hangs
 from vidmae.ranks.stack_file import StackFile
 from vidmae.runs.record import RunFolder, read_json, write_json
 
-WAITING = [("/env/lib/python3.11/site-packages/torch/distributed/distributed_c10d.py", 2944, "all_reduce"),
+WAITING = [("/home/x/vidmae/.venv/lib/python3.11/site-packages/torch/distributed/distributed_c10d.py", 2944, "all_reduce"),
            ("/runs/a/code/vidmae/ranks/dist.py", 64, "sum_tensor"), ("/runs/a/code/vidmae/ranks/engine.py", 187, "update")]
 ON_A_GPU = [("/runs/a/code/vidmae/ranks/engine.py", 210, "_look"), ("/runs/a/code/vidmae/ranks/engine.py", 190, "update")]
 READING = [("/usr/lib/python3.11/queue.py", 171, "get"), ("/runs/a/code/vidmae/clips/workers.py", 88, "read_ahead"),
