@@ -76,7 +76,7 @@ def write_videos(path: Path, videos: int) -> Path:
 
 def settings(manifest: Path, world_size: int) -> PretrainConfig:
     """Of the run: a clip for each rank and step. Nodes check themselves in a job; here all ranks are on one."""
-    given = ["recovery.checks=off", "model.name=mae_vit_nano_patch16", "model.img_size=32", "model.num_frames=4", "model.pred_t_dim=4",
+    given = ["recovery.checks=off", "recovery.compare_steps=0", "model.name=mae_vit_nano_patch16", "model.img_size=32", "model.num_frames=4", "model.pred_t_dim=4",
              "model.decoder_embed_dim=48", "model.decoder_depth=1", "model.mask_ratio=0.75", "data.sampling_rate=2", "data.repeat_aug=1",
              "data.workers=0", "data.recheck_pct=0", "data.max_bad_pct=50", f"train.global_batch={world_size}",
              "train.micro_batch=1", "train.precision=fp32", "train.device=cpu", "train.threads=0", "log.tensorboard=false", "log.picture=false",
