@@ -13,9 +13,9 @@ import faulthandler
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -49,8 +49,9 @@ class StackFile:
         os.write(self._file, self._head)
         self._due_s = math.inf
         faulthandler.register(signal.SIGALRM, file=self._file, all_threads=True)
-        if spy := shutil.which("py-spy"):
-            threading.Thread(target=self._spy, args=(spy,), daemon=True).start()
+        spy = Path(sys.executable).with_name("py-spy")  # one look: each folder of PATH may be on the network
+        if spy.exists():
+            threading.Thread(target=self._spy, args=(str(spy),), daemon=True).start()
 
     def expect_within(self, limit_s: float) -> None:
         """Write shortly before `limit_s` are over, unless it is told anew; 0 does not write. What was written is taken back:

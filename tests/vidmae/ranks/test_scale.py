@@ -8,7 +8,8 @@ from vidmae.runs.quarantine import read_quarantine
 from vidmae.runs.record import RunFolder, read_json
 
 FEW, MANY = 6, 24
-EACH = {"start": (2, 4), "start from a checkpoint": (2, 3)}  # of a further rank: looks and opens of other ranks' files, or of its own
+EACH = {"start": (4, 4), "start from a checkpoint": (2, 3)}  # of a further rank: looks and opens of other ranks' files, or of its own
+WRITES = {"start": 1, "save": 1}  # of a further rank: the file of its stacks, and its shard
 LOG_2 = {FEW: 3, MANY: 5}
 
 
@@ -37,7 +38,8 @@ def test_a_further_rank_opens_a_handful_of_files_and_changes_none(accounts, phas
             for what in ("looks", "opens", "files", "changes")}
     looks, opens = EACH.get(phase, (0, 0))
     assert more["looks"] <= looks and more["opens"] <= opens
-    assert more["changes"] == 0 and more["files"] == (1 if phase == "save" else 0), "its shard, by one call"
+    assert more["files"] == WRITES.get(phase, 0)
+    assert more["changes"] <= (1 if phase == "start" else 0), "of several that find no folder for stacks each makes it"
 
 
 def test_what_ranks_without_anything_to_say_send_is_8_bytes_each(accounts):

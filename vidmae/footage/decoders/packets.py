@@ -142,7 +142,9 @@ def timeline_of_table(container: Any, stream: Any) -> Timeline | None:
     step = int(dts[1] - dts[0])
     pts = stream.start_time + step * np.arange(len(dts), dtype=np.int64)
     first = [packet.pts for packet in islice(container.demux(stream), FIRST_PACKETS) if packet.size]
-    if step <= 0 or (np.diff(dts) != step).any() or None in first or min(first) != pts[0] or not np.isin(first, pts).all():
+    if step <= 0 or (np.diff(dts) != step).any() or stream.duration != step * len(dts):
+        return None
+    if None in first or min(first) != pts[0] or not np.isin(first, pts).all():
         return None
     if stream.codec_context.has_b_frames and not (np.diff(first) < 0).any():
         return None

@@ -119,12 +119,14 @@ class PyAvReader(VideoReader):
 
     def _seek(self, index: int) -> bool:
         pts = int(self._pts[index])
-        # some containers index by time of showing; where others land beyond the frame, its time of decoding comes before
+        # some containers index by time of showing; where others land beyond the frame, its time of decoding comes before; of
+        # MPEG-PS the middle of the key frame may come first
         for goal in dict.fromkeys((pts, self._key_dts.get(pts, pts))):
             self._container.seek(goal, stream=self._stream, backward=True)
             packets = self._container.demux(self._stream)
             first = next(packets)
-            if first.pts is not None and first.pts <= pts:
+            begins = first.is_keyframe or (first.dts is not None and first.dts < self._key_dts.get(pts, pts))
+            if first.pts is not None and first.pts <= pts and begins:
                 self._frames, self._next = self._decoded(chain([first], packets)), index
                 return True
         return False  # beyond the key frame: frames shown before the next one would be built on nothing

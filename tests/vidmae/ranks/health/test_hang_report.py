@@ -1,7 +1,6 @@
 """Who did not come: told from stacks, which real processes write while they hang."""
 
 import json
-import os
 import signal
 import stat
 import subprocess
@@ -117,7 +116,7 @@ def test_the_end_of_a_job_names_it_and_is_requeued_all_the_same(run, monkeypatch
 
 
 def test_a_rank_that_goes_on_takes_back_what_it_wrote(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))  # no py-spy
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))  # no py-spy
     folder = tmp_path / "stacks"
     StackFile(folder, 0, 2).close()
     assert not folder.exists(), "no rank hung"
@@ -152,6 +151,7 @@ holds_the_lock()
 WAIT_SCRIPT = """
 import sys, time
 from pathlib import Path
+sys.executable = sys.argv[2]
 from vidmae.ranks.stack_file import StackFile
 stacks = StackFile(Path(sys.argv[1]), 1, 2)
 stacks.expect_within(0.1)
@@ -174,7 +174,7 @@ def test_a_rank_that_holds_the_interpreter_lock_in_foreign_code_is_named_and_end
 def test_py_spy_adds_what_it_sees_where_it_is_installed(tmp_path):
     (tmp_path / "py-spy").write_text(SPY)
     (tmp_path / "py-spy").chmod(0o700)
-    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run([sys.executable, "-c", WAIT_SCRIPT, str(tmp_path / "stacks")], check=True, timeout=50, env=env)
+    command = [sys.executable, "-c", WAIT_SCRIPT, str(tmp_path / "stacks"), str(tmp_path / "python")]
+    subprocess.run(command, check=True, timeout=50)
     (stack,) = read_stacks(tmp_path / "stacks")
     assert "\npy-spy:\nProcess " in stack.text and "ncclAllReduce" in stack.text and stack.main[0].function == "<module>"
