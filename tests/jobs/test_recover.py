@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,8 @@ from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources
 from jobs.place.scheduler.slurm import NodeShape, Partition
 from jobs.submit.recover import judge
-from jobs.submit.watched import is_worth_a_restart
+from jobs.submit import watched
+from jobs.submit.watched import is_worth_a_restart, restarts_allowed, run_watched
 from tests.support.launching import ROOT
 from vidmae.runs.attempts import Attempt
 from vidmae.runs.nodes.left_out import leave_out_node
@@ -93,9 +95,20 @@ def test_what_a_requeue_would_not_help_is_not_restarted_in_place(run, monkeypatc
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     leave_out_node(run, "cn1", "matrix product at 40 % of the median")
     assert not is_worth_a_restart(run, "7", 137), "the job asks for other nodes"
+    assert is_worth_a_restart(run, "7", 137, since=time.time() + 1), "this start of the job does without that node already"
     run.left_out.unlink()
     (run.submit / "7" / "cancelled").touch()
     assert not is_worth_a_restart(run, "7", 137)
+
+
+@pytest.mark.parametrize("text", ["recovery: {restarts_in_place: -1}\n", "recovery: 3\n", "train: 3\n", "a: {b\n"])
+def test_settings_that_are_wrong_are_left_to_the_program_which_records_them(run, monkeypatch, text):
+    run.config.write_text(text)
+    asked = []
+    program = SimpleNamespace(main=lambda path: asked.append(path) or 2, load_before_fork=lambda _: pytest.fail("watched"))
+    monkeypatch.setattr(watched, "importlib", SimpleNamespace(import_module=lambda _: program))
+    assert run_watched("program", run, "7") == 2 and asked == [str(run.path)]
+    assert restarts_allowed(run) == 0, "the controller of an array goes on"
 
 
 def test_three_attempts_in_place_without_progress_go_to_the_queue_and_count_as_one_there(run):
