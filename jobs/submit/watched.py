@@ -65,8 +65,8 @@ def _settings(run: RunFolder) -> tuple[RecoveryConfig, str]:
 def is_worth_a_restart(run: RunFolder, job_id: str, code: int, *, since: float = 0.0) -> bool:
     """Whether the ranks of a job shall start again in place: where it would be requeued because a rank was lost.
 
-    Not where this start of the job has left out a node, which only a requeue gets rid of, not after three attempts without a new
-    checkpoint, since other nodes may do better, and not where the run folder takes no more files.
+    Not where this start of the job has left out a node, which only a requeue gets rid of, not after three attempts without a
+    new checkpoint, since other nodes may do better, and not where the run folder takes no more files.
 
     Args:
         run: The run folder.

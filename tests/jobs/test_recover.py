@@ -14,8 +14,8 @@ from jobs.place.avoided import avoided
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources
 from jobs.place.scheduler.slurm import NodeShape, Partition
-from jobs.submit.recover import judge
 from jobs.submit import watched
+from jobs.submit.recover import judge
 from jobs.submit.watched import is_worth_a_restart, restarts_allowed, run_watched
 from tests.support.launching import ROOT
 from vidmae.runs.attempts import Attempt
@@ -185,6 +185,17 @@ def test_a_node_is_kept_where_the_job_could_never_start_without_it(run, tmp_path
     assert done.returncode == 0 and calls.read_text().splitlines()[0] == "requeue 7", done.stdout
     assert ("excnodelist=cn1" in calls.read_text()) == (not said)
     assert (f"warning: {said}; the job may start on cn1 again" if said else "without cn1 (data.stage cannot be written)") in done.stdout
+
+
+def test_a_question_that_slurm_refuses_does_not_keep_a_job_from_its_requeue(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    leave_out_node(run, "cn1", "data.stage cannot be written")
+    calls = tmp_path / "calls"
+    squeue = ('case "$*" in *%x*) echo "" ;; *%n*) echo "Invalid format" >&2; exit 1 ;; '
+              '*) echo "7|RUNNING|1:00|2|a|cn[1-2]|x" ;; esac')
+    done = recover(run, tmp_path, 75, programs={**ANSWERS, "squeue": squeue, "scontrol": f'echo "$*" >> {calls}'})
+    assert done.returncode == 0 and "requeue 7" in calls.read_text() and "excnodelist=cn1" not in calls.read_text(), done.stdout
+    assert "warning: whether the job can do without cn2,cn1 is not known: " in done.stdout
 
 
 def test_a_refused_requeue_ends_with_75_and_says_why(run, tmp_path):

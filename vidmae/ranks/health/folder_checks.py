@@ -60,8 +60,7 @@ def folders_of(run: RunFolder, stage: str) -> dict[str, Path]:
 
 
 def own_folder() -> str:
-    """Name of this user's folder of copies: as vidmae/footage/archives/staging.py and vidmae/ranks/saving/memory_copies.py have
-    it."""
+    """Name of this user's folder of copies, as vidmae/footage/archives/staging.py and saving/memory_copies.py have it."""
     return f"vidmae-{os.getuid()}"
 
 
@@ -71,7 +70,7 @@ def bytes_below(folder: Path) -> int:
     for where, _, names in os.walk(folder):
         for name in names:
             with suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(where, name)).st_size
+                total += Path(where, name).lstat().st_size
     return total
 
 

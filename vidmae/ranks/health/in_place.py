@@ -336,7 +336,7 @@ def _be_rank(program: str, run_path: str, signals: tuple[str, ...], names: Mappi
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number_of(name) for name in signals])
     try:
         code = int(importlib.import_module(program).main(run_path))
-    except BaseException as error:  # torch would let a KeyboardInterrupt end as 0 without a return value: the agent waits for one
+    except BaseException as error:  # of a KeyboardInterrupt torch makes exit 0 without the value that the agent waits for
         traceback.print_exc()
         watchdog.end_process(1 if isinstance(error, Exception) else INTERRUPTED)
     if code not in (0, preempt.EXIT_PREEMPTED):
