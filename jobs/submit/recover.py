@@ -128,7 +128,7 @@ def requeue(job_id: str, left_out: Mapping[str, str]) -> bool:
                 print(f"job {job_id} is {state}: Slurm is ending or requeueing it by itself", flush=True)
                 return True
             bad = slurm.bad_nodes(os.environ.get("SLURM_JOB_NODELIST", ""))
-            problem = cannot_do_without(job_id, [*bad, *left_out]) if left_out else ""
+            problem = cannot_do_without(job_id, [*bad, *left_out]) if left_out else ""  # whatever it is, it is requeued
             slurm.requeue(job_id)
             break
         except slurm.SlurmError as error:
@@ -154,14 +154,20 @@ def requeue(job_id: str, left_out: Mapping[str, str]) -> bool:
 
 
 def cannot_do_without(job_id: str, nodes: Sequence[str]) -> str:
-    """Why a job that waits would never start without some nodes; empty where nothing speaks against it.
+    """Why a job that waits would never start without some nodes, or that Slurm does not say; empty where nothing speaks
+    against it. Nodes are counted, whatever GPUs they have.
 
     Args:
         job_id: Of the job; SLURM_JOB_PARTITION and SLURM_JOB_NUM_NODES are those of this process.
         nodes: That it shall stay off.
-    Raises:
-        SlurmError: The controller does not answer.
     """
+    try:
+        return _too_few_without(job_id, nodes)
+    except slurm.SlurmError as error:
+        return f"whether the job can do without {','.join(nodes)} is not known: {error}"
+
+
+def _too_few_without(job_id: str, nodes: Sequence[str]) -> str:
     if fixed := sorted(set(slurm.required_nodes(job_id)) & set(nodes)):
         return f"the job asks for {','.join(fixed)} by name (--nodelist)"
     partition, wanted = os.environ.get("SLURM_JOB_PARTITION", ""), int(os.environ.get("SLURM_JOB_NUM_NODES", "0"))

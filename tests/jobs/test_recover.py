@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,8 +14,9 @@ from jobs.place.avoided import avoided
 from jobs.place.profiles import ClusterProfile
 from jobs.place.resources import Resources
 from jobs.place.scheduler.slurm import NodeShape, Partition
+from jobs.submit import watched
 from jobs.submit.recover import judge
-from jobs.submit.watched import is_worth_a_restart
+from jobs.submit.watched import is_worth_a_restart, restarts_allowed, run_watched
 from tests.support.launching import ROOT
 from vidmae.runs.attempts import Attempt
 from vidmae.runs.nodes.left_out import leave_out_node
@@ -93,9 +95,20 @@ def test_what_a_requeue_would_not_help_is_not_restarted_in_place(run, monkeypatc
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     leave_out_node(run, "cn1", "matrix product at 40 % of the median")
     assert not is_worth_a_restart(run, "7", 137), "the job asks for other nodes"
+    assert is_worth_a_restart(run, "7", 137, since=time.time() + 1), "this start of the job does without that node already"
     run.left_out.unlink()
     (run.submit / "7" / "cancelled").touch()
     assert not is_worth_a_restart(run, "7", 137)
+
+
+@pytest.mark.parametrize("text", ["recovery: {restarts_in_place: -1}\n", "recovery: 3\n", "train: 3\n", "a: {b\n"])
+def test_settings_that_are_wrong_are_left_to_the_program_which_records_them(run, monkeypatch, text):
+    run.config.write_text(text)
+    asked = []
+    program = SimpleNamespace(main=lambda path: asked.append(path) or 2, load_before_fork=lambda _: pytest.fail("watched"))
+    monkeypatch.setattr(watched, "importlib", SimpleNamespace(import_module=lambda _: program))
+    assert run_watched("program", run, "7") == 2 and asked == [str(run.path)]
+    assert restarts_allowed(run) == 0, "the controller of an array goes on"
 
 
 def test_three_attempts_in_place_without_progress_go_to_the_queue_and_count_as_one_there(run):
@@ -172,6 +185,17 @@ def test_a_node_is_kept_where_the_job_could_never_start_without_it(run, tmp_path
     assert done.returncode == 0 and calls.read_text().splitlines()[0] == "requeue 7", done.stdout
     assert ("excnodelist=cn1" in calls.read_text()) == (not said)
     assert (f"warning: {said}; the job may start on cn1 again" if said else "without cn1 (data.stage cannot be written)") in done.stdout
+
+
+def test_a_question_that_slurm_refuses_does_not_keep_a_job_from_its_requeue(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    leave_out_node(run, "cn1", "data.stage cannot be written")
+    calls = tmp_path / "calls"
+    squeue = ('case "$*" in *%x*) echo "" ;; *%n*) echo "Invalid format" >&2; exit 1 ;; '
+              '*) echo "7|RUNNING|1:00|2|a|cn[1-2]|x" ;; esac')
+    done = recover(run, tmp_path, 75, programs={**ANSWERS, "squeue": squeue, "scontrol": f'echo "$*" >> {calls}'})
+    assert done.returncode == 0 and "requeue 7" in calls.read_text() and "excnodelist=cn1" not in calls.read_text(), done.stdout
+    assert "warning: whether the job can do without cn2,cn1 is not known: " in done.stdout
 
 
 def test_a_refused_requeue_ends_with_75_and_says_why(run, tmp_path):

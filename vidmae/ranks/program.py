@@ -16,7 +16,7 @@ import torch
 from vidmae.ranks import dist, preempt, watchdog
 from vidmae.ranks.precision import with_precision
 from vidmae.runs.nodes.left_out import leave_out_node, node_name, nodes_left_out
-from vidmae.runs.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, write_json
+from vidmae.runs.record import LOST, SCHEMA, RunFolder, RunLockedError, job_id, locked, read_json, write_json
 from vidmae.settings.command_line import text_of
 from vidmae.settings.config import RunConfig
 from vidmae.settings.layers import load
@@ -125,8 +125,20 @@ def _record_failure(run: RunFolder, error: Exception, ranks: dist.Ranks | None) 
     traceback.print_exc()
     print(f"error: rank {rank}: {type(error).__name__}: {text_of(error)}", file=sys.stderr, flush=True)
     lost = isinstance(error, LostNodeError) or dist.is_lost_peer(error)
-    if not run.failure.exists():  # the first rank that fails knows why; the others fail because of it
-        with contextlib.suppress(OSError):  # the disk is full: the log has it
+    with contextlib.suppress(OSError):  # the disk is full: the log has it
+        if not _is_explained(run, lost=lost):
             write_json(run.failure, {"schema": SCHEMA, "job_id": job_id(), "time": time.time(), "rank": rank,
                                      "kind": LOST if lost else "error",
                                      "error": type(error).__name__, "message": text_of(error)})
+
+
+def _is_explained(run: RunFolder, *, lost: bool) -> bool:
+    """Whether failure.json stays: the first rank that fails knows why, and the others fail because of it.
+
+    A record that a rank was lost gives way to a rank's own error: it may be of an earlier start.
+    """
+    try:
+        record = read_json(run.failure)
+    except ValueError:  # damaged
+        return False
+    return record is not None and (lost or record.get("kind") != LOST)

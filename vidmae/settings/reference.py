@@ -85,7 +85,8 @@ def _of_attributes(doc: str) -> dict[str, str]:
 
 def _choices(hint: Any) -> str:
     values = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-    return f" One of: {', '.join(map(str, values))}." if values else ""
+    shown = [value for value in values if not (value is False and "off" in values)]  # YAML reads `off` as it
+    return f" One of: {', '.join(map(str, shown))}." if shown else ""
 
 
 def _shown(field: dataclasses.Field[Any]) -> str:

@@ -296,6 +296,7 @@ class Trainer(ABC, Generic[C]):
             self.saver.finish()
             if self.copies:
                 self.copies.finish()
+                self.copies.close()
             raise
         except RuntimeError as error:
             if is_full(error):

@@ -21,6 +21,8 @@ def test_every_setting_stands_there_with_its_meaning() -> None:
     assert {*flatten(mixture), *flatten(FinetuneConfig())} == {name for name, _, _ in rows}
     assert all(len(meaning) > 10 for _, _, meaning in rows)
     defaults = {name: default for name, default, _ in rows}
+    meanings = {name: meaning for name, _, meaning in rows}
+    assert meanings["recovery.checks"].endswith("One of: off, warn, enforce.") and "True, False" in meanings["train.compile"]
     assert defaults["model.img_size"] == "`224`" and defaults["model.activation_checkpointing"] == "`false`"
 
 

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from vidmae.ranks.health.node_facts import FolderFacts
@@ -54,8 +55,23 @@ def folders_of(run: RunFolder, stage: str) -> dict[str, Path]:
     found = {"run": run.path, "tmp": _temporary()}
     where = Path(os.path.expandvars(stage)).expanduser() if stage else None
     if where and where.is_absolute():
-        found["stage"] = where / f"vidmae-{os.getuid()}"  # as vidmae/footage/archives/staging.py names it
+        found["stage"] = where / own_folder()
     return found | ({"shm": SHARED_MEMORY} if SHARED_MEMORY.is_dir() else {})
+
+
+def own_folder() -> str:
+    """Name of this user's folder of copies, as vidmae/footage/archives/staging.py and saving/memory_copies.py have it."""
+    return f"vidmae-{os.getuid()}"
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of the files in a folder and below; one that goes away meanwhile does not count."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(where, name).lstat().st_size
+    return total
 
 
 def _temporary() -> Path:
@@ -78,7 +94,7 @@ def look_at(what: str, folder: Path, *, size: int) -> FolderFacts:
     try:
         if what == "stage":
             make_private_folder(folder)
-        copies = sum(path.stat().st_size for path in folder.iterdir()) if what == "stage" else 0
+        copies = bytes_below(folder / own_folder() if what == "shm" else folder) if what in ("stage", "shm") else 0
         free_gib = (shutil.disk_usage(folder).free + copies) / 2**30
         began = time.perf_counter()
         with probe.open("xb") as file:

@@ -4,7 +4,7 @@
     hang.txt                 made of them once the ranks are gone: a sentence, then every stack, equal ones once
 
 The ranks that wait stand in a collective; the one that they wait for stands elsewhere, or has written nothing since it is
-stopped or its node is gone.
+stopped, its node is gone, or it was ended with the others before its own time was up.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def who_hangs(stacks: Sequence[Stack]) -> tuple[str, int | None]:
     away = [stack for stack in wrote if not stack.waits]
     if silent:
         meanwhile = f", while {_numbers(waiting)} waited at {waiting[0].place}" if waiting else ""
-        return f"{_named(silent)} gave no sign any more (stopped, or the node is gone){meanwhile}", silent[0].rank
+        why = "wrote nothing: stopped, its node is gone, or it was ended before its time"
+        return f"{_named(silent)} gave no sign any more ({why}){meanwhile}", silent[0].rank
     if away and waiting:
         stood = f"and stood at {away[0].place}"
         return f"{_named(away)} did not come to where {_numbers(waiting)} waited ({waiting[0].place}), {stood}", away[0].rank

@@ -26,8 +26,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -51,6 +52,7 @@ LOOK_S = 0.1  # between two looks at the rank
 ASKS_PER_S = 2000.0  # of all agents together, at the store of the first
 AGAIN_LIMIT_S = 120.0  # within which all agents come to a restart; their ranks are killed, and the kernel frees their memory
 END_LIMIT_S = 60.0  # within which the ranks end after the first one that is done
+INTERRUPTED = 128 + signal.SIGINT
 FOR_EVER_S = 10.0 * 365 * 86400
 OWN = {  # of torch's agents
     "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT",  # what the job's signals mean is said below
@@ -91,7 +93,10 @@ def watch(what: Watched, worth: Callable[[int], bool]) -> int:
     for quiet in ("agent.server.api", "multiprocessing.api"):  # they show where they themselves noticed the end of a rank
         logging.getLogger(f"torch.distributed.elastic.{quiet}").setLevel(logging.CRITICAL)
     os.environ.update(OWN)
-    importlib.import_module(what.program).load_before_fork(what.device_type)
+    try:
+        importlib.import_module(what.program).load_before_fork(what.device_type)
+    except Exception:  # the rank imports it again, and records why that fails
+        traceback.print_exc()
     rounds = Rounds(rank, world_size, limit_s=what.recovery.start_limit_s or FOR_EVER_S,
                     between=lambda: _say_who_hung(what.run))
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -105,6 +110,16 @@ def watch(what: Watched, worth: Callable[[int], bool]) -> int:
     except (NotAllHereError, torch_dist.DistError) as error:
         print(f"error: rank {rank}: not all ranks came to their start {rounds.number} in this job: {error}", flush=True)
         return agent.code or 1
+
+
+@contextmanager
+def _answers_within(limit_s: float) -> Iterator[None]:
+    """End this process where the agents' store does not answer in time: a call to it waits for ever for a frozen agent 0."""
+    watchdog.expect_within(limit_s)
+    try:
+        yield
+    finally:
+        watchdog.expect_within(0)
 
 
 class NotAllHereError(RuntimeError):
@@ -137,6 +152,10 @@ class Rounds(RendezvousHandler):
 
     def next_rendezvous(self) -> RendezvousInfo:
         """Wait until all agents are here."""
+        with _answers_within(AGAIN_LIMIT_S + (self._limit_s if self._store is None else AGAIN_LIMIT_S)):
+            return self._meet()
+
+    def _meet(self) -> RendezvousInfo:
         first = self._store is None
         if first:
             self._store = torch_dist.HashStore() if self._world_size == 1 else torch_dist.TCPStore(
@@ -161,18 +180,20 @@ class Rounds(RendezvousHandler):
 
     def num_nodes_waiting(self) -> int:
         """How many agents wait for the next start; 0 where the store is gone: then the job ends."""
-        with suppress(RuntimeError):
+        with suppress(RuntimeError), _answers_within(AGAIN_LIMIT_S):
             return int(self._store.add(f"here/{self.number + 1}", 0))
         return 0
 
     def say_why(self, reason: str) -> None:
         """Say why there is a next start; the first who does is heard."""
-        self._store.compare_set(f"why/{self.number + 1}", "", reason)
+        with _answers_within(AGAIN_LIMIT_S):
+            self._store.compare_set(f"why/{self.number + 1}", "", reason)
 
     @property
     def why(self) -> str:
         """Why there is this start; empty for the first."""
-        return self._store.get(f"why/{self.number}").decode() if self.number > 1 else ""
+        with _answers_within(AGAIN_LIMIT_S):
+            return self._store.get(f"why/{self.number}").decode() if self.number > 1 else ""
 
     @property
     def use_agent_store(self) -> bool:
@@ -313,7 +334,11 @@ def _be_rank(program: str, run_path: str, signals: tuple[str, ...], names: Mappi
     end_with_parent()
     preempt.listen(signals)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number_of(name) for name in signals])
-    code = int(importlib.import_module(program).main(run_path))
+    try:
+        code = int(importlib.import_module(program).main(run_path))
+    except BaseException as error:  # of a KeyboardInterrupt torch makes exit 0 without the value that the agent waits for
+        traceback.print_exc()
+        watchdog.end_process(1 if isinstance(error, Exception) else INTERRUPTED)
     if code not in (0, preempt.EXIT_PREEMPTED):
         watchdog.end_process(code)
     multiprocessing.util.Finalize(None, watchdog.end_process, args=(0,), exitpriority=100)  # once torch has the code

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from statistics import median
+
+import torch
 
 from vidmae.ranks import kernels
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.health.folder_checks import FolderChecks, folders_of
 from vidmae.ranks.health.node_facts import RankFacts
-from vidmae.ranks.health.node_measures import measure, measure_speeds
+from vidmae.ranks.health.node_measures import FailingGpuError, measure, measure_speeds
 from vidmae.ranks.health.node_verdicts import Decision, Finding, better, decide, judge
 from vidmae.ranks.program import LeaveError, LostNodeError
 from vidmae.runs.nodes.check_log import note_checks
@@ -39,6 +41,7 @@ def check_nodes(run: RunFolder, config: RunConfig, ranks: Ranks) -> None:
     Raises:
         LeaveError: Bad nodes are noted in left_out.jsonl, and the job leaves to be requeued without them.
         LostNodeError: The GPU of this rank fails; its node is noted.
+        FailingGpuError: The GPU of this rank fails, and its node stays: `warn`, or it was left out before.
         UnfitNodesError: Bad nodes may not be used, and cannot be left out.
     """
     mode = config.recovery.checks or "off"
@@ -53,15 +56,30 @@ def check_nodes(run: RunFolder, config: RunConfig, ranks: Ranks) -> None:
         return FolderChecks(folders_of(run, config.data.stage), speed=len(set(nodes)) > 1) if first else None
 
     before = nodes_left_out(run, job_id())
-    mine = measure(ranks, nodes, folders)
-    if mine.problem and ranks.device.type == "cuda" and mode == "enforce" and mine.node not in before:
-        leave_out_node(run, mine.node, f"rank {mine.rank}: {mine.problem}")  # a GPU that fails gathers nothing any more
-        raise LostNodeError(f"{mine.node} is left out: {mine.problem}")
+
+    def measured(how: Callable[[], RankFacts]) -> RankFacts:
+        node = nodes[ranks.rank]
+        leaves = ranks.device.type == "cuda" and mode == "enforce" and node not in before
+        try:
+            facts = how()
+            problem = facts.problem
+        except FailingGpuError as error:
+            if not leaves:
+                raise
+            problem = str(error)
+        if problem and leaves:
+            leave_out_node(run, node, f"rank {ranks.rank}: {problem}")  # a GPU that fails gathers nothing any more
+            raise LostNodeError(f"{node} is left out: {problem}")
+        return facts
+
+    mine = measured(lambda: measure(ranks, nodes, folders))
     found = ranks.gather(mine)
     findings = judge(found)
     if ranks.from_main(any(finding.speed for finding in findings)):
-        found = better(found, ranks.gather(measure_speeds(ranks, nodes, mine, folders)))
+        found = better(found, ranks.gather(measured(lambda: measure_speeds(ranks, nodes, mine, folders))))
         findings = judge(found)
+    if ranks.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(ranks.device)  # peak_gib is that of the training
     decision = None
     if ranks.is_main:
         decision = decide(findings, list(dict.fromkeys(nodes)), enforce=mode == "enforce",

@@ -43,7 +43,7 @@ class FolderFacts:
 
     Attributes:
         what: run, stage (data.stage), tmp or shm.
-        free_gib: Room; of stage with what copies of this user take there already.
+        free_gib: Room; of stage and shm with what copies of this user take there already.
         write_mib_s: Speed of writing and flushing; None where little was written.
         problem: Why nothing can be written there; else empty.
     """

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,23 @@ SIDE = {"cuda": 8192, "cpu": 512}
 COPIED = {"cuda": 2**29, "cpu": 2**25}  # bytes of one copy, more than caches hold
 
 
+class FailingGpuError(RuntimeError):
+    """The GPU of this rank fails. CUDA answers nothing any more in this process, so it can neither measure nor gather."""
+
+
+@contextmanager
+def _naming_a_failing_gpu(device: torch.device) -> Iterator[None]:
+    """Around work on the device of this rank alone: what fails in a collective may be another rank's doing."""
+    try:
+        yield
+    except torch.OutOfMemoryError:  # the GPU answers
+        raise
+    except RuntimeError as error:
+        if device.type != "cuda":
+            raise
+        raise FailingGpuError(_in_a_line(error)) from error
+
+
 def measure(ranks: Ranks, nodes: Sequence[str], folders: Callable[[], FolderChecks | None]) -> RankFacts:
     """Everything that this rank can say. Collective where the ranks are on several nodes or have GPUs.
 
@@ -35,17 +53,17 @@ def measure(ranks: Ranks, nodes: Sequence[str], folders: Callable[[], FolderChec
         ranks: All ranks.
         nodes: The node of each rank.
         folders: Begins to look at the folders of the node; None on all ranks of it but the first.
+    Raises:
+        FailingGpuError: The GPU of this rank fails.
     """
     device, several = ranks.device, len(set(nodes)) > 1
     time_s, looking = time.time(), folders()
     facts = RankFacts(ranks.rank, nodes[ranks.rank])
     compares = several or device.type == "cuda"
-    gpu, nvml = _before(device)
+    with _naming_a_failing_gpu(device):
+        gpu, nvml = _before(device)
     if compares:
-        try:
-            facts = replace(facts, product_tflops=product_tflops(device), memory_gb_s=memory_gb_s(device))
-        except RuntimeError as error:
-            facts = replace(facts, problem=" ".join(str(error).split()))
+        facts = _with_speeds(facts, device)
         facts = with_links(ranks, nodes, facts)
     if gpu and nvml:
         facts = replace(facts, gpu=nvml.read(gpu))
@@ -57,16 +75,34 @@ def measure(ranks: Ranks, nodes: Sequence[str], folders: Callable[[], FolderChec
 
 def measure_speeds(ranks: Ranks, nodes: Sequence[str], first: RankFacts,
                    folders: Callable[[], FolderChecks | None]) -> RankFacts:
-    """The speeds once more. Collective."""
+    """The speeds once more. Collective.
+
+    Raises:
+        FailingGpuError: The GPU of this rank fails.
+    """
     looking, device = folders(), ranks.device
     again = RankFacts(first.rank, first.node, problem=first.problem)
     if first.product_tflops is not None:
-        again = replace(again, product_tflops=product_tflops(device), memory_gb_s=memory_gb_s(device))
+        again = _with_speeds(again, device)
     if first.whole_gb_s is not None:
         again = with_links(ranks, nodes, again)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return again if looking is None else replace(again, of_node=NodeFacts(0.0, {}, looking.facts()))
+
+
+def _with_speeds(facts: RankFacts, device: torch.device) -> RankFacts:
+    try:
+        with _naming_a_failing_gpu(device):
+            return replace(facts, product_tflops=product_tflops(device), memory_gb_s=memory_gb_s(device))
+    except FailingGpuError:
+        raise
+    except RuntimeError as error:
+        return replace(facts, problem=_in_a_line(error))
+
+
+def _in_a_line(error: RuntimeError) -> str:
+    return " ".join(str(error).split())
 
 
 def with_links(ranks: Ranks, nodes: Sequence[str], facts: RankFacts) -> RankFacts:

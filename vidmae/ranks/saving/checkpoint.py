@@ -31,6 +31,7 @@ from vidmae.settings.config import TrainConfig
 from vidmae.settings.keeping_config import CheckpointConfig
 
 COMPLETE = "COMPLETE"
+STEPS = f"step_{8 * '[0-9]'}"  # folders of checkpoints, and none that somebody has renamed
 Say = Callable[[str], None]
 
 
@@ -204,7 +205,7 @@ def restore(engine: Engine, run: RunFolder, train: TrainConfig, ranks: Ranks, sa
             or ZeRO is stage 0 on one side only.
     """
     damage = []
-    for name in ranks.on_main(lambda: sorted((p.name for p in run.checkpoints.glob("step_*")), reverse=True)):
+    for name in ranks.on_main(lambda: sorted((p.name for p in run.checkpoints.glob(STEPS)), reverse=True)):
         if from_memory and (step := from_memory(engine, int(name.removeprefix("step_")))):
             return step
         folder = run.checkpoints / name
@@ -320,7 +321,7 @@ def complete_steps(run: RunFolder) -> list[int]:
 def _complete(run: RunFolder, newest: int) -> dict[int, Path]:
     """Step -> folder of the checkpoints that have their marker; later than `newest` only damaged ones can be."""
     found = {int(p.parent.name.removeprefix("step_")): p.parent
-             for p in run.checkpoints.glob(f"step_{8 * '[0-9]'}/{COMPLETE}")}
+             for p in run.checkpoints.glob(f"{STEPS}/{COMPLETE}")}
     return {step: path for step, path in found.items() if step <= newest}
 
 

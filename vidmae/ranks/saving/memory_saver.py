@@ -139,6 +139,10 @@ class MemorySaver:
         if self._partners.leads:
             self._node.remove()
 
+    def close(self) -> None:
+        """Leave the copies where they are, and make no more. After `finish`; a roll-back makes another saver."""
+        self._partners.close()
+
     def _bytes(self, resident: list[int]) -> tuple[dict[str, int], dict[str, int]]:
         """By node: bytes of its copies at the worst moment; bytes of its ranks, with the copies on their way.
 

@@ -51,6 +51,12 @@ class Partners:
         self.of = partners(self.nodes)
         self.leads = self.nodes.index(node_name()) == ranks.rank
 
+    def close(self) -> None:
+        """Give up the group: a process keeps its connections until then. After the last exchange, on every rank."""
+        if self._group is not None:
+            torch_dist.destroy_process_group(self._group)
+            self._group = None
+
     def sender(self, node: str, rank: int) -> int:
         """The rank that sends what a node holds of another rank."""
         there = [r for r, name in enumerate(self.nodes) if name == node]

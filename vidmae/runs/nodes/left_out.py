@@ -23,7 +23,11 @@ def node_name() -> str:
 
 
 def leave_out_node(run: RunFolder, node: str, reason: str) -> None:
-    """Stay off a node from the next start on. One short line in one write, so that ranks of all nodes may call it."""
+    """Stay off a node from the next start on. Any rank may call it: one short line in one write.
+
+    On a file system such as NFS, where nodes do not append atomically, of two lines that two nodes write in the same moment
+    one can be lost; a node that is still bad is then found at the next start.
+    """
     line = json.dumps({"time": time.time(), "job_id": job_id(), "node": node, "reason": reason}) + "\n"
     where = os.open(run.left_out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:

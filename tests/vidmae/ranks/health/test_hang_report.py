@@ -53,7 +53,8 @@ def test_the_rank_that_does_not_come_is_named_with_its_line(run):
 
 def test_a_rank_that_gives_no_sign_is_named(run):
     said, rank = hang(run, WAITING, None)
-    assert said == f"rank 1 (node n0) gave no sign any more (stopped, or the node is gone), while rank 0 waited at {WAITS}"
+    why = "wrote nothing: stopped, its node is gone, or it was ended before its time"
+    assert said == f"rank 1 (node n0) gave no sign any more ({why}), while rank 0 waited at {WAITS}"
     assert rank == 1
     assert hang(run, None, None) == ("", None), "they live, or were killed"
     assert hang(run, *[None] * 5, WAITING)[0].startswith("rank 0 (node n0), rank 1 (node n0), rank 2 (node n1) and 2 more gave")

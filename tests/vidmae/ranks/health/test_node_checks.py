@@ -13,16 +13,16 @@ from jobs.submit.recover import judge
 from tests.support.facilities import full_file_system, need
 from tests.support.ranks import run_ranks
 from vidmae.ranks.dist import NoGpuError
-from vidmae.ranks.health import folder_checks
+from vidmae.ranks.health import folder_checks, node_checks, node_measures
 from vidmae.ranks.health.folder_checks import FolderChecks, folders_of, look_at
 from vidmae.ranks.health.link_speed import rounds
 from vidmae.ranks.health.node_facts import GpuFacts
 from vidmae.ranks.health.node_measures import code_hash, memory_gb_s, product_tflops
 from vidmae.ranks.health.nvml_reading import Nvml, driver_version
-from vidmae.ranks.program import _leaves_its_node, run_program
+from vidmae.ranks.program import LostNodeError, _leaves_its_node, _record_failure, run_program
 from vidmae.runs.nodes.check_log import checks_in_short, newest_checks
 from vidmae.runs.nodes.left_out import leave_out_node, nodes_left_out
-from vidmae.runs.record import RunFolder
+from vidmae.runs.record import RunFolder, read_json, write_json
 from vidmae.settings.config import PretrainConfig
 from vidmae.settings.layers import build, parse_set, to_yaml
 
@@ -52,6 +52,65 @@ def test_copies_of_this_user_count_as_room_and_the_folder_is_private(tmp_path, m
     (stage / "a.tar").write_bytes(bytes(2**24))
     assert look_at("stage", stage, size=1).free_gib >= before - 2**23 / 2**30 and stage.stat().st_mode & 0o077 == 0
     assert set(folders_of(RunFolder(tmp_path), "$NOWHERE/x")) <= {"run", "tmp", "shm"}
+
+
+def test_copies_in_memory_count_as_room_and_one_that_goes_away_is_no_fault(tmp_path, monkeypatch):
+    copies = tmp_path / f"vidmae-{os.getuid()}/cn1/run"
+    copies.mkdir(parents=True)
+    (copies / "a.pt").write_bytes(bytes(2**24))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**30))
+    assert look_at("shm", tmp_path, size=1).free_gib == 1 + 2**24 / 2**30
+    real, here = os.walk, tmp_path / "scratch"
+    monkeypatch.setattr("os.walk", lambda where: [(folder, inner, [*names, "gone.tar"]) for folder, inner, names in real(where)])
+    found = look_at("stage", here, size=1)
+    assert not found.problem and found.free_gib == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("mode", ["enforce", "warn"])
+def test_a_gpu_that_fails_is_left_out_before_anything_else_is_asked_of_it(tmp_path, monkeypatch, mode, again):
+    """CUDA answers nothing after an error, so the rank may not gather any more; a stand-in for the GPU fails for good."""
+    def used(*_, **__):
+        if failed:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    def product(_):
+        if not again or len(speeds) == 1:
+            failed.append(True)
+        used()
+        speeds.append(1.0)
+        return 1.0
+
+    def gather(value):
+        used()
+        return [value]
+
+    failed, speeds, run, config = [], [], RunFolder(tmp_path), PretrainConfig()
+    config = replace(config, recovery=replace(config.recovery, checks=mode))
+    ranks = SimpleNamespace(rank=0, world_size=1, is_main=True, device=torch.device("cuda"), gather=gather, barrier=used,
+                            from_main=lambda value: used() or value)
+    monkeypatch.setenv("SLURMD_NODENAME", "cn3")
+    monkeypatch.setattr(node_checks, "kernels", SimpleNamespace(set_numerics=lambda *_, **__: None))
+    monkeypatch.setattr(node_checks, "judge", lambda found: [SimpleNamespace(speed=True)])
+    monkeypatch.setattr(node_measures, "_before", lambda _: (None, None))
+    monkeypatch.setattr(node_measures, "product_tflops", product)
+    monkeypatch.setattr(node_measures, "memory_gb_s", lambda _: 1.0)
+    monkeypatch.setattr(node_measures, "with_links", lambda ranks, nodes, facts: used() or facts)
+    monkeypatch.setattr("torch.cuda.empty_cache", used)
+    with pytest.raises(LostNodeError if mode == "enforce" else node_measures.FailingGpuError, match="unspecified launch failure"):
+        node_checks.check_nodes(run, config, ranks)
+    assert nodes_left_out(run) == ({"cn3": "rank 0: CUDA error: unspecified launch failure"} if mode == "enforce" else {})
+
+
+def test_an_error_replaces_the_record_of_a_lost_rank_and_is_not_replaced(tmp_path):
+    run = RunFolder(tmp_path)
+    for error, wanted in ((LostNodeError("gone"), "gone"), (TypeError("the error"), "the error"), (LostNodeError("gone"), "the error"),
+                          (TypeError("because of it"), "the error")):
+        _record_failure(run, error, None)
+        assert read_json(run.failure)["message"] == wanted
+    write_json(run.failure, {"kind": "lost", "message": "of the start before"})
+    _record_failure(run, ValueError("the configuration"), None)
+    assert read_json(run.failure)["kind"] == "error"
 
 
 def test_a_file_system_that_hangs_is_named_and_nobody_waits_for_it(tmp_path, monkeypatch):
