@@ -20,7 +20,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from jobs.standing.runs import State
-from jobs.watching.acting import Retry, cancel_listed, retry_of, run_in_terminal, to_cancel
+from jobs.watching.acting import Retry, cancel_listed, is_whole_array, retry_of, run_in_terminal, to_cancel
 from jobs.watching.background import Details, Looks, Peeks, Repeat
 from jobs.watching.curve import sparkline
 from jobs.watching.lines import COLUMNS, SORTS, Line, counts, lines_of
@@ -276,8 +276,7 @@ class WatchApp(App[int]):
         if not line or not listed:
             self._tell("no job of this run waits or runs; there is nothing to cancel")
             return
-        whole = line.is_array and {s.run_id for s in listed} == {
-            one.name for one in self.picture.seen if one.array == line.key and one.state.active}
+        whole = line.is_array and is_whole_array(listed, self.picture.seen)
         lines = [f"{state.run_id}  job {state.job_id}  {state.state} {state.where}".rstrip() for state in listed]
         many = "1 job" if len(listed) == 1 else f"these {len(listed)} jobs"
         self.push_screen(Question(f"Cancel {many}? Jobs that run save first.", lines, f"cancel {many}"),
