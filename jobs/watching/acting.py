@@ -103,11 +103,16 @@ def retry_of(one: Seen, everything: Sequence[Seen], folder: Path) -> Retry:
         folder: The current folder, from which the command would be started.
     """
     typed = [str(word) for word in one.submission.get("command") or []]
-    sweeps = typed[1:2] and typed[1].startswith("sweeps/")
+    sweeps = is_sweep(one)
     words = (*_without_flags(typed), *(KINDS.split() if sweeps else ["--retry"])) if typed else ()
     also = tuple(other.name for other in everything if sweeps and other.name != one.name and is_over(other.state)
                  and other.submission.get("command") == one.submission.get("command"))
     return Retry(words, folder, _problem(one, words, folder), also)
+
+
+def is_sweep(one: Seen) -> bool:
+    """Whether the command of a run submits many cells."""
+    return any(str(word).startswith("sweeps/") for word in (one.submission.get("command") or [])[1:2])
 
 
 def _without_flags(typed: Sequence[str]) -> list[str]:
