@@ -304,7 +304,7 @@ class WatchApp(App[int]):
         if retry.also:
             lines += ["", f"It submits these {len(retry.also)} cells of the same command again, too:", *retry.also]
         if is_sweep(one):
-            lines += ["", "It submits every cell of its sweep that has no result and no job, also those that are not shown here."]
+            lines += ["", "It submits all cells of its sweep without result and job, also those that are not shown here."]
         self.push_screen(Question("Run this command?", lines, "run it"), lambda yes: self._retry(retry) if yes else None)
 
     def _retry(self, retry: Retry) -> None:

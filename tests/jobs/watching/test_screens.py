@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 
 from jobs import cancel
 from jobs.standing.runs import all_runs
-from jobs.watching.acting import cancel_listed, is_whole_array, retry_of, run_in_terminal, to_cancel
+from jobs.watching.acting import cancel_listed, is_sweep, is_whole_array, retry_of, run_in_terminal, to_cancel
 from jobs.watching.screens import watch_app
 from jobs.watching.screens.watch_app import WatchApp
 from jobs.watching.seen_runs import Seen, Watcher
@@ -249,6 +249,7 @@ def test_the_command_that_continues_a_run(made: list[Made], tmp_path: Path) -> N
     assert "its job ran on elsewhere" in typed(replace(failed, state=replace(failed.state, cluster="local")), "jobs/pretrain.py", host="elsewhere")
     assert retry_of(replace(failed, submission={}), [], tmp_path).problem.startswith("its record has no command")
     assert retry_of(seen[made[3].name], [], tmp_path).problem == "the run is done; there is nothing to retry"
+    assert is_sweep(cell) and not is_sweep(failed) and not is_sweep(replace(cell, submission={}))
     also = retry_of(cell, list(seen.values()), tmp_path)
     assert also.also == (made[8].name,) and also.problem == "" and retry_of(failed, list(seen.values()), tmp_path).also == ()
 

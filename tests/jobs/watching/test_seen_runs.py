@@ -256,6 +256,14 @@ def test_plain_lines_where_there_is_no_terminal(made: list[Made], monkeypatch: p
     assert err == "" and len(out.splitlines()) == 6
 
 
+def test_the_cells_of_an_array_are_looked_for_once(made: list[Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = watch.finder(watch.make_parser().parse_args(["9000", made[0].name]))
+    monkeypatch.setattr("jobs.standing.shard_runs.submissions", lambda run: pytest.fail("run.json was read again"))
+    assert {run.path.name for run in find()} == {m.name for m in [made[0], *made[4:]]}
+    (tmp_path / "runs" / made[4].name / "run.json").unlink()
+    assert {run.path.name for run in find()} == {m.name for m in [made[0], *made[5:]]}
+
+
 def test_what_cannot_be_watched(made: list[Made], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for argv, said in ((["nope"], "no run 'nope'"), (["--runs-dir", "nope"], "--runs-dir nope is not a folder"),
                        (["--every", "0.5"], "--every is 0.5 s, allowed: 1 or more"), (["--every", "nan"], "--every is nan s")):
