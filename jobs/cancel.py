@@ -91,7 +91,8 @@ def cancel_array(tasks: Sequence[State]) -> str:
 
 def cancel_several(jobs: Sequence[State]) -> str:
     """Stop those of these jobs that are active, and no other task of their arrays; what was done, in words."""
-    return _cancel_active(jobs, [s.job_id for s in _active(jobs) if s.cluster == "slurm"]) or f"cancelled {_count(jobs)} jobs"
+    job_ids = [state.job_id for state in _active(jobs) if state.cluster == "slurm"]
+    return _cancel_active(jobs, job_ids) or f"cancelled {_count(jobs)} jobs"
 
 
 def _active(jobs: Sequence[State]) -> list[State]:

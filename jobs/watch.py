@@ -84,7 +84,7 @@ def finder(args: argparse.Namespace) -> Callable[[], Sequence[RunFolder]]:
         raise ConfigError(f"--runs-dir {args.runs_dir} is not a folder")
     if not args.runs:
         return lambda: all_runs(args.runs_dir.absolute())
-    by_job = {given: find_runs(given, args.runs_dir) for given in args.runs if slurm.is_job_id(given)}  # reads every run.json
+    by_job = {given: find_runs(given, args.runs_dir) for given in args.runs if slurm.is_job_id(given)}  # reads each run.json
 
     def find() -> list[RunFolder]:
         found: dict[RunFolder, None] = {}

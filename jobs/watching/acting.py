@@ -32,7 +32,7 @@ def to_cancel(seen: Sequence[Seen]) -> list[State]:
 
 
 def is_whole_array(listed: Sequence[State], seen: Sequence[Seen]) -> bool:
-    """Whether jobs that were listed are all active cells of one array, by its own list of cells and all runs that are seen."""
+    """Whether jobs that were listed are all active cells of one array, by its own list of cells and the runs seen."""
     by_run = {one.state.run: one for one in seen}
     wanted = {state.run for state in listed}
     arrays = {str(by_run[run].submission.get("array") or "") if run in by_run else "" for run in wanted}

@@ -66,7 +66,8 @@ class Looks:
         unasked_first: Say what the folders say before Slurm is asked for the first time.
     """
 
-    def __init__(self, watcher: Watcher, every_s: float, publish: Callable[[Picture], None], *, unasked_first: bool = True) -> None:
+    def __init__(self, watcher: Watcher, every_s: float, publish: Callable[[Picture], None], *,
+                 unasked_first: bool = True) -> None:
         self._unasked_first = unasked_first
         self._watcher, self._every_s, self._publish = watcher, every_s, publish
         self._pause_s, self._last = every_s, Picture()
