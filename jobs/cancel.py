@@ -2,6 +2,7 @@
 
     python jobs/cancel.py s-vith14
     python jobs/cancel.py 81233 say-vith14-0a1b2c3d    a Slurm job; that of an array stands for all of its cells
+    python jobs/cancel.py 's-vith14-*'                 the runs of a pattern, of an array only the cells that fit
     python jobs/cancel.py results/s-ssv2               the folder OUT of jobs/embed.py or interpolate.py: its shards;
                                                        the same command goes on with what is missing
 
@@ -32,11 +33,12 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
 from jobs.place.launch_flags import RUN_HELP, Parser, add_runs_dir
 from jobs.place.scheduler import slurm
 from jobs.standing.runs import EXIT_RECORD, INTERRUPTED, State, process_birth, state_of, submissions, sure_states
-from jobs.standing.shard_runs import find_runs
+from jobs.standing.shard_runs import ShardRun, find_runs
 from vidmae.runs.record import CANCELLED, SCHEMA, make_private_folder, write_json
 from vidmae.settings.layers import ConfigError
 
 GRACE_S = 5.0
+AT_ONCE = 500  # jobs of one scancel
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -54,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         found = [(given, find_runs(given, args.runs_dir)) for given in args.runs]
         for given, runs in found:
             if len(runs) > 1:
-                print(f"{given}: {cancel_array(sure_states(runs))}", file=sys.stderr)
+                array = given.isdecimal() or isinstance(runs[0], ShardRun)  # else a pattern, which may fit a part of one
+                print(f"{given}: {(cancel_array if array else cancel_several)(sure_states(runs))}", file=sys.stderr)
             else:
                 print(f"{runs[0].path.name}: {cancel(state_of(runs[0]))}", file=sys.stderr)
         return 0
@@ -82,17 +85,37 @@ def cancel(state: State) -> str:
 
 def cancel_array(tasks: Sequence[State]) -> str:
     """Stop all tasks of an array that are active; what was done, in words."""
-    active = sorted((s for s in tasks if s.active), key=lambda s: s.state == "RUNNING")  # those that wait start no more
-    if not active:
-        return f"nothing to cancel, {', '.join(f'{n} {state}' for state, n in Counter(s.state for s in tasks).items())}"
+    array_id = slurm.base_id(tasks[0].job_id)
+    return _cancel_active(tasks, [array_id]) or f"cancelled {_count(tasks)} tasks of array {array_id}"
+
+
+def cancel_several(jobs: Sequence[State]) -> str:
+    """Stop those of these jobs that are active, and no other task of their arrays; what was done, in words."""
+    job_ids = [state.job_id for state in _active(jobs) if state.cluster == "slurm"]
+    return _cancel_active(jobs, job_ids) or f"cancelled {_count(jobs)} jobs"
+
+
+def _active(jobs: Sequence[State]) -> list[State]:
+    """Those that wait come first: they are to start no more."""
+    return sorted((s for s in jobs if s.active), key=lambda s: s.state == "RUNNING")
+
+
+def _count(jobs: Sequence[State]) -> str:
+    return f"{len(_active(jobs))} of {len(jobs)}"
+
+
+def _cancel_active(jobs: Sequence[State], job_ids: Sequence[str]) -> str:
+    """Stop the active ones of these jobs, of which Slurm is told these ids; why there was nothing to do, or nothing."""
+    if not (active := _active(jobs)):
+        return f"nothing to cancel, {', '.join(f'{n} {state}' for state, n in Counter(s.state for s in jobs).items())}"
     asked = [(state, _mark(state) if state.cluster == "slurm" else ask(state)) for state in active]
-    array_id = slurm.base_id(active[0].job_id)
-    if active[0].cluster == "slurm":
-        slurm.cancel(array_id)
-    else:
-        for state, first in asked:
+    if any(state.cluster == "slurm" for state in active):
+        for i in range(0, len(job_ids), AT_ONCE):
+            slurm.cancel(*job_ids[i:i + AT_ONCE])
+    for state, first in asked:
+        if state.cluster != "slurm":
             _wait(state, first)
-    return f"cancelled {len(active)} of {len(tasks)} tasks of array {array_id}"
+    return ""
 
 
 def ask(state: State) -> bool:

@@ -23,6 +23,7 @@ if not __package__:  # a script runs the code of its own clone, wherever the env
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.place.launch_flags import RUN_HELP, RUNS, Parser, add_runs_dir
+from jobs.place.scheduler import slurm
 from jobs.standing.runs import all_runs
 from jobs.standing.shard_runs import find_runs
 from jobs.watching.plain import show_plain, why_plain
@@ -72,10 +73,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def finder(args: argparse.Namespace) -> Callable[[], Sequence[RunFolder]]:
-    """What finds the runs that are asked for, at every look.
+    """What finds the runs that are asked for, at every look; those of a job or an array are the ones that it has now.
 
     Raises:
-        ConfigError: A flag has a value that cannot be.
+        ConfigError: A flag has a value that cannot be, or no run has a job that is asked for.
     """
     if not args.every >= LEAST_EVERY_S:
         raise ConfigError(f"--every is {args.every:g} s, allowed: {LEAST_EVERY_S:g} or more")
@@ -83,7 +84,16 @@ def finder(args: argparse.Namespace) -> Callable[[], Sequence[RunFolder]]:
         raise ConfigError(f"--runs-dir {args.runs_dir} is not a folder")
     if not args.runs:
         return lambda: all_runs(args.runs_dir.absolute())
-    return lambda: list({run: None for given in args.runs for run in find_runs(given, args.runs_dir)})
+    by_job = {given: find_runs(given, args.runs_dir) for given in args.runs if slurm.is_job_id(given)}  # reads each run.json
+
+    def find() -> list[RunFolder]:
+        found: dict[RunFolder, None] = {}
+        for given in args.runs:
+            runs = by_job.get(given) or find_runs(given, args.runs_dir)
+            found |= dict.fromkeys(run for run in runs if given not in by_job or run.record.exists())
+        return list(found)
+
+    return find
 
 
 def show_screens(watcher: Watcher, args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ SILENT_S = 600.0  # a controller that does not answer for this long ends the wai
 
 
 class Tail:
-    """New whole lines of a file that may not exist yet."""
+    """New whole lines of a file that may not exist yet; of one that has become shorter, from its beginning."""
 
     def __init__(self, path: Path, *, last_lines: int | None = None) -> None:
         self._path, self._place, self._rest = path, 0, ""
@@ -33,6 +33,9 @@ class Tail:
         """What was added since the last call."""
         try:
             with self._path.open("rb") as f:
+                if f.seek(0, os.SEEK_END) < self._place:  # it was written anew: a job that is requeued may
+                    self._place, self._rest = 0, ""
+                    self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
                 f.seek(self._place)
                 data = f.read()
         except FileNotFoundError:

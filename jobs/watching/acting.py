@@ -16,6 +16,7 @@ from jobs import cancel
 from jobs.place.launch_flags import RUNS
 from jobs.place.scheduler import slurm
 from jobs.place.snapshot import ROOT
+from jobs.standing.arrays import cells_of
 from jobs.standing.runs import State, sure_states
 from jobs.status import is_over
 from jobs.watching.seen_runs import Seen
@@ -28,6 +29,21 @@ KINDS = "--retry all"  # what the commands of sweeps/ take
 def to_cancel(seen: Sequence[Seen]) -> list[State]:
     """The jobs of these runs that wait or run: exactly those that would be cancelled."""
     return [one.state for one in seen if one.state.active]
+
+
+def is_whole_array(listed: Sequence[State], seen: Sequence[Seen]) -> bool:
+    """Whether jobs that were listed are all active cells of one array, by its own list of cells and the runs seen."""
+    by_run = {one.state.run: one for one in seen}
+    wanted = {state.run for state in listed}
+    arrays = {str(by_run[run].submission.get("array") or "") if run in by_run else "" for run in wanted}
+    if len(arrays) != 1 or not (array := arrays.pop()):
+        return False
+    try:
+        cells = cells_of(Path(array))
+    except (OSError, ValueError):
+        return False
+    others = [by_run.get(run) for run in cells if run not in wanted]  # None: a watch by pattern does not know this cell
+    return all(one and (not one.state.active or one.submission.get("array") != array) for one in others)
 
 
 def cancel_listed(listed: Sequence[State], *, whole_array: bool) -> tuple[list[str], bool]:
@@ -87,11 +103,16 @@ def retry_of(one: Seen, everything: Sequence[Seen], folder: Path) -> Retry:
         folder: The current folder, from which the command would be started.
     """
     typed = [str(word) for word in one.submission.get("command") or []]
-    sweeps = typed[1:2] and typed[1].startswith("sweeps/")
+    sweeps = is_sweep(one)
     words = (*_without_flags(typed), *(KINDS.split() if sweeps else ["--retry"])) if typed else ()
     also = tuple(other.name for other in everything if sweeps and other.name != one.name and is_over(other.state)
                  and other.submission.get("command") == one.submission.get("command"))
     return Retry(words, folder, _problem(one, words, folder), also)
+
+
+def is_sweep(one: Seen) -> bool:
+    """Whether the command of a run submits many cells."""
+    return any(str(word).startswith("sweeps/") for word in (one.submission.get("command") or [])[1:2])
 
 
 def _without_flags(typed: Sequence[str]) -> list[str]:

@@ -63,15 +63,18 @@ class Looks:
         watcher: What is looked at.
         every_s: Seconds between two looks.
         publish: Is called with each picture.
+        unasked_first: Say what the folders say before Slurm is asked for the first time.
     """
 
-    def __init__(self, watcher: Watcher, every_s: float, publish: Callable[[Picture], None]) -> None:
+    def __init__(self, watcher: Watcher, every_s: float, publish: Callable[[Picture], None], *,
+                 unasked_first: bool = True) -> None:
+        self._unasked_first = unasked_first
         self._watcher, self._every_s, self._publish = watcher, every_s, publish
         self._pause_s, self._last = every_s, Picture()
 
     def __call__(self) -> float:
-        """Look once; what the folders say comes before Slurm is asked for the first time."""
-        if not self._last.time_s:
+        """Look once; the seconds until the next look."""
+        if self._unasked_first and not self._last.time_s:
             self._show(ask=False)
         self._show(ask=True)
         self._pause_s = min(MOST_PAUSE_S, 2 * self._pause_s) if self._last.away else self._every_s
@@ -140,10 +143,11 @@ class Peeks:
         return losses
 
     def _end_of(self, log: Path) -> tuple[str, ...]:
-        if log != self._log:
-            self._log, self._tail = log, Tail(log, last_lines=LOG_LINES)
-            self._lines.clear()
         try:
+            if log != self._log:
+                self._tail = Tail(log, last_lines=LOG_LINES)
+                self._log = log
+                self._lines.clear()
             self._lines.extend(map(plain_text, self._tail.lines()))
         except OSError as error:
             return (f"{log}: {error.strerror}",)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from jobs.status import HEADER, table
+from jobs.watching.background import Looks
 from jobs.watching.lines import counts
 from jobs.watching.seen_runs import Picture, Watcher
 
@@ -35,18 +36,23 @@ def show_plain(watcher: Watcher, every_s: float, *, once: bool = False, pause: C
 
     Args:
         watcher: What is looked at.
-        every_s: Seconds between two tables.
+        every_s: Seconds between two tables; more while Slurm does not answer.
         once: Print one table only.
         pause: Waits so many seconds.
     """
+    looks = Looks(watcher, every_s, _print, unasked_first=False)
     while True:
-        picture = watcher.look()
-        print("\n".join(plain_lines(picture)), flush=True)
-        for note in picture.notes:
-            print(f"note: {note}", file=sys.stderr, flush=True)
+        pause_s = looks()
         if once:
             return
-        pause(every_s)
+        pause(pause_s)
+
+
+def _print(picture: Picture) -> None:
+    """The table, and the notes on standard error."""
+    print("\n".join(plain_lines(picture)), flush=True)
+    for note in picture.notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def plain_lines(picture: Picture) -> list[str]:

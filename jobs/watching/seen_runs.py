@@ -61,7 +61,7 @@ class Picture:
         notes: What could not be asked or read.
         time_s: When it was made, seconds since 1970.
         read: How many runs were read anew for it.
-        away: Whether Slurm was asked and did not answer.
+        away: Whether squeue was asked and did not answer.
     """
 
     seen: tuple[Seen, ...] = ()
@@ -109,22 +109,26 @@ class Watcher:
         answer = self._answer
         if ask:
             answer = self._answer = ask_slurm(known[run].submission for run in open_ones)
-        unanswered = answer.problems if self._asks(open_ones) else ()
-        notes += unanswered
-        read = sum(self._judge(run, known[run], answer, notes, now, changed=run in changed) for run in open_ones)
+        asks = self._asks(open_ones)
+        notes += answer.problems if asks else ()
+        read = sum(self._judge(run, known[run], answer, notes, changed=run in changed) for run in open_ones)
+        if ask:  # a run that was only looked at is asked about at the next look
+            for run in open_ones:
+                known[run].judged = now
         seen = tuple(one.seen for one in known.values() if one.seen)
-        queue, problems = _queue(seen) if ask and not answer.problems else ((), ())
-        return Picture(seen, queue, (*notes, *problems), time.time(), read, bool(ask and (unanswered or problems)))
+        queue, problems = _queue(seen) if ask and answer.gone else ((), ())  # a cluster may have no accounting
+        away = ask and (bool(problems) or (asks and not answer.gone))
+        return Picture(seen, queue, (*notes, *problems), time.time(), read, away)
 
     def _asks(self, runs: Sequence[RunFolder]) -> bool:
         """Whether the state of any of these runs is Slurm's to know."""
         return any(self._known[run].submission.get("cluster") == "slurm" for run in runs)
 
-    def _judge(self, run: RunFolder, known: _Known, answer: Answer, notes: list[str], now: float, *, changed: bool) -> bool:
+    def _judge(self, run: RunFolder, known: _Known, answer: Answer, notes: list[str], *, changed: bool) -> bool:
         """See a run anew, where there is anything new about it; whether its files were read."""
         try:
             state = state_by(run, known.submission, answer)
-            before, known.judged = known.seen, now
+            before = known.seen
             if before and not changed and before.state == state and state.active is False:
                 return False
             record = record_of(state)

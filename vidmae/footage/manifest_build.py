@@ -63,7 +63,7 @@ class Judge:
     def __call__(self, source: Source) -> Row | Refused:
         """Probe a file, and decode it where `verify` says so; a picture is always decoded."""
         from vidmae.footage.open_video import PILLOW, DecodeError, import_decoder, open_video, probe, refuses, scan_packets
-        from vidmae.footage.verify import verify
+        from vidmae.footage.verify import refuse_cut, verify
 
         path = Path(source.path)
         if "\n" in source.path or "\r" in source.path:
@@ -76,7 +76,12 @@ class Judge:
             if self.decoder == PILLOW:
                 return _row_of_picture(source, path)
             info = probe(path)
-            reason = verify(path, self.decoder) if self.verify else refuses(self.decoder, scan_packets(path)[0])
+            if self.verify:
+                reason = verify(path, self.decoder)
+            else:
+                packets, promised = scan_packets(path)
+                refuse_cut(packets, promised)
+                reason = refuses(self.decoder, packets)
         except DecodeError as error:
             return Refused(str(error), final=True)
         if reason:

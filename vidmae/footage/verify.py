@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vidmae.footage.frame_numbers import clip_indices
-from vidmae.footage.open_video import DecodeError, frames_in_order, open_video, refuses, scan_packets
+from vidmae.footage.open_video import DecodeError, PacketScan, frames_in_order, open_video, refuses, scan_packets
 
 CLIP_FRAMES, CLIP_S = 16, 16 * 8 / 30  # of the clips that are tried: those of the paper
 FRESH_READERS = 2  # for each of the clips
@@ -32,8 +32,7 @@ def verify(path: str | Path, decoder: str) -> str | None:
     """
     path = Path(path)
     packets, promised = scan_packets(path)
-    if promised and promised != len(packets.pts) + packets.discarded:
-        raise DecodeError(f"the file is cut: its header promises {promised} frames, {len(packets.pts)} are there")
+    refuse_cut(packets, promised)
     probes = _probes(len(packets.pts), packets.key_numbers)
     ends = _clips_at_the_end(len(packets.pts), packets.fps)
     thumbs, count = _thumbnails_in_order(path, sorted({*probes, *np.concatenate(ends).tolist()}))
@@ -46,6 +45,19 @@ def verify(path: str | Path, decoder: str) -> str | None:
                         [np.minimum(clip, count - 1) for clip in ends])
     except DecodeError as error:
         return str(error)
+
+
+def refuse_cut(packets: PacketScan, promised: int) -> None:
+    """Refuse a file that lost its end.
+
+    Args:
+        packets: What is there.
+        promised: Frames by its header, see `scan_packets`; of a file in fragments those of the first one alone.
+    Raises:
+        DecodeError: Fewer are there.
+    """
+    if promised > len(packets.pts) + packets.discarded:
+        raise DecodeError(f"the file is cut: its header promises {promised} frames, {len(packets.pts)} are there")
 
 
 def _compare(path: Path, decoder: str, thumbs: dict[int, np.ndarray], count: int, probes: list[int],

@@ -361,13 +361,15 @@ def _task_ids(number: str) -> list[str]:
     return [f"{match[1]}_{i}" for first, _, last in ranges for i in range(int(first), int(last or first) + 1)]
 
 
-def cancel(job_id: str) -> None:
-    """Cancel a job.
+def cancel(*job_ids: str) -> None:
+    """Cancel jobs.
 
+    Args:
+        job_ids: A few hundred at most: they are words of one command.
     Raises:
         SlurmError: Slurm refused, or does not answer.
     """
-    ask(["scancel", job_id], timeout_s=ACT_TIMEOUT_S, patience_s=ACT_TIMEOUT_S)
+    ask(["scancel", *job_ids], timeout_s=ACT_TIMEOUT_S, patience_s=ACT_TIMEOUT_S)
 
 
 def job_state(job_id: str) -> str | None:

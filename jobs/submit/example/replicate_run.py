@@ -53,14 +53,13 @@ class Family:
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-            except ChildProcessError:
+                assert ended is not None
+                with self._changed:  # the system may give its number to a new process from here on
+                    pid, status, usage = os.wait4(ended.si_pid, 0)
+                    self._ended[pid] = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+                    self._changed.notify_all()
+            except ChildProcessError:  # there is none, or Popen has waited for one that could not start its program
                 time.sleep(LOOK_S)
-                continue
-            assert ended is not None
-            with self._changed:  # the system may give its number to a new process from here on
-                pid, status, usage = os.wait4(ended.si_pid, 0)
-                self._ended[pid] = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
-                self._changed.notify_all()
 
     def run(self, words: Sequence[str], folder: Path, out: Path, log: Path) -> tuple[int, float]:
         """Start a program and wait for it; its exit code and CPU seconds, its waited-for children included."""

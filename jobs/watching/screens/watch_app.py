@@ -20,7 +20,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from jobs.standing.runs import State
-from jobs.watching.acting import Retry, cancel_listed, retry_of, run_in_terminal, to_cancel
+from jobs.watching.acting import Retry, cancel_listed, is_sweep, is_whole_array, retry_of, run_in_terminal, to_cancel
 from jobs.watching.background import Details, Looks, Peeks, Repeat
 from jobs.watching.curve import sparkline
 from jobs.watching.lines import COLUMNS, SORTS, Line, counts, lines_of
@@ -276,8 +276,7 @@ class WatchApp(App[int]):
         if not line or not listed:
             self._tell("no job of this run waits or runs; there is nothing to cancel")
             return
-        whole = line.is_array and {s.run_id for s in listed} == {
-            one.name for one in self.picture.seen if one.array == line.key and one.state.active}
+        whole = line.is_array and is_whole_array(listed, self.picture.seen)
         lines = [f"{state.run_id}  job {state.job_id}  {state.state} {state.where}".rstrip() for state in listed]
         many = "1 job" if len(listed) == 1 else f"these {len(listed)} jobs"
         self.push_screen(Question(f"Cancel {many}? Jobs that run save first.", lines, f"cancel {many}"),
@@ -296,13 +295,16 @@ class WatchApp(App[int]):
         """Show the command that continues the run, and ask."""
         if not (line := self.table.chosen):
             return
-        retry = retry_of(retried(line), self.picture.seen, Path.cwd())
+        one = retried(line)
+        retry = retry_of(one, self.picture.seen, Path.cwd())
         if retry.problem:
             self.push_screen(Question(f"Not from here: {retry.problem}.", [retry.text] if retry.words else []))
             return
         lines = [retry.text, "", f"in {retry.folder}"]
         if retry.also:
             lines += ["", f"It submits these {len(retry.also)} cells of the same command again, too:", *retry.also]
+        if is_sweep(one):
+            lines += ["", "It submits all cells of its sweep without result and job, also those that are not shown here."]
         self.push_screen(Question("Run this command?", lines, "run it"), lambda yes: self._retry(retry) if yes else None)
 
     def _retry(self, retry: Retry) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.launching import write_program
+from vidmae.runs.record import RunFolder
 
 KINDS = ("running", "waiting", "failed", "done")
 STEPS = 1000
@@ -91,11 +92,12 @@ def make_array(runs: Path, array_id: int, kinds: Sequence[str], *, now: float) -
     """The cells of an array of few-shot runs, with a kind for each."""
     folder = runs / "arrays" / f"20261128T100000-fewshot-{array_id}"
     folder.mkdir(parents=True)
-    made = []
+    made, cells = [], []
     for task, kind in enumerate(kinds):
         name, job_id = f"say-vith14-ssv2-10shot-seed{task}-finetune-{array_id * 1000 + task:08x}", f"{array_id}_{task}"
         run = runs / name
         run.mkdir()
+        cells.append(RunFolder(run))
         cell = {"checkpoint": "say-vith14", "data": "ssv2", "shots": 10, "seed": task, "method": "finetune", "overrides": {}, "sweep": "fewshot"}
         typed = ["python", "sweeps/fewshot.py", "--shots", "10"]
         entry = {"state": "submitted", "job_id": job_id, "cluster": "slurm", "job_name": folder.name, "array": str(folder), "task": task,
@@ -116,6 +118,7 @@ def make_array(runs: Path, array_id: int, kinds: Sequence[str], *, now: float) -
             write(run / "result.json", {"schema": 1, "kind": "fewshot", "name": "say-vith14", "cell": cell, "steps": STEPS, "last_loss": 1.25,
                                         "top1_pct": 30.0 + task % 10, "top5_pct": 60.0, "clips": 2000, "job_id": job_id, "finished": now})
         made.append(Made(name, job_id, kind, 1.25 if kind == "done" else 1.5 if kind != "waiting" else math.nan))
+    (folder / "cells.txt").write_text("".join(f"{cell.path}\n" for cell in cells))
     return made
 
 

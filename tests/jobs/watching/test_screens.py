@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
+from jobs import cancel
 from jobs.standing.runs import all_runs
-from jobs.watching.acting import cancel_listed, retry_of, run_in_terminal, to_cancel
+from jobs.watching.acting import cancel_listed, is_sweep, is_whole_array, retry_of, run_in_terminal, to_cancel
 from jobs.watching.screens import watch_app
 from jobs.watching.screens.watch_app import WatchApp
 from jobs.watching.seen_runs import Seen, Watcher
@@ -170,6 +171,19 @@ def test_only_what_a_filter_shows_is_cancelled(made: list[Made], tmp_path: Path)
     assert cancelled(tmp_path) == ["9000_1"]
 
 
+def test_cells_that_were_not_shown_are_not_cancelled(made: list[Made], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = list(seen_of(tmp_path).values())
+    cells = to_cancel([one for one in seen if one.array])
+    assert is_whole_array(cells, seen) and not is_whole_array(cells[:1], seen)
+    assert not is_whole_array(cells, [one for one in seen if one.state.run in {state.run for state in cells}]), "the other cells are unknown"
+    assert not is_whole_array(to_cancel(seen), seen)
+    assert cancel.main(["*-seed[12]-*"]) == 0 and "cancelled 1 of 2 jobs" in capsys.readouterr().err
+    assert cancel.main(["say-*"]) == 0 and "cancelled 4 of 9 jobs" in capsys.readouterr().err
+    assert cancelled(tmp_path)[0] == "9000_1" and sorted(cancelled(tmp_path)[1].split()) == ["5000", "5001", "9000_0", "9000_1"]
+    assert cancel.main(["9000"]) == 0 and "cancelled 2 of 5 tasks of array 9000" in capsys.readouterr().err
+    assert cancelled(tmp_path)[2:] == ["9000"]
+
+
 def test_a_job_that_changed_since_it_was_listed_is_left_alone(made: list[Made], tmp_path: Path) -> None:
     listed = to_cancel(list(seen_of(tmp_path).values()))
     assert sorted(state.job_id for state in listed) == ["5000", "5001", "9000_0", "9000_1"]
@@ -235,6 +249,7 @@ def test_the_command_that_continues_a_run(made: list[Made], tmp_path: Path) -> N
     assert "its job ran on elsewhere" in typed(replace(failed, state=replace(failed.state, cluster="local")), "jobs/pretrain.py", host="elsewhere")
     assert retry_of(replace(failed, submission={}), [], tmp_path).problem.startswith("its record has no command")
     assert retry_of(seen[made[3].name], [], tmp_path).problem == "the run is done; there is nothing to retry"
+    assert is_sweep(cell) and not is_sweep(failed) and not is_sweep(replace(cell, submission={}))
     also = retry_of(cell, list(seen.values()), tmp_path)
     assert also.also == (made[8].name,) and also.problem == "" and retry_of(failed, list(seen.values()), tmp_path).also == ()
 

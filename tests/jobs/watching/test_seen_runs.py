@@ -13,6 +13,7 @@ import pytest
 
 from jobs import status, watch
 from jobs.place.scheduler import commands
+from jobs.standing.follow import Tail
 from jobs.standing.runs import all_runs
 from jobs.watching import plain
 from jobs.watching.background import Looks, plain_text
@@ -102,6 +103,52 @@ def test_a_run_that_is_over_is_asked_about_once_a_minute(made: list[Made], watch
     monkeypatch.setattr("jobs.watching.seen_runs.REASK_S", 0.0)
     watcher.look()
     assert asked(tmp_path) == ["5000,5001,5002,9000"], "all but the one that has a result"
+
+
+def test_a_run_that_was_only_looked_at_is_asked_about_at_once(made: list[Made], watcher: Watcher, tmp_path: Path) -> None:
+    squeue = tmp_path / "bin/squeue.txt"
+    running = next(line for line in squeue.read_text().splitlines() if line.startswith("5000"))
+    squeue.write_text(squeue.read_text() + running.replace("5000", "5002").replace(made[0].name, made[2].name) + "\n")
+    assert by_name(watcher.look(ask=False))[made[2].name].state.state == "FAILED"
+    assert by_name(watcher.look())[made[2].name].state.state == "RUNNING", "its job was requeued"
+
+
+def test_a_cluster_without_accounting_is_not_away(made: list[Made], watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  ) -> None:
+    monkeypatch.setattr(commands, "PAUSES_S", ())
+    write_program(tmp_path / "bin", "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    picture = watcher.look()
+    assert not picture.away and [job.id for job in picture.queue] == ["5001", "9000_1"]
+    assert "accounting storage is disabled" in picture.notes[0]
+
+
+def test_a_log_that_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("one\ntwo\nhal")
+    tail = Tail(path)
+    assert tail.lines() == ["one", "two"]
+    path.write_text("new\n")
+    assert tail.lines() == ["new"] and tail.lines() == []
+
+
+def test_plain_lines_ask_a_silent_slurm_ever_more_seldom(made: list[Made], watcher: Watcher, capsys: pytest.CaptureFixture[str],
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    def look(*, ask: bool = True) -> Picture:
+        if len(pauses) == 2:
+            raise FileNotFoundError("a run was removed")
+        return Picture(time_s=1.0, away=True)
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watcher, "look", look)
+    with pytest.raises(KeyboardInterrupt):
+        plain.show_plain(watcher, 5.0, pause=pause)
+    assert pauses == [10.0, 20.0, 40.0] and "note: a run was removed" in capsys.readouterr().err
 
 
 def test_runs_come_go_and_break(made: list[Made], watcher: Watcher, tmp_path: Path) -> None:
@@ -207,6 +254,14 @@ def test_plain_lines_where_there_is_no_terminal(made: list[Made], monkeypatch: p
     assert watch.main(["say-vith14-0000*", "--once"]) == 0
     out, err = capsys.readouterr()
     assert err == "" and len(out.splitlines()) == 6
+
+
+def test_the_cells_of_an_array_are_looked_for_once(made: list[Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = watch.finder(watch.make_parser().parse_args(["9000", made[0].name]))
+    monkeypatch.setattr("jobs.standing.shard_runs.submissions", lambda run: pytest.fail("run.json was read again"))
+    assert {run.path.name for run in find()} == {m.name for m in [made[0], *made[4:]]}
+    (tmp_path / "runs" / made[4].name / "run.json").unlink()
+    assert {run.path.name for run in find()} == {m.name for m in [made[0], *made[5:]]}
 
 
 def test_what_cannot_be_watched(made: list[Made], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

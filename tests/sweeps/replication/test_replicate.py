@@ -262,9 +262,18 @@ def with_a_number_that_was_used(*words, **options):
     family._ended[process.pid] = (0, 99.0)
     return process
 
+wait4, waited = r.os.wait4, []
+
+def somebody_else_was_first(pid, options):
+    waited.append(pid)
+    if len(waited) == 1:
+        raise ChildProcessError
+    return wait4(pid, options)
+
+r.os.wait4 = somebody_else_was_first
 r.subprocess.Popen = with_a_number_that_was_used
 code, spent = family.run([sys.executable, "-c", "import time; time.sleep(0.2); exit(3)"], Path("."), Path("out"), Path("log"))
-assert code == 3 and spent < 9, (code, spent)
+assert code == 3 and spent < 9 and len(waited) == 2, (code, spent, waited)
 """
 
 

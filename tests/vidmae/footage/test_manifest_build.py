@@ -85,6 +85,18 @@ def test_one_decoder_that_is_asked_for_lists_what_it_reads_wrongly(folder, tmp_p
     assert "wrong frame" in reasons["open_gop.mp4"] and "time stamps do not name them" in reasons["b_frames.avi"]
 
 
+def test_a_file_is_cut_where_less_is_there_than_its_header_promises(tmp_path):
+    cut = videos.truncated_faststart(tmp_path / "cut.mp4")
+    whole = videos.h264(tmp_path / "fragments.mp4", extra=("-movflags", "frag_keyframe", "-g", "10"))
+    packets, promised = scan_packets(whole)
+    assert 0 < promised < len(packets.pts), "its header counts the first fragment alone"
+    for checked in (True, False):
+        refused = Judge("pyav", checked)(m.Source(str(cut), "0"))
+        assert isinstance(refused, manifest_build.Refused) and refused.final and "the file is cut" in refused.reason
+        row = Judge("pyav", checked)(m.Source(str(whole), "0"))
+        assert isinstance(row, m.Row) and row.frames == len(packets.pts), row
+
+
 def test_decord_never_reads_what_it_races_at(folder, tmp_path):
     packets, _ = scan_packets(folder / "b_frames.avi")
     assert not packets.timed and refuses("decord", packets) and refuses("pyav", packets) is None
