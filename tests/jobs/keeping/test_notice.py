@@ -239,7 +239,11 @@ def test_an_array_keeps_the_address_in_its_own_folder(tmp_path: Path, monkeypatc
 
 def test_what_is_recorded_of_a_command_names_nobody() -> None:
     argv = ["--nodes", "8", "--notify", f"webhook:{URL}", f"--notify=webhook:{URL}", "--notify", "mail:anna@lab.example", "--wait"]
-    assert masked_argv(argv) == ["--nodes", "8", "--wait"]
+    assert masked_argv(argv) == ["--nodes", "8", *["--notify=***"] * 3, "--wait"]
+    inner = f"--notify webhook:{URL}"
+    assert masked_argv(["--fewshot", f"{inner} --time 2:00", f"--fewshot={inner}", "--fewshot", f"--notify=webhook:{URL}", "--views", "1x1"]) == [
+        "--fewshot", "'--notify=***' --time 2:00", "--fewshot='--notify=***'", "--fewshot", "--notify=***", "--views", "1x1"]
+    assert "hooks" not in str(masked_argv([f"--x='--fewshot \"{inner}\"'", f"it's {inner}"]))
 
 
 @pytest.mark.parametrize("way", ["", "slack", "mail:", "mail:anna", "mail:a@b c", "mail:-x@y", "webhook:", "webhook:http://hooks.example/s3cr3t",
