@@ -169,6 +169,18 @@ def test_verify_finds_every_damage(private: Path, call: Told) -> None:
         code, _, err = call("verify", str(rewritten(path, change)))
         assert code == bool(said) and said in err, (said, err)
     assert call("verify", str(rewritten(path, {}, "..")))[0] == 1
+    for change, said in (({"MANIFEST.sha256": b""}, "is empty"), ({"contents.json": None}, "contents.json is missing")):
+        code, _, err = call("verify", str(rewritten(path, change)))
+        assert code == 1 and said in err, (said, err)
+    for name, said in (("/paper/more.txt", "leads out"), ("other/more.txt", "2 top folders"), ("paper//etc/more.txt", "leads out"),
+                       ("paper/runs/done-edd1b7a1/code", "is in it twice")):
+        added = rewritten(path, {})
+        with tarfile.open(added, "a") as tar:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = (tarfile.SYMTYPE, "../../code") if name.endswith("code") else (tarfile.REGTYPE, "")
+            tar.addfile(info, io.BytesIO())
+        code, _, err = call("verify", str(added))
+        assert code == 1 and said in err, (name, err)
     Path("cut.tar").write_bytes(path.read_bytes()[:3000])
     assert call("verify", "cut.tar")[0] == 1
     assert call("done-edd1b7a1", "--out", "paper.tar.gz")[0] == 0
