@@ -56,6 +56,7 @@ FINDERS: dict[str, Callable[[Search], Iterator[Spare]]] = {
     SNAPSHOTS: spare_snapshots, CHECKPOINTS: spare_checkpoints, FAILED: spare_failures, CACHES: spare_caches,
     LEFTOVERS: spare_leftovers, WEIGHTS: spare_weights}
 """In the order in which things go: links between snapshots come before a run that has one of them goes."""
+TABLES = Path("tables")
 SHOWN = 20  # of what is left
 
 
@@ -67,10 +68,11 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--kinds", type=_kinds, default=[], metavar="KIND,KIND,...",
                       help=f"{', '.join(KINDS[:-1])} (default: all of these)")
     what.add_argument("--older-than", type=_days, metavar="DAYS",
-                      help="only what nothing has changed for so many days (default: of any age, and no failed run)")
+                      help="only what nothing has changed for so many days; equal snapshots and what a removal has left go "
+                           "at any age (default: of any age, and no failed run)")
     what.add_argument("--weights", action="store_true",
                       help="weights of runs that are done, too, where no other run and no table names the run")
-    what.add_argument("--tables", type=Path, default=Path("tables"), metavar="FOLDER",
+    what.add_argument("--tables", type=Path, default=TABLES, metavar="FOLDER",
                       help="runs that are named in these tables stay (default: %(default)s)")
     control = parser.add_argument_group("run control")
     control.add_argument("--delete", action="store_true", help="remove what is listed, after a question")
@@ -93,8 +95,12 @@ def run(args: argparse.Namespace) -> int:
     """Protect, or list and remove."""
     if args.runs_dir != RUNS and not args.runs_dir.is_dir():
         raise ConfigError(f"--runs-dir {args.runs_dir} is not a folder")
+    if args.tables != TABLES and not args.tables.is_dir():
+        raise ConfigError(f"--tables {args.tables} is not a folder, so no run would stay for it")
     if args.protect or args.unprotect:
         return protect(args)
+    if not args.tables.is_dir():
+        say(f"note: there is no folder {args.tables} here, so no table protects a run (--tables FOLDER)")
     search, found = look(args)
     show(search, found, args)
     for name, why in list(search.left.items())[:SHOWN]:

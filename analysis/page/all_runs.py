@@ -84,7 +84,7 @@ def row_of(path: Path, place: Path) -> RunRow:
         return _row(Dossier(RunFolder(path)), place)
     except PermissionError:
         return _damaged(path, "the folder may not be read")
-    except (ValueError, OSError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, OSError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         known = any((path / name).is_file() for name in ("run.json", "config.yaml", "result.json"))
         return _damaged(path, f"its records cannot be read ({type(error).__name__})" if known else
                         "it has neither run.json nor config.yaml")
@@ -170,7 +170,7 @@ def _steps_in(lines: Sequence[bytes]) -> Iterator[tuple[float, float]]:
         try:
             record = json.loads(line)
             epoch, loss = float(record.get("epoch", record.get("step"))), float(record["loss"])
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             continue
         if math.isfinite(epoch) and math.isfinite(loss):
             yield epoch, loss

@@ -160,19 +160,20 @@ def verify_archive(path: Path) -> Verified:
         ConfigError: It is no archive of this suite, or none at all.
     """
     found, links, sums, said, weights = dict[str, str](), dict[str, str](), dict[str, str](), dict[str, str](), 0
-    result = Verified(0, 0, [])
+    result, tops = Verified(0, 0, []), set[str]()
     try:
         with tarfile.open(path) as tar:
             for info in tar:
                 top, _, name = info.name.partition("/")
-                if not name or top.startswith(("/", "..")) or ".." in PurePosixPath(name).parts:
+                tops.add(top)
+                if not name or top in ("", ".", "..") or name.startswith("/") or ".." in PurePosixPath(name).parts:
                     result.problems.append(f"{info.name}: leads out of the archive")
+                elif name in found or name in links:
+                    result.problems.append(f"{name}: is in it twice")
                 elif info.issym():
                     links[name] = info.linkname
                 elif not info.isfile():
                     result.problems.append(f"{name}: neither a file nor a link")
-                elif name in found:
-                    result.problems.append(f"{name}: is in it twice")
                 else:
                     file = tar.extractfile(info)
                     assert file is not None
@@ -198,6 +199,12 @@ def verify_archive(path: Path) -> Verified:
             raise ConfigError(f"{path} is no archive that can be read: {error}") from error
     if MANIFEST not in found:
         result.problems.append(f"{MANIFEST} is missing, so nothing can be checked")
+    elif not sums:
+        result.problems.append(f"{MANIFEST} is empty, so nothing can be checked")
+    if CONTENTS not in found:
+        result.problems.append(f"{CONTENTS} is missing, so links cannot be checked")
+    if len(tops) != 1:
+        result.problems.append(f"it has {len(tops)} top folders, allowed: one")
     there = {name: digest for name, digest in found.items() if name != MANIFEST}
     result.problems += [f"{name}: missing" for name in sorted(sums.keys() - there.keys())]
     result.problems += [f"{name}: not in {MANIFEST}" for name in sorted(there.keys() - sums.keys()) if sums]

@@ -38,6 +38,15 @@ def look_at(runs: Sequence[RunFolder]) -> tuple[list[Standing], list[str]]:
     return [Standing(state, why_busy(state, unanswered)) for state in found], problems
 
 
+def damage_of_record(run: RunFolder) -> str:
+    """Why a run's run.json tells nothing of its jobs; nothing where it does."""
+    try:
+        entries = submissions(run)
+    except (ValueError, OSError, TypeError, RecursionError):
+        return "its run.json is damaged, so nobody knows whether a job works at it"
+    return "" if all(isinstance(entry, dict) for entry in entries) else "its run.json is damaged"
+
+
 def why_busy(state: State, unanswered: str) -> str:
     """Why a run must be left alone; nothing where nothing works at it.
 

@@ -17,6 +17,7 @@ import contextlib
 import getpass
 import json
 import platform
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +29,10 @@ from typing import Any
 import yaml
 
 from jobs.keeping.archive_file import CONTENTS, Member
-from jobs.keeping.redaction import REMOVED, Redaction, private_paths, what_is_private
+from jobs.keeping.redaction import FOOTAGE, REMOVED, Redaction, private_paths, what_is_private
 from jobs.keeping.spare_code import content_of, files_of
 from jobs.keeping.whole_weights import damage_of
+from jobs.place.snapshot import ROOT
 from vidmae.model.formats.file_model import model_in
 from vidmae.runs.quarantine import read_quarantine
 from vidmae.runs.record import SCHEMA, RunFolder, read_json
@@ -130,7 +132,7 @@ def _add_run(found: Pack, run: RunFolder, redaction: Redaction, wanted: Wanted, 
         if (run.path / name).is_file():
             _add_text(found, f"{top}/{name}", run.path / name, hidden)
     if run.quarantine.is_file():
-        counts = Counter(redaction.text(each.reason) for _, each in read_quarantine(run))
+        counts = Counter(redaction.reason(each.reason) for _, each in read_quarantine(run))
         said = {"schema": SCHEMA, "replaced": sum(counts.values()), "reasons": dict(sorted(counts.items()))}
         found.members[f"{top}/quarantine_counts.json"] = Member(_json(said))
     _add_weights(found, run, top, wanted)
@@ -193,24 +195,39 @@ def _add_code(found: Pack, code: Path, top: str, hidden: set[str]) -> None:
         elif name == "DIRTY.diff" and "jobs/clusters/" in (code / name).read_text(errors="replace"):
             found.left_out[f"{top}/{name}"] = "it changes a profile of a site"
         else:
-            _add_text(found, f"{top}/{name}", code / name, hidden, names=False)
+            _add_text(found, f"{top}/{name}", code / name, hidden, names=name == "DIRTY.diff" or _is_edited_recipe(code, name))
+
+
+def _is_edited_recipe(code: Path, name: str) -> bool:
+    """Whether a file of settings is another one than in this clone: somebody may have written paths and names into it."""
+    here = ROOT / name
+    return name.endswith((".yaml", ".yml")) and not (here.is_file() and here.read_bytes() == (code / name).read_bytes())
 
 
 def _add_tables(found: Pack, folder: Path, runs_dir: Path, wanted: Wanted, hidden: set[str]) -> None:
     if not folder.is_dir():
         raise ConfigError(f"--tables {folder} is not a folder")
+    unnamed: Counter[tuple[str, str]] = Counter()  # (ending, why): names may be those of children
     for path in sorted(folder.rglob("*")):
         name = f"tables/{path.relative_to(folder)}"
         if name in found.members:
             raise ConfigError(f"two folders of --tables have a file {path.relative_to(folder)}")
         if path.is_symlink() or not path.is_file():
             continue
-        if path.suffix in TEXTS:
+        if FOOTAGE.search(str(path.relative_to(folder).with_suffix(""))):
+            unnamed[path.suffix, "a name holds what looks like the name of a video or picture"] += 1
+        elif path.suffix in TEXTS:
             _add_text(found, name, path, hidden, runs_dir=runs_dir)
         elif path.suffix in FIGURES:
-            _if(wanted.pictures, found, name, path, "it is a picture or a page; --pictures")
+            if wanted.pictures:
+                found.members[name] = Member(path)
+            else:
+                unnamed[path.suffix, "pictures and pages; --pictures takes them all the same"] += 1
         else:
-            found.left_out[name] = f"only {', '.join(TEXTS)} are tables"
+            unnamed[path.suffix, f"only {', '.join(TEXTS)} are tables"] += 1
+    for (suffix, why), count in unnamed.items():
+        ending = suffix if re.fullmatch(r"\.\w{1,5}", suffix, re.ASCII) else ""
+        found.left_out[f"tables/{len(found.left_out)}{ending}"] = f"{count} files: {why}"
 
 
 def _add_environment(found: Pack, runs: Sequence[RunFolder]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,19 @@ from typing import Any
 REMOVED = "removed"
 KEPT_NAMES = (".csv", ".json", ".yaml", ".yml", ".safetensors", ".pth", ".pt", ".pyth", ".bin")
 """Endings of files whose name may stay."""
-FOOTAGE = re.compile(r"[\w.-]+\.(?:mp4|mov|avi|mkv|webm|m4v|mpe?g|mts|3gp|wmv|jpe?g|png|gif|bmp|tiff?|heic|tar)\b",
-                     re.IGNORECASE)
-"""A name of a video, a picture or an archive of them."""
+_ENDINGS = r"\.(?:mp4|mov|avi|mkv|webm|m4v|mpe?g|mts|3gp|wmv|jpe?g|png|gif|bmp|tiff?|heic|tar)\b"
+FOOTAGE = re.compile(r"[\w.-]{1,255}" + _ENDINGS, re.IGNORECASE)
+"""A name of a video, a picture or an archive of them; no file has a longer one."""
+_FOOTAGE_ENDS = re.compile(r"[\w.-]" + _ENDINGS, re.IGNORECASE)  # the same to a search, in linear time
 _ALONE = ("host", "problem", "process_birth", "where")
 """Keys of submissions that say something of a machine alone."""
 _SECRET_FLAGS = ("--account", "-A", "--nodelist", "-w", "--exclude", "-x", "--profile", "--sbatch", "--notify", "--stage",
-                 "--about", "--reservation")
+                 "--about", "--reservation", "--job-name", "-J")
+_SHORT = tuple(flag for flag in _SECRET_FLAGS if len(flag) == 2)  # whose value may stand right behind them
 _PATH = re.compile(r"(?<![\w.:/])~?/[^\s'\",;:=()\[\]{}<>]*")
 _ABSOLUTE = re.compile(r"(?<![\w.:/<])~?/\w[\w.-]*/\w")
+_URL = re.compile(r"\b(?:https?|ftp|ssh|file|s3|gs)://\S*", re.IGNORECASE)
+_NAME_BEGINS = re.compile(r"""['"].*|\S*[/\\]""" + "|" + FOOTAGE.pattern, re.IGNORECASE | re.DOTALL)
 _SCRIPTS = ("jobs/", "sweeps/", "analysis/", "vidmae/")
 
 
@@ -46,7 +49,7 @@ class Redaction:
     def record(self, value: Any) -> Any:
         """A JSON value without what is private: the same keys, but for those of machines."""
         if isinstance(value, Mapping):
-            return {key: self._inner(key, inner) for key, inner in value.items() if key not in _ALONE}
+            return {self.text(key) if isinstance(key, str) else key: self._inner(key, inner) for key, inner in value.items() if key not in _ALONE}
         if isinstance(value, list):
             return [self.record(inner) for inner in value]
         return self.text(value) if isinstance(value, str) else value
@@ -67,6 +70,8 @@ class Redaction:
                 found.append(REMOVED)
             elif flag in _SECRET_FLAGS and equals:
                 found.append(f"{flag}={REMOVED}")
+            elif word.startswith(_SHORT) and word not in _SHORT:
+                found.append(f"{word[:2]}{REMOVED}")
             else:
                 found.append(self._argument(word))
             before = word
@@ -75,17 +80,21 @@ class Redaction:
     def _argument(self, word: str) -> str:
         """A word of a command: what may be a path is one, also where it begins in the current folder."""
         key, equals, value = word.partition("=")
-        if key and equals and not re.search(r"[/\s]", key):
+        several = re.search(r"\s-", value) and not value.startswith("-")  # flags of another command, not one of this
+        if key and equals and not re.search(r"[/\s]", key) and not (several and key.startswith("-")):
             return f"{key}={self._argument(value)}"
-        if "/" in word and not word.startswith((*_SCRIPTS, "[", "{")) and "://" not in word:
-            if not word.startswith("-"):
-                return self.path(word)
-            with suppress(ValueError):  # the flags of another command, in quotes
-                return shlex.join(self.command(shlex.split(word)))
-        found = self.text(word)
-        for name in self.words:
-            found = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", REMOVED, found)
-        return found
+        if re.search(r"\s", word) and not word.startswith(("[", "{")):
+            try:
+                words = shlex.split(word)
+            except ValueError:
+                return REMOVED
+            if word.startswith("-") or any(one.partition("=")[0] in _SECRET_FLAGS for one in words):
+                return shlex.join(self.command(words))  # the flags of another command, in quotes
+        if "," in word and "://" in word:
+            return ",".join(map(self._argument, word.split(",")))
+        if "/" in word and not word.startswith((*_SCRIPTS, "[", "{", "-")) and "://" not in word:
+            return self.path(word)
+        return self.text(word)
 
     def path(self, word: str) -> str:
         """A path: from the runs on, or only a name that may stay."""
@@ -100,7 +109,15 @@ class Redaction:
         """A text of any kind without paths and names of footage."""
         if text.startswith(("/", "~/")) and "\n" not in text:
             return self.path(text)  # as a whole: a path may have spaces
-        return FOOTAGE.sub(REMOVED, _PATH.sub(lambda found: self.path(found[0]), text))
+        found = FOOTAGE.sub(REMOVED, _PATH.sub(lambda found: self.path(found[0]), _URL.sub(REMOVED, text)))
+        for name in self.words:
+            found = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", REMOVED, found)
+        return found
+
+    def reason(self, text: str) -> str:
+        """Why a recording was not read: the words before any path or name of footage, which may have spaces."""
+        found = _NAME_BEGINS.search(text)
+        return f"{self.text(text[:found.start()].rstrip())} {REMOVED}".lstrip() if found else self.text(text)
 
 
 def private_paths(runs_dir: Path, more: Collection[str]) -> set[str]:
@@ -119,6 +136,6 @@ def what_is_private(text: str, paths: Collection[str], *, names: bool) -> str:
     """
     if any(path in text for path in paths):
         return "it holds a path of this machine"
-    if names and FOOTAGE.search(text):
+    if names and _FOOTAGE_ENDS.search(text):
         return "it holds what looks like the name of a video or picture"
     return "it holds an absolute path" if names and _ABSOLUTE.search(text) else ""

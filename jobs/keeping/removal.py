@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.keeping.idle import signs_of_life
 from jobs.keeping.protection import is_protected
-from jobs.keeping.spare import TRASH, Search, Spare
+from jobs.keeping.spare import CACHES, FAILED, TRASH, WEIGHTS, Search, Spare
+from jobs.keeping.spare_caches import spare_caches
 from jobs.keeping.spare_code import link_files
+from jobs.standing.arrays import ARRAYS
 from jobs.standing.runs import submissions
 from jobs.submit.submission import one_launcher
 from vidmae.runs.record import RunFolder, make_private_folder
+
+NAMED = (CACHES, WEIGHTS, FAILED)  # what a run that is submitted meanwhile may name
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,13 @@ def remove(search: Search, spare: Spare, before: Seen | None) -> str:
         return ""
     if not os.path.lexists(spare.path):
         return "it is gone already"
-    with one_launcher(spare.of.path) if spare.of else nullcontext():  # a launcher waits, and then sees what was done
+    with _no_sweep(search, spare), one_launcher(spare.of.path) if spare.of else nullcontext():
+        # a launcher waits, and then sees what was done
         if why := search.why_outside(spare.path):
             return why
         if spare.of and (why := _why_left(spare.of, before)):
+            return why
+        if why := why_needed(search, spare):
             return why
         trash = make_private_folder(search.runs_dir / TRASH)
         if spare.like:
@@ -66,6 +73,24 @@ def remove(search: Search, spare: Spare, before: Seen | None) -> str:
         spare.path.rename(target)
     _delete(target)
     return ""
+
+
+def _no_sweep(search: Search, spare: Spare) -> AbstractContextManager[None]:
+    """No sweep submits meanwhile what may name a thing of these kinds."""
+    return one_launcher(make_private_folder(search.runs_dir / ARRAYS)) if spare.kind in NAMED else nullcontext()
+
+
+def why_needed(search: Search, spare: Spare) -> str:
+    """Why a thing that others may name must stay, as it is at this moment; nothing where nobody does."""
+    now = replace(search, left={})
+    if spare.kind == CACHES:
+        if any(again.path == spare.path for again in spare_caches(now)):
+            return ""
+        return now.left.get(str(spare.path.relative_to(now.runs_dir)), "it has changed since it was listed")
+    if spare.kind not in NAMED or spare.of is None:
+        return ""
+    started = now.references.starts_from(spare.path)
+    return now.references.why_needed(spare.of) or ("a run started from it (train.init)" if started else "")
 
 
 def _why_left(run: RunFolder, before: Seen | None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from jobs.keeping.idle import Standing, look_at
+from jobs.keeping.idle import Standing, damage_of_record, look_at
 from jobs.keeping.protection import References, find_references, is_protected
 from jobs.standing.runs import all_runs
 from vidmae.runs.record import RunFolder
@@ -71,7 +71,9 @@ class Search:
     @cached_property
     def standings(self) -> list[Standing]:
         """The chosen runs with their states; what could not be asked is noted."""
-        found, problems = look_at(self.chosen or self.everything)
+        damaged = {run: why for run in self.chosen or self.everything if (why := damage_of_record(run))}
+        self.left |= {run.path.name: why for run, why in damaged.items()}
+        found, problems = look_at([run for run in self.chosen or self.everything if run not in damaged])
         for problem in problems:
             self.left.setdefault("Slurm", problem)
         return found

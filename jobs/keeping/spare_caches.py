@@ -10,12 +10,12 @@ What jobs/embed.py and the like write is a result, and lies where a user said: i
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from jobs.keeping.protection import is_protected
+from jobs.keeping.protection import is_protected, value_of
 from jobs.keeping.spare import CACHES, Search, Spare, newest_s, size_of
 from jobs.keeping.whole_weights import damage_of
 from jobs.standing.runs import FRESH_S
@@ -25,9 +25,6 @@ from vidmae.runs.record import RunFolder, read_json
 
 FEATURES, CLIPS, ASKED = "features", "clips", "asked.csv"
 SCRATCH = "scratch-seed"  # begins what features of random weights say of these: a seed makes them again
-_INIT_CONTENT = re.compile(r"^  init_content: *(['\"]?)(.*?)\1 *$", re.MULTILINE)
-_ARCHIVES = re.compile(r"^  archives: *(['\"]?)(.+?)\1 *$", re.MULTILINE)
-_INIT = re.compile(r"^  init: *(['\"]?)(.+?)\1 *$", re.MULTILINE)
 
 
 def spare_caches(search: Search) -> Iterator[Spare]:
@@ -63,24 +60,33 @@ def _unfinished(search: Search) -> list[RunFolder]:
     return [run for run in search.everything if not run.result.exists()]
 
 
-def _found(pattern: re.Pattern[str], run: RunFolder) -> str:
+def _found(run: RunFolder, section: str, key: str) -> str | None:
+    """A value of a run's settings; None where they cannot be read."""
     try:
-        found = pattern.search(run.config.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return ""
-    return found[2] if found else ""
+        return value_of(run, section, key)
+    except ValueError:
+        return None
 
 
 def _why_features_stay(search: Search, weights: str) -> str:
     random = weights.startswith(SCRATCH)
     for run in _unfinished(search):
-        config = _found(_INIT_CONTENT, run)
-        is_cell = (read_json(run.record) or {}).get("kind") != "pretrain"
-        if is_cell and (config == weights or (random and not config)):
+        content = _found(run, "train", "init_content")
+        if content is None:
+            return f"{run.path.name} is damaged and may ask for features of {weights}"
+        is_cell = (_record(run) or {}).get("kind") != "pretrain"
+        if is_cell and (content == weights or (random and not content)):
             return f"{run.path.name} is not done and may ask for features of {weights}"
     if random or _can_be_found(search.everything, weights):
         return ""
     return f"the weights {weights or 'of its spec.json'} are not here any more, so the features could not be extracted again"
+
+
+def _record(run: RunFolder) -> dict[str, Any] | None:
+    try:
+        return read_json(run.record)
+    except (ValueError, OSError):
+        return None
 
 
 def _can_be_found(runs: Sequence[RunFolder], weights: str) -> bool:
@@ -88,13 +94,16 @@ def _can_be_found(runs: Sequence[RunFolder], weights: str) -> bool:
     kind, _, signature = weights.partition(":")
     if kind == "run":
         return any(run.path.name.endswith(f"-{signature}") and not damage_of(run.weights) for run in runs)
-    return bool(weights) and any(_found(_INIT_CONTENT, run) == weights and Path(_found(_INIT, run) or "/").is_file()
-                                 for run in runs)
+    return bool(weights) and any(_found(run, "train", "init_content") == weights
+                                 and Path(_found(run, "train", "init") or "/").is_file() for run in runs)
 
 
 def _why_clips_stay(search: Search, folder: Path) -> str:
     for run in _unfinished(search):
-        if (archives := _found(_ARCHIVES, run)) and Path(archives).name == folder.name:
+        archives = _found(run, "data", "archives")
+        if archives is None:
+            return f"{run.path.name} is damaged and may read it"
+        if archives and Path(archives).name == folder.name:
             return f"{run.path.name} is not done and reads it"
     paths = first_paths(folder / ASKED, 10**9)
     gone = sum(not path.exists() for path in {file_of(path) for path in paths})

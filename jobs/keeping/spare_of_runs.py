@@ -107,8 +107,8 @@ def spare_failures(search: Search) -> Iterator[Spare]:
         run = standing.run
         if not search.is_old(run.path) or not search.touchable(standing, "the run"):
             continue
-        if by := search.references.named.get(run.path.name):
-            search.left.setdefault(run.path.name, f"{by} names it; the run would go otherwise")
+        if why := search.references.why_needed(run):
+            search.left.setdefault(run.path.name, f"{why}; the run would go otherwise")
         elif not _is_own(search, run.path, run.checkpoints, run.submit):
             continue
         else:
@@ -129,8 +129,8 @@ def spare_weights(search: Search) -> Iterator[Spare]:
         run = standing.run
         if not run.result.exists() or not run.weights.is_file() or not search.is_old(run.weights):
             continue
-        if by := search.references.named.get(run.path.name):
-            search.left.setdefault(run.path.name, f"{by} names it, so its weights stay")
+        if why := search.references.why_needed(run):
+            search.left.setdefault(run.path.name, f"{why}, so its weights stay")
         elif search.references.starts_from(run.weights):
             search.left.setdefault(run.path.name, "a run started from its weights (train.init)")
         elif search.touchable(standing, "weights") and _is_own(search, run.weights):

@@ -80,6 +80,6 @@ def _mem(text: str) -> float:
 
 
 def masked_argv(argv: Sequence[str]) -> list[str]:
-    """A command line for the record, without values of what looks like a secret, and without whom it tells (--notify)."""
+    """A command line for the record, without values of what looks like a secret, and of whom it tells (--notify)."""
     return [re.sub(r"(?i)((?:token|secret|passw(?:or)?d|api_?key|credential)[^=]*=).*", r"\1***", arg)
             for arg in without_addresses(argv)]

@@ -7,12 +7,14 @@
     command:WORDS          a program, which gets the line on its standard input; no shell
 
 The address of a webhook is a secret: who knows it can write there. It is kept in a file that only its owner can read, and
-stands in no record, log, batch script or list of processes. A profile is copied into every run, so it names a file.
+stands in no record, log or batch script. With webhook:URL it is in the list of processes while the command runs; webhook:FILE
+and the variable keep it out of that. A profile is copied into every run, so it names a file.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from vidmae.settings.layers import ConfigError
 MAIL, WEBHOOK, COMMAND = "mail", "webhook", "command"
 VARIABLE = "VIDMAE_WEBHOOK"
 FLAG = "--notify"
+MASKED = f"{FLAG}=***"
 ALLOWED = f"{MAIL}, {MAIL}:ADDRESS, {WEBHOOK} (with {VARIABLE}), {WEBHOOK}:URL, {WEBHOOK}:FILE or {COMMAND}:WORDS"
 HERE = ("localhost", "127.0.0.1", "::1")
 
@@ -131,13 +134,27 @@ def _words(text: str) -> list[str]:
 
 
 def without_addresses(argv: Sequence[str]) -> list[str]:
-    """A command line for the record: --notify and its value are left out, since the record is no place for an address."""
+    """A command line for the record: the value of --notify becomes ***, since the record is no place for an address. So it
+    is in the flags of another command that stand in quotes."""
     found, skip = list[str](), False
     for word in argv:
         if skip:
             skip = False
-        elif word == FLAG:
-            skip = True
-        elif not word.startswith(f"{FLAG}="):
-            found.append(word)
+        elif word == FLAG or word.startswith(f"{FLAG}="):
+            found.append(MASKED)
+            skip = word == FLAG
+        else:
+            found.append(_without_inner(word) if FLAG in word else word)
     return found
+
+
+def _without_inner(word: str) -> str:
+    """A word that holds --notify somewhere: a value after `=`, or the flags of another command."""
+    key, equals, value = word.partition("=")
+    if equals and not re.search(r"\s", key):
+        return f"{key}={without_addresses([value])[0]}"
+    try:
+        words = shlex.split(word)
+    except ValueError:
+        return word.partition(FLAG)[0] + MASKED
+    return word if words == [word] else shlex.join(without_addresses(words))

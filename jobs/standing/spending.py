@@ -53,7 +53,11 @@ def usage_of(runs: Sequence[RunFolder]) -> tuple[list[Usage], list[str]]:
             known.setdefault(one.id, []).append(one)
     except SlurmError as error:
         notes.append(f"starts that left no word are not counted, since the accounting cannot be asked: {error}")
-    return [_usage(run, uses, entries, known) for run, (uses, entries) in read.items()], notes
+    found = [_usage(run, uses, entries, known) for run, (uses, entries) in read.items()]
+    apart = sum(shares_nodes(use) and any(one.energy_j for one in known.get(use.job_id, ())) for usage in found for use in usage.uses)
+    if apart:
+        notes.append(f"of {apart} tasks of arrays Slurm's energy is not taken: it is of whole nodes, which tasks share")
+    return found, notes
 
 
 def _usage(run: RunFolder, uses: Sequence[Use], entries: Sequence[Mapping[str, Any]],
@@ -81,10 +85,15 @@ def merged(use: Use, starts: Sequence[sacct.Allocation]) -> Use:
                   gpus=max(one.gpus for one in starts) or use.gpus, cores=max(one.cpus for one in starts) or use.cores,
                   gpu=use.gpu or starts[-1].gpu, user=starts[-1].user or use.user)
     measured = [one for one in starts if one.energy_j]
-    if not measured:
+    if not measured or shares_nodes(use):
         return use
     return replace(use, energy_j=sum(one.energy_j for one in measured), energy_s=sum(one.seconds for one in measured),
                    energy_by=SLURM)
+
+
+def shares_nodes(use: Use) -> bool:
+    """Whether a job has a part of a node. Tasks of arrays do, one GPU each; the accounting has the energy of whole nodes."""
+    return bool(use.sweep) or "_" in use.job_id
 
 
 def others_of_account(account: str, since: str, mine: Sequence[Usage]) -> list[Use]:
@@ -98,7 +107,8 @@ def others_of_account(account: str, since: str, mine: Sequence[Usage]) -> list[U
     for one in sacct.allocations_of_account(account, since):
         if one.id not in here:
             jobs.setdefault((one.id, one.name), []).append(one)
-    return [merged(Use(job_id, 0.0, 0.0, 0, 0), starts) for (job_id, _), starts in jobs.items()]
+    found = [merged(Use(job_id, 0.0, 0.0, 0, 0), starts) for (job_id, _), starts in jobs.items()]
+    return [use for use in found if use.started >= _begin_of(since)]
 
 
 def under_way_gpu_h(usages: Sequence[Usage]) -> float:
@@ -113,8 +123,12 @@ def since(usages: Sequence[Usage], day: str) -> list[Usage]:
     """The same, with the jobs alone that began on a day (`2026-01-31`, local time) or later; all where it is empty."""
     if not day:
         return list(usages)
-    first = time.mktime(time.strptime(day, "%Y-%m-%d"))
+    first = _begin_of(day)
     return [replace(usage, uses=tuple(use for use in usage.uses if use.started >= first)) for usage in usages]
+
+
+def _begin_of(day: str) -> float:
+    return time.mktime(time.strptime(day, "%Y-%m-%d"))
 
 
 def _of_slurm(entry: Mapping[str, Any]) -> bool:

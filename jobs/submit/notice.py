@@ -160,8 +160,12 @@ def send(ways: Path, line: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         print(f"warning: {ways.name} cannot be read, so nobody is told", flush=True)
         return
-    said = [("webhook", post(url, line)) for url in webhooks] + [("command", call(words, line)) for words in commands]
-    for kind, problem in said:
+    acts = [("webhook", post, url) for url in webhooks] + [("command", call, words) for words in commands]
+    for kind, act, to in acts:
+        try:
+            problem = act(to, line)
+        except Exception as error:  # one that fails keeps no other from being told
+            problem = f"it failed ({type(error).__name__})"
         print(f"warning: --notify {kind}: {problem}" if problem else f"told by {kind}: {line}", flush=True)
 
 

@@ -136,7 +136,7 @@ def _problem(one: Seen, words: Sequence[str], folder: Path) -> str:
         return "its record has no command; type the launcher's command again with --retry"
     if words[0] != "python" or not (ROOT / words[1]).is_file():
         return f"{ROOT} has no {' '.join(words[:2])}; type the command where it is"
-    if any(word.endswith(MASKED) for word in words):
+    if any(MASKED in word for word in words):
         return "its record leaves secrets out (***); type the command with them"
     if state.cluster == "local" and (host := one.submission.get("host")) != socket.gethostname():
         return f"its job ran on {host}; type the command there"

@@ -18,7 +18,7 @@ from vidmae.settings.layers import ConfigError
 
 SHARED = ("profile", "partition", "account", "qos", "constraint", "exclude", "max_requeues")  # hold for cells, too
 DECIDED = ("--checkpoints", "--after", "--then-collect", "--wait", "--watch", "--dry-run", "--json", "--cluster",
-           "--runs-dir", "--out", "--retry", "--over-budget")  # of sweeps/fewshot.py what a study decides
+           "--runs-dir", "--out", "--retry", "--over-budget", "--notify")  # of sweeps/fewshot.py what a study decides
 
 
 def add_pretraining(what: Any, *, subset: str) -> None:

@@ -230,7 +230,8 @@ def test_hours_of_other_footage_are_trained_as_long(told: Told, folder: Path) ->
     (["--leave-out-children"], "of 1 known children, allowed: 2 or more"), (["--leave-out-children", "Q", "--data", "say"], "'Q' is not in say, allowed: A, S, Y"),
     (["--leave-out-children", "--vary", "data.without_child=null,S"], "say the same"), ([*ORDERS, "--hours", "1"], "allowed: one of them"),
     (["--vary", "data.sources=[{name: s}],[{name: say}]", "--data", "s,say"], "allowed: one of them"), ([*ORDERS, "--data", "s,none"], "none"),
-    ([*ORDERS, "--fewshot", "--after x"], "decides itself"), ([*ORDERS, "--shots", "13"], "fewer than 13"),
+    ([*ORDERS, "--fewshot", "--after x"], "decides itself"),
+    ([*ORDERS, "--fewshot", "--notify mail"], "decides itself"), ([*ORDERS, "--shots", "13"], "fewer than 13"),
     (["--vary", "model.num_frames=16,15"], "a positive multiple of model.t_patch_size")])
 def test_what_cannot_run_is_said_before_anything_starts(folder: Path, told: Told, args: list[str], said: str) -> None:
     code, out, err = told(*SMALL, "--repeats", "1", *args, "--cluster", "local")

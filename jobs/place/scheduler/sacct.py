@@ -13,6 +13,7 @@ from jobs.place.scheduler.slurm import base_id
 
 FIELDS = ("JobID", "State", "ElapsedRaw", "Start", "AllocTRES", "ConsumedEnergyRaw", "User", "Account", "JobName")
 MOST_IDS = 1000  # of one question: a command line is not endless
+MOST_NODE_W = 20_000.0  # no node draws more
 LONG_S = 30.0  # thousands of jobs take the accounting longer than one does
 
 
@@ -31,7 +32,8 @@ class Allocation:
         gpus: That it had; 0 also where the accounting does not track gres/gpu.
         gpu: What Slurm calls them, or empty.
         cpus: That it had.
-        energy_j: That its nodes have drawn; 0 where Slurm measures nothing.
+        energy_j: That its nodes have drawn, whoever else was on them; 0 where Slurm measures nothing, or nothing possible.
+        nodes: That it had; 0 where the accounting does not say so.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Allocation:
     gpu: str
     cpus: int
     energy_j: float
+    nodes: int = 0
 
 
 def allocations(ids: Iterable[str]) -> list[Allocation]:
@@ -88,8 +91,11 @@ def parse_allocations(text: str) -> list[Allocation]:
             continue
         number, state, seconds, started, tres, energy, user, account, name = fields
         gpus, gpu, cpus, drawn = parse_tres(tres)
+        joules = float(energy) if energy.isdigit() and int(energy) else drawn
+        nodes = nodes_of(tres)
+        most_j = MOST_NODE_W * max(nodes, 1) * float(seconds)  # a counter that is not there reads as 2^64 - 2
         found.append(Allocation(number, name, user, account, state.split(" ")[0], _moment(started), float(seconds), gpus,
-                                gpu, cpus, float(energy) if energy.isdigit() and int(energy) else drawn))
+                                gpu, cpus, joules if joules <= most_j else 0.0, nodes))
     return found
 
 
@@ -100,6 +106,11 @@ def parse_tres(text: str) -> tuple[int, str, int, float]:
     typed = {key.removeprefix("gres/gpu:"): count for key, count in counts.items() if key.startswith("gres/gpu:")}
     return (counts.get("gres/gpu", sum(typed.values())), "+".join(typed), counts.get("cpu", 0),
             float(counts.get("energy", 0)))
+
+
+def nodes_of(text: str) -> int:
+    """Nodes of an allocation, as `parse_tres` reads it; 0 where there is no word of them."""
+    return next((int(part[5:]) for part in text.split(",") if part.startswith("node=") and part[5:].isdigit()), 0)
 
 
 def _moment(text: str) -> float:

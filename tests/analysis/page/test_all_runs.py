@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from analysis import report
-from analysis.page.all_runs import BLOCK_BYTES, POINTS, WHOLE_BYTES, sampled_losses
+from analysis.page.all_runs import BLOCK_BYTES, POINTS, WHOLE_BYTES, row_of, sampled_losses
 from tests.support.html import Reader, browse
 from vidmae.runs.record import RunFolder, make_private_folder
 
@@ -171,3 +171,13 @@ def test_what_does_not_go_together_is_refused(runs: Path, tmp_path: Path, capsys
     assert "damaged or half-written: 1 of 6 folders" in said and out.parent.stat().st_mode & 0o777 == 0o700
     link, = (attrs["href"] for tag, attrs in Reader(out.read_text()).tags if tag == "a")
     assert link and (out.parent / link).resolve() == (runs / FAST / "report.html").resolve()
+
+
+@pytest.mark.parametrize("number", ["1e300", "1" * 400, "1" * 5000, "[" * 100_000])
+def test_a_number_or_nesting_that_nothing_can_hold_stops_no_page(number: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "odd-00000001", [1.0])
+    run.metrics.write_text(f'{{"epoch": {number}, "loss": {number}}}\n{{"epoch": 1, "loss": 2}}\n')
+    for name in ("attempts", "result", "run"):
+        (run.path / f"{name}.json").write_text(json.dumps({"schema": 1, "attempts": [{**ATTEMPT, "started": 7, "updated": 8}], "steps": 7}).replace("7", number))
+        assert row_of(run.path, tmp_path).name == run.path.name
+    assert sampled_losses(run.metrics)[1][-1] == 2

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -17,9 +18,9 @@ import pytest
 
 from analysis import collect
 from jobs import archive, clean
-from jobs.keeping.redaction import Redaction
+from jobs.keeping.redaction import Redaction, what_is_private
 from tests.jobs.keeping.conftest import add_code, copy_run
-from tests.support.launching import Told, caller
+from tests.support.launching import ROOT, Told, caller
 from vidmae.model.formats.file_model import model_in
 from vidmae.runs.record import RunFolder
 
@@ -168,6 +169,18 @@ def test_verify_finds_every_damage(private: Path, call: Told) -> None:
         code, _, err = call("verify", str(rewritten(path, change)))
         assert code == bool(said) and said in err, (said, err)
     assert call("verify", str(rewritten(path, {}, "..")))[0] == 1
+    for change, said in (({"MANIFEST.sha256": b""}, "is empty"), ({"contents.json": None}, "contents.json is missing")):
+        code, _, err = call("verify", str(rewritten(path, change)))
+        assert code == 1 and said in err, (said, err)
+    for name, said in (("/paper/more.txt", "leads out"), ("other/more.txt", "2 top folders"), ("paper//etc/more.txt", "leads out"),
+                       ("paper/runs/done-edd1b7a1/code", "is in it twice")):
+        added = rewritten(path, {})
+        with tarfile.open(added, "a") as tar:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = (tarfile.SYMTYPE, "../../code") if name.endswith("code") else (tarfile.REGTYPE, "")
+            tar.addfile(info, io.BytesIO())
+        code, _, err = call("verify", str(added))
+        assert code == 1 and said in err, (name, err)
     Path("cut.tar").write_bytes(path.read_bytes()[:3000])
     assert call("verify", "cut.tar")[0] == 1
     assert call("done-edd1b7a1", "--out", "paper.tar.gz")[0] == 0
@@ -214,9 +227,41 @@ def test_an_array_stands_for_its_cells(private: Path, call: Told) -> None:
     ("/r/runs/s-1a2b3c4d/weights.safetensors", "runs/s-1a2b3c4d/weights.safetensors"), ("/data/anna/s.csv", "removed/s.csv"),
     ("/data/anna", "removed"), ("~/anna/x.mov", "removed"), ("/data/my anna/s anna.mp4", "removed"),
     ("could not read /data/anna/x.mp4: cut", "could not read removed: cut"), ("anna_1.MP4 is cut", "removed is cut"),
+    ("see https://hooks.example/secret", "see removed"), ("lost on login-3", "lost on removed"),
     ("scratch:vit_pico-16px-4x2", "scratch:vit_pico-16px-4x2"), ("hf://me/model/x.pth", "hf://me/model/x.pth"), ("4 steps", "4 steps")])
 def test_what_stays_of_a_text(given: str, kept: str) -> None:
-    assert Redaction(Path("/r/runs")).record({"x": [given]}) == {"x": [kept]}
+    assert Redaction(Path("/r/runs"), ["login-3"]).record({"x": [given]}) == {"x": [kept]}
+
+
+def test_no_account_host_or_address_is_left_of_commands_and_reasons() -> None:
+    redaction = Redaction(Path("/r/runs"), ["login-3"])
+    words = ["-Alab9", "-wgpu01", "-xgpu02", "--job-name", "anna", "--fewshot", "--account lab7 -A lab8 --time 2:00",
+             "--fewshot=--account=lab7 -wgpu01 --data hf://me/x", "--set", "data=footage/anna,hf://me/x.pth"]
+    assert redaction.command(words) == [
+        "-Aremoved", "-wremoved", "-xremoved", "--job-name", "removed", "--fewshot", "--account removed -A removed --time 2:00",
+        "--fewshot=--account=removed -wremoved --data hf://me/x", "--set", "data=removed,hf://me/x.pth"]
+    for said, kept in (("could not read footage/emma smith/x.mp4", "could not read removed"), ("timeout", "timeout"),
+                       ("cut off: C:\\emma smith\\x", "cut off: removed"), ("no frames in 'emma smith.mp4'", "no frames in removed")):
+        assert redaction.reason(said) == kept
+    assert redaction.record({"/home/anna/x.mp4": 1}) == {"removed": 1}
+
+
+def test_a_long_word_takes_no_time() -> None:
+    began = time.process_time()
+    assert what_is_private("a" * 300_000, (), names=True) == "" and Redaction(Path("/r/runs")).text("a" * 20_000).startswith("aa")
+    assert time.process_time() - began < 2.0
+
+
+def test_edited_code_and_names_of_tables_give_nothing_away(private: Path, call: Told) -> None:
+    add_code(private / "done-edd1b7a1", **{"DIRTY.diff": "+clip = 'emma_2021.mp4'\n", "vidmae/recipes/mine.yaml": "data: {manifest: /home/x/s.csv}\n",
+                                          "vidmae/recipes/demo.yaml": (ROOT / "vidmae/recipes/demo.yaml").read_text()})
+    for name in ("emma_2021.mp4.csv", "emma_2021.mp4", "emma.npy", "of emma.png"):
+        Path("tables", name).write_text("a,b\n1,2\n")
+    assert call("done-edd1b7a1", "--tables", "tables", "--out", "paper.tar", "--no-weights")[0] == 0
+    found = members(Path("paper.tar"))
+    assert "emma" not in " ".join(found) and b"emma" not in b"".join(found.values()) and b"/home/x" not in b"".join(found.values())
+    assert any(name.endswith("recipes/demo.yaml") for name in found) and not any(name.endswith("mine.yaml") for name in found)
+    assert any(why.startswith("2 files: pictures") for why in json.loads(found["contents.json"])["left_out"].values())
 
 
 def test_what_stays_of_a_command() -> None:
@@ -224,4 +269,4 @@ def test_what_stays_of_a_command() -> None:
              "train.phases=[{duration: 1/2 steps}]", "--set=data.manifest=here/s.csv", "-Jrun-of-login-3", "--checkpoints", "runs/s-1a2b3c4d,hf://me/m/x.pth"]
     kept = Redaction(Path("/r/runs"), ["login-3"]).command(words)
     assert kept == ["python", "sweeps/scaling.py", "--data", "removed", "--fewshot", "--data removed --time 2:00 -A removed", "--set",
-                    "train.phases=[{duration: 1/2 steps}]", "--set=data.manifest=removed/s.csv", "-Jrun-of-removed", "--checkpoints", "runs/s-1a2b3c4d,hf://me/m/x.pth"]
+                    "train.phases=[{duration: 1/2 steps}]", "--set=data.manifest=removed/s.csv", "-Jremoved", "--checkpoints", "runs/s-1a2b3c4d,hf://me/m/x.pth"]

@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobs import clean
 from jobs.keeping import removal
+from jobs.keeping.protection import find_references
 from jobs.place.scheduler import slurm
 from tests.jobs.keeping.conftest import add_checkpoints, add_code, contents, copy_run, grow_old
 from tests.support.launching import Told, caller
@@ -58,7 +60,7 @@ def test_a_list_changes_nothing_and_what_was_listed_goes_and_nothing_else(runs: 
     code, _, err = call("--older-than", "30", "--delete", "--yes")
     assert code == 0, err
     stays = {path: what for path, what in before.items() if not any(path == gone or path.startswith(f"{gone}/") for gone in found)}
-    assert contents(runs) == stays
+    assert contents(runs) == {**stays, "arrays": ""}, "where sweeps lock"
     assert listed(call, "--older-than", "30")[0] == {}
 
 
@@ -208,6 +210,13 @@ def test_prepared_clips_stay_where_a_recording_is_gone(runs: Path, call: Told) -
     config = runs / "done-motion-2shot-seed1-finetune-78e23e68/config.yaml"
     config.write_text(config.read_text().replace("data:\n", f"data:\n  archives: {pool}\n"))
     assert listed(call, "--kinds", "caches")[0] == {}
+    far = f"{'/a folder of many words' * 6}/{pool.name}"
+    config.write_text(config.read_text().replace(f"data:\n  archives: {pool}\n", yaml.safe_dump({"data": {"archives": far}})))
+    assert "\n    " in config.read_text() and far not in config.read_text(), "YAML folds it"
+    assert listed(call, "--kinds", "caches")[0] == {}
+    config.write_text("data: [")
+    found, left = listed(call, "--kinds", "caches")
+    assert found == {} and "is damaged" in left["clips/256px-15fps-q90"]
 
 
 def test_equal_snapshots_share_their_files_and_each_run_keeps_all_of_its_own(runs: Path, call: Told) -> None:
@@ -270,7 +279,7 @@ def test_ctrl_c_leaves_nothing_half_and_the_next_call_goes_on(runs: Path, call: 
     found, _ = listed(call, "--kinds", "leftovers")
     assert list(found.values()) == ["leftovers"] and next(iter(found)).startswith(".trash/")
     assert call("--older-than", "30", "--kinds", "failed,leftovers", "--delete", "--yes")[0] == 0
-    assert sorted(path.name for path in runs.iterdir()) == ["done-edd1b7a1", "done-motion-2shot-seed0-finetune-0f11464a"]
+    assert sorted(path.name for path in runs.iterdir()) == ["arrays", "done-edd1b7a1", "done-motion-2shot-seed0-finetune-0f11464a"]
 
 
 def test_what_changes_after_the_list_stays(runs: Path, call: Told, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,3 +310,45 @@ def test_a_run_that_is_submitted_at_the_last_moment_stays(runs: Path, call: Told
     code, _, err = call("--older-than", "30", "--kinds", "failed", "--delete", "--yes")
     assert code == 0 and run.record.exists() and "since it was listed" in err
     assert not (run.path / ".submitting.json").exists()
+
+
+def test_what_is_named_at_the_last_moment_stays(runs: Path, call: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_run(runs, "done-edd1b7a1", "alone-22222222")
+    grow_old(runs)
+    real, locked = removal.one_launcher, list[str]()
+
+    def sweep_first(folder: Path) -> AbstractContextManager[None]:
+        locked.append(folder.name)
+        if folder.name == "arrays":
+            config = runs / "done-motion-2shot-seed1-finetune-78e23e68/config.yaml"
+            config.write_text(config.read_text() + "also: run:22222222\n")
+        return real(folder)
+
+    monkeypatch.setattr(removal, "one_launcher", sweep_first)
+    code, _, err = call("--weights", "--kinds", "checkpoints", "--delete", "--yes", "alone")
+    assert code == 0 and (runs / "alone-22222222/weights.safetensors").exists() and "names it" in err
+    assert locked.index("arrays") < len(locked) - 1 == len(locked) - 1 - locked[::-1].index("alone-22222222")
+
+
+def test_a_damaged_record_stops_nothing_and_may_name_anything(runs: Path, call: Told) -> None:
+    copy_run(runs, "done-edd1b7a1", "alone-22222222")
+    (copy_run(runs, "done-edd1b7a1", "bad-33333333").record).write_text('{"submissions": [')
+    grow_old(runs)
+    found, left = listed(call, "--older-than", "30", "--weights")
+    assert "done-edd1b7a1/checkpoints/step_00000023" in found and not {"weights", "failed"} & set(found.values())
+    assert "damaged" in left["bad-33333333"] and "bad-33333333 is damaged and may name it" in left["alone-22222222"]
+
+
+def test_tables_that_are_not_there_are_said_and_a_signature_in_one_protects(runs: Path, call: Told) -> None:
+    copy_run(runs, "done-edd1b7a1", "alone-22222222")
+    grow_old(runs)
+    assert call("--tables", "tabels")[0] == 2 and "--tables" in call("--weights")[2]
+    (runs.parent / "mine").mkdir()
+    (runs.parent / "mine/results.csv").write_text("weights,top1\nrun:22222222,4\n")
+    assert "alone-22222222/weights.safetensors" not in listed(call, "--weights", "--tables", "mine")[0]
+    (runs.parent / "link").symlink_to(runs)
+    references = find_references([], ())
+    assert not references.starts_from(runs)
+    config = runs / "done-motion-2shot-seed1-finetune-78e23e68/config.yaml"
+    config.write_text(config.read_text().replace(f"{runs}", f"{runs.parent}/link").replace("HERE/runs/done-edd1b7a1", f"{runs.parent}/link/x"))
+    assert find_references([RunFolder(config.parent)], ()).starts_from(runs / "x/weights.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import json
 import os
@@ -116,7 +117,8 @@ def test_a_run_tells_once_its_end_is_final(runs: Path, hook: tuple[str, list[byt
         assert f"warning: --notify webhook: it answered with HTTP {answer}" in said and "s3cr3t" not in said
 
 
-def test_what_cannot_be_told_is_said_without_the_address_and_changes_nothing(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_told_is_said_without_the_address_and_changes_nothing(runs: Path, capsys: pytest.CaptureFixture[str],
+                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(runs / "done-edd1b7a1")
     assert notice.post("http://127.0.0.1:9/s3cr3t", "x").startswith("it could not be reached (")
     assert "https" in notice.post("http://hooks.example/s3cr3t", "x") and "s3cr3t" not in notice.post("http://hooks.example/s3cr3t", "x")
@@ -125,6 +127,14 @@ def test_what_cannot_be_told_is_said_without_the_address_and_changes_nothing(run
     notice.keep_ways(run.submit, resolve(["command:/no/such/program", "command:false"]), "slurm")
     notice.run_ended(run, "17021")
     said = capsys.readouterr().out
+    def breaks(url: str, _: str) -> str:
+        raise http.client.BadStatusLine("s3cr3t") if url.endswith("bad") else AssertionError
+
+    monkeypatch.setattr(notice, "post", breaks)
+    notice.keep_ways(run.submit, Notify(None, ("https://hooks.example/bad",), (("true",),)), "slurm")
+    notice.run_ended(run, "17021")
+    told = capsys.readouterr().out
+    assert "webhook: it failed (BadStatusLine)" in told and "told by command: " in told and "s3cr3t" not in told
     assert "cannot be read" in said and "could not be started (No such file" in said and "exit code 1" in said
 
 
@@ -239,7 +249,11 @@ def test_an_array_keeps_the_address_in_its_own_folder(tmp_path: Path, monkeypatc
 
 def test_what_is_recorded_of_a_command_names_nobody() -> None:
     argv = ["--nodes", "8", "--notify", f"webhook:{URL}", f"--notify=webhook:{URL}", "--notify", "mail:anna@lab.example", "--wait"]
-    assert masked_argv(argv) == ["--nodes", "8", "--wait"]
+    assert masked_argv(argv) == ["--nodes", "8", *["--notify=***"] * 3, "--wait"]
+    inner = f"--notify webhook:{URL}"
+    assert masked_argv(["--fewshot", f"{inner} --time 2:00", f"--fewshot={inner}", "--fewshot", f"--notify=webhook:{URL}", "--views", "1x1"]) == [
+        "--fewshot", "'--notify=***' --time 2:00", "--fewshot='--notify=***'", "--fewshot", "--notify=***", "--views", "1x1"]
+    assert "hooks" not in str(masked_argv([f"--x='--fewshot \"{inner}\"'", f"it's {inner}"]))
 
 
 @pytest.mark.parametrize("way", ["", "slack", "mail:", "mail:anna", "mail:a@b c", "mail:-x@y", "webhook:", "webhook:http://hooks.example/s3cr3t",

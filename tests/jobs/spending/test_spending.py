@@ -86,6 +86,8 @@ def test_lines_of_sacct_are_read() -> None:
     first, second, cell, running, other, his = parse_allocations(SACCT)
     assert (first.id, first.state, first.seconds, first.started, first.gpus, first.gpu, first.cpus) == ("7", "FAILED", 120, BEGAN, 8, "a100", 64)
     assert (second.user, second.account, cell.energy_j, running.energy_j, other.name, his.user) == ("anna", "lab", 1.8e6, 0, "another|job", "bob")
+    no_counter = parse_allocations(f"7|COMPLETED|100|{at(1)}|cpu=4,energy=18446744073709551614,node=2|18446744073709551614|anna|lab|s-1")
+    assert (no_counter[0].energy_j, no_counter[0].nodes) == (0.0, 2)
     assert parse_tres("cpu=4,gres/gpu:v100=1,gres/gpu:a100=2,energy=12") == (3, "v100+a100", 4, 12.0)
     assert parse_tres("") == (0, "", 0, 0.0)
 
@@ -100,7 +102,8 @@ def test_every_start_counts_with_what_the_run_measured(folder: Path, told: Told)
     assert (lines["s-1"]["gpu_h"], lines["s-1"]["core_h"]) == (pytest.approx(8 * seconds / HOUR), pytest.approx(64 * seconds / HOUR))
     assert lines["s-1"]["kwh"] == pytest.approx(2.5 * seconds / HOUR) and lines["s-1"]["by"] == ["NVML"]
     assert lines["s-1"]["measured_pct"] == pytest.approx(100 * HOUR / seconds) and lines["s-1"]["co2_kg"] == pytest.approx(0.6 * 2.5 * seconds / HOUR)
-    assert (lines["cell-1"]["kwh"], lines["cell-1"]["by"]) == (0.5, ["Slurm"])
+    assert (lines["cell-1"]["kwh"], lines["cell-1"]["by"]) == (pytest.approx(GPUS["A100"].board_w / 2000), ["estimate"])
+    assert any(note.startswith("of 1 tasks of arrays Slurm's energy is not taken") for note in found["notes"])
     assert (lines["cell-2"]["gpu_h"], lines["cell-2"]["kwh"]) == (0.25, pytest.approx(GPUS["A100"].board_w / 4000)), "gres/gpu is not tracked"
     total = 8 * seconds / HOUR + 0.75
     assert found["total"]["gpu_h"] == pytest.approx(total) and found["budget"]["left_gpu_h"] == pytest.approx(100 - total)
@@ -117,7 +120,9 @@ def test_by_sweep_by_user_and_since_a_day(folder: Path, told: Told) -> None:
     code, out, _ = told("--since", "2026-11-21")
     assert code == 0 and [line.split()[:2] for line in out.splitlines()] == [["RUN", "JOBS"], ["all", "0"]]
     code, out, _ = told("cell-1")
-    assert out.splitlines()[1].split() == ["cell-1", "1", "0.5", "4.0", "0.50", "Slurm", "-"]
+    assert out.splitlines()[1].split() == ["cell-1", "1", "0.5", "4.0", "0.20", "estimate", "-"]
+    (folder / "sacct.txt").write_text(SACCT.replace(f"12|COMPLETED|3600|{at(7)}", f"12|COMPLETED|3600|{at(-30)}"))
+    assert "bob" not in told("--account", "lab", "--since", "2026-11-20", "--by", "user", "--csv")[1], "it began the day before"
     for flags, said in [(("--account", "lab"), "--account needs --since"), (("--since", "yesterday"), "a day such as 2026-01-31"),
                         (("nobody",), "no run 'nobody'"), (("--runs-dir", "none"), "is not a folder")]:
         code, _, err = told(*flags)

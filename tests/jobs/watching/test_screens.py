@@ -17,6 +17,7 @@ from textual.pilot import Pilot
 
 from jobs import cancel
 from jobs.standing.runs import all_runs
+from jobs.place.launch_flags import masked_argv
 from jobs.watching.acting import cancel_listed, is_sweep, is_whole_array, retry_of, run_in_terminal, to_cancel
 from jobs.watching.screens import watch_app
 from jobs.watching.screens.watch_app import WatchApp
@@ -243,6 +244,8 @@ def test_the_command_that_continues_a_run(made: list[Made], tmp_path: Path) -> N
     assert typed(cell, "sweeps/fewshot.py", "--retry", "failed", "--watch", "--shots", "10") == "python sweeps/fewshot.py --shots 10 --retry all"
     assert typed(cell, "sweeps/fewshot.py", "--retry=oom", "--retry") == "python sweeps/fewshot.py --retry all"
     assert typed(failed, "jobs/pretrain.py", "--sbatch", "token=***").startswith("its record leaves secrets out")
+    told = masked_argv(["--notify", "webhook:https://hooks.example/x", "--fewshot", "--notify mail --time 1"])
+    assert all(typed(failed, "jobs/pretrain.py", *words).startswith("its record leaves secrets out") for words in (told[:1], told[1:]))
     assert typed(failed, "jobs/gone.py").startswith("/") and "has no python jobs/gone.py" in typed(failed, "jobs/gone.py")
     assert "finds another folder of runs than" in typed(failed, "jobs/pretrain.py", "--runs-dir", "elsewhere")
     assert typed(failed, "jobs/pretrain.py", f"--runs-dir={tmp_path}/runs").startswith("python")

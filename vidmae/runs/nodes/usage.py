@@ -2,7 +2,8 @@
 
 Energy is the first of what there is of a job:
 
-    Slurm      ConsumedEnergyRaw of the accounting: what the nodes of the job have drawn, whoever else was on them
+    Slurm      ConsumedEnergyRaw of the accounting: what the nodes of the job have drawn; not of
+               tasks of arrays, which share nodes (jobs/standing/spending.py)
     NVML       the counter of each GPU, read by the run itself (vidmae/runs/nodes/gpu_counter.py); the GPUs alone
     estimate   board power of the GPUs (vidmae/runs/gpus.py) x hours x `gpu_power_pct`; the GPUs alone
 
