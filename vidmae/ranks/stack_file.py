@@ -82,9 +82,11 @@ class StackFile:
             if time.monotonic() < due_s or due_s == seen_s:
                 continue
             seen_s = due_s
-            command = [spy, "dump", "--native", "--pid", str(os.getpid())]
+            command, written = [spy, "dump", "--native", "--pid", str(os.getpid())], os.fstat(self._file)
             try:
                 done = subprocess.run(command, capture_output=True, timeout=SPY_LIMIT_S, stdin=subprocess.DEVNULL)
                 os.write(self._file, b"\npy-spy:\n" + (done.stdout or done.stderr))
             except (OSError, subprocess.TimeoutExpired) as error:
                 os.write(self._file, f"\npy-spy: {type(error).__name__}\n".encode())
+            with contextlib.suppress(OSError):  # when this rank itself wrote
+                os.utime(self._file, ns=(written.st_atime_ns, written.st_mtime_ns))

@@ -16,8 +16,8 @@ import pytest
 from textual.pilot import Pilot
 
 from jobs import cancel
-from jobs.standing.runs import all_runs
 from jobs.place.launch_flags import masked_argv
+from jobs.standing.runs import all_runs
 from jobs.watching.acting import cancel_listed, is_sweep, is_whole_array, retry_of, run_in_terminal, to_cancel
 from jobs.watching.screens import watch_app
 from jobs.watching.screens.watch_app import WatchApp

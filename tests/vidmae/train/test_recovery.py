@@ -159,7 +159,7 @@ def test_a_rank_that_hangs_is_given_up_in_time(manifest, tmp_path):
             rank.kill()
             rank.wait()
     said = report_hang(run, "7")
-    assert re.fullmatch(r"rank 1 \(node n1\) gave no sign any more \(wrote nothing: .*\), while rank 0 waited at "
+    assert re.fullmatch(r"rank 1 \(node n1\) gave no sign any more \(wrote nothing in time: .*\), while rank 0 waited at "
                         r"vidmae/ranks/(engine|dist)\.py line \d+ in \w+ \(there .*\)", said), said
     assert read_json(run.failure)["message"].startswith(said) and read_json(run.failure)["kind"] == "lost"
     stacks = run.hang.read_text()

@@ -23,6 +23,7 @@ COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/", "/vidmae/ranks/dist.py
 LOOKS = ("/vidmae/ranks/engine.py", "_look")  # where the host waits for a GPU, and a GPU for the other ranks
 BACKWARD = "_engine_run_backward"  # the main thread, while another one goes through the hooks of the backward pass
 SHOWN = 3  # ranks that are named
+LATE_S = 1.5  # after the first: a rank that was stopped writes once Slurm wakes it to end it
 _THREAD = re.compile(r"^(?:Current thread|Thread) 0x([0-9a-f]+)", re.M)
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.M)
 
@@ -59,6 +60,7 @@ class Stack:
         main: Frames of the main thread, the innermost first; empty where it wrote nothing.
         others: Those of all other threads.
         text: All that it wrote.
+        written_s: When, seconds since 1970.
     """
 
     rank: int
@@ -67,6 +69,7 @@ class Stack:
     main: tuple[Frame, ...]
     others: tuple[Frame, ...]
     text: str
+    written_s: float
 
     @property
     def waits(self) -> bool:
@@ -99,7 +102,7 @@ def read_stacks(folder: Path) -> list[Stack]:
         threads = list(_threads(text.partition("\npy-spy")[0]))
         mine = next((frames for thread, frames in threads if thread == main), ())
         others = tuple(frame for thread, frames in threads if thread != main for frame in frames)
-        found.append(Stack(rank, node, job, mine, others, text))
+        found.append(Stack(rank, node, job, mine, others, text, path.stat().st_mtime))
     return found
 
 
@@ -116,12 +119,14 @@ def who_hangs(stacks: Sequence[Stack]) -> tuple[str, int | None]:
     wrote = [stack for stack in stacks if stack.text]
     if not wrote:
         return "", None
-    silent = [stack for stack in stacks if not stack.text]
+    late_s = min(stack.written_s for stack in wrote) + LATE_S
+    silent = [stack for stack in stacks if not stack.text or stack.written_s > late_s]
+    wrote = [stack for stack in wrote if stack.written_s <= late_s]
     waiting = [stack for stack in wrote if stack.waits]
     away = [stack for stack in wrote if not stack.waits]
     if silent:
         meanwhile = f", while {_numbers(waiting)} waited at {waiting[0].place}" if waiting else ""
-        why = "wrote nothing: stopped, its node is gone, or it was ended before its time"
+        why = "wrote nothing in time: stopped, its node is gone, or it was ended before its time"
         return f"{_named(silent)} gave no sign any more ({why}){meanwhile}", silent[0].rank
     if away and waiting:
         stood = f"and stood at {away[0].place}"

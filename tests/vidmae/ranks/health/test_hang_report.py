@@ -1,6 +1,7 @@
 """Who did not come: told from stacks, which real processes write while they hang."""
 
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -53,11 +54,19 @@ def test_the_rank_that_does_not_come_is_named_with_its_line(run):
 
 def test_a_rank_that_gives_no_sign_is_named(run):
     said, rank = hang(run, WAITING, None)
-    why = "wrote nothing: stopped, its node is gone, or it was ended before its time"
+    why = "wrote nothing in time: stopped, its node is gone, or it was ended before its time"
     assert said == f"rank 1 (node n0) gave no sign any more ({why}), while rank 0 waited at {WAITS}"
     assert rank == 1
     assert hang(run, None, None) == ("", None), "they live, or were killed"
     assert hang(run, *[None] * 5, WAITING)[0].startswith("rank 0 (node n0), rank 1 (node n0), rank 2 (node n1) and 2 more gave")
+
+
+def test_a_rank_that_was_stopped_and_woken_at_the_end_is_named(run):
+    hang(run, WAITING, WAITING)
+    late = run.stacks / "rank_00001.txt"
+    os.utime(late, (late.stat().st_mtime + 2, late.stat().st_mtime + 2))
+    said, rank = who_hangs(read_stacks(run.stacks))
+    assert said.startswith("rank 1 (node n0) gave no sign any more") and said.endswith(f"while rank 0 waited at {WAITS}") and rank == 1
 
 
 def test_the_host_that_waits_for_a_gpu_waits_for_the_ranks(run):
