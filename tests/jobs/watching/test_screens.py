@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from jobs.standing.runs import all_runs
 from jobs.place.launch_flags import masked_argv
+from jobs.standing.runs import all_runs
 from jobs.watching.acting import cancel_listed, retry_of, run_in_terminal, to_cancel
 from jobs.watching.screens import watch_app
 from jobs.watching.screens.watch_app import WatchApp
