@@ -195,7 +195,8 @@ def _add_code(found: Pack, code: Path, top: str, hidden: set[str]) -> None:
         elif name == "DIRTY.diff" and "jobs/clusters/" in (code / name).read_text(errors="replace"):
             found.left_out[f"{top}/{name}"] = "it changes a profile of a site"
         else:
-            _add_text(found, f"{top}/{name}", code / name, hidden, names=name == "DIRTY.diff" or _is_edited_recipe(code, name))
+            edited = name == "DIRTY.diff" or _is_edited_recipe(code, name)
+            _add_text(found, f"{top}/{name}", code / name, hidden, names=edited)
 
 
 def _is_edited_recipe(code: Path, name: str) -> bool:

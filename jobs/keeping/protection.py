@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-@lru_cache(maxsize=None)  # who names whom is looked up again before every removal
+@cache  # who names whom is looked up again before every removal
 def _sections(path: str, stamp: tuple[int, ...]) -> dict[str, Any]:
     try:
         found = yaml.load(_text(Path(path)), Loader=_LOADER) if stamp else None
@@ -145,7 +145,7 @@ def _sections(path: str, stamp: tuple[int, ...]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _words_of(path: str, stamp: tuple[int, ...]) -> frozenset[str]:
     """What a record names; only what looks like a name of a run."""
     text = _text(Path(path)) if stamp else ""

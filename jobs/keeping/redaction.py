@@ -49,7 +49,8 @@ class Redaction:
     def record(self, value: Any) -> Any:
         """A JSON value without what is private: the same keys, but for those of machines."""
         if isinstance(value, Mapping):
-            return {self.text(key) if isinstance(key, str) else key: self._inner(key, inner) for key, inner in value.items() if key not in _ALONE}
+            return {self.text(key) if isinstance(key, str) else key: self._inner(key, inner)
+                    for key, inner in value.items() if key not in _ALONE}
         if isinstance(value, list):
             return [self.record(inner) for inner in value]
         return self.text(value) if isinstance(value, str) else value

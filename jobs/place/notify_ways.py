@@ -7,8 +7,8 @@
     command:WORDS          a program, which gets the line on its standard input; no shell
 
 The address of a webhook is a secret: who knows it can write there. It is kept in a file that only its owner can read, and
-stands in no record, log or batch script. With webhook:URL it is in the list of processes while the command runs; webhook:FILE
-and the variable keep it out of that. A profile is copied into every run, so it names a file.
+stands in no record, log or batch script. With webhook:URL it is in the list of processes while the command runs;
+webhook:FILE and the variable keep it out of that. A profile is copied into every run, so it names a file.
 """
 
 from __future__ import annotations

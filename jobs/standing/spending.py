@@ -54,7 +54,8 @@ def usage_of(runs: Sequence[RunFolder]) -> tuple[list[Usage], list[str]]:
     except SlurmError as error:
         notes.append(f"starts that left no word are not counted, since the accounting cannot be asked: {error}")
     found = [_usage(run, uses, entries, known) for run, (uses, entries) in read.items()]
-    apart = sum(shares_nodes(use) and any(one.energy_j for one in known.get(use.job_id, ())) for usage in found for use in usage.uses)
+    apart = sum(shares_nodes(use) and any(one.energy_j for one in known.get(use.job_id, ()))
+                for usage in found for use in usage.uses)
     if apart:
         notes.append(f"of {apart} tasks of arrays Slurm's energy is not taken: it is of whole nodes, which tasks share")
     return found, notes
