@@ -42,7 +42,7 @@ def spare_snapshots(search: Search) -> Iterator[Spare]:
 def _snapshots(search: Search) -> Iterator[tuple[Path, RunFolder | None, list[Standing]]]:
     """Every snapshot, the run that it belongs to (None: an array), and whose jobs start in it."""
     users: dict[Path, list[Standing]] = defaultdict(list)
-    for standing in search.standings:
+    for standing in sorted(search.standings, key=lambda standing: standing.run.path):
         code = standing.run.code
         if code.is_symlink():
             users[code.resolve()].append(standing)
