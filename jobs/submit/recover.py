@@ -37,7 +37,7 @@ from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs import record
 from vidmae.runs.attempts import Attempt, read_attempts, start_of, totals
 from vidmae.runs.nodes.left_out import nodes_left_out
-from vidmae.runs.record import CANCELLED, LOST, SCHEMA, RunFolder, read_json, write_json
+from vidmae.runs.record import CANCELLED, LOST, SCHEMA, RunFolder, read_json, why_not_writable, write_json
 
 STUCK_ATTEMPTS = 3
 OVER = ("TIMEOUT", "CANCELLED", "DEADLINE", "OUT_OF_MEMORY")  # of a job that Slurm ends and does not requeue
@@ -101,15 +101,11 @@ def is_stuck(attempts: Sequence[Attempt]) -> bool:
 
 def check_writable(run: RunFolder, verdict: Verdict) -> Verdict:
     """Do not requeue where the run folder takes no more files: the next attempt could not even say so."""
-    probe = run.path / ".recover.json"
-    try:
-        write_json(probe, {"why": verdict.why})
-        probe.unlink()
+    if not (problem := why_not_writable(run.path)):
         return verdict
-    except OSError as error:
-        why = f"{run.path} cannot be written ({error.strerror}), so the job is not requeued; make room, then --retry"
-        print(why, flush=True)
-        return Verdict(False, EXIT_PREEMPTED, why)
+    why = f"{run.path} cannot be written ({problem}), so the job is not requeued; make room, then --retry"
+    print(why, flush=True)
+    return Verdict(False, EXIT_PREEMPTED, why)
 
 
 def requeue(job_id: str, left_out: Mapping[str, str]) -> bool:

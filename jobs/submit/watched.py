@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
-import socket
 import time
-from pathlib import Path
 
 from jobs.submit.recover import is_stuck, judge
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.attempts import read_attempts
 from vidmae.runs.nodes.left_out import nodes_left_out
-from vidmae.runs.record import RunFolder, write_atomic
+from vidmae.runs.record import RunFolder, why_not_writable
 from vidmae.settings.keeping_config import RecoveryConfig
 from vidmae.settings.layers import ConfigError, Layer, build, read_yaml
 
@@ -75,14 +72,5 @@ def is_worth_a_restart(run: RunFolder, job_id: str, code: int, *, since: float =
         since: When this start of the job began, seconds since 1970: it does without the nodes left out before.
     """
     return (code != EXIT_PREEMPTED and judge(run, job_id, code, restarts=0, max_requeues=1).requeue
-            and not nodes_left_out(run, job_id, since=since) and not is_stuck(read_attempts(run)) and _is_writable(run.path))
-
-
-def _is_writable(folder: Path) -> bool:
-    probe = folder / f".watched.{socket.gethostname()}.{os.getpid()}"
-    try:
-        write_atomic(probe, b"{}\n")
-        probe.unlink()
-    except OSError:
-        return False
-    return True
+            and not nodes_left_out(run, job_id, since=since) and not is_stuck(read_attempts(run))
+            and not why_not_writable(run.path))

@@ -148,6 +148,22 @@ def is_private_folder(path: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
+def folder_of_user(place: Path) -> Path:
+    """Where this user's copies are on a disk or in the memory of a node, which others use, too."""
+    return place / f"vidmae-{os.getuid()}"
+
+
+def why_not_writable(folder: Path) -> str:
+    """Why a folder takes no more files, in the system's words; empty where it does. It is tried."""
+    probe = folder / f".writable.{socket.gethostname()}.{os.getpid()}.json"
+    try:
+        write_json(probe, {})
+        probe.unlink()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
 def signature(kind: str, signed: Mapping[str, Any], data_sha256: str) -> str:
     """Eight hex digits that name an experiment: equal exactly where kind, signed settings and data are equal.
 

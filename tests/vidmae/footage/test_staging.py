@@ -21,6 +21,7 @@ from vidmae.footage.open_video import DecodeError
 from vidmae.preparing.preparation import Preparation
 from vidmae.preparing.prepare_archives import prepare
 from vidmae.preparing.prepared_folder import Order
+from vidmae.runs.record import folder_of_user
 from vidmae.settings.config import FootageConfig
 from vidmae.settings.layers import ConfigError
 from vidmae.train.build import stage as build_stage
@@ -84,7 +85,7 @@ def test_copies_are_read_once_they_are_there(manifest, tmp_path):
 
 def test_a_copy_that_was_begun_goes_on(manifest, tmp_path):
     first = archives(manifest)[0]
-    folder = staging.folder_of(tmp_path / "disk")
+    folder = folder_of_user(tmp_path / "disk")
     folder.mkdir(0o700, parents=True)
     draft = folder / f"{staging.name_of(first)}.part"
     draft.write_bytes(first.read_bytes()[:700])
@@ -94,7 +95,7 @@ def test_a_copy_that_was_begun_goes_on(manifest, tmp_path):
 
 def test_the_bound_holds_and_what_others_left_goes_first(manifest, tmp_path):
     sizes = [archive.stat().st_size for archive in archives(manifest)]
-    folder = staging.folder_of(tmp_path / "disk")
+    folder = folder_of_user(tmp_path / "disk")
     folder.mkdir(0o700, parents=True)
     (folder / "0123.tar").write_bytes(bytes(sizes[0]))
     (said,) = stage(manifest, tmp_path / "disk", (sizes[0] + sizes[1]) / 2**30)
@@ -124,7 +125,7 @@ def test_a_copy_that_goes_while_it_is_opened_costs_nothing(manifest, tmp_path, m
 def test_a_folder_that_others_can_enter_is_not_used(manifest, tmp_path, how):
     stage(manifest, tmp_path / "disk")
     staging.use(tmp_path / "disk")
-    folder, archive = staging.folder_of(tmp_path / "disk"), archives(manifest)[0]
+    folder, archive = folder_of_user(tmp_path / "disk"), archives(manifest)[0]
     assert staging.copy_of(archive)
     if how == "a link":
         folder.symlink_to(folder.rename(tmp_path / "elsewhere"))

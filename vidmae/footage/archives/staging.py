@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from vidmae.runs.record import is_private_folder, make_private_folder
+from vidmae.runs.record import folder_of_user, is_private_folder, make_private_folder
 
 COPY_BYTES = 2**24
 KEPT_FREE = 0.1  # of the disk, where nobody says how much the copies may take
@@ -32,14 +32,9 @@ _read = [0, 0]
 def use(stage: Path | None) -> None:
     """Let readers of this process, and of those that it forks, look for copies below a folder; None: no more."""
     global _folder
-    _folder = stage and folder_of(stage)
+    _folder = stage and folder_of_user(stage)
     _distrusted.clear()
     _names.clear()
-
-
-def folder_of(stage: Path) -> Path:
-    """Where the copies of this user are."""
-    return stage / f"vidmae-{os.getuid()}"
 
 
 def copy_of(archive: Path) -> Path | None:
@@ -86,7 +81,7 @@ class Stager:
 
     def __init__(self, archives: Callable[[], Iterable[Path]], stage: Path, most_gib: float,
                  say: Callable[[str], object]) -> None:
-        self._archives, self._folder, self._most_gib, self._say = archives, folder_of(stage), most_gib, say
+        self._archives, self._folder, self._most_gib, self._say = archives, folder_of_user(stage), most_gib, say
         self.thread = threading.Thread(target=self._run, daemon=True, name="staging")
         self.thread.start()
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vidmae.ranks.health.node_facts import FolderFacts
-from vidmae.runs.record import RunFolder, make_private_folder
+from vidmae.runs.record import RunFolder, folder_of_user, make_private_folder
 
 ANSWER_S = 60.0
 WRITE_S = 0.5  # a slow disk is known to be slow before all is written
@@ -55,13 +55,8 @@ def folders_of(run: RunFolder, stage: str) -> dict[str, Path]:
     found = {"run": run.path, "tmp": _temporary()}
     where = Path(os.path.expandvars(stage)).expanduser() if stage else None
     if where and where.is_absolute():
-        found["stage"] = where / own_folder()
+        found["stage"] = folder_of_user(where)
     return found | ({"shm": SHARED_MEMORY} if SHARED_MEMORY.is_dir() else {})
-
-
-def own_folder() -> str:
-    """Name of this user's folder of copies, as vidmae/footage/archives/staging.py and saving/memory_copies.py have it."""
-    return f"vidmae-{os.getuid()}"
 
 
 def bytes_below(folder: Path) -> int:
@@ -94,7 +89,7 @@ def look_at(what: str, folder: Path, *, size: int) -> FolderFacts:
     try:
         if what == "stage":
             make_private_folder(folder)
-        copies = bytes_below(folder / own_folder() if what == "shm" else folder) if what in ("stage", "shm") else 0
+        copies = bytes_below(folder_of_user(folder) if what == "shm" else folder) if what in ("stage", "shm") else 0
         free_gib = (shutil.disk_usage(folder).free + copies) / 2**30
         began = time.perf_counter()
         with probe.open("xb") as file:

@@ -26,7 +26,7 @@ from typing import Any
 from vidmae.ranks.saving.retention import GIB, free_bytes
 from vidmae.ranks.shard_writer import hash_file
 from vidmae.runs.nodes.left_out import node_name
-from vidmae.runs.record import is_private_folder, make_private_folder, read_json, write_json
+from vidmae.runs.record import folder_of_user, is_private_folder, make_private_folder, read_json, write_json
 
 FOLDER = "VIDMAE_MEMORY_DIR"  # in the environment: another folder than /dev/shm, on every node
 COPY = "COPY"
@@ -70,7 +70,7 @@ class NodeCopies:
 
     def __init__(self, run_path: Path, token: str) -> None:
         key = hashlib.blake2b(f"{run_path.resolve()}\n{token}".encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
-        self._of_user = Path(os.environ.get(FOLDER) or "/dev/shm") / f"vidmae-{os.getuid()}"
+        self._of_user = folder_of_user(Path(os.environ.get(FOLDER) or "/dev/shm"))
         self.folder = self._of_user / node_name() / f"{run_path.name}-{key}"
 
     def path(self, generation: Generation, name: str) -> Path:
