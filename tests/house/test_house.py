@@ -115,7 +115,7 @@ SINGLE_SITES = {  # a heavy library -> the only modules that may import it
     "safetensors": {"vidmae.model.weights"},
     "huggingface_hub": {"vidmae.weights.hub"},
     "cv2": {"vidmae.clips.transforms", "vidmae.insight.vision", "vidmae.preparing.kept_frames", "vidmae.evaluate.corruptions.pixels"},
-    "pynvml": {"vidmae.ranks.health.nvml_reading"},
+    "pynvml": {"vidmae.runs.nodes.nvml"},
     "simplejpeg": {"vidmae.footage.archives.jpeg"},
     "textual": {"jobs.watching.screens"},
     "skimage": {"vidmae.insight.interpolation.scores", "vidmae.preparing.archive_parts"},

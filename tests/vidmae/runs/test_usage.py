@@ -1,18 +1,16 @@
-"""What jobs have used, against sums by hand; and the counters of GPUs, with a stand-in for the driver's library."""
+"""What jobs have used, against sums by hand; and the counters of GPUs, with a stand-in for the driver."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
 
 from vidmae.runs.attempts import AttemptLog, read_attempts
 from vidmae.runs.gpus import GPUS
-from vidmae.runs.nodes import gpu_counter
 from vidmae.runs.nodes.gpu_counter import EnergyMeter
 from vidmae.runs.nodes.usage import ESTIMATE, NVML, SLURM, Rates, Use, said_of_energy, spent, uses_of
 from vidmae.runs.record import RunFolder
@@ -96,29 +94,28 @@ def test_what_is_not_known_is_named_and_not_invented() -> None:
     assert spent([], Rates()).kwh is None
 
 
-class Driver(SimpleNamespace):
-    """Stands for libnvidia-ml.so.1: the functions that are called, by the C interface that NVIDIA documents."""
+class Driver:
+    """Stands for the driver below pynvml, whose own errors it raises."""
 
-    uuids, millijoules, code = {b"GPU-ab": 3}, 5000, 0
+    millijoules, counts = 5000, True
 
-    def nvmlInit_v2(self) -> int:
-        return 0
+    def handle(self, uuid: str) -> int:
+        if uuid != "GPU-ab":
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return 3
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, out: Any) -> int:
-        if uuid not in self.uuids:
-            return 6  # NVML_ERROR_NOT_FOUND
-        out._obj.value = self.uuids[uuid]
-        return 0
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: ctypes.c_void_p, out: Any) -> int:
-        out._obj.value = self.millijoules * (handle.value == 3)
-        return self.code
+    def energy(self, handle: int) -> int:
+        if not self.counts:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return self.millijoules * (handle == 3)
 
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     found = Driver()
-    monkeypatch.setattr(gpu_counter.ctypes, "CDLL", lambda name: found if name == "libnvidia-ml.so.1" else None)
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", found.handle)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", found.energy)
     return found
 
 
@@ -136,23 +133,23 @@ def test_the_counters_of_all_gpus_are_written_down(driver: Driver, tmp_path: Pat
     log.write()
     now, = read_attempts(RunFolder(tmp_path))
     assert (now.energy_j, now.ranks, now.gpu, said) == (62.0, 2, "NVIDIA A100-SXM4-80GB", []) and 0 < now.energy_s < 60
-    driver.code = 3  # NVML_ERROR_NOT_SUPPORTED, from now on
+    driver.counts = False
     meter.note(of_two_ranks, log)
-    assert said == ["the energy of 1 of 2 GPUs is not measured: NVML returns 3"] and log.now.energy_j == 62.0
+    assert said == ["the energy of 1 of 2 GPUs is not measured: NVML says Not Supported"] and log.now.energy_j == 62.0
     meter.note(of_two_ranks, log)
     assert len(asked) == 2 and len(said) == 1, "said once, and nobody waits for a sum any more"
 
 
-@pytest.mark.parametrize(("uuid", "why"), [("cd", "NVML returns 6"), ("ab", "libnvidia-ml.so.1: no such file")])
+@pytest.mark.parametrize(("uuid", "why"), [("cd", "Not Found"), ("ab", "NVML Shared Library Not Found")])
 def test_a_gpu_that_cannot_be_asked_is_no_error(uuid: str, why: str, driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def missing(name: str) -> None:
-        raise OSError("no such file")
+    def missing() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     if uuid == "ab":
-        monkeypatch.setattr(gpu_counter.ctypes, "CDLL", missing)
+        monkeypatch.setattr(pynvml, "nvmlInit", missing)
     log, said = AttemptLog(RunFolder(tmp_path), started=0.0, reached=0), list[str]()
     EnergyMeter(uuid, 1, said.append).note(list, log)
-    assert said == [f"the energy of 1 of 1 GPUs is not measured: {why}"] and log.now.energy_s == 0
+    assert said == [f"the energy of 1 of 1 GPUs is not measured: NVML says {why}"] and log.now.energy_s == 0
 
 
 def test_on_cpus_nobody_waits_for_a_sum(tmp_path: Path) -> None:

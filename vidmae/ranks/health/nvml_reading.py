@@ -1,6 +1,6 @@
-"""What the driver says of a GPU (NVML, through nvidia-ml-py): health counters, other processes, errors while it is loaded.
+"""What the driver says of a GPU (NVML): health counters, other processes, errors while it is loaded.
 
-The library is optional (`pip install nvidia-ml-py`); where it or the driver's part is missing, that is said and noted.
+Where nothing can be asked, that is said and noted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vidmae.ranks.health.node_facts import GpuFacts
+from vidmae.runs.nodes.nvml import NvmlError, gpu_by_uuid
 
 T = TypeVar("T")
 DRIVER = Path("/sys/module/nvidia/version")
@@ -34,16 +35,9 @@ class Nvml:
         self.missing = ""
         self._events: Any = None
         try:
-            import pynvml
-        except ImportError:
-            self.missing = "not checked: no NVML (pip install nvidia-ml-py)"
-            return
-        self._nvml: Any = pynvml
-        try:
-            self._nvml.nvmlInit()
-            self._gpu = self._nvml.nvmlDeviceGetHandleByUUID("GPU-" + uuid.removeprefix("GPU-"))
-        except self._nvml.NVMLError as error:
-            self.missing = f"not checked: NVML says {error}"
+            self._nvml, self._gpu = gpu_by_uuid(uuid)
+        except NvmlError as error:
+            self.missing = f"not checked: {error}"
             return
         self._events = self._ask(self._watch)
 

@@ -1,59 +1,41 @@
 """The energy that GPUs have used, by the counter that each GPU keeps of itself (NVIDIA's from Volta on), read through NVML.
 
-libnvidia-ml.so.1 comes with the driver, so the three functions that are needed here are there without pynvml, which would
-have to be installed.
 Source: NVIDIA, NVML API reference, nvmlDeviceGetTotalEnergyConsumption: millijoules since the driver was loaded.
 """
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Sequence
 
 from vidmae.runs.attempts import AttemptLog
+from vidmae.runs.nodes.nvml import NvmlError, gpu_by_uuid
 
-LIBRARY = "libnvidia-ml.so.1"
 Sum = Callable[[Sequence[float]], list[float]]
-
-
-class CounterError(RuntimeError):
-    """The counter cannot be read; the message says why."""
 
 
 class GpuCounter:
     """The energy counter of one GPU.
 
     Args:
-        uuid: Of the GPU, as torch gives it: without `GPU-`.
+        uuid: Of the GPU, as torch gives it.
     Raises:
-        CounterError: There is no NVML, it does not know the GPU, or the GPU keeps no counter.
+        NvmlError: There is no driver, or it does not know the GPU.
     """
 
     def __init__(self, uuid: str) -> None:
-        try:
-            self._nvml = ctypes.CDLL(LIBRARY)
-            self._handle = ctypes.c_void_p()
-            self._check(self._nvml.nvmlInit_v2())
-            self._check(self._nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode(), ctypes.byref(self._handle)))
-        except (OSError, AttributeError) as error:
-            raise CounterError(f"{LIBRARY}: {error}") from error
-        self.joules()
+        self._nvml, self._gpu = gpu_by_uuid(uuid)
 
     def joules(self) -> float:
         """What the counter says.
 
         Raises:
-            CounterError: NVML refuses.
+            NvmlError: The GPU keeps no counter.
         """
-        counted = ctypes.c_ulonglong()
-        self._check(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle, ctypes.byref(counted)))
-        return counted.value / 1000
-
-    @staticmethod
-    def _check(code: int) -> None:
-        if code:
-            raise CounterError(f"NVML returns {code}")
+        try:
+            return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)) / 1000
+        except self._nvml.NVMLError as error:
+            raise NvmlError(f"NVML says {error}") from error
 
 
 class EnergyMeter:
@@ -71,7 +53,7 @@ class EnergyMeter:
         try:
             self._counter = GpuCounter(uuid) if uuid else None
             self._first_j = self._counter.joules() if self._counter else 0.0
-        except CounterError as error:
+        except NvmlError as error:
             self._why, self._counter = str(error), None
 
     def note(self, sum_over_ranks: Sum, log: AttemptLog | None) -> None:
@@ -86,7 +68,7 @@ class EnergyMeter:
         used_j = 0.0
         try:
             used_j = self._counter.joules() - self._first_j if self._counter else 0.0
-        except CounterError as error:
+        except NvmlError as error:
             self._why, self._counter = str(error), None
         whole_j, readable = sum_over_ranks([used_j, float(self._counter is not None)])
         if round(readable) < self._ranks:
