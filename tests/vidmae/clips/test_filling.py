@@ -25,11 +25,13 @@ def test_pixels_are_those_of_a_whole_clip(box, flip):
         assert np.array_equal(clip, crop_resize(frames, np.arange(12), box, 32, flip=flip).numpy())
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["as decoded", "upside down"])
 @pytest.mark.parametrize("box", BOXES[:4])
-def test_without_antialiasing_a_pixel_is_the_mean_of_the_four_nearest(box):
+def test_without_antialiasing_a_pixel_is_the_mean_of_the_four_nearest(box, turned):
     clip, mirrored = np.zeros((2, 1, 40, 40, 3), np.uint8)
+    frame = np.ascontiguousarray(FRAMES[0, ::-1])[::-1] if turned else FRAMES[0]
     for place, flip in ((clip, False), (mirrored, True)):
-        CropResize(box, flip, place, linear=True)(FRAMES[0], [0])
+        CropResize(box, flip, place, linear=True)(frame, [0])
     top, left, height, width = box
     cut = torch.from_numpy(FRAMES[0][top:top + height, left:left + width]).permute(2, 0, 1)[None].double()
     wanted = F.interpolate(cut, size=(40, 40), mode="bilinear")[0].permute(1, 2, 0).numpy()
