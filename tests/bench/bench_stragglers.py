@@ -2,7 +2,7 @@
 
 One engine of eight ranks (gloo, ZeRO 2, float32, a tiny model on clips of 64 px, one thread each) makes steps that are
 compared and steps that are not, in turn, and each pair of neighbours begins with the one or the other by turns. A compared
-step has all that a comparison takes: one gather of three numbers of each rank, and rank 0 that judges the last ones. A run
+step has all that a comparison takes: three more numbers of each rank in the update's sum, and rank 0 that judges them. A run
 compares one step in `recovery.compare_steps`, so its cost is that part of the difference (the median of the pairs), and what
 it does in every step besides: hooks that time the forward pass, and sums. That is measured alone, ten thousand times.
 """
@@ -93,11 +93,14 @@ def measure(folder: Path) -> dict[str, Any]:
         ranks.barrier()
         began = time.perf_counter()
         engine.backward(clips, mask)
-        engine.update(extra=[0.0])
-        if compared:
-            done += 1
-            pace.waited(0.0)
-            pace.step_done(done, time.perf_counter() - began)
+        if not compared:
+            engine.update(extra=[0.0])
+            return time.perf_counter() - began
+        done += 1
+        pace.waited(0.0)
+        _, _, (_, *averages) = engine.update(extra=[0.0, *pace.to_sum(done)])
+        pace.step_done(time.perf_counter() - began)
+        pace.compare(averages)
         return time.perf_counter() - began
 
     found: dict[bool, list[float]] = {True: [], False: []}
@@ -123,7 +126,9 @@ def each_step_s(pace_of: Callable[[Any, int], Any]) -> float:
     for step in range(steps):
         module(0)
         pace.waited(0.0)
-        pace.step_done(step + 1, 0.1)
+        pace.to_sum(step + 1)
+        pace.step_done(0.1)
+        pace.compare([])
     return (time.perf_counter() - began - plain_s) / steps
 
 

@@ -363,11 +363,12 @@ class Trainer(ABC, Generic[C]):
             engine.backward(*self.inputs(batch, step * plan.grad_accum + j))
             self.ahead.fetch()
         self.pace.waited(waited_s)
+        paces = self.pace.to_sum(step + 1)
         losses, stop, clips_replaced = engine.losses, float(preempt.received() is not None), sum(s.clips for s in replaced)
         try:
             skipped = engine.skipped_steps
-            loss, grad_norm, (waited_s, stops, busy, substituted, looked, *watched) = engine.update(
-                extra=[waited_s, stop, self.saver.busy, clips_replaced, len(rechecked)], watched=self.watched())
+            loss, grad_norm, (waited_s, stops, busy, substituted, looked, *more) = engine.update(
+                extra=[waited_s, stop, self.saver.busy, clips_replaced, len(rechecked), *paces], watched=self.watched())
         except NonFiniteError as error:
             mine = {"rank": self.ranks.rank, "rows": rows, "losses": [str(x) for x in losses.tolist()]}
             raise BadWindowError(str(error), step, window_of(step, self.skipped), self.ranks.joined([mine])) from error
@@ -380,6 +381,7 @@ class Trainer(ABC, Generic[C]):
             if each.problem:
                 self.say(f"step {step + 1}: row {each.row + 1} of the manifest was read a second time: {each.problem}")
         step_s = time.perf_counter() - began
+        self.pace.step_done(step_s)
         clips_per_s = config.train.global_batch / step_s
         return {
             "step": step + 1, "epoch": (step + 1) / plan.steps_per_epoch, "phase": phase, "loss": loss, "lr": lr,
@@ -388,7 +390,7 @@ class Trainer(ABC, Generic[C]):
             "peak_gib": peak_memory_gib(device), "skipped": engine.skipped_steps,
             "substituted": round(substituted * self.ranks.world_size), "rechecked": len(found),
             "differing": sorted(each.row + 1 for each in found if each.problem), **self._staged(archive_bytes),
-            **self.more_metrics(step + 1, watched), **self.pace.step_done(step + 1, step_s),
+            **self.more_metrics(step + 1, more[len(paces):]), **self.pace.compare(more[:len(paces)]),
         }, stops > 0, busy
 
     def _staged(self, archive_bytes: list[int]) -> dict[str, float]:

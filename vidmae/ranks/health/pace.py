@@ -1,18 +1,23 @@
 """What each rank takes for its own part of a step, compared every few steps: who holds up the others is named.
 
 On a CPU the clock of the host times a forward pass. On a GPU the host is done with it long before the GPU is, so events are
-recorded around it; they are read once the update has waited for the GPU anyway. The comparison itself is one gather of three
-numbers of each rank. Rank 0 looks at them a step later, when they have come without anybody waiting for them.
+recorded around it; they are read once the update has waited for the GPU anyway. A comparison is no collective of its own:
+the sum over the ranks that every update has takes three numbers of each rank along, each in its own places of the list.
+
+    numbers = pace.to_sum(step)                    # before the update; most often nothing
+    *_, averages = engine.update(extra=numbers)
+    pace.step_done(step_s)
+    pace.compare(averages)                         # rank 0 names who is slow
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vidmae.ranks.dist import Ranks
 from vidmae.ranks.health.stragglers import Judge, OwnTimes, Slow, excess_of, write_slow
@@ -20,6 +25,7 @@ from vidmae.runs.nodes.left_out import leave_out_node, node_name
 from vidmae.runs.record import RunFolder
 from vidmae.settings.keeping_config import RecoveryConfig
 
+MEASURED = 3  # numbers of a rank: its step, its wait for clips, its forward passes
 REWRITE_S = 60.0  # slow.json is written anew at least so often while somebody is slow
 
 
@@ -76,8 +82,7 @@ class Pace:
                  say: Callable[[str], None]) -> None:
         self._every = recovery.compare_steps if ranks.world_size > 1 else 0
         self._run, self._ranks, self._say, self._wait_s = run, ranks, say, 0.0
-        self._sums, self._steps, self._first = [0.0, 0.0, 0.0], 0, True
-        self._coming: Tensor | None = None
+        self._sums, self._steps, self._first = [0.0] * MEASURED, 0, True
         if ranks.is_main:
             run.slow.unlink(missing_ok=True)
         if not self._every:
@@ -90,46 +95,48 @@ class Pace:
         """Take what this rank has waited for the clips of a step."""
         self._wait_s = seconds
 
-    def step_done(self, step: int, step_s: float) -> dict[str, Any]:
-        """Take a step, after its update, and compare the ranks where it is time to.
+    def step_done(self, step_s: float) -> None:
+        """Take a step, after its update.
 
         Args:
-            step: Updates done.
             step_s: What it took, seconds.
-        Returns:
-            On rank 0 what metrics.jsonl says of the last comparison, one step after it; else nothing.
         """
         if not self._every:
-            return {}
+            return
         mine = step_s, self._wait_s, self._clock.take_s() if self._clock else 0.0
         if self._first:  # it compiles, and finds its memory
             self._first = False
-            return {}
-        said = self._look()
+            return
         self._sums = [total + new for total, new in zip(self._sums, mine, strict=True)]
         self._steps += 1
-        if step % self._every == 0:
-            self._coming = self._gathered()
-            self._sums, self._steps = [0.0, 0.0, 0.0], 0
-        return said
 
-    def _gathered(self) -> Tensor | None:
-        """The means of all ranks, [ranks, 3]; on a GPU they are on their way to rank 0's host memory."""
-        device = self._ranks.device
-        means = torch.tensor([total / self._steps for total in self._sums], dtype=torch.float64)
-        found = self._ranks.gather_tensor(means.to(device, non_blocking=True))
-        if not self._ranks.is_main:
-            return None
-        if device.type != "cuda":
-            return found
-        host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
-        return host.copy_(found, non_blocking=True)  # done before the next update's numbers are, which are waited for
+    def to_sum(self, step: int) -> list[float]:
+        """Numbers for the sum over the ranks of the next update: what this rank took in the steps since the last comparison.
 
-    def _look(self) -> dict[str, Any]:
-        if self._coming is None:
+        Args:
+            step: Of the update, the first is 1.
+        Returns:
+            Three numbers for each rank, 0 in the places of the others; nothing where it is not time to compare.
+        """
+        if not self._every or step % self._every or not self._steps:
+            return []
+        numbers, first = [0.0] * (MEASURED * self._ranks.world_size), MEASURED * self._ranks.rank
+        numbers[first:first + MEASURED] = [total / self._steps for total in self._sums]
+        self._sums, self._steps = [0.0] * MEASURED, 0
+        return numbers
+
+    def compare(self, averages: Sequence[float]) -> dict[str, Any]:
+        """Look at what the update made of the numbers of all ranks.
+
+        Args:
+            averages: Of `to_sum` over the ranks.
+        Returns:
+            On rank 0 what metrics.jsonl says of the comparison; else nothing.
+        """
+        if not averages or not self._ranks.is_main:
             return {}
-        excess = excess_of([OwnTimes(*of_rank) for of_rank in self._coming.tolist()])
-        self._coming = None
+        values = [average * self._ranks.world_size for average in averages]
+        excess = excess_of([OwnTimes(*values[i:i + MEASURED]) for i in range(0, len(values), MEASURED)])
         before, now_s = {(slow.node, slow.cause): slow for slow in self._judge.named}, time.monotonic()
         leaving = self._judge.add(excess, now_s)
         self._tell(before, {(slow.node, slow.cause): slow for slow in self._judge.named})
