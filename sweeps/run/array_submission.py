@@ -26,8 +26,8 @@ from jobs.submit import launch, local_array, notice
 from sweeps.grid.any_cell import AnyCell
 from sweeps.grid.batches import Batch
 from sweeps.grid.states import Standing
-from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic, write_json
-from vidmae.settings.texts_of_cells import Texts
+from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json, write_atomic
+from vidmae.settings.texts_of_cells import Texts, joined
 
 NO_LIMIT = 10**9
 COLLECT = Resources("", 1, 0, 1, 1, 2048, 30)
@@ -155,24 +155,24 @@ def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], co
         "command": sweep.command, **code.record(), **request.resources.record,
         **sweep.profile.rates.record, "host": socket.gethostname(),
         "submitted_at": _now(), "submitted_at_s": time.time()}
-    state = {**code.record(), "environment": environment()}
-    records = [_write_cell(s, sweep, state, texts, {**entry, "task": task, **_planned(s, sweep)})
-               for task, s in enumerate(batch.cells)]
+    state = texts.json({**code.record(), "environment": environment()})
+    cells = [_write_cell(s, sweep, state, texts, {**entry, "task": task, **_planned(s, sweep)})
+             for task, s in enumerate(batch.cells)]
     try:
         job_id = start(request, runs)
     except slurm.SlurmAwayError:
         raise  # there may be an array: the notes stay, and the next call looks for it
     except slurm.SlurmError:
-        for run, record in zip(runs, records, strict=True):
-            record["submissions"].pop()
-            write_json(run.record, record, durable=False)
+        for cell in cells:
+            cell.submissions.pop()
+            cell.write(texts)
         shutil.rmtree(path)
         raise
     later = {"process_birth": process_birth(int(job_id))} if sweep.cluster == "local" else {}
-    for task, (run, record) in enumerate(zip(runs, records, strict=True)):
-        link_task(run, array, f"{job_id}_{task}")
-        record["submissions"][-1].update(state="submitted", job_id=f"{job_id}_{task}", **later)
-        _write_record(run, record, texts)
+    for task, cell in enumerate(cells):
+        link_task(cell.run, array, f"{job_id}_{task}")
+        cell.submissions[-1].update(state="submitted", job_id=f"{job_id}_{task}", **later)
+        cell.write(texts)
     return Submitted(job_id, array, batch.cells)
 
 
@@ -182,17 +182,29 @@ def _planned(standing: Standing, sweep: Sweep) -> dict[str, float]:
     return {"planned_gpu_h": planned} if planned else {}
 
 
-def _write_cell(standing: Standing, sweep: Sweep, code: Mapping[str, Any], texts: Texts, entry: dict[str, Any],
-                ) -> dict[str, Any]:
-    """config.yaml and run.json of a cell; the record."""
+@dataclass(frozen=True)
+class _CellRecord:
+    """run.json of a cell: the text of all that stays, and the submissions, of which the last changes once it has an id."""
+
+    run: RunFolder
+    stays: str
+    submissions: list[dict[str, Any]]
+
+    def write(self, texts: Texts) -> None:
+        text = joined(self.stays, texts.json({"submissions": self.submissions}))
+        write_atomic(self.run.record, f"{text}\n".encode(), durable=False)
+
+
+def _write_cell(standing: Standing, sweep: Sweep, code: str, texts: Texts, entry: dict[str, Any]) -> _CellRecord:
+    """config.yaml and run.json of a cell; `code` is the text of the code's state."""
     run, cell = standing.run, standing.cell
     before = {} if _made(run.path) else read_json(run.record) or {}
-    record = {**_identity(cell, run, sweep, before, entry["submitted_at"]), **code,
-              "submissions": [*before.get("submissions", []), entry]}
+    stays = joined(texts.json(_identity(cell, run, sweep, before, entry["submitted_at"])), code)
+    record = _CellRecord(run, stays, [*before.get("submissions", []), entry])
     name = run.path.name.removesuffix(f"-{cell.signature}")
     config = cell.config if cell.config.name == name else replace(cell.config, name=name)
     write_atomic(run.config, texts.yaml(config).encode(), durable=False)
-    _write_record(run, record, texts)
+    record.write(texts)
     return record
 
 
@@ -205,10 +217,6 @@ def _made(folder: Path) -> bool:
     except FileNotFoundError:  # nor is that of all runs
         make_private_folder(folder)
     return True
-
-
-def _write_record(run: RunFolder, record: Mapping[str, Any], texts: Texts) -> None:
-    write_atomic(run.record, f"{texts.json(record)}\n".encode(), durable=False)
 
 
 def _identity(cell: AnyCell, run: RunFolder, sweep: Sweep, before: Mapping[str, Any], now: str) -> dict[str, Any]:

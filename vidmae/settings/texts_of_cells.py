@@ -99,6 +99,11 @@ class Texts:
         return text
 
 
+def joined(*objects: str) -> str:
+    """The text of one object with the keys of several, none of which is empty. Each is a text of `Texts.json`."""
+    return ",".join([objects[0][:-2], *(each[1:-2] for each in objects[1:])]) + "\n}"
+
+
 @functools.cache
 def _encoder(depth: int) -> Callable[[Any], str]:
     """Of the items of an object so deep, a line each. With `indent` it would not be the one that is written in C."""

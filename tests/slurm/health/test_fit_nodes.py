@@ -117,11 +117,12 @@ def test_a_node_whose_disk_is_full_is_left_out(cluster: Cluster, manifest: Path,
 @pytest.mark.slow
 def test_a_node_with_other_code_is_left_out(cluster: Cluster, manifest: Path, tmp_path: Path, whole: Callable[..., RunFolder]) -> None:
     """Of three nodes the first one runs a copy that differs by a comment, as after an update that one node has missed."""
-    shutil.copytree(faults.ROOT / "vidmae", tmp_path / "old/vidmae", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("jobs", "vidmae"):
+        shutil.copytree(faults.ROOT / package, tmp_path / "old" / package, ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "old/vidmae/train/build.py").open("a") as file:
         file.write("# another version\n")
     python = tmp_path / "python.sh"
-    python.write_text(f"#!/bin/bash\n[ $SLURMD_NODENAME = cn1 ] && export PYTHONPATH={tmp_path}/old:$PYTHONPATH\n"
+    python.write_text(f"#!/bin/bash\n[ $SLURMD_NODENAME = cn1 ] && cd {tmp_path}/old && export PYTHONPATH={tmp_path}/old\n"
                       f"exec {sys.executable} \"$@\"\n")
     python.chmod(0o700)
     profile = tmp_path / "profile.yaml"

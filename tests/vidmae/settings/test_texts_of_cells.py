@@ -10,7 +10,7 @@ from vidmae.runs.record import signature, signature_of_text
 from vidmae.settings.config import PretrainConfig, find_recipe
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import build, parse_set, read_yaml, to_dict, to_yaml
-from vidmae.settings.texts_of_cells import Texts
+from vidmae.settings.texts_of_cells import Texts, joined
 
 NAMES = ("say-toys-2shot-seed0-finetune", "yes", "no", "on", "y", "null", "~", "", "1", "1e3", "1_0", "0x1f", "1.5", ".5", "2026-11-29", "12:30",
          "a b", " a", "a ", "a: b", "a #b", "- a", "[a]", "{a}", "'a'", '"a"', "ä/ö", "a\nb", "@a", "%a", "!a", "&a", "*a", "a" * 200,
@@ -63,6 +63,8 @@ def test_records_are_those_of_json():
         for _ in range(2):
             assert texts.json(record) == json.dumps(record, indent=2)
             record["submissions"][-1].update(state="submitted", job_id=f"7_{task}")
+            first, *others = [{key: value} for key, value in record.items()]
+            assert joined(texts.json(first), *map(texts.json, others)) == json.dumps(record, indent=2)
     assert texts.json({}) == "{}"
     with pytest.raises(ValueError, match="JSON compliant"):
         texts.json({"a": float("nan")})
