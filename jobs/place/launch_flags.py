@@ -43,7 +43,8 @@ def add_resources(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--signal-delay-s", type=int, metavar="S",
                        help="seconds from Slurm's warning signal to the time limit (default: 300, at most a quarter of it)")
     group.add_argument("--max-requeues", type=int, metavar="N",
-                       help="how often a job that was stopped before its end goes back into the queue (default: 20)")
+                       help="how often a job that was stopped before its end goes back into the queue, or on one machine "
+                            "starts again after a rank was killed (default: 20)")
     group.add_argument("--sbatch", action="append", default=[], metavar="KEY=VALUE", help="any other sbatch option")
 
 

@@ -429,9 +429,10 @@ def local_script(request: Request, command: str, folder: Path) -> str:
         "SUBMITIT_LOCAL_WITH_SHELL": "",
     }
     gpus = ",".join(map(str, range(r.gpus_per_node)))
+    words = [sys.executable, "-u", "-m", "jobs.submit.local_controller", str(folder), str(request.max_requeues)]
     visible = f'export CUDA_VISIBLE_DEVICES="${{CUDA_VISIBLE_DEVICES-{gpus}}}"' if gpus else "export CUDA_VISIBLE_DEVICES="
     return "\n".join([
         "#!/bin/bash", "", "# setup", *setup_lines(request), visible,
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
         "", "# command", f"cd {shlex.quote(str(request.run.code))} || exit 1",
-        f"exec {shlex.quote(sys.executable)} -u -m jobs.submit.local_controller {shlex.quote(str(folder))}", ""])
+        f"exec {shlex.join(words)}", ""])

@@ -28,12 +28,13 @@ from jobs.submit import notice
 from jobs.submit.forked_cell import ForkedCell, load_programs, run_cell
 from jobs.submit.launch import KILLED_BY_LIMIT, Request, by_shell, own_environment, setup_lines
 from jobs.submit.local_controller import INTERRUPTED, code_of_cancelled
-from jobs.submit.watched import is_worth_a_restart, restarts_allowed
+from jobs.submit.watched import is_worth_a_restart
 from vidmae.runs.attempts import RESTARTED
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, make_private_folder, write_json
 from vidmae.settings.signals import number_of
 
 LOOK_S = 0.2
+RESTARTS = 3  # of a cell that is killed, at most: one without training records no progress
 NOT_STARTED = 127  # exit code of a cell that could not be started, as of a shell that finds no program
 SCRIPT = "controller.sh"
 
@@ -49,6 +50,7 @@ def script_of(request: Request, first: int) -> str:
     words = [sys.executable, "-u", "-m", "jobs.submit.local_array", str(request.run.path), "--max-parallel",
              str(request.max_parallel or 1), "--first", str(first), "--gpus", gpus]
     words += ["--fork"] if request.on_cpu and not request.python else []  # the profile's Python may be that of a container
+    words += ["--max-restarts", str(min(RESTARTS, request.max_requeues))]
     words += ["--signal", request.signal, "--signal-delay-s", str(request.signal_delay_s)]
     words += ["--limit-s", str(60 * r.time_min)] if r.time_min else []
     words += ["--python", request.python] if request.python else []
@@ -82,6 +84,7 @@ class Task:
         run: Its run folder.
         folder: submit/<pid>_<i>.
         python: Shell command that starts Python; empty takes that of the controller.
+        max_restarts: How often it starts again after it was killed.
         slot: Which of the places that run at a time it has.
         process: Once it runs.
         began: Monotonic seconds of its start.
@@ -93,6 +96,7 @@ class Task:
     run: RunFolder
     folder: Path
     python: str = ""
+    max_restarts: int = 0
     slot: int = 0
     process: subprocess.Popen[bytes] | ForkedCell | None = None
     began: float = 0.0
@@ -138,7 +142,7 @@ class Task:
 
     def comes_back(self, code: int) -> bool:
         """Whether a cell that has ended with a code, minus the signal, is to start again in its place."""
-        return (code < 0 and not self.cancelled and self.starts <= restarts_allowed(self.run)
+        return (code < 0 and not self.cancelled and self.starts <= self.max_restarts
                 and is_worth_a_restart(self.run, self.folder.name, 128 - code))
 
     def end(self, how: signal.Signals) -> None:
@@ -181,9 +185,10 @@ class Limit:
 
 
 def control(array: Path, *, max_parallel: int, first: int, gpus: Sequence[str], limit: Limit, fork: bool,
-            python: str = "") -> None:
+            python: str = "", max_restarts: int = 0) -> None:
     """Run all cells of an array."""
-    waiting = [Task(run, array / "submit" / f"{os.getpid()}_{i}", python) for i, run in enumerate(cells_of(array))]
+    waiting = [Task(run, array / "submit" / f"{os.getpid()}_{i}", python, max_restarts)
+               for i, run in enumerate(cells_of(array))]
     running: list[Task] = []
     leaders = waiting[:first]
     try:
@@ -229,8 +234,8 @@ def _over(task: Task, limit: Limit, gpus: Sequence[str], *, fork: bool) -> bool:
     code = KILLED_BY_LIMIT if code is None else code
     if task.comes_back(code):
         with task.log.open("a") as log:
-            print(f"the cell was killed by signal {-code}: it starts again in place ({task.starts} of "
-                  f"{restarts_allowed(task.run)} times)", file=log)
+            print(f"the cell was killed by signal {-code}: it starts again in its place ({task.starts} of "
+                  f"{task.max_restarts} times)", file=log)
         try:
             task.start(task.slot, gpus, fork=fork)
             return False
@@ -261,11 +266,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--signal", default="USR2")
     parser.add_argument("--signal-delay-s", type=float, default=0.0)
     parser.add_argument("--python", default="")
+    parser.add_argument("--max-restarts", type=int, default=0)
     args = parser.parse_args(argv)
     if args.run:
         run_cell(args.run)
     control(args.array, max_parallel=args.max_parallel, first=args.first, gpus=[g for g in args.gpus.split(",") if g],
-            limit=Limit(args.limit_s, args.signal, args.signal_delay_s), fork=args.fork, python=args.python)
+            limit=Limit(args.limit_s, args.signal, args.signal_delay_s), fork=args.fork, python=args.python,
+            max_restarts=args.max_restarts)
     return 0
 
 

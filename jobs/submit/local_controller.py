@@ -1,6 +1,8 @@
 """The controller of a job on this machine: starts its ranks, ends all once one fails, leaves the exit code in exit.json.
 
-    python -m jobs.submit.local_controller FOLDER      the last line of a local job's script (jobs/submit/launch.py)
+    python -m jobs.submit.local_controller FOLDER 20   the last line of a local job's script (jobs/submit/launch.py)
+
+A job that Slurm would requeue because a rank was lost starts again here, at most so many times.
 """
 
 from __future__ import annotations
@@ -15,18 +17,24 @@ from pathlib import Path
 from jobs.standing.runs import EXIT_RECORD
 from jobs.submit import notice
 from jobs.submit.launch import EXIT_CODE, KILLED_BY_LIMIT
+from jobs.submit.watched import is_worth_a_restart
 from vidmae.ranks.health.hang_report import report_hang
 from vidmae.ranks.preempt import EXIT_PREEMPTED
+from vidmae.runs.attempts import RESTARTED, read_attempts
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, write_json
 
 INTERRUPTED = 130
 
 
-def control_local_job(folder: str) -> int:
+def control_local_job(folder: str, max_restarts: int = 0) -> int:
     """Be the controller of the job in a folder; the exit code.
 
     Where a file `cancelled` appears in the job's folder (jobs/cancel.py), the ranks get the run's signal: they save and
     leave, or are killed after the signal delay.
+
+    Args:
+        folder: Of the job; %j in it is this process.
+        max_restarts: How often the ranks start again after one of them was lost.
     """
     from submitit.local.local import Controller, LocalJobEnvironment
 
@@ -50,30 +58,53 @@ def control_local_job(folder: str) -> int:
                 time.sleep(1 / freq)
 
     controller = StrictController(Path(folder.replace("%j", str(os.getpid()))))
-    run = RunFolder(controller.folder.parents[1])
-    codes: list[int | None] = [INTERRUPTED]  # cancelled before they started, or a person's own Ctrl-C
-    try:
-        if not controller.cancelled:
-            controller.start_tasks()
-            codes = controller.wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
+    run, noted = RunFolder(controller.folder.parents[1]), controller.folder / EXIT_CODE
+
+    def run_ranks() -> int:
+        codes: list[int | None] = [INTERRUPTED]  # cancelled before they started, or a person's own Ctrl-C
+        noted.unlink(missing_ok=True)
+        try:
+            if not controller.cancelled:
+                controller.start_tasks()
+                codes = controller.wait()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            ranks = list(controller.tasks)
+            if controller.cancelled:
+                controller._forward_signal(signal.SIGKILL)  # kill_tasks interrupts first, which leaves a traceback
+            controller.kill_tasks()
+            for rank in ranks:
+                rank.wait()
+        failed = [code for code in codes if code]
+        left = int(noted.read_text()) if noted.exists() else 0  # ranks that saved and left exit 0
+        code = failed[0] if failed else KILLED_BY_LIMIT if None in codes else left
         if controller.cancelled:
-            controller._forward_signal(signal.SIGKILL)  # kill_tasks interrupts first, which leaves a traceback
-        controller.kill_tasks()
-    failed = [code for code in codes if code]
-    noted = controller.folder / EXIT_CODE
-    left = int(noted.read_text()) if noted.exists() else 0  # ranks that saved and left exit 0
-    code = failed[0] if failed else KILLED_BY_LIMIT if None in codes else left
-    if controller.cancelled:
-        code = code_of_cancelled(code)
-    if code and not controller.cancelled:
-        with contextlib.suppress(OSError):  # the disk is full: the logs have the stacks
-            report_hang(run, controller.folder.name)
+            return code_of_cancelled(code)
+        if code:
+            with contextlib.suppress(OSError):  # the disk is full: the logs have the stacks
+                report_hang(run, controller.folder.name)
+        return code
+
+    restarts, began = 0, len(read_attempts(run))
+    code = run_ranks()
+    while restarts < max_restarts and not controller.cancelled and _comes_back(run, controller.folder.name, code, began):
+        restarts += 1
+        os.environ[RESTARTED] = f"a rank was killed by signal {-code}" if code < 0 else f"a rank ended with exit code {code}"
+        print(f"{os.environ[RESTARTED]}: all ranks start again ({restarts} of {max_restarts} times)", flush=True)
+        began = len(read_attempts(run))
+        code = run_ranks()
     write_json(controller.folder / EXIT_RECORD, {"schema": SCHEMA, "exit_code": code, "time": time.time()})
     notice.run_ended(run, controller.folder.name)
     return code if 0 <= code < 256 else 1
+
+
+def _comes_back(run: RunFolder, job_id: str, code: int, before: int) -> bool:
+    """Whether ranks that have ended with a code, or minus a signal, are to start again: what has not come as far as to
+    record an attempt beside those `before` would fail again."""
+    if code in (INTERRUPTED, KILLED_BY_LIMIT, -signal.SIGINT) or len(read_attempts(run)) == before:
+        return False
+    return is_worth_a_restart(run, job_id, code if code >= 0 else 128 - code)
 
 
 def code_of_cancelled(code: int) -> int:
@@ -82,4 +113,4 @@ def code_of_cancelled(code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(control_local_job(sys.argv[1]))
+    sys.exit(control_local_job(sys.argv[1], int(sys.argv[2])))

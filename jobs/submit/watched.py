@@ -37,14 +37,6 @@ def run_watched(program: str, run: RunFolder, job_id: str) -> int:
     return in_place.watch(what, lambda code: is_worth_a_restart(run, job_id, code, since=began))
 
 
-def restarts_allowed(run: RunFolder) -> int:
-    """A run's recovery.restarts_in_place; 0 where its settings cannot be read."""
-    try:
-        return _settings(run)[0].restarts_in_place
-    except ValueError:
-        return 0
-
-
 def _settings(run: RunFolder) -> tuple[RecoveryConfig, str]:
     """What a run of any kind says of its recovery, and its train.device.
 

@@ -217,6 +217,28 @@ def test_a_local_job_comes_back_in_place_until_that_is_enough(tmp_path: Path, mo
     assert "all ranks start again in place (2 of 3 times)" in log, log
 
 
+COMES_BACK = """
+import json, os, pathlib
+def main(run_path):
+    run, why = pathlib.Path(run_path), os.environ.get("VIDMAE_RESTARTED")
+    with (run / "starts").open("a") as f: print(why, file=f)
+    made = [{"job_id": os.environ["VIDMAE_JOB_ID"], "restart": 0, "started": 0.0, "updated": 1.0, "first_step": 10}]
+    if os.environ["STAND_IN"] == "records":
+        (run / "attempts.json").write_text(json.dumps({"schema": 1, "attempts": made * len((run / "starts").read_text().splitlines())}))
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize(("what", "again"), [("records", 2), ("dies at once", 0)])
+def test_a_local_job_starts_again_by_itself_after_a_rank_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str,
+                                                                    again: int) -> None:
+    """Until three attempts have begun at the same step, as under Slurm; and not where it dies before there is an attempt."""
+    monkeypatch.setattr(sys.modules[__name__], "STAND_IN", COMES_BACK)
+    run, job = run_locally(tmp_path, what, tasks=1)
+    assert (read_json(run.submit / job / "exit.json") or {})["exit_code"] == -9
+    assert (run.path / "starts").read_text().splitlines() == ["None", *again * ["a rank was killed by signal 9"]]
+
+
 def test_a_payload_is_pickled_by_reference() -> None:
     code = "import pickle, sys; from jobs.submit.launch import Pretrain; sys.stdout.buffer.write(pickle.dumps(Pretrain('/runs/a')))"
     data = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT).stdout

@@ -16,7 +16,7 @@ from jobs.place.resources import Resources
 from jobs.place.scheduler.slurm import NodeShape, Partition
 from jobs.submit import watched
 from jobs.submit.recover import judge
-from jobs.submit.watched import is_worth_a_restart, restarts_allowed, run_watched
+from jobs.submit.watched import is_worth_a_restart, run_watched
 from tests.support.launching import ROOT
 from vidmae.runs.attempts import Attempt
 from vidmae.runs.nodes.left_out import leave_out_node
@@ -108,7 +108,6 @@ def test_settings_that_are_wrong_are_left_to_the_program_which_records_them(run,
     program = SimpleNamespace(main=lambda path: asked.append(path) or 2, load_before_fork=lambda _: pytest.fail("watched"))
     monkeypatch.setattr(watched, "importlib", SimpleNamespace(import_module=lambda _: program))
     assert run_watched("program", run, "7") == 2 and asked == [str(run.path)]
-    assert restarts_allowed(run) == 0, "the controller of an array goes on"
 
 
 def test_three_attempts_in_place_without_progress_go_to_the_queue_and_count_as_one_there(run):
