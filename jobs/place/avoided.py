@@ -1,9 +1,9 @@
-"""Nodes that a run found unfit not long ago, which its next job avoids (left_out.jsonl, checks.jsonl)."""
+"""Nodes that runs found unfit not long ago, which their next job avoids (left_out.jsonl, checks.jsonl)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from jobs.place.profiles import ClusterProfile
@@ -23,22 +23,23 @@ class Avoided:
     said: str
 
 
-def avoided(run: RunFolder, profile: ClusterProfile, origins: Mapping[str, str], partition: slurm.Partition | None,
-            resources: Resources) -> Avoided:
-    """The nodes that a job of this run avoids: those of --exclude, and those that the run left out within a day.
+def avoided(runs: Iterable[RunFolder], profile: ClusterProfile, origins: Mapping[str, str],
+            partition: slurm.Partition | None, resources: Resources) -> Avoided:
+    """The nodes that a job avoids: those of --exclude, and those that its runs left out within a day.
 
     Args:
-        run: The run folder; it may not exist.
+        runs: Their folders; they may not exist.
         profile: With the flags over it.
         origins: Of every value of the profile.
         partition: What Slurm says of it; None on this machine.
         resources: What the job gets.
     """
-    bad = nodes_left_out(run, since=time.time() - RECENT_H * 3600) if partition else {}
+    since = time.time() - RECENT_H * 3600
+    bad = {node: why for run in runs for node, why in nodes_left_out(run, since=since).items()} if partition else {}
     if not bad:
         return Avoided(profile.exclude, "")
     names = ", ".join(f"{node} ({reason})" for node, reason in bad.items())
-    found = f"the run left out within {RECENT_H:g} h: {names}"
+    found = f"left out within {RECENT_H:g} h: {names}"
     if not profile.exclude and origins.get("exclude") == "--exclude":
         return Avoided("", f"{found}; --exclude '' takes them all the same")
     if profile.nodelist:

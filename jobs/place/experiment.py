@@ -106,7 +106,7 @@ class Experiment:
     @property
     def avoided(self) -> Avoided:
         """The nodes that its job avoids."""
-        return avoided(self.run, self.profile, self.profile_origins, self.partition, self.resources)
+        return avoided([self.run], self.profile, self.profile_origins, self.partition, self.resources)
 
     @property
     def signature(self) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from jobs.place.avoided import avoided
 from jobs.place.catalogue import environment_catalogue
 from jobs.place.experiment import (
     Place,
@@ -162,6 +163,10 @@ def plan_of(
     most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
     submits = choose(standings) if choose else chosen(standings, args.retry)
     batches = make_batches(submits, standings, classes, most)
+    avoids = avoided([s.run for s in submits if s.kind != "new"], profile, origins, partition, classes.trained)
+    if avoids.said:
+        say(f"note: {avoids.said}")
+    profile = replace(profile, exclude=avoids.exclude)
     unit = Unit(on_cpu=on_cpu or not classes.trained.gpus_per_node, gpu_type=classes.trained.gpu_type)
     by_cell = dict(zip([c.signature for c in cells], costs, strict=True))
     planned = {signature: hours for signature, cost in by_cell.items() if (hours := unit.hours(cost.flops))}

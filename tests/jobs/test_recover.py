@@ -239,7 +239,7 @@ def found_bad(run, monkeypatch):
 def asked(run, nodes=2, origins=None, partition=GPU, **profile):
     resources = Resources(partition="gpu", nodes=nodes, gpus_per_node=4, tasks_per_node=4, cpus_per_task=8, mem_mib=0, time_min=60,
                           signal_delay_s=300)
-    return avoided(run, ClusterProfile(nodes=nodes, **profile), origins or {}, partition, resources)
+    return avoided([run], ClusterProfile(nodes=nodes, **profile), origins or {}, partition, resources)
 
 
 def test_nodes_of_the_last_day_are_avoided_beside_those_of_exclude(found_bad):

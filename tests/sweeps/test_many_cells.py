@@ -15,6 +15,7 @@ from sweeps.grid.states import look_again
 from sweeps.run.watch import Watch
 from tests.bench.bench_arrays import slurm as slurm_env
 from tests.support.labelled import write_labelled
+from vidmae.runs.nodes.left_out import leave_out_node
 from vidmae.runs.record import RunFolder, make_private_folder, read_json, write_json
 from vidmae.settings.finetune_config import FinetuneConfig
 from vidmae.settings.layers import load, to_yaml
@@ -35,6 +36,22 @@ def folder(tmp_path_factory) -> Path:
         write_labelled(top / "manifests")
         assert fewshot.main(ARGS) == 0
     return top
+
+
+def test_cells_that_are_tried_again_avoid_the_nodes_that_they_left_out(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, value in slurm_env(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm, "leave_surrounding_job", lambda: None)
+    argv = [*ARGS, "--data", str(folder / "manifests/toys.csv"), "--seeds", "0,1"]
+    assert fewshot.main(argv) == 0
+    (array,) = the_arrays(tmp_path)
+    leave_out_node(arrays.cells_of(array)[1], "cn2", "its disk is full")
+    for more, excluded in (([], True), (["--exclude", ""], False)):
+        capsys.readouterr()
+        assert fewshot.main([*argv, "--retry", "missing", *more]) == 0
+        said, script = capsys.readouterr().err, max(the_arrays(tmp_path)[-1].rglob("*.sh"), key=lambda path: path.stat().st_mtime).read_text()
+        assert "note: left out within 24 h: cn2 (its disk is full)" in said and ("--exclude=cn2" in script) is excluded, said
 
 
 def the_arrays(folder: Path) -> list[Path]:
