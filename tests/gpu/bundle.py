@@ -39,7 +39,8 @@ if not __package__:
 BUNDLE = Path(__file__).resolve().parent / "bundle"
 MOST_BYTES = 40 * 2**20
 PINNED = ("decord", "hjson", "einops", "msgpack", "py-cpuinfo", "psutil", "pydantic", "pydantic-core", "annotated-types",
-          "typing-inspection", "typing-extensions", "tqdm", "packaging", "pyyaml", "simplejpeg")
+          "typing-inspection", "typing-extensions", "tqdm", "packaging", "pyyaml", "simplejpeg",
+          "nvidia-ml-py")
 """Wheels that are downloaded in the version that is installed here, which the tests ran with."""
 BUILT = ("deepspeed",)
 """Of which there is no wheel: built here, without its compiled operators, so it runs with every Python and torch."""

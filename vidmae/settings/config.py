@@ -159,7 +159,8 @@ class DataConfig:
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     """Video reader. auto takes for each file the one that the manifest names; another must have read all files rightly."""
     recheck_pct: float = unsigned(0.1)
-    """Share of the clips, percent, that a second decoder reads again; clips that differ are counted and named by row."""
+    """Share of the clips, percent, that is read again in another way: by PyAV from an earlier key frame, or for archives by
+    Pillow. Clips that differ are counted and named by row."""
     workers: int = unsigned(8)
     """Loader processes per rank; with 0 the training process waits for every clip."""
     read_limit_s: float = unsigned(60.0)
