@@ -421,7 +421,7 @@ def node_warnings(e: Experiment) -> list[str]:
     """Nodes that the run found unfit, and a list of nodes that leaves no other to take."""
     found = [e.avoided.said] if e.avoided.said else []
     if e.config.recovery.checks == "enforce" and e.place.cluster == "local":
-        found.append("recovery.checks is enforce, and nothing requeues a job on this machine: it fails where a check finds "
+        found.append("recovery.checks is enforce, and a job on this machine has no other node: it fails where a check finds "
                      "something (--checks warn)")
     if e.config.recovery.checks == "enforce" and e.profile.nodelist:
         found.append(f"recovery.checks is enforce and --nodelist is {e.profile.nodelist}: a node of that list that is unfit "

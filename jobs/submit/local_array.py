@@ -142,8 +142,13 @@ class Task:
 
     def comes_back(self, code: int) -> bool:
         """Whether a cell that has ended with a code, minus the signal, is to start again in its place."""
-        return (code < 0 and not self.cancelled and self.starts <= self.max_restarts
-                and is_worth_a_restart(self.run, self.folder.name, 128 - code))
+        asked = code == -signal.SIGINT or self.cancelled or self.warned_s is not None
+        if code >= 0 or asked or self.starts > self.max_restarts:
+            return False
+        try:
+            return is_worth_a_restart(self.run, self.folder.name, 128 - code)
+        except (OSError, ValueError, TypeError):  # damaged records
+            return False
 
     def end(self, how: signal.Signals) -> None:
         """Send a signal to the cell's process and all of its children."""
@@ -233,10 +238,10 @@ def _over(task: Task, limit: Limit, gpus: Sequence[str], *, fork: bool) -> bool:
     task.process.wait()
     code = KILLED_BY_LIMIT if code is None else code
     if task.comes_back(code):
-        with task.log.open("a") as log:
-            print(f"the cell was killed by signal {-code}: it starts again in its place ({task.starts} of "
-                  f"{task.max_restarts} times)", file=log)
         try:
+            with task.log.open("a") as log:
+                print(f"the cell was killed by signal {-code}: it starts again in its place ({task.starts} of "
+                      f"{task.max_restarts} times)", file=log)
             task.start(task.slot, gpus, fork=fork)
             return False
         except (OSError, ValueError) as error:

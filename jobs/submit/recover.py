@@ -77,7 +77,7 @@ def judge(run: RunFolder, job_id: str, code: int, *, restarts: int, max_requeues
     if code == EXIT_PREEMPTED:
         return Verdict(True, 0, "saved, requeueing")
     last_of_starts = [list(group)[-1] for _, group in groupby(read_attempts(run), start_of)]
-    if is_stuck(last_of_starts):
+    if is_stuck(run, last_of_starts):
         return Verdict(False, EXIT_PREEMPTED, f"{STUCK_ATTEMPTS} attempts in a row started at step "
                                               f"{last_of_starts[-1].first_step} and died before their next checkpoint: "
                                               "not requeued")
@@ -93,10 +93,14 @@ def who_hung(run: RunFolder, job_id: str, code: int) -> str:
         return report_hang(run, job_id)
     return ""
 
-def is_stuck(attempts: Sequence[Attempt]) -> bool:
-    """Whether the last three attempts began at the same step and were killed."""
+
+def is_stuck(run: RunFolder, attempts: Sequence[Attempt]) -> bool:
+    """Whether the last three attempts began at the same step and were killed, and the last one left no checkpoint."""
     last = attempts[-STUCK_ATTEMPTS:]
-    return len(last) == STUCK_ATTEMPTS and {(a.first_step, a.ended) for a in last} == {(last[0].first_step, "")}
+    if len(last) < STUCK_ATTEMPTS or {(a.first_step, a.ended) for a in last} != {(last[0].first_step, "")}:
+        return False
+    saved = [int(path.parent.name.removeprefix("step_")) for path in run.checkpoints.glob("step_*/COMPLETE")]
+    return max(saved, default=0) <= last[0].first_step
 
 
 def check_writable(run: RunFolder, verdict: Verdict) -> Verdict:

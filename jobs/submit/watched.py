@@ -64,5 +64,5 @@ def is_worth_a_restart(run: RunFolder, job_id: str, code: int, *, since: float =
         since: When this start of the job began, seconds since 1970: it does without the nodes left out before.
     """
     return (code != EXIT_PREEMPTED and judge(run, job_id, code, restarts=0, max_requeues=1).requeue
-            and not nodes_left_out(run, job_id, since=since) and not is_stuck(read_attempts(run))
+            and not nodes_left_out(run, job_id, since=since) and not is_stuck(run, read_attempts(run))
             and not why_not_writable(run.path))

@@ -163,7 +163,8 @@ def plan_of(
     most = slurm.max_array_size() if place.cluster == "slurm" and not place.unasked else NO_LIMIT
     submits = choose(standings) if choose else chosen(standings, args.retry)
     batches = make_batches(submits, standings, classes, most)
-    avoids = avoided([s.run for s in submits if s.kind != "new"], profile, origins, partition, classes.trained)
+    started = [s.run for s in standings if s.kind != "new"] if submits else []
+    avoids = avoided(started, profile, origins, partition, classes.trained)
     if avoids.said:
         say(f"note: {avoids.said}")
     profile = replace(profile, exclude=avoids.exclude)

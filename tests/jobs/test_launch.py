@@ -218,25 +218,36 @@ def test_a_local_job_comes_back_in_place_until_that_is_enough(tmp_path: Path, mo
 
 
 COMES_BACK = """
-import json, os, pathlib
+import json, os, pathlib, signal, time
+from jobs.submit.launch import EXIT_CODE
 def main(run_path):
-    run, why = pathlib.Path(run_path), os.environ.get("VIDMAE_RESTARTED")
+    run, why, what, job = pathlib.Path(run_path), os.environ.get("VIDMAE_RESTARTED"), os.environ["STAND_IN"], os.environ["VIDMAE_JOB_ID"]
     with (run / "starts").open("a") as f: print(why, file=f)
-    made = [{"job_id": os.environ["VIDMAE_JOB_ID"], "restart": 0, "started": 0.0, "updated": 1.0, "first_step": 10}]
-    if os.environ["STAND_IN"] == "records":
-        (run / "attempts.json").write_text(json.dumps({"schema": 1, "attempts": made * len((run / "starts").read_text().splitlines())}))
+    attempt = {"job_id": job, "restart": 0, "started": 0.0, "updated": 1.0, "first_step": 10}
+    if what != "dies at once":
+        (run / "attempts.json").write_text(json.dumps({"schema": 1, "attempts": [attempt] * len((run / "starts").read_text().splitlines())}))
+    if what == "once" and why:
+        return 0
+    if what == "asked":
+        os.kill(int(job), signal.SIGTERM)
+        time.sleep(0.5)
+    if what == "once":
+        (run / "submit" / job / EXIT_CODE).write_text("137")
     os.kill(os.getpid(), 9)
 """
 
 
-@pytest.mark.parametrize(("what", "again"), [("records", 2), ("dies at once", 0)])
-def test_a_local_job_starts_again_by_itself_after_a_rank_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str,
-                                                                    again: int) -> None:
-    """Until three attempts have begun at the same step, as under Slurm; and not where it dies before there is an attempt."""
+@pytest.mark.parametrize(("what", "again", "code"), [("once", 1, 0), ("always", 2, -9), ("dies at once", 0, -9), ("asked", 0, -9)])
+def test_a_local_job_starts_again_by_itself_after_a_rank_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, again: int, code: int
+) -> None:
+    """Until three attempts have begun at the same step, as under Slurm; not where it dies before there is an attempt, and not
+    where it was asked to stop."""
     monkeypatch.setattr(sys.modules[__name__], "STAND_IN", COMES_BACK)
     run, job = run_locally(tmp_path, what, tasks=1)
-    assert (read_json(run.submit / job / "exit.json") or {})["exit_code"] == -9
+    assert (read_json(run.submit / job / "exit.json") or {})["exit_code"] == code
     assert (run.path / "starts").read_text().splitlines() == ["None", *again * ["a rank was killed by signal 9"]]
+    assert f"all ranks start again ({again} of 20 times)" in (run.submit / job / f"{job}_0_log.out").read_text() or not again
 
 
 def test_a_payload_is_pickled_by_reference() -> None:

@@ -46,7 +46,8 @@ class NonFiniteError(RuntimeError):
 def _deepspeed(device: torch.device) -> Any:
     """Import deepspeed, quietly and without its shared-memory collectives.
 
-    Those are compiled on first use (a minute) and leave segments in /dev/shm behind; gloo does without.
+    Those are compiled on first use (a minute) and leave segments in /dev/shm behind; gloo does without. It would also ask
+    NVML for free memory where pynvml is installed, and take CUDA_VISIBLE_DEVICES for numbers, which may be names (GPU-1a).
     """
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -54,9 +55,11 @@ def _deepspeed(device: torch.device) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning)
     import deepspeed
     import deepspeed.ops
+    from deepspeed.accelerator import cuda_accelerator
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
+    cuda_accelerator.pynvml = None
     if device.type == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     _import_muon_uncompiled()

@@ -1,7 +1,7 @@
 """Where the seconds of a run went, attempt by attempt: attempts.json, written by rank 0.
 
-An attempt is one start of the ranks; a run that is requeued ten times has eleven. A job that starts its ranks again in place
-(vidmae/ranks/health/in_place.py) has one for each time. Its seconds are
+An attempt is one start of the ranks; a run that is requeued ten times has eleven. A job that starts its ranks again itself
+(vidmae/ranks/health/in_place.py; jobs/submit/local_controller.py) has one for each time. Its seconds are
 
     starting_s    from the start of the program to its first step: imports, restore, first clips; in place from the last
                   record of the attempt before, since the job held its nodes meanwhile
@@ -24,7 +24,7 @@ from typing import Any
 
 from vidmae.runs.record import SCHEMA, RunFolder, job_id, read_json, write_json
 
-RESTARTED = "VIDMAE_RESTARTED"  # variable of ranks that were started again in place: why
+RESTARTED = "VIDMAE_RESTARTED"  # variable of ranks that their job has started again: why
 PARTS = ("starting_s", "useful_s", "waiting_s", "repeated_s", "saving_s")
 
 

@@ -116,12 +116,14 @@ class Pace:
         Args:
             step: Of the update, the first is 1.
         Returns:
-            Three numbers for each rank, 0 in the places of the others; nothing where it is not time to compare.
+            Three numbers for each rank, 0 in the places of the others, and in its own where it has not measured a step yet;
+            nothing where it is not time to compare. How many there are follows from the step alone: a sum of another length
+            may be rounded otherwise.
         """
-        if not self._every or step % self._every or not self._steps:
+        if not self._every or step % self._every:
             return []
         numbers, first = [0.0] * (MEASURED * self._ranks.world_size), MEASURED * self._ranks.rank
-        numbers[first:first + MEASURED] = [total / self._steps for total in self._sums]
+        numbers[first:first + MEASURED] = [total / max(1, self._steps) for total in self._sums]
         self._sums, self._steps = [0.0] * MEASURED, 0
         return numbers
 
@@ -133,7 +135,7 @@ class Pace:
         Returns:
             On rank 0 what metrics.jsonl says of the comparison; else nothing.
         """
-        if not averages or not self._ranks.is_main:
+        if not any(averages) or not self._ranks.is_main:
             return {}
         values = [average * self._ranks.world_size for average in averages]
         excess = excess_of([OwnTimes(*values[i:i + MEASURED]) for i in range(0, len(values), MEASURED)])

@@ -10,7 +10,7 @@ class NvmlError(RuntimeError):
 
 
 def gpu_by_uuid(uuid: str) -> tuple[Any, Any]:
-    """The library, which was begun and wants a `nvmlShutdown` at the end, and its handle of a GPU.
+    """The library, begun, and its handle of a GPU.
 
     Args:
         uuid: Of the GPU, as torch gives it, with `GPU-` or without.
