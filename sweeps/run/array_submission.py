@@ -1,7 +1,7 @@
 """Submit the cells of a sweep as arrays. run.json of each cell notes `submitting` before sbatch and the job's id after it.
 
 The files of a cell that a second call would write alike go to the disk without a flush each: a thousand of them would
-take longer than everything else. Several arrays are submitted side by side, by a few processes: nine files, folders and
+take longer than everything else. Many arrays are submitted side by side, by a few processes: nine files, folders and
 links for each cell take most of the time, and on a file system of the network each of them waits for an answer.
 """
 
@@ -35,7 +35,7 @@ from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json
 from vidmae.settings.texts_of_cells import Texts, joined
 
 NO_LIMIT = 10**9
-PROCESSES = 4  # that submit arrays at a time, at most, where there are more arrays than that
+PROCESSES, MANY = 4, 16  # so many submit at a time, where there are that many arrays
 COLLECT = Resources("", 1, 0, 1, 1, 2048, 30)
 Say = Callable[[str], None]
 
@@ -140,7 +140,7 @@ def _submit_others(sweep: Sweep, batches: Sequence[Batch], names: Sequence[Path]
     """
     forking, coming = multiprocessing.get_context("fork"), list[Future[Submitted]]()
     ignore = signal.SIGINT, signal.SIG_IGN  # Ctrl-C reaches this process, and the others end what they have begun
-    processes = min(PROCESSES, os.cpu_count() or 1) if len(batches) > PROCESSES else 1
+    processes = min(PROCESSES, os.cpu_count() or 1) if len(batches) >= MANY else 1
     with ProcessPoolExecutor(processes, forking, signal.signal, ignore) as pool:
         try:
             for batch, array in zip(batches[1:], names[1:], strict=True):

@@ -82,25 +82,17 @@ class CropResize:
         self._frames, self._left = self._frames + 1, self._left - len(times)
         if not self._left:
             whole, size = (0, 0, height, width), self._clip.shape[1]
-            self._clip[:] = crop_resize(self._cuts[:self._frames], self._which, whole, size, flip=False).numpy()
-            if self._flip:
-                for picture in self._clip:
-                    _mirror(picture)
+            self._clip[:] = crop_resize(self._cuts[:self._frames], self._which, whole, size, flip=self._flip).numpy()
             self._cuts = self._cuts[:0]
 
     def _resize(self, cut: np.ndarray, times: list[int]) -> None:
         cv2 = _opencv()
         place = self._clip[times[0]]
-        cv2.resize(cut, place.shape[:2], dst=place, interpolation=cv2.INTER_LINEAR)
+        cv2.resize(np.ascontiguousarray(cut), place.shape[:2], dst=place, interpolation=cv2.INTER_LINEAR)
         if self._flip:
-            _mirror(place)
+            cv2.flip(place, 1, dst=place)
         for time in times[1:]:
             self._clip[time] = place
-
-
-def _mirror(picture: np.ndarray) -> None:
-    """In its place: torch takes two and a half times as long, and another place."""
-    _opencv().flip(picture, 1, dst=picture)
 
 
 @cache

@@ -142,7 +142,7 @@ class Counted(Pretrainer):
         self.plan = SimpleNamespace(schedule=schedule, grad_accum=1, steps_per_epoch=1)
         batch = SimpleNamespace(rows=torch.zeros(1), substituted=[], rechecked=[], archive_bytes=[0, 0])
         self.ahead = SimpleNamespace(next=lambda: (batch, 0.0), fetch=lambda: None)
-        self.pace = SimpleNamespace(waited=lambda _: None, step_done=lambda *_: {})
+        self.pace = SimpleNamespace(waited=lambda _: None, to_sum=lambda _: [], step_done=lambda _: None, compare=lambda _: {})
         self.saver, self.peak_clips_per_s, self.mixture = SimpleNamespace(busy=0.0), None, None
 
     def inputs(self, *_):
