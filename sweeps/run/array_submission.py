@@ -1,20 +1,15 @@
 """Submit the cells of a sweep as arrays. run.json of each cell notes `submitting` before sbatch and the job's id after it.
 
 The files of a cell that a second call would write alike go to the disk without a flush each: a thousand of them would
-take longer than everything else. Many arrays are submitted side by side, by a few processes: nine files, folders and
-links for each cell take most of the time, and on a file system of the network each of them waits for an answer.
+take longer than everything else.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,7 +30,6 @@ from vidmae.runs.record import SCHEMA, RunFolder, make_private_folder, read_json
 from vidmae.settings.texts_of_cells import Texts, joined
 
 NO_LIMIT = 10**9
-PROCESSES, MANY = 4, 16  # so many submit at a time, where there are that many arrays
 COLLECT = Resources("", 1, 0, 1, 1, 2048, 30)
 Say = Callable[[str], None]
 
@@ -119,45 +113,18 @@ def submit(sweep: Sweep, batches: Sequence[Batch], say: Say) -> list[Submitted]:
         SlurmAwayError: sbatch was not answered; the next call finds the array, or submits it.
         SlurmError: sbatch refused; what was submitted before stays.
     """
-    code = code_state()
+    code, texts = code_state(), Texts()
     if sweep.cluster == "local":
         merged, first = merge(batches)
         array = array_path(sweep.runs_dir, sweep.name)
-        return [_submit(sweep, merged, array, (), code, lambda request, _: local_array.start(request, first))]
-    names = _names(sweep, len(batches))
-    done = [_submit(sweep, batches[0], names[0], (), code, launch.submit_array)]
-    say(_said(done[0]))
-    if len(batches) > 1:
-        _submit_others(sweep, batches, names, code, done, say)
+        return [_submit(sweep, merged, array, (), code, texts, lambda request, _: local_array.start(request, first))]
+    done: list[Submitted] = []
+    for batch, array in zip(batches, _names(sweep, len(batches)), strict=True):
+        waits_for = [done[i].job_id for i in batch.waits_for]
+        of_first = done[0].array if done else None
+        done.append(_submit(sweep, batch, array, waits_for, code, texts, launch.submit_array, of_first))
+        say(f"submitted array {done[-1].job_id}: {len(batch.cells)} cells, {array}")
     return done
-
-
-def _submit_others(sweep: Sweep, batches: Sequence[Batch], names: Sequence[Path], code: CodeState, done: list[Submitted],
-                   say: Say) -> None:
-    """Submit all arrays but the first, which the others take the snapshot from; `done` grows in their order.
-
-    Where one is not accepted, those that no process has begun are left; what has begun is submitted, or refused, to its end.
-    """
-    forking, coming = multiprocessing.get_context("fork"), list[Future[Submitted]]()
-    ignore = signal.SIGINT, signal.SIG_IGN  # Ctrl-C reaches this process, and the others end what they have begun
-    processes = min(PROCESSES, os.cpu_count() or 1) if len(batches) >= MANY else 1
-    with ProcessPoolExecutor(processes, forking, signal.signal, ignore) as pool:
-        try:
-            for batch, array in zip(batches[1:], names[1:], strict=True):
-                waits_for = [(coming[i - 1].result() if i else done[0]).job_id for i in batch.waits_for]
-                hours = {s.cell.signature: sweep.planned_gpu_h.get(s.cell.signature, 0.0) for s in batch.cells}
-                coming.append(pool.submit(_submit, replace(sweep, planned_gpu_h=hours), batch, array, waits_for, code,
-                                          launch.submit_array, done[0].array))
-            for each in coming:
-                done.append(each.result())
-                say(_said(done[-1]))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _said(array: Submitted) -> str:
-    return f"submitted array {array.job_id}: {len(array.cells)} cells, {array.array.path}"
 
 
 def merge(batches: Sequence[Batch]) -> tuple[Batch, int]:
@@ -173,9 +140,9 @@ def _names(sweep: Sweep, count: int) -> list[Path]:
     return [first] if count == 1 else [first.with_name(f"{first.name}-{i + 1}") for i in range(count)]
 
 
-def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], code: CodeState,
+def _submit(sweep: Sweep, batch: Batch, path: Path, waits_for: Sequence[str], code: CodeState, texts: Texts,
             start: Callable[[launch.Request, list[RunFolder]], str], of_first: RunFolder | None = None) -> Submitted:
-    runs, texts = [s.run for s in batch.cells], Texts()
+    runs = [s.run for s in batch.cells]
     array = make_array(path, runs)
     if of_first:
         share_snapshot(array, of_first)
