@@ -19,11 +19,10 @@ from jobs.keeping.spare import CHECKPOINTS, DAY_S, FAILED, LEFTOVERS, TRASH, WEI
 from jobs.keeping.whole_weights import damage_of
 from jobs.standing.runs import NOT_STARTED, progress
 from vidmae.ranks.saving.retention import superseded
-from vidmae.runs.record import RunFolder, read_json
+from vidmae.runs.record import COMPLETE, RunFolder, read_json
 from vidmae.settings.keeping_config import CheckpointConfig
 from vidmae.settings.layers import ConfigError, read_yaml
 
-COMPLETE = "COMPLETE"  # of a checkpoint: written last, with the size of every file
 _STEP = re.compile(r"step_(\d{8})")
 _CUT_OFF = (".code.new", ".code.old")
 

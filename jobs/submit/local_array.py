@@ -28,7 +28,7 @@ from jobs.submit import notice
 from jobs.submit.forked_cell import ForkedCell, load_programs, run_cell
 from jobs.submit.launch import KILLED_BY_LIMIT, Request, by_shell, own_environment, setup_lines
 from jobs.submit.local_controller import INTERRUPTED, code_of_cancelled
-from jobs.submit.watched import is_worth_a_restart
+from jobs.submit.watched import is_worth_a_restart_here
 from vidmae.runs.attempts import RESTARTED
 from vidmae.runs.record import CANCELLED, SCHEMA, RunFolder, make_private_folder, write_json
 from vidmae.settings.signals import number_of
@@ -142,13 +142,9 @@ class Task:
 
     def comes_back(self, code: int) -> bool:
         """Whether a cell that has ended with a code, minus the signal, is to start again in its place."""
-        asked = code == -signal.SIGINT or self.cancelled or self.warned_s is not None
-        if code >= 0 or asked or self.starts > self.max_restarts:
-            return False
-        try:
-            return is_worth_a_restart(self.run, self.folder.name, 128 - code)
-        except (OSError, ValueError, TypeError):  # damaged records
-            return False
+        asked = self.cancelled or self.warned_s is not None
+        return (code < 0 and not asked and self.starts <= self.max_restarts
+                and is_worth_a_restart_here(self.run, self.folder.name, code))
 
     def end(self, how: signal.Signals) -> None:
         """Send a signal to the cell's process and all of its children."""

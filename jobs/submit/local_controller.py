@@ -19,7 +19,7 @@ from typing import Any
 from jobs.standing.runs import EXIT_RECORD
 from jobs.submit import notice
 from jobs.submit.launch import EXIT_CODE, KILLED_BY_LIMIT
-from jobs.submit.watched import is_worth_a_restart
+from jobs.submit.watched import is_worth_a_restart_here
 from vidmae.ranks.health.hang_report import report_hang
 from vidmae.ranks.preempt import EXIT_PREEMPTED
 from vidmae.runs.attempts import RESTARTED, read_attempts
@@ -141,12 +141,9 @@ def _attempts(run: RunFolder) -> int:
 def _comes_back(run: RunFolder, job_id: str, code: int, before: int) -> bool:
     """Whether ranks that have ended with a code, or minus a signal, are to start again: what has not come as far as to
     record an attempt beside those `before` would fail again."""
-    if code in (0, INTERRUPTED, KILLED_BY_LIMIT, -signal.SIGINT) or _attempts(run) == before:
+    if code in (0, INTERRUPTED, KILLED_BY_LIMIT) or _attempts(run) == before:
         return False
-    try:
-        return is_worth_a_restart(run, job_id, code if code >= 0 else 128 - code)
-    except (OSError, ValueError, TypeError):  # damaged records
-        return False
+    return is_worth_a_restart_here(run, job_id, code)
 
 
 def code_of_cancelled(code: int) -> int:

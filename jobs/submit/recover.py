@@ -99,8 +99,7 @@ def is_stuck(run: RunFolder, attempts: Sequence[Attempt]) -> bool:
     last = attempts[-STUCK_ATTEMPTS:]
     if len(last) < STUCK_ATTEMPTS or {(a.first_step, a.ended) for a in last} != {(last[0].first_step, "")}:
         return False
-    saved = [int(path.parent.name.removeprefix("step_")) for path in run.checkpoints.glob("step_*/COMPLETE")]
-    return max(saved, default=0) <= last[0].first_step
+    return max(run.complete_checkpoints(), default=0) <= last[0].first_step
 
 
 def check_writable(run: RunFolder, verdict: Verdict) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import time
 
 from jobs.submit.recover import is_stuck, judge
@@ -66,3 +67,18 @@ def is_worth_a_restart(run: RunFolder, job_id: str, code: int, *, since: float =
     return (code != EXIT_PREEMPTED and judge(run, job_id, code, restarts=0, max_requeues=1).requeue
             and not nodes_left_out(run, job_id, since=since) and not is_stuck(run, read_attempts(run))
             and not why_not_writable(run.path))
+
+
+def is_worth_a_restart_here(run: RunFolder, job_id: str, code: int) -> bool:
+    """The same for a process of this machine, whose controller lives on: not where a person interrupted it, and not where
+    records are damaged.
+
+    Args:
+        run: The run folder.
+        job_id: Of the job.
+        code: Exit code of the process, -N where signal N killed it.
+    """
+    try:
+        return code != -signal.SIGINT and is_worth_a_restart(run, job_id, code if code >= 0 else 128 - code)
+    except (OSError, ValueError, TypeError):
+        return False

@@ -222,6 +222,15 @@ def test_a_delay_that_is_too_short_for_the_saves_is_said(run, tmp_path):
     assert done.returncode == 2 and "--signal-delay-s 300 is shorter than 60 s plus the slowest save, 260 s" in done.stdout
 
 
+def test_a_start_that_left_a_checkpoint_is_no_start_without_progress(run):
+    """A folder that somebody has renamed is no checkpoint, and disturbs nothing."""
+    write_json(run.attempts, {"schema": 1, "attempts": [asdict(Attempt("7", restart, 0.0, 1.0, 10)) for restart in range(3)]})
+    for name, requeue in (("step_00000010", False), ("step_00000020.old", False), ("step_00000020", True)):
+        (run.checkpoints / name).mkdir(parents=True)
+        (run.checkpoints / name / "COMPLETE").touch()
+        assert judge(run, "7", 137, restarts=3, max_requeues=20).requeue is requeue, name
+
+
 GPU = Partition("gpu", True, True, None, None, (NodeShape(8, 8, 64, 512000, 4),))
 
 

@@ -38,6 +38,8 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+COMPLETE = "COMPLETE"  # of a checkpoint: written last, with size and hash of every file
+STEPS = f"step_{8 * '[0-9]'}"  # folders of checkpoints, and none that somebody has renamed
 CANCELLED = "cancelled"  # submit/<jobid>/cancelled: a person wants it to end; with content: at once, without saving
 LOST = "lost"  # kind of a failure that another attempt may not meet: a rank or its node is gone
 STALE_LOCK_S = 600.0
@@ -331,6 +333,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Folder of checkpoints."""
         return self.path / "checkpoints"
+
+    def complete_checkpoints(self) -> dict[int, Path]:
+        """Step -> folder of the checkpoints that have their marker."""
+        return {int(marker.parent.name.removeprefix("step_")): marker.parent
+                for marker in self.checkpoints.glob(f"{STEPS}/{COMPLETE}")}
 
     @property
     def lock(self) -> Path:

@@ -26,12 +26,20 @@ from vidmae.ranks.dist import Ranks
 from vidmae.ranks.engine import TAG, Engine
 from vidmae.ranks.saving.retention import GIB, free_bytes, superseded, why_no_room
 from vidmae.ranks.shard_writer import Background, hash_file, write_shards
-from vidmae.runs.record import SCHEMA, RunFolder, fsync_folder, make_private_folder, read_json, write_atomic, write_json
+from vidmae.runs.record import (
+    COMPLETE,
+    SCHEMA,
+    STEPS,
+    RunFolder,
+    fsync_folder,
+    make_private_folder,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from vidmae.settings.config import TrainConfig
 from vidmae.settings.keeping_config import CheckpointConfig
 
-COMPLETE = "COMPLETE"
-STEPS = f"step_{8 * '[0-9]'}"  # folders of checkpoints, and none that somebody has renamed
 Say = Callable[[str], None]
 
 
@@ -315,14 +323,12 @@ def _prune(run: RunFolder, newest: int, keep: CheckpointConfig) -> None:
 
 def complete_steps(run: RunFolder) -> list[int]:
     """Steps whose checkpoints have their marker, ascending."""
-    return sorted(_complete(run, 10**9))
+    return sorted(run.complete_checkpoints())
 
 
 def _complete(run: RunFolder, newest: int) -> dict[int, Path]:
     """Step -> folder of the checkpoints that have their marker; later than `newest` only damaged ones can be."""
-    found = {int(p.parent.name.removeprefix("step_")): p.parent
-             for p in run.checkpoints.glob(f"{STEPS}/{COMPLETE}")}
-    return {step: path for step, path in found.items() if step <= newest}
+    return {step: path for step, path in run.complete_checkpoints().items() if step <= newest}
 
 
 def _save_s(folder: Path) -> float:

@@ -28,7 +28,10 @@ def rounds(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     found = in_place.Rounds(0, 2, limit_s=0.1)
     monkeypatch.setattr(in_place, "AGAIN_LIMIT_S", 0.1)
-    frozen = lambda *_: time.sleep(30)  # noqa: E731
+
+    def frozen(*_):
+        time.sleep(30)
+
     found._store, found.number = SimpleNamespace(add=frozen, get=frozen, compare_set=frozen), 2
     return found
 
